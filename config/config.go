@@ -1,0 +1,159 @@
+// Package config is Larder's configuration: its keys and their defaults, strict
+// loading from YAML, environment variables and flags, and the rules that a
+// configuration must keep before anything is started from it.
+//
+// Loading is strict so that a misspelt key is found by "larder check" and not
+// by an outage: unknown and repeated keys are mistakes, and all mistakes of a
+// configuration are reported together, each with its file, line and key.
+package config
+
+import (
+	"log/slog"
+	"net"
+	"time"
+)
+
+// Config is a complete, valid configuration, as [Load] returns it. It is not
+// changed after that, so that any number of goroutines may read it.
+type Config struct {
+	// Listen is the host:port on which clients are served. An empty host means
+	// every address of the machine, port 0 any free port. Default 127.0.0.1:5000.
+	Listen string
+	// Admin is the host:port of metrics, health and the status page; "" means
+	// that there is none. Default 127.0.0.1:5001.
+	Admin string
+
+	Cache Cache
+	Tags  Tags
+
+	// DefaultUpstream is the host that is meant by a request that names none;
+	// "" means that such a request is not served. One of Upstreams serves it.
+	// Default docker.io where that is served.
+	DefaultUpstream string
+	// Upstreams are the registries that may be asked; no other host ever is.
+	// There is at least one, and no two have the same Host. Default: every form
+	// of ECR host, ECR Public and Docker Hub. See [Config.Match].
+	Upstreams []Upstream
+
+	Log Log
+}
+
+// Cache says where the cache is kept.
+type Cache struct {
+	// Dir is the absolute path of the cache's folder, which one process owns.
+	// Default /var/lib/larder for root, and larder in the user's cache folder
+	// (see [os.UserCacheDir]) for others.
+	Dir string
+}
+
+// Tags says how long an answer about a tag may be used. No duration is negative.
+type Tags struct {
+	// TTL is how long a tag is served without asking the upstream again; 0
+	// means that it is asked every time. Default 1m.
+	TTL time.Duration
+	// StaleIfError is how long after its last check a tag is still served while
+	// the upstream cannot be asked; 0 means not at all. Default 720h, 30 days.
+	StaleIfError time.Duration
+	// NegativeTTL is how long it is remembered that a tag does not exist; 0
+	// means not at all. Default 10s.
+	NegativeTTL time.Duration
+}
+
+// Upstream is a registry, or a family of them, that may be asked.
+type Upstream struct {
+	// Host is the name by which clients call the registry, in lower case: a
+	// host[:port], or a pattern for several. In a pattern each "*" stands for one
+	// or more characters within one label, which is not the last:
+	// *.dkr.ecr.*.amazonaws.com.
+	Host string
+	// Endpoint is the http or https URL under which the registry's /v2 is, with
+	// no slash at its end. Default https://<host>, and for docker.io
+	// https://registry-1.docker.io. It is "" where Host is a pattern, since it
+	// then depends on the host: [Config.Match] fills it in.
+	Endpoint string
+	// Timeout is how long a client waits for the upstream at most before it is
+	// sent elsewhere. It is more than 0. Default 20s.
+	Timeout time.Duration
+	// ECR overrides what an ECR host's name tells; nil if it was not given. A host
+	// that is not ECR's by its name is treated as ECR if this is there.
+	ECR *ECR
+	// Auth are the credentials for the registry; the zero value means none. It is
+	// never there together with ECR.
+	Auth Auth
+	// Allow are patterns of the repositories that may be asked for; all, if it is
+	// empty. See [Upstream.Allows].
+	Allow []string
+}
+
+// ECR says what cannot be seen from the name of an ECR host.
+type ECR struct {
+	// APIEndpoint is the http or https URL of the ECR API, which gives out
+	// tokens; "" means AWS's own for the region.
+	APIEndpoint string
+	// Region is the AWS region; "" means the one in the host's name.
+	Region string
+}
+
+// Auth is a user name and where its password is. Both are set, or neither.
+type Auth struct {
+	Username string
+	// PasswordFile is the absolute path of a file that holds the password. It need
+	// not exist yet: it is for the one who uses it to read.
+	PasswordFile string
+}
+
+// Log says what is logged, and how.
+type Log struct {
+	Level slog.Level
+	// Format is "text" or "json". Default text.
+	Format string
+}
+
+const (
+	// dockerHub is the name by which clients call Docker Hub.
+	dockerHub = "docker.io"
+	// dockerHubEndpoint is where Docker Hub's /v2 is: its name and its registry
+	// have different hosts.
+	dockerHubEndpoint = "https://registry-1.docker.io"
+
+	// defaultTimeout keeps the longest wait well under the 30 s that containerd
+	// (from 2.3 on) waits for headers, so that it hears why before it gives up.
+	defaultTimeout = 20 * time.Second
+)
+
+// defaults returns the configuration that holds without a file, apart from
+// what depends on other keys: see loader.complete.
+func defaults() *Config {
+	c := &Config{
+		Listen: "127.0.0.1:5000",
+		Admin:  "127.0.0.1:5001",
+		Tags: Tags{
+			TTL:          time.Minute,
+			StaleIfError: 30 * 24 * time.Hour,
+			NegativeTTL:  10 * time.Second,
+		},
+		Log: Log{Level: slog.LevelInfo, Format: "text"},
+	}
+	for _, form := range ecrForms() {
+		c.Upstreams = append(c.Upstreams, Upstream{Host: form.pattern(), Timeout: defaultTimeout})
+	}
+	for _, host := range append(ecrPublicHosts(), dockerHub) {
+		c.Upstreams = append(c.Upstreams, Upstream{Host: host, Timeout: defaultTimeout})
+	}
+	return c
+}
+
+// defaultEndpoint returns where the /v2 of a host is unless it is configured.
+func defaultEndpoint(host string) string {
+	if host == dockerHub {
+		return dockerHubEndpoint
+	}
+	return "https://" + host
+}
+
+// Exposed tells whether Listen can be reached from beyond this machine. A name
+// other than localhost counts as exposed, whatever it resolves to.
+func (c *Config) Exposed() bool {
+	host, _, err := net.SplitHostPort(c.Listen)
+	return err != nil || !isLoopback(host)
+}

@@ -1,0 +1,250 @@
+package config
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// load returns the configuration in a file of testdata, or with no file if name
+// is "", and ends the test if there is a mistake in it.
+func load(t *testing.T, name string, overrides ...Override) *Config {
+	t.Helper()
+	if name != "" {
+		name = filepath.Join("testdata", name)
+	}
+	c, err := Load(name, overrides...)
+	if err != nil {
+		t.Fatalf("Load:\n%v", err)
+	}
+	return c
+}
+
+// write returns the path of a new file with this text.
+func write(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "larder.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// testdata returns the absolute path of a file in testdata.
+func testdata(t *testing.T, name string) string {
+	t.Helper()
+	path, err := filepath.Abs(filepath.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestEveryKeyIsLoaded(t *testing.T) {
+	want := &Config{
+		Listen:          "0.0.0.0:5500",
+		Admin:           "",
+		Cache:           Cache{Dir: testdata(t, "cache")},
+		Tags:            Tags{TTL: 30 * time.Second, StaleIfError: 168 * time.Hour, NegativeTTL: 0},
+		DefaultUpstream: "registry.example.com:5000",
+		Upstreams: []Upstream{
+			{
+				Host:     "123456789012.dkr.ecr.eu-central-1.amazonaws.com",
+				Endpoint: "https://ecr.proxy.example.com/private",
+				Timeout:  90 * time.Second,
+				ECR: &ECR{
+					APIEndpoint: "https://vpce-0123.api.ecr.eu-central-1.vpce.amazonaws.com",
+					Region:      "eu-central-1",
+				},
+				Allow: []string{"team/*", "base"},
+			},
+			{
+				Host:     "images.example.com",
+				Endpoint: "https://images.example.com",
+				Timeout:  20 * time.Second,
+				ECR:      &ECR{Region: "us-west-2"},
+			},
+			{
+				Host:     "registry.example.com:5000",
+				Endpoint: "http://127.0.0.1:5001",
+				Timeout:  20 * time.Second,
+				Auth:     Auth{Username: "reader", PasswordFile: testdata(t, "secrets/registry")},
+			},
+			{Host: "*.mirror.example.com", Timeout: 20 * time.Second},
+			{Host: "docker.io", Endpoint: "https://registry-1.docker.io", Timeout: 20 * time.Second},
+		},
+		Log: Log{Level: slog.LevelDebug, Format: "json"},
+	}
+	if diff := cmp.Diff(want, load(t, "full.yaml")); diff != "" {
+		t.Errorf("Load (-want +got):\n%s", diff)
+	}
+}
+
+func TestNodeExampleIsValid(t *testing.T) {
+	c := load(t, "node.yaml")
+	if c.DefaultUpstream != "docker.io" || c.Exposed() {
+		t.Errorf("default upstream %q, exposed %t", c.DefaultUpstream, c.Exposed())
+	}
+	own, _ := c.Match("123456789012.dkr.ecr.us-east-1.amazonaws.com")
+	addons, _ := c.Match("602401143452.dkr.ecr.us-east-1.amazonaws.com")
+	if !own.Allows("team/app") || addons.Allows("team/app") || !addons.Allows("eks/coredns") {
+		t.Error("the account's own repositories and the add-ons are mixed up")
+	}
+}
+
+func TestNoFileIsAWorkingConfiguration(t *testing.T) {
+	c := load(t, "")
+	upstreams := c.Upstreams
+	c.Upstreams = nil
+	want := &Config{
+		Listen:          "127.0.0.1:5000",
+		Admin:           "127.0.0.1:5001",
+		Cache:           c.Cache, // TestCacheDirIsTheUsersUnlessRoot
+		Tags:            Tags{TTL: time.Minute, StaleIfError: 720 * time.Hour, NegativeTTL: 10 * time.Second},
+		DefaultUpstream: "docker.io",
+		Log:             Log{Level: slog.LevelInfo, Format: "text"},
+	}
+	if diff := cmp.Diff(want, c); diff != "" {
+		t.Errorf("Load (-want +got):\n%s", diff)
+	}
+	c.Upstreams = upstreams
+	for _, host := range []string{
+		"123456789012.dkr.ecr.us-east-1.amazonaws.com",
+		"123456789012.dkr.ecr.us-gov-west-1.amazonaws.com",
+		"123456789012.dkr.ecr-fips.us-east-1.amazonaws.com",
+		"123456789012.dkr-ecr.eu-west-1.on.aws",
+		"123456789012.dkr-ecr-fips.us-west-2.on.aws",
+		"123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn",
+		"123456789012.dkr-ecr.cn-northwest-1.on.amazonwebservices.com.cn",
+		"123456789012.dkr.ecr.eusc-de-east-1.amazonaws.eu",
+		"123456789012.dkr.ecr.us-iso-east-1.c2s.ic.gov",
+		"123456789012.dkr.ecr.us-isob-east-1.sc2s.sgov.gov",
+		"123456789012.dkr.ecr.eu-isoe-west-1.cloud.adc-e.uk",
+		"123456789012.dkr.ecr.us-isof-south-1.csp.hci.ic.gov",
+		"public.ecr.aws",
+		"ecr-public.aws.com",
+		"docker.io",
+	} {
+		u, ok := c.Match(host)
+		if !ok || u.Endpoint != defaultEndpoint(host) || u.Timeout != 20*time.Second {
+			t.Errorf("Match(%q) = %+v, %t", host, u, ok)
+		}
+	}
+	for _, host := range []string{"quay.io", "s3.us-east-1.amazonaws.com", "169.254.169.254", "localhost"} {
+		if u, ok := c.Match(host); ok {
+			t.Errorf("Match(%q) = %+v, want none", host, u)
+		}
+	}
+}
+
+func TestFilesWithoutKeysMeanTheDefaults(t *testing.T) {
+	want := load(t, "")
+	for name, text := range map[string]string{
+		"empty":          "",
+		"comments":       "# listen: 127.0.0.1:6000\n",
+		"empty document": "---\n",
+		"empty keys":     "cache:\ntags: # ttl: 1m\nlog: {}\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := Load(write(t, text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("Load (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestCacheDirIsTheUsersUnlessRoot(t *testing.T) {
+	home := t.TempDir()
+	t.Setenv("HOME", home)
+	t.Setenv("XDG_CACHE_HOME", filepath.Join(home, "cache"))
+	want := filepath.Join(home, "cache", "larder")
+	if os.Geteuid() == 0 {
+		want = "/var/lib/larder"
+	}
+	if got := load(t, "").Cache.Dir; got != want {
+		t.Errorf("cache.dir = %q, want %q", got, want)
+	}
+}
+
+func TestRelativePathsStartFromTheFile(t *testing.T) {
+	file := write(t, "cache: {dir: blobs}\n")
+	t.Chdir(t.TempDir())
+	c, err := Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := filepath.Join(filepath.Dir(file), "blobs"); c.Cache.Dir != want {
+		t.Errorf("cache.dir = %q, want %q", c.Cache.Dir, want)
+	}
+}
+
+func TestDefaultUpstreamIsNoneWhereDockerHubIsNotServed(t *testing.T) {
+	c, err := Load(write(t, "upstreams: [{host: quay.io}]\n"))
+	if err != nil || c.DefaultUpstream != "" {
+		t.Errorf("Load = %+v, %v; want no default upstream", c, err)
+	}
+}
+
+func TestAliasesStandForTheirValues(t *testing.T) {
+	c, err := Load(write(t, `
+upstreams:
+  - host: one.example.com
+    auth: &reader {username: reader, password_file: /run/secrets/registry}
+  - host: two.example.com
+    auth: *reader
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (Auth{Username: "reader", PasswordFile: "/run/secrets/registry"}); c.Upstreams[1].Auth != want {
+		t.Errorf("auth = %+v, want %+v", c.Upstreams[1].Auth, want)
+	}
+}
+
+func TestExposedMeansBeyondLoopback(t *testing.T) {
+	for listen, want := range map[string]bool{
+		"127.0.0.1:5000":        false,
+		"127.8.8.8:5000":        false,
+		"[::1]:5000":            false,
+		"localhost:5000":        false,
+		"LOCALHOST:5000":        false,
+		":5000":                 true,
+		"0.0.0.0:5000":          true,
+		"[::]:5000":             true,
+		"10.0.0.5:5000":         true,
+		"[fe80::1%eth0]:5000":   true,
+		"node.example.com:5000": true,
+	} {
+		c := load(t, "", Override{Key: "listen", Value: listen}, Override{Key: "admin"})
+		if got := c.Exposed(); got != want {
+			t.Errorf("Exposed() with listen %s = %t, want %t", listen, got, want)
+		}
+	}
+}
+
+func TestListenersCollideOnlyOnTheSamePortAndAddress(t *testing.T) {
+	for _, test := range []struct {
+		a, b string
+		want bool
+	}{
+		{"127.0.0.1:5000", "127.0.0.1:5000", true},
+		{"127.0.0.1:5000", "localhost:5000", true},
+		{"127.0.0.1:5000", ":5000", true},
+		{"[::]:5000", "10.0.0.5:5000", true},
+		{"127.0.0.1:5000", "127.0.0.1:5001", false},
+		{"127.0.0.1:5000", "127.0.0.2:5000", false},
+		{"127.0.0.1:0", "127.0.0.1:0", false},
+	} {
+		if collide(test.a, test.b) != test.want || collide(test.b, test.a) != test.want {
+			t.Errorf("collide(%q, %q) is not %t both ways", test.a, test.b, test.want)
+		}
+	}
+}

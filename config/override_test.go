@@ -1,0 +1,126 @@
+package config
+
+import (
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestFlagsWinOverVariablesAndTheseOverTheFile(t *testing.T) {
+	file := write(t, "tags: {ttl: 1s, stale_if_error: 1s, negative_ttl: 1s}\n")
+	overrides := Env([]string{"LARDER_TAGS_STALE_IF_ERROR=2s", "LARDER_TAGS_NEGATIVE_TTL=2s"})
+	overrides = append(overrides, Override{Key: "tags.negative_ttl", Value: "3s", Source: "--tags-negative-ttl"})
+	c, err := Load(file, overrides...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (Tags{TTL: time.Second, StaleIfError: 2 * time.Second, NegativeTTL: 3 * time.Second}); c.Tags != want {
+		t.Errorf("tags = %+v, want %+v", c.Tags, want)
+	}
+}
+
+func TestEveryPlainKeyHasAVariable(t *testing.T) {
+	want := []string{
+		"LARDER_LISTEN", "LARDER_ADMIN", "LARDER_CACHE_DIR", "LARDER_TAGS_TTL", "LARDER_TAGS_STALE_IF_ERROR",
+		"LARDER_TAGS_NEGATIVE_TTL", "LARDER_DEFAULT_UPSTREAM", "LARDER_LOG_LEVEL", "LARDER_LOG_FORMAT",
+	}
+	var got []string
+	for _, key := range plainKeys() {
+		got = append(got, variable(key))
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("variables (-want +got):\n%s", diff)
+	}
+}
+
+func TestEnvTakesOnlyLardersVariables(t *testing.T) {
+	got := Env([]string{
+		"PATH=/usr/bin",
+		"LARDER_CACHE_DIR=/srv/a=b",
+		"LARDER_CONFIG=/etc/larder/larder.yaml",
+		"LARDER_REQUIRE=containerd",
+		"LARDER_ADMIN=",
+		"LARDERS=1",
+		"LARDER_TAGS_TLT=1m",
+	})
+	want := []Override{
+		{Key: "cache.dir", Value: "/srv/a=b", Source: "LARDER_CACHE_DIR"},
+		{Key: "admin", Value: "", Source: "LARDER_ADMIN"},
+		{Key: "", Value: "1m", Source: "LARDER_TAGS_TLT"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("Env (-want +got):\n%s", diff)
+	}
+}
+
+func TestEnvPassesOverTheServicesOfKubernetes(t *testing.T) {
+	links := []string{
+		"LARDER_SERVICE_HOST=10.0.0.1",
+		"LARDER_SERVICE_PORT=5000",
+		"LARDER_SERVICE_PORT_HTTP=5000",
+		"LARDER_PORT=tcp://10.0.0.1:5000",
+		"LARDER_PORT_5000_TCP=tcp://10.0.0.1:5000",
+		"LARDER_PORT_5000_TCP_PROTO=tcp",
+		"LARDER_PORT_5000_TCP_PORT=5000",
+		"LARDER_PORT_5000_TCP_ADDR=10.0.0.1",
+		"LARDER_ADMIN_SERVICE_HOST=10.0.0.2",
+		"LARDER_ADMIN_PORT=tcp://10.0.0.2:5001",
+		"LARDER_ADMIN_PORT_5001_TCP=tcp://10.0.0.2:5001",
+	}
+	if got := Env(links); len(got) != 0 {
+		t.Errorf("Env = %+v, want none", got)
+	}
+	if got := Env([]string{"LARDER_PORT=5000"}); len(got) != 1 {
+		t.Errorf("Env passes over LARDER_PORT=5000, which somebody set by hand: %+v", got)
+	}
+}
+
+func TestMistakesInOverridesNameTheirSource(t *testing.T) {
+	for _, test := range []struct {
+		file     string
+		override Override
+		want     string
+	}{
+		{"", Override{"tags.ttl", "soon", "LARDER_TAGS_TTL"}, `LARDER_TAGS_TTL: tags.ttl: expected a duration such as 90s or 12h, got "soon"`},
+		{"", Override{"listen", "", "--listen"}, `--listen: listen: expected host:port such as 127.0.0.1:5000, got nothing`},
+		{"", Override{"listen", "127.0.0.1:5001", "--listen"}, `--listen: listen: expected another address than admin's, which is 127.0.0.1:5001`},
+		{"", Override{"default_upstream", "quay.io", "--default-upstream"}, `--default-upstream: default_upstream: expected a host that one of the upstreams serves, got "quay.io"`},
+		{"", Override{"", "1m", "LARDER_TAGS_TLT"}, `LARDER_TAGS_TLT: unknown variable; did you mean LARDER_TAGS_TTL?`},
+		{"", Override{"", "1", "LARDER_XYZZY"}, `LARDER_XYZZY: unknown variable; expected LARDER_LISTEN, LARDER_ADMIN, LARDER_CACHE_DIR, LARDER_TAGS_TTL, LARDER_TAGS_STALE_IF_ERROR, LARDER_TAGS_NEGATIVE_TTL, LARDER_DEFAULT_UPSTREAM, LARDER_LOG_LEVEL or LARDER_LOG_FORMAT`},
+		{"", Override{"tags", "1m", "--tags"}, `--tags: tags: unknown key; did you mean tags.ttl?`},
+		{"", Override{"upstreams", "docker.io", "--upstreams"}, `--upstreams: upstreams: unknown key; expected listen, admin, cache.dir, tags.ttl, tags.stale_if_error, tags.negative_ttl, default_upstream, log.level or log.format`},
+	} {
+		_, err := Load(test.file, test.override)
+		if err == nil || err.Error() != test.want {
+			t.Errorf("Load with %+v:\n got %v\nwant %s", test.override, err, test.want)
+		}
+	}
+}
+
+func TestMistakesInTheFileComeFirstByLine(t *testing.T) {
+	file := write(t, "admin: 127.0.0.1:5000\nlog: {level: all}\n")
+	_, err := Load(file, Override{"tags.ttl", "soon", "LARDER_TAGS_TTL"}, Override{"log.format", "xml", "--log-format"})
+	var mistakes Mistakes
+	if !errors.As(err, &mistakes) {
+		t.Fatalf("Load: %v, want Mistakes", err)
+	}
+	var keys []string
+	for _, m := range mistakes {
+		keys = append(keys, m.Key)
+	}
+	// That of admin is found last, since it takes two keys to see it.
+	if want := []string{"admin", "log.level", "tags.ttl", "log.format"}; !slices.Equal(keys, want) {
+		t.Errorf("keys = %v, want %v", keys, want)
+	}
+}
+
+func TestOverriddenValuesAreCheckedAsWell(t *testing.T) {
+	file := write(t, "listen: nowhere\n")
+	_, err := Load(file, Override{"listen", "127.0.0.1:6000", "--listen"})
+	if err == nil {
+		t.Error("a mistake in the file is hidden by a flag")
+	}
+}

@@ -1,0 +1,63 @@
+package config
+
+import (
+	"fmt"
+	"strings"
+)
+
+// unknown says that name is not a known key or variable, and which one was
+// probably meant; all that there are, if none is near.
+func unknown(what, name string, known []string) string {
+	if near, ok := nearest(name, known); ok {
+		return fmt.Sprintf("unknown %s; did you mean %s?", what, near)
+	}
+	return fmt.Sprintf("unknown %s; expected %s", what, oneOf(known))
+}
+
+// oneOf lists alternatives: "a", "a or b", "a, b or c".
+func oneOf(words []string) string {
+	last := len(words) - 1
+	if last < 1 {
+		return strings.Join(words, "")
+	}
+	return strings.Join(words[:last], ", ") + " or " + words[last]
+}
+
+// nearest returns the candidate that is the fewest typing mistakes away from
+// name, if that is few enough to be one, or of which name is the beginning.
+func nearest(name string, candidates []string) (string, bool) {
+	name = cut(name)
+	best, fewest := "", len(name)/4+2
+	for _, candidate := range candidates {
+		d := distance(name, candidate)
+		if len(name) > 2 && strings.HasPrefix(candidate, name) {
+			d = min(d, 1)
+		}
+		if d < fewest {
+			best, fewest = candidate, d
+		}
+	}
+	return best, best != ""
+}
+
+// distance returns how many bytes must be inserted, removed or replaced to make
+// b of a (Levenshtein's distance).
+func distance(a, b string) int {
+	row := make([]int, len(b)+1) // of the beginning of a to each beginning of b
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			replaced := diagonal
+			if a[i] != b[j] {
+				replaced++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(replaced, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
