@@ -1,0 +1,85 @@
+package cache
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// commit makes a verified fill a blob: sync, rename, sync the folder, record.
+// FORMAT.md says what a crash after each step leaves. Clients have had the last
+// byte already and read on from the same file; an error here costs only the
+// caching.
+func (s *Store) commit(f *fill) error {
+	paths := s.layout.partial(f.digest)
+	err := f.part.data.Sync()
+	if err == nil {
+		err = s.layout.publish(paths.data, f.digest)
+	}
+	if err != nil {
+		s.log.Error("a blob was served but not kept", "digest", f.digest, "error", err)
+		return errors.Join(diskError{err}, s.discard(f))
+	}
+	if err := errors.Join(f.part.journal.Close(), os.Remove(paths.journal)); err != nil {
+		s.log.Warn("a journal was left behind", "digest", f.digest, "error", err)
+	}
+	return s.index.addBlob(f.digest, blobRecord{Size: f.size, Fetched: s.opts.Now()})
+}
+
+// abandon ends a fill that failed. Its partial stays, to be resumed, where the
+// bytes may yet be of use.
+func (s *Store) abandon(f *fill, cause error) {
+	var disk diskError
+	log := s.log.With("digest", f.digest, "error", cause)
+	switch {
+	case errors.Is(cause, errMismatch):
+		log.Error("the upstream sent a blob that does not match its digest; it was dropped")
+	case errors.As(cause, &disk):
+		log.Error("the cache folder cannot take a blob; it is passed through")
+	case errors.Is(cause, errChanged):
+		log.Warn("the upstream changed its mind about a blob; it was dropped")
+	default:
+		if f.part != nil {
+			log.Warn("a fill stopped; what is on disk will be resumed", "have", f.front)
+			if err := f.part.journal.Close(); err != nil {
+				s.log.Warn("a journal may be incomplete", "digest", f.digest, "error", err)
+			}
+		}
+		return
+	}
+	if f.part != nil {
+		if err := s.discard(f); err != nil {
+			s.log.Warn("a partial was left behind", "digest", f.digest, "error", err)
+		}
+	}
+}
+
+// discard removes a partial. Readers keep the open file.
+func (s *Store) discard(f *fill) error {
+	paths := s.layout.partial(f.digest)
+	return errors.Join(f.part.journal.Close(), os.Remove(paths.journal), os.Remove(paths.data))
+}
+
+// put stores a small blob whose digest the caller has checked. It survives a
+// crash once put has returned.
+func (s *Store) put(dgst digest.Digest, content []byte) error {
+	tmp, err := os.CreateTemp(filepath.Join(s.layout.dir, "partial"), tmpPrefix+"*")
+	if err != nil {
+		return fmt.Errorf("store %s: %w", dgst, err)
+	}
+	_, err = tmp.Write(content)
+	if err == nil {
+		err = tmp.Sync()
+	}
+	err = errors.Join(err, tmp.Close())
+	if err == nil {
+		err = s.layout.publish(tmp.Name(), dgst)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("store %s: %w", dgst, err), os.Remove(tmp.Name()))
+	}
+	return nil
+}

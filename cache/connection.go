@@ -1,0 +1,304 @@
+package cache
+
+import (
+	"errors"
+	"hash/crc32"
+	"io"
+	"slices"
+	"time"
+)
+
+// sparePause is how long a fill does without more connections after one gave
+// up: the source has none to spare, or trouble enough.
+const sparePause = time.Second
+
+// connection is one goroutine's part in a fill: it claims a segment, fetches
+// it, and claims the next, until nothing is left or its source gives up.
+type connection struct {
+	fill  *fill
+	first int64    // with no segment: how much to ask for from offset 0
+	seg   *segment // nil until the first answer tells the size
+	spare bool     // holds a place in Store.spare
+	old   []oldNote
+
+	noted int64 // where the last note in the journal ended
+	crc   uint32
+}
+
+// oldNote is a segment that an earlier process noted, to be checked.
+type oldNote struct {
+	seg *segment
+	crc uint32
+}
+
+// join sets a connection to work.
+func (f *fill) join(c *connection) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.joinLocked(c)
+}
+
+func (f *fill) joinLocked(c *connection) {
+	f.working++
+	f.conns.Go(c.run)
+}
+
+// recruitLocked adds connections while there is ground that nobody works on:
+// up to Options.Connections on a blob that is large enough to be worth it, and
+// as many again where clients wait at offsets that nobody is near.
+func (f *fill) recruitLocked() {
+	if time.Now().Before(f.quiet) {
+		return
+	}
+	for f.err == nil && f.working > 0 && !f.sequential {
+		limit := f.store.opts.Connections
+		if f.size <= 2*f.store.opts.Segment {
+			limit = 1
+		}
+		if f.demandLocked() >= 0 {
+			limit += f.store.opts.Connections
+		}
+		if f.working >= limit || !f.store.spare.TryAcquire(1) {
+			return
+		}
+		seg := f.claimLocked()
+		if seg == nil {
+			f.store.spare.Release(1)
+			return
+		}
+		f.joinLocked(&connection{fill: f, seg: seg, spare: true})
+	}
+}
+
+// claimLocked picks the ground to fetch next: where the client that has waited
+// longest waits, else the lowest.
+func (f *fill) claimLocked() *segment {
+	off := f.demandLocked()
+	if off < 0 {
+		off = f.segs.firstIdle()
+	}
+	if off < 0 {
+		return nil
+	}
+	return f.segs.claim(off, f.store.opts.Segment)
+}
+
+// demandLocked returns an offset that a client waits for and nobody fetches,
+// or -1.
+func (f *fill) demandLocked() int64 {
+	for _, w := range f.waiters {
+		if w.client && f.segs.isIdle(w.off) {
+			return w.off
+		}
+	}
+	return -1
+}
+
+func (c *connection) run() {
+	defer func() {
+		if c.spare {
+			c.fill.store.spare.Release(1)
+		}
+	}()
+	err := c.recover()
+	for {
+		if err == nil && (c.seg != nil || c.first > 0) {
+			err = c.pull()
+		}
+		if !c.next(err) {
+			return
+		}
+		err = nil
+	}
+}
+
+// next ends the work on a segment and claims another. It reports false when
+// this connection is over. A fill fails with its last connection, and at once
+// where another one could not help.
+func (c *connection) next(err error) bool {
+	f := c.fill
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if c.seg != nil {
+		f.segs.release(c.seg)
+	}
+	c.seg, c.first = nil, 0
+	var disk diskError
+	switch {
+	case err == nil:
+	case f.err != nil || errors.As(err, &disk) || errors.Is(err, errChanged) || f.size < 0:
+		f.failLocked(err)
+	case c.spare && f.working == 1:
+		c.spare = false // the last one may not just leave
+		f.store.spare.Release(1)
+		err = nil
+	case f.working == 1:
+		f.failLocked(err)
+	default:
+		f.quiet = time.Now().Add(sparePause)
+		f.log.Debug("connection gives up", "error", err)
+	}
+	if err == nil && f.err == nil {
+		c.seg = f.claimLocked()
+	}
+	if c.seg == nil {
+		f.working--
+		return false
+	}
+	f.recruitLocked()
+	return true
+}
+
+// pull fetches the segment to its end.
+func (c *connection) pull() error {
+	f := c.fill
+	st := &stream{
+		ctx:    f.ctx,
+		fetch:  f.fetch,
+		retry:  f.store.opts.Retry,
+		spare:  c.spare,
+		end:    c.first,
+		opened: c.accept,
+		resumed: func(cause error) {
+			f.store.metrics.resumed()
+			f.log.Info("resuming a broken connection", "error", cause)
+		},
+	}
+	if c.seg != nil {
+		st.off, st.end, st.moved = c.seg.next(), c.seg.end, true
+		c.noted, c.crc = st.off, 0
+	}
+	defer st.hangUp()
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	for {
+		n, err := st.Read(*buf)
+		if n > 0 {
+			if err := c.write((*buf)[:n]); err != nil {
+				return diskError{err}
+			}
+		}
+		if err == nil {
+			continue
+		}
+		if noteErr := c.note(); noteErr != nil {
+			return diskError{noteErr}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		return err
+	}
+}
+
+// accept checks an answer against what is known of the blob, and returns where
+// the segment ends. The first answer of all makes the partial.
+func (c *connection) accept(content Content) (int64, error) {
+	f := c.fill
+	if c.seg == nil {
+		if err := f.prepare(content.Size); err != nil {
+			return 0, err
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case content.Size != f.size:
+		return 0, errChanged
+	case f.size == 0:
+		return 0, nil
+	case c.seg == nil:
+		c.seg = f.segs.claim(0, c.first)
+	}
+	if content.Whole {
+		f.sequential = true
+		if c.spare {
+			return 0, errNoRanges
+		}
+		f.segs.extend(c.seg)
+	}
+	f.recruitLocked()
+	return c.seg.end, nil
+}
+
+// write puts bytes on disk, then makes them known.
+func (c *connection) write(chunk []byte) error {
+	f, off := c.fill, c.seg.next()
+	if _, err := f.part.data.WriteAt(chunk, off); err != nil {
+		return err
+	}
+	end := c.advance(int64(len(chunk)))
+	f.store.metrics.fetched(len(chunk))
+	c.crc = crc32.Update(c.crc, castagnoli, chunk)
+	if end-c.noted >= journalStep {
+		return c.note()
+	}
+	return nil
+}
+
+// advance makes n more bytes of the segment readable.
+func (c *connection) advance(n int64) (end int64) {
+	f := c.fill
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	off := c.seg.next()
+	c.seg.have += n
+	f.wakeLocked(off, off+n)
+	return off + n
+}
+
+// note brings the journal up to date.
+func (c *connection) note() error {
+	if c.seg == nil || c.seg.next() == c.noted {
+		return nil
+	}
+	end := c.seg.next()
+	err := c.fill.part.note(note{off: c.noted, n: end - c.noted, crc: c.crc})
+	c.noted, c.crc = end, 0
+	return err
+}
+
+// reserve claims what an earlier process noted, the latest note first: it is
+// the one that holds where two speak of the same bytes.
+func (c *connection) reserve(notes []note) {
+	f := c.fill
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, n := range slices.Backward(notes) {
+		seg := f.segs.claim(n.off, n.n)
+		switch {
+		case seg == nil:
+		case seg.start == n.off && seg.end == n.off+n.n:
+			c.old = append(c.old, oldNote{seg: seg, crc: n.crc})
+		default:
+			f.segs.release(seg)
+		}
+	}
+	slices.SortFunc(c.old, func(a, b oldNote) int { return int(a.seg.start - b.seg.start) })
+}
+
+// recover reads back what was noted. Where it is not what it was, it is
+// ordinary ground again.
+func (c *connection) recover() error {
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	f := c.fill
+	for _, old := range c.old {
+		crc, err := f.part.checksum(old.seg.start, old.seg.end, *buf)
+		if err != nil {
+			return diskError{err}
+		}
+		f.mu.Lock()
+		if crc == old.crc {
+			old.seg.have = old.seg.end - old.seg.start
+			f.wakeLocked(old.seg.start, old.seg.end)
+		}
+		f.segs.release(old.seg)
+		f.mu.Unlock()
+		if f.ctx.Err() != nil {
+			return f.ctx.Err()
+		}
+	}
+	c.old = nil
+	return nil
+}

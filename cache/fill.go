@@ -1,0 +1,307 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"hash"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// fill brings one blob to disk, once, for everyone who asks meanwhile. The
+// store owns it: it begins with the first request, and no client's departure
+// ends it.
+//
+// One goroutine (run) hashes the contiguous front and decides the outcome; the
+// connections write segments. run waits for all of them.
+type fill struct {
+	store  *Store
+	digest digest.Digest
+	fetch  Fetch
+	log    *slog.Logger
+
+	ctx    context.Context // of the connections
+	cancel context.CancelCauseFunc
+	conns  sync.WaitGroup
+
+	ready chan struct{} // closed when the size is known, or the fill failed
+	done  chan struct{} // closed when the outcome is final and on disk
+
+	// Owned by run. Others may look once done is closed.
+	hash  hash.Hash
+	front int64 // bytes hashed
+
+	mu         sync.Mutex // guards what follows; no I/O under it
+	size       int64      // -1 until ready
+	part       *partial   // nil until ready, and where there was no disk for it
+	users      int        // who may still read part.data: run, and each reader
+	segs       segments
+	working    int       // connections that have not given up
+	quiet      time.Time // until when no more are added
+	sequential bool      // the source ignores ranges
+	verified   bool      // the digest matched: the last byte may go out
+	err        error
+	waiters    []*waiter
+}
+
+// waiter is somebody who waits for the byte at off.
+type waiter struct {
+	off    int64
+	client bool          // not the fill's own hash
+	wake   chan struct{} // capacity 1
+}
+
+// diskError is a failure of this side: the blob can still be had from upstream.
+type diskError struct{ error }
+
+func (e diskError) Unwrap() error { return e.error }
+
+var (
+	errMismatch = errors.New("the content does not match its digest")
+	errChanged  = errors.New("the source tells another size than before")
+	errEnded    = errors.New("the fill has ended")
+)
+
+// chunkSize is how much moves at a time between socket, file and hash: large
+// enough that system calls do not count, small enough to stay in the L2 cache.
+const chunkSize = 256 << 10
+
+var buffers = sync.Pool{New: func() any {
+	buf := make([]byte, chunkSize)
+	return &buf
+}}
+
+func newFill(s *Store, dgst digest.Digest, fetch Fetch) *fill {
+	ctx, cancel := context.WithCancelCause(s.ctx)
+	return &fill{
+		store:  s,
+		digest: dgst,
+		fetch:  fetch,
+		log:    s.log.With("digest", dgst),
+		ctx:    ctx,
+		cancel: cancel,
+		ready:  make(chan struct{}),
+		done:   make(chan struct{}),
+		hash:   dgst.Algorithm().Hash(),
+		size:   -1,
+		users:  1,
+	}
+}
+
+// run takes the fill from beginning to end. hint is the size that a manifest
+// gave for the blob, or 0.
+func (f *fill) run(hint int64) {
+	defer close(f.done)
+	defer f.release()
+	err := f.store.fills.Acquire(f.ctx, 1)
+	if err == nil {
+		defer f.store.fills.Release(1)
+		err = f.bring(hint)
+	}
+	if err != nil {
+		err = f.fail(err)
+	}
+	f.cancel(errEnded)
+	f.conns.Wait()
+	if err == nil {
+		err = f.store.commit(f)
+	} else {
+		f.store.abandon(f, err)
+	}
+	f.store.forget(f)
+	f.store.metrics.filled(err)
+}
+
+func (f *fill) bring(hint int64) error {
+	if _, err := f.store.Stat(f.digest); err == nil {
+		return errEnded // by another fill, since the store last looked
+	}
+	f.start(hint)
+	return f.verify()
+}
+
+// start sets the first connections to work: where an earlier process left off,
+// or at offset 0.
+func (f *fill) start(hint int64) {
+	paths := f.store.layout.partial(f.digest)
+	part, notes, err := resumePartial(paths.data, paths.journal)
+	if err != nil {
+		first := f.store.opts.Segment
+		if 0 < hint && hint <= 2*first {
+			first = hint
+		}
+		f.join(&connection{fill: f, first: first})
+		return
+	}
+	f.log.Info("resuming a partial blob", "size", part.size)
+	f.begin(part)
+	recovery := &connection{fill: f}
+	recovery.reserve(notes)
+	f.join(recovery)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if seg := f.claimLocked(); seg != nil {
+		f.joinLocked(&connection{fill: f, seg: seg})
+	}
+}
+
+// begin publishes the size, and the file for its bytes.
+func (f *fill) begin(part *partial) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.part, f.size = part, part.size
+	f.segs = newSegments(part.size)
+	close(f.ready)
+}
+
+// prepare makes the partial for a blob whose size has just become known.
+func (f *fill) prepare(size int64) error {
+	paths := f.store.layout.partial(f.digest)
+	part, err := createPartial(paths.data, paths.journal, size)
+	if err != nil {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.size = size // clients go around the disk, and need the size for it
+		return diskError{err}
+	}
+	f.begin(part)
+	return nil
+}
+
+// verify hashes what arrives, in order, and compares at the end.
+func (f *fill) verify() error {
+	<-f.ready
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	w := &waiter{wake: make(chan struct{}, 1)}
+	for f.front != f.size {
+		n, err := f.await(f.ctx, w, f.front)
+		if err != nil {
+			return err
+		}
+		chunk := (*buf)[:min(n, chunkSize)]
+		if _, err := f.part.data.ReadAt(chunk, f.front); err != nil {
+			return f.fail(diskError{err})
+		}
+		f.hash.Write(chunk)
+		f.front += int64(len(chunk))
+	}
+	if digest.NewDigest(f.digest.Algorithm(), f.hash) != f.digest {
+		return f.fail(errMismatch)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.verified = true
+	f.wakeLocked(0, f.size)
+	return nil
+}
+
+// await blocks until w may have the byte at off, and returns how many bytes
+// from there on it may have. After a failure it hands out what there is, then
+// the error; after a mismatch nothing more.
+func (f *fill) await(ctx context.Context, w *waiter, off int64) (int64, error) {
+	for {
+		f.mu.Lock()
+		n, err := f.readableLocked(w, off), f.err
+		if n == 0 && err == nil {
+			w.off = off
+			f.waiters = append(f.waiters, w)
+			f.recruitLocked()
+		}
+		f.mu.Unlock()
+		switch {
+		case errors.Is(err, errMismatch):
+			return 0, err
+		case n > 0:
+			return n, nil
+		case err != nil:
+			return 0, err
+		}
+		select {
+		case <-w.wake:
+		case <-ctx.Done():
+			f.leave(w)
+			return 0, context.Cause(ctx)
+		}
+	}
+}
+
+// readableLocked keeps the blob's last byte from clients until it is verified.
+func (f *fill) readableLocked(w *waiter, off int64) int64 {
+	n := f.segs.available(off)
+	if w.client && !f.verified && off+n == f.size && n > 0 {
+		n--
+	}
+	return n
+}
+
+// leave takes back a wait.
+func (f *fill) leave(w *waiter) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if i := slices.Index(f.waiters, w); i >= 0 {
+		f.waiters = slices.Delete(f.waiters, i, i+1)
+	}
+	select {
+	case <-w.wake:
+	default:
+	}
+}
+
+// wakeLocked wakes who waits for a byte in [from,to).
+func (f *fill) wakeLocked(from, to int64) {
+	f.waiters = slices.DeleteFunc(f.waiters, func(w *waiter) bool {
+		if w.off < from || w.off >= to {
+			return false
+		}
+		w.wake <- struct{}{}
+		return true
+	})
+}
+
+// fail ends the fill with its first error, which it returns.
+func (f *fill) fail(err error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.failLocked(err)
+	return f.err
+}
+
+func (f *fill) failLocked(err error) {
+	if f.err != nil || f.verified {
+		return
+	}
+	f.err = err
+	if f.part == nil {
+		close(f.ready)
+	}
+	f.cancel(err)
+	f.wakeLocked(0, max(f.size, 1))
+}
+
+// acquire gives a reader the right to use the file. It fails where the fill
+// has none.
+func (f *fill) acquire() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.part == nil || f.users == 0 {
+		return false
+	}
+	f.users++
+	return true
+}
+
+// release gives the file up; the last one closes it.
+func (f *fill) release() {
+	f.mu.Lock()
+	f.users--
+	last := f.users == 0 && f.part != nil
+	f.mu.Unlock()
+	if last {
+		f.part.data.Close() // nothing was left to write
+	}
+}

@@ -1,0 +1,124 @@
+package cache
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+)
+
+// layout is where things are in the cache folder. FORMAT.md describes it.
+type layout struct {
+	dir string
+}
+
+func (l layout) lock() string  { return filepath.Join(l.dir, "larder.lock") }
+func (l layout) index() string { return filepath.Join(l.dir, "index") }
+
+// blob is the final place of a blob. The digest must be valid: it becomes part
+// of a path.
+func (l layout) blob(d digest.Digest) string {
+	hex := d.Encoded()
+	return filepath.Join(l.dir, "blobs", d.Algorithm().String(), hex[:2], hex)
+}
+
+type partialPaths struct{ data, journal string }
+
+func (l layout) partial(d digest.Digest) partialPaths {
+	base := filepath.Join(l.dir, "partial", d.Algorithm().String()+"-"+d.Encoded())
+	return partialPaths{data: base, journal: base + ".journal"}
+}
+
+// create makes the folders that are always there.
+func (l layout) create() error {
+	for _, dir := range []string{"blobs", "partial"} {
+		if err := os.MkdirAll(filepath.Join(l.dir, dir), 0o750); err != nil {
+			return fmt.Errorf("create the cache folder: %w", err)
+		}
+	}
+	return nil
+}
+
+// sweep removes what an earlier process was writing in one go. Partials stay.
+func (l layout) sweep() error {
+	left, err := filepath.Glob(filepath.Join(l.dir, "partial", tmpPrefix+"*"))
+	for _, path := range left {
+		err = errors.Join(err, os.Remove(path))
+	}
+	return err
+}
+
+// tmpPrefix cannot begin the name of a partial: no digest algorithm has it.
+const tmpPrefix = "put-"
+
+// acquire takes the folder for this process, until the returned file is closed
+// or the process ends, however it ends.
+func (l layout) acquire() (*os.File, error) {
+	f, err := os.OpenFile(l.lock(), os.O_RDWR|os.O_CREATE, 0o640)
+	if err != nil {
+		return nil, fmt.Errorf("lock the cache folder: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		defer f.Close()
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("lock %s: %w", l.lock(), err)
+		}
+		holder := make([]byte, 32)
+		n, _ := f.ReadAt(holder, 0)
+		return nil, fmt.Errorf("the cache folder %s is in use by process %s: stop it, or give this one another folder",
+			l.dir, strings.TrimSpace(string(holder[:n])))
+	}
+	err = f.Truncate(0)
+	if err == nil {
+		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("write %s: %w", l.lock(), err), f.Close())
+	}
+	return f, nil
+}
+
+// publish moves a synced file to its final name, and makes the name durable:
+// the folder that holds it, and the one above where that is new.
+func (l layout) publish(from string, d digest.Digest) error {
+	to := l.blob(d)
+	dir := filepath.Dir(to)
+	if err := l.makeDurable(dir); err != nil {
+		return err
+	}
+	if err := os.Rename(from, to); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+// makeDurable creates dir and syncs the name of each folder that it creates.
+func (l layout) makeDurable(dir string) error {
+	err := os.Mkdir(dir, 0o750)
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return nil
+	case errors.Is(err, fs.ErrNotExist) && dir != l.dir:
+		if err := l.makeDurable(filepath.Dir(dir)); err != nil {
+			return err
+		}
+		return l.makeDurable(dir)
+	case err != nil:
+		return err
+	}
+	return syncDir(filepath.Dir(dir))
+}
+
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}

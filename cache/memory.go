@@ -1,0 +1,84 @@
+package cache
+
+import (
+	"errors"
+	"io/fs"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/opencontainers/go-digest"
+)
+
+// memory is what the hit path looks at before the index. Each part is safe for
+// concurrent use.
+type memory struct {
+	manifests *lru.Cache[digest.Digest, Manifest]
+	members   *lru.Cache[member, memberRecord]
+	tags      *lru.Cache[string, tagMemo]
+	negatives *lru.Cache[string, negative]
+}
+
+type member struct {
+	repo   Repository
+	digest digest.Digest
+}
+
+// tagMemo is a tag's record, and until when a failed check is not repeated.
+type tagMemo struct {
+	tagRecord
+	quiet time.Time
+}
+
+// negative is an upstream's no, which holds for a while.
+type negative struct {
+	err   error
+	until time.Time
+}
+
+// The bounds keep the whole below some 20 MB: 128 manifests of at most 64 KiB
+// (a usual one has 1 to 10), and records of about 200 bytes.
+const (
+	hotManifests   = 128
+	hotManifestMax = 64 << 10
+	hotRecords     = 16 << 10
+)
+
+func newMemory() *memory {
+	return &memory{
+		manifests: newLRU[digest.Digest, Manifest](hotManifests),
+		members:   newLRU[member, memberRecord](hotRecords),
+		tags:      newLRU[string, tagMemo](hotRecords),
+		negatives: newLRU[string, negative](hotRecords),
+	}
+}
+
+func newLRU[K comparable, V any](size int) *lru.Cache[K, V] {
+	c, err := lru.New[K, V](size)
+	if err != nil {
+		panic(err) // only for a size that is not positive
+	}
+	return c
+}
+
+func (m *memory) keep(manifest Manifest) {
+	if len(manifest.Raw) <= hotManifestMax {
+		m.manifests.Add(manifest.Digest, manifest)
+	}
+}
+
+// deny remembers an upstream's no for Freshness.Negative, so that a pod that
+// starts over and over does not carry its question upstream each time. Any
+// other error, or none, is not remembered.
+func (s *Store) deny(key string, err error) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		s.memory.negatives.Add(key, negative{err, s.opts.Now().Add(s.opts.Tags.Negative)})
+	}
+}
+
+// denied returns a no that still holds.
+func (s *Store) denied(key string) error {
+	if no, ok := s.memory.negatives.Get(key); ok && s.opts.Now().Before(no.until) {
+		return no.err
+	}
+	return nil
+}

@@ -1,0 +1,71 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/metric/noop"
+)
+
+// metrics are the store's instruments.
+type metrics struct {
+	bytes      metric.Int64Counter
+	resumes    metric.Int64Counter
+	fills      metric.Int64Counter
+	mismatches metric.Int64Counter
+}
+
+func newMetrics(provider metric.MeterProvider) (*metrics, error) {
+	if provider == nil {
+		provider = noop.NewMeterProvider()
+	}
+	meter := provider.Meter("github.com/larder-registry/larder/cache")
+	var m metrics
+	var err, all error
+	counter := func(name, unit, text string) metric.Int64Counter {
+		c, e := meter.Int64Counter(name, metric.WithUnit(unit), metric.WithDescription(text))
+		err = errors.Join(err, e)
+		return c
+	}
+	m.bytes = counter("larder.fill.bytes", "By", "Bytes of blobs fetched from upstreams into the cache.")
+	m.resumes = counter("larder.fill.resumes", "{connection}", "Upstream connections that broke or stalled and were replaced.")
+	m.fills = counter("larder.fills", "{fill}", "Fills that ended, by result.")
+	m.mismatches = counter("larder.fill.mismatches", "{fill}", "Fills dropped because the content did not match its digest.")
+	return &m, errors.Join(all, err)
+}
+
+func (m *metrics) fetched(n int) { m.bytes.Add(context.Background(), int64(n)) }
+func (m *metrics) resumed()      { m.resumes.Add(context.Background(), 1) }
+
+// filled counts the end of a fill.
+func (m *metrics) filled(err error) {
+	if errors.Is(err, errEnded) {
+		return // it never began
+	}
+	if errors.Is(err, errMismatch) {
+		m.mismatches.Add(context.Background(), 1)
+	}
+	m.fills.Add(context.Background(), 1, metric.WithAttributes(attribute.String("result", result(err))))
+}
+
+func result(err error) string {
+	var disk diskError
+	switch {
+	case err == nil:
+		return "ok"
+	case errors.Is(err, errMismatch), errors.Is(err, errChanged):
+		return "mismatch"
+	case errors.As(err, &disk):
+		return "disk"
+	case errors.Is(err, fs.ErrNotExist):
+		return "missing"
+	case errors.Is(err, fs.ErrPermission):
+		return "denied"
+	case errors.Is(err, context.Canceled):
+		return "stopped"
+	}
+	return "upstream"
+}

@@ -1,0 +1,153 @@
+package cache
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// journalStep is how many bytes a connection may write before they are noted
+// in the journal, and so the most that a crash costs per connection. A note is
+// some 30 bytes; at 1 MiB it is nothing beside the data.
+const journalStep = 1 << 20
+
+// castagnoli has hardware support on amd64 and arm64: about 10 GB/s.
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// partial is a blob on its way: a data file of the final size, and a journal
+// of what has been written to it.
+//
+// The journal is trusted for nothing but where to look: a note carries the
+// CRC-32C of its bytes, so a data file that lost writes in a power cut loses
+// just those notes, and the digest over the whole decides in the end. Neither
+// file is synced before the blob is complete. FORMAT.md has the syntax.
+//
+// Methods may be called from several goroutines at once.
+type partial struct {
+	data    *os.File
+	journal *os.File
+	size    int64
+}
+
+// note says that bytes [off,off+n) were written and had this checksum.
+type note struct {
+	off, n int64
+	crc    uint32
+}
+
+const journalHeader = "larder-partial 1 %d\n"
+
+// createPartial makes the two files, with all of the space for the data taken
+// at once, so that a disk that is too full says so before a byte is fetched.
+func createPartial(dataPath, journalPath string, size int64) (*partial, error) {
+	data, err := os.OpenFile(dataPath, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o640)
+	if err != nil {
+		return nil, err
+	}
+	p := &partial{data: data, size: size}
+	if err := p.preallocate(); err != nil {
+		return nil, errors.Join(err, p.close(), os.Remove(dataPath))
+	}
+	p.journal, err = os.OpenFile(journalPath, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o640)
+	if err == nil {
+		_, err = fmt.Fprintf(p.journal, journalHeader, size)
+	}
+	if err != nil {
+		return nil, errors.Join(err, p.close(), os.Remove(dataPath))
+	}
+	return p, nil
+}
+
+func (p *partial) preallocate() error {
+	if p.size == 0 {
+		return nil
+	}
+	err := unix.Fallocate(int(p.data.Fd()), 0, 0, p.size)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
+		return p.data.Truncate(p.size)
+	}
+	if err != nil {
+		return &fs.PathError{Op: "preallocate", Path: p.data.Name(), Err: err}
+	}
+	return nil
+}
+
+// resumePartial opens what an earlier process left and returns its notes,
+// unchecked. Anything that does not look like a partial is fs.ErrNotExist.
+func resumePartial(dataPath, journalPath string) (*partial, []note, error) {
+	journal, err := os.OpenFile(journalPath, os.O_RDWR|os.O_APPEND, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	size, notes, err := readJournal(journal)
+	if err != nil {
+		return nil, nil, errors.Join(err, journal.Close())
+	}
+	data, err := os.OpenFile(dataPath, os.O_RDWR, 0)
+	if err != nil {
+		return nil, nil, errors.Join(err, journal.Close())
+	}
+	p := &partial{data: data, journal: journal, size: size}
+	if info, err := data.Stat(); err != nil || info.Size() != size {
+		return nil, nil, errors.Join(fmt.Errorf("%s is not %d bytes long: %w", dataPath, size, fs.ErrNotExist), p.close())
+	}
+	return p, notes, nil
+}
+
+// readJournal reads notes up to the first line that is not one: a crash may
+// have torn the last.
+func readJournal(r io.Reader) (size int64, notes []note, err error) {
+	lines := bufio.NewReader(r)
+	if _, err := fmt.Fscanf(lines, journalHeader, &size); err != nil || size < 0 {
+		return 0, nil, fmt.Errorf("not a journal: %w", fs.ErrNotExist)
+	}
+	for {
+		line, err := lines.ReadString('\n')
+		if err != nil {
+			return size, notes, nil
+		}
+		var n note
+		if _, err := fmt.Sscanf(line, "%d %d %x\n", &n.off, &n.n, &n.crc); err != nil {
+			return size, notes, nil
+		}
+		if n.off < 0 || n.n <= 0 || n.n > size || n.off > size-n.n {
+			return size, notes, nil
+		}
+		notes = append(notes, n)
+	}
+}
+
+// note appends to the journal. One write, so that notes of several
+// connections do not mix.
+func (p *partial) note(n note) error {
+	_, err := fmt.Fprintf(p.journal, "%d %d %x\n", n.off, n.n, n.crc)
+	return err
+}
+
+func (p *partial) close() error {
+	err := p.data.Close()
+	if p.journal != nil {
+		err = errors.Join(err, p.journal.Close())
+	}
+	return err
+}
+
+// checksum reads [from,to) back, by way of buf.
+func (p *partial) checksum(from, to int64, buf []byte) (uint32, error) {
+	var crc uint32
+	for from < to {
+		chunk := buf[:min(to-from, int64(len(buf)))]
+		if _, err := p.data.ReadAt(chunk, from); err != nil {
+			return 0, err
+		}
+		crc = crc32.Update(crc, castagnoli, chunk)
+		from += int64(len(chunk))
+	}
+	return crc, nil
+}

@@ -1,0 +1,135 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"sync"
+)
+
+// reader tails a fill at its own pace. It belongs to one request, which cancels
+// ctx before it closes the reader: a multi-range answer reads in a goroutine of
+// its own, that Close waits for.
+type reader struct {
+	ctx  context.Context // of that request
+	fill *fill
+
+	mu     sync.Mutex // guards what follows; held during a read
+	closed bool
+	err    error // what ended the reading, other than the end of the blob
+	off    int64
+	limit  int64 // what is known to be readable from off on ends here
+	wait   waiter
+	pass   *passthrough // set once the disk is of no use
+}
+
+func newReader(ctx context.Context, f *fill) *reader {
+	return &reader{ctx: ctx, fill: f, wait: waiter{client: true, wake: make(chan struct{}, 1)}}
+}
+
+// Read returns bytes as they arrive. Where the disk fails it goes on from the
+// upstream.
+func (r *reader) Read(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return 0, os.ErrClosed
+	}
+	n, err := r.read(p)
+	if err != nil && err != io.EOF {
+		r.err = err
+	}
+	return n, err
+}
+
+func (r *reader) read(p []byte) (int, error) {
+	if r.pass != nil {
+		return r.pass.Read(p)
+	}
+	if r.off >= r.fill.size {
+		return 0, io.EOF
+	}
+	if r.off >= r.limit {
+		n, err := r.fill.await(r.ctx, &r.wait, r.off)
+		if err != nil {
+			return r.around(p, err)
+		}
+		r.limit = r.off + n
+	}
+	n, err := r.fill.part.data.ReadAt(p[:min(int64(len(p)), r.limit-r.off)], r.off)
+	r.off += int64(n)
+	if err != nil && n == 0 {
+		return r.around(p, diskError{err})
+	}
+	return n, nil
+}
+
+// around leaves a disk that failed behind.
+func (r *reader) around(p []byte, err error) (int, error) {
+	var disk diskError
+	if !errors.As(err, &disk) {
+		return 0, err
+	}
+	select {
+	case <-r.fill.done:
+	case <-r.ctx.Done():
+		return 0, context.Cause(r.ctx)
+	}
+	r.pass = r.fill.passthrough(r.ctx)
+	if _, err := r.pass.Seek(r.off, io.SeekStart); err != nil {
+		return 0, err
+	}
+	return r.pass.Read(p)
+}
+
+// Seek is io.Seeker.
+func (r *reader) Seek(offset int64, whence int) (int64, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.pass != nil {
+		return r.pass.Seek(offset, whence)
+	}
+	off, err := seek(r.off, r.fill.size, offset, whence)
+	if err != nil {
+		return 0, err
+	}
+	r.off, r.limit = off, 0
+	return off, nil
+}
+
+// Close ends the reading; the fill goes on.
+func (r *reader) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil
+	}
+	r.closed = true
+	if r.pass != nil {
+		r.pass.hangUp()
+	}
+	r.fill.release()
+	return nil
+}
+
+// Err returns what cut the reading short, or nil.
+func (r *reader) Err() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.err
+}
+
+// seek computes a new offset as [io.Seeker] defines it.
+func seek(at, size, offset int64, whence int) (int64, error) {
+	switch whence {
+	case io.SeekCurrent:
+		offset += at
+	case io.SeekEnd:
+		offset += size
+	}
+	if offset < 0 {
+		return 0, errors.New("seek before the beginning of a blob")
+	}
+	return offset, nil
+}

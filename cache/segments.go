@@ -1,0 +1,158 @@
+package cache
+
+import "slices"
+
+// segment is a stretch [start,end) of a blob. Its first have bytes are on disk.
+// At most one connection works on a segment, and writes it in order.
+type segment struct {
+	start, end int64
+	have       int64
+	active     bool // owned by a connection
+}
+
+func (s *segment) next() int64 { return s.start + s.have }
+func (s *segment) done() bool  { return s.next() == s.end }
+func (s *segment) idle() bool  { return !s.active && !s.done() }
+
+// segments covers a whole blob, in order and without gaps: what is on disk,
+// what a connection is fetching, and what nobody has begun. It is plain data;
+// the fill's mutex guards it.
+type segments struct {
+	list []*segment
+}
+
+// newSegments returns the cover of a blob of size bytes of which nothing is
+// on disk. An empty blob has no segments.
+func newSegments(size int64) segments {
+	if size == 0 {
+		return segments{}
+	}
+	return segments{list: []*segment{{end: size}}}
+}
+
+// at returns the index of the segment that contains off, or -1.
+func (s *segments) at(off int64) int {
+	i, found := slices.BinarySearchFunc(s.list, off, func(seg *segment, off int64) int {
+		switch {
+		case seg.end <= off:
+			return -1
+		case seg.start > off:
+			return 1
+		}
+		return 0
+	})
+	if !found {
+		return -1
+	}
+	return i
+}
+
+// available returns how many bytes from off on are on disk without a gap.
+func (s *segments) available(off int64) int64 {
+	end := off
+	for i := s.at(off); i >= 0 && i < len(s.list); i++ {
+		seg := s.list[i]
+		if seg.next() <= end {
+			break
+		}
+		end = seg.next()
+		if !seg.done() {
+			break
+		}
+	}
+	return end - off
+}
+
+// claim hands up to n bytes of idle ground from off on to a connection, and
+// reports nil where off is not idle. A released segment that has bytes already
+// is continued where it was.
+func (s *segments) claim(off, n int64) *segment {
+	i := s.at(off)
+	if i < 0 || !s.list[i].idle() {
+		return nil
+	}
+	if start := s.list[i].next(); off < start {
+		off = start
+	}
+	if s.list[i].next() < off || s.list[i].have > 0 {
+		s.split(i, off)
+		i++
+	}
+	if off+n < s.list[i].end {
+		s.split(i, off+n)
+	}
+	s.list[i].active = true
+	return s.list[i]
+}
+
+// split cuts segment i in two at off, which lies beyond what it has.
+func (s *segments) split(i int, off int64) {
+	seg := s.list[i]
+	s.list = slices.Insert(s.list, i+1, &segment{start: off, end: seg.end})
+	seg.end = off
+}
+
+// firstIdle returns the lowest offset that nobody has or fetches, or -1.
+func (s *segments) firstIdle() int64 {
+	for _, seg := range s.list {
+		if seg.idle() {
+			return seg.next()
+		}
+	}
+	return -1
+}
+
+// isIdle reports whether nobody has or fetches the byte at off.
+func (s *segments) isIdle(off int64) bool {
+	i := s.at(off)
+	return i >= 0 && s.list[i].idle() && s.list[i].next() <= off
+}
+
+// extend gives seg all the idle ground behind it: its connection delivers the
+// rest of the blob whether it is asked for or not.
+func (s *segments) extend(seg *segment) {
+	i := s.at(seg.start)
+	for i+1 < len(s.list) && s.list[i+1].idle() && s.list[i+1].have == 0 {
+		seg.end = s.list[i+1].end
+		s.list = slices.Delete(s.list, i+1, i+2)
+	}
+}
+
+// release ends a connection's hold on seg, done or not, and joins neighbours
+// that are alike so that the list stays short.
+func (s *segments) release(seg *segment) {
+	seg.active = false
+	i := s.at(seg.start)
+	if i > 0 && s.join(i-1) {
+		i--
+	}
+	s.join(i)
+}
+
+// join merges segment i with the next one where both are done, or both are
+// idle and untouched, and reports whether it did.
+func (s *segments) join(i int) bool {
+	if i+1 >= len(s.list) {
+		return false
+	}
+	a, b := s.list[i], s.list[i+1]
+	bothDone := a.done() && b.done() && !a.active && !b.active
+	bothNew := a.idle() && b.idle() && a.have == 0 && b.have == 0
+	if !bothDone && !bothNew {
+		return false
+	}
+	a.end = b.end
+	a.have += b.have
+	s.list = slices.Delete(s.list, i+1, i+2)
+	return true
+}
+
+// complete reports whether every byte is on disk.
+func (s *segments) complete() bool {
+	for _, seg := range s.list {
+		if !seg.done() {
+			return false
+		}
+	}
+	return true
+}

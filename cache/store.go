@@ -1,0 +1,329 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"go.opentelemetry.io/otel/metric"
+	"golang.org/x/sync/semaphore"
+	"golang.org/x/sync/singleflight"
+)
+
+// Options are the settings of a store. The zero value is a working one.
+type Options struct {
+	// Tags is how long answers about tags and missing things hold.
+	Tags Freshness
+	// Segment is how many bytes a connection asks for at a time, and the most
+	// that a client may have to wait for before the byte it wants. Blobs of
+	// more than two segments are fetched in parallel. 0 means 8 MiB.
+	Segment int64
+	// Connections is how many connections one fill may use; as many again may
+	// serve clients that wait far ahead of the others. 0 means 4.
+	Connections int
+	// Spare bounds, over all fills, the connections beyond the first of each.
+	// 0 means 32.
+	Spare int
+	// Fills bounds the fills that run at once; further ones wait. 0 means 256.
+	Fills int
+	// Retry is how broken connections are resumed.
+	Retry Retry
+	// Log is where the store reports. Nil means slog.Default().
+	Log *slog.Logger
+	// Meter has the instruments. Nil means none.
+	Meter metric.MeterProvider
+	// Now is the clock for tags. Nil means time.Now.
+	Now func() time.Time
+}
+
+func (o Options) withDefaults() Options {
+	setDefault(&o.Segment, 8<<20)
+	setDefault(&o.Connections, 4)
+	setDefault(&o.Spare, 32)
+	setDefault(&o.Fills, 256)
+	o.Retry = o.Retry.withDefaults()
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return o
+}
+
+// Store is a cache folder that this process owns. Its methods may be called
+// from several goroutines at once, until Close.
+type Store struct {
+	opts    Options
+	log     *slog.Logger
+	layout  layout
+	lock    *os.File
+	index   *index
+	metrics *metrics
+	memory  *memory
+
+	fills   *semaphore.Weighted // one a running fill
+	spare   *semaphore.Weighted // one a connection beyond a fill's first
+	flights singleflight.Group  // questions to upstreams, see share
+
+	ctx    context.Context // of all that the store runs
+	cancel context.CancelFunc
+	work   sync.WaitGroup // fills and shared questions
+
+	mu      sync.Mutex // guards what follows
+	closed  bool
+	filling map[digest.Digest]*fill
+}
+
+// ErrClosed is returned by the methods of a store that was closed.
+var ErrClosed = errors.New("the store is closed")
+
+// Open takes the folder dir, which it creates, and is ready at once: it needs
+// no network, and does not look at the blobs. An index that cannot be read is
+// set aside, and a new one begun. It fails where another process has the
+// folder, and names it.
+func Open(dir string, opts Options) (*Store, error) {
+	opts = opts.withDefaults()
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("find the cache folder: %w", err)
+	}
+	l := layout{dir: dir}
+	if err := l.create(); err != nil {
+		return nil, err
+	}
+	lock, err := l.acquire()
+	if err != nil {
+		return nil, err
+	}
+	m, err := newMetrics(opts.Meter)
+	if err == nil {
+		err = l.sweep()
+	}
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	ix, err := openIndex(l.index(), opts.Log)
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	s := &Store{
+		opts:    opts,
+		log:     opts.Log,
+		layout:  l,
+		lock:    lock,
+		index:   ix,
+		metrics: m,
+		memory:  newMemory(),
+		fills:   semaphore.NewWeighted(int64(opts.Fills)),
+		spare:   semaphore.NewWeighted(int64(opts.Spare)),
+		filling: make(map[digest.Digest]*fill),
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	return s, nil
+}
+
+// Close ends all fills, whose partials stay for the next process, and gives
+// the folder up. Readers of unfinished fills get an error; files that were
+// handed out stay readable.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	s.mu.Unlock()
+	s.cancel()
+	s.work.Wait()
+	return errors.Join(s.index.close(), s.lock.Close())
+}
+
+// State says how an answer came about.
+type State string
+
+// What the X-Cache header says: served from here; fetched for this answer;
+// served from here although the upstream could not confirm it; passed through
+// without being kept.
+const (
+	Hit    State = "HIT"
+	Miss   State = "MISS"
+	Stale  State = "STALE"
+	Bypass State = "BYPASS"
+)
+
+// Blob is an open blob. It belongs to one request, which closes it.
+type Blob struct {
+	// A complete blob is an *os.File here, so that the kernel can copy it to a
+	// socket. Otherwise reads block until the bytes arrive, or until the
+	// context given to [Store.Open] ends.
+	io.ReadSeekCloser
+	Size  int64
+	State State
+}
+
+// Err returns what cut the reading short, such as content that did not verify.
+// The client must not take what it got for the whole.
+func (b *Blob) Err() error {
+	if r, ok := b.ReadSeekCloser.(*reader); ok {
+		return r.Err()
+	}
+	return nil
+}
+
+// Open opens a blob: from disk, or by joining the fill that brings it, which
+// it begins if there is none. It blocks until the size is known. The caller has
+// asked [Store.Holds] whether the client may have the blob. hint is the size if
+// it is known from a manifest, else 0; it only saves a request.
+//
+// Reads return an error where the content turns out not to match its digest,
+// and never its last byte.
+func (s *Store) Open(ctx context.Context, dgst digest.Digest, hint int64, fetch Fetch) (*Blob, error) {
+	if err := dgst.Validate(); err != nil {
+		return nil, fmt.Errorf("open blob %q: %w", dgst, err)
+	}
+	for {
+		f, file, err := s.join(dgst, hint, fetch)
+		if err != nil {
+			return nil, fmt.Errorf("open blob %s: %w", dgst, err)
+		}
+		if file != nil {
+			return hit(file)
+		}
+		blob, err := f.open(ctx)
+		if err != errEnded {
+			return blob, err
+		}
+	}
+}
+
+// join returns the file of a blob that is complete, else its fill. The fill is
+// looked up first and leaves the map only when its outcome is on disk, so
+// nothing falls between the two.
+func (s *Store) join(dgst digest.Digest, hint int64, fetch Fetch) (*fill, *os.File, error) {
+	s.mu.Lock()
+	f := s.filling[dgst]
+	s.mu.Unlock()
+	if f != nil {
+		return f, nil, nil
+	}
+	file, err := os.Open(s.layout.blob(dgst))
+	if err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return nil, file, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, nil, ErrClosed
+	}
+	if f := s.filling[dgst]; f != nil {
+		return f, nil, nil
+	}
+	f = newFill(s, dgst, fetch)
+	s.filling[dgst] = f
+	s.work.Go(func() { f.run(hint) })
+	return f, nil, nil
+}
+
+func hit(file *os.File) (*Blob, error) {
+	info, err := file.Stat()
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return &Blob{ReadSeekCloser: file, Size: info.Size(), State: Hit}, nil
+}
+
+// open waits for the size and returns a reader. It returns errEnded when the
+// fill had failed before this client came: the client begins another.
+func (f *fill) open(ctx context.Context) (*Blob, error) {
+	f.mu.Lock()
+	late := f.err != nil
+	f.mu.Unlock()
+	if late {
+		select {
+		case <-f.done:
+			return nil, errEnded
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	select {
+	case <-f.ready:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	if f.acquire() {
+		return &Blob{ReadSeekCloser: newReader(ctx, f), Size: f.size, State: Miss}, nil
+	}
+	select {
+	case <-f.done:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	var disk diskError
+	switch {
+	case f.err == nil || errors.Is(f.err, errEnded):
+		return nil, errEnded // complete meanwhile: the next look finds the file
+	case errors.As(f.err, &disk) && f.size >= 0:
+		r := newReader(ctx, f)
+		r.pass = f.passthrough(ctx)
+		return &Blob{ReadSeekCloser: r, Size: f.size, State: Bypass}, nil
+	}
+	return nil, fmt.Errorf("fetch blob %s: %w", f.digest, f.err)
+}
+
+// Stat returns the size of a complete blob, and fs.ErrNotExist for any other.
+func (s *Store) Stat(dgst digest.Digest) (int64, error) {
+	if err := dgst.Validate(); err != nil {
+		return 0, err
+	}
+	info, err := os.Stat(s.layout.blob(dgst))
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
+
+func (s *Store) forget(f *fill) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.filling, f.digest)
+}
+
+// share asks once for all who want to know the same at the same time. The
+// question outlives a client that leaves; it ends with the store.
+func share[T any](ctx context.Context, s *Store, key string, ask func(ctx context.Context) (T, error)) (T, error) {
+	var none T
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return none, ErrClosed
+	}
+	s.work.Add(1) // before Close begins to wait
+	s.mu.Unlock()
+	answer := s.flights.DoChan(key, func() (any, error) {
+		return ask(s.ctx)
+	})
+	done := make(chan singleflight.Result, 1)
+	go func() {
+		defer s.work.Done()
+		done <- <-answer
+	}()
+	select {
+	case r := <-done:
+		if r.Err != nil {
+			return none, r.Err
+		}
+		return r.Val.(T), nil
+	case <-ctx.Done():
+		return none, context.Cause(ctx)
+	}
+}

@@ -1,0 +1,135 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+)
+
+// Freshness is how long what an upstream said holds. A zero duration means not
+// at all.
+type Freshness struct {
+	// TTL is how long a tag is served without asking.
+	TTL time.Duration
+	// StaleIfError is how long after the last confirmation a tag is still served
+	// while the upstream cannot be asked.
+	StaleIfError time.Duration
+	// Negative is how long a missing tag, manifest or blob, or a refusal, is
+	// remembered; and how long an upstream that could not be asked about a tag
+	// is left alone.
+	Negative time.Duration
+}
+
+// staleWait is how long a client waits for a check when a stale answer is at
+// hand. The check goes on and serves the next. Lazy snapshotters give up after
+// 3 s; a link that takes longer than this is as good as gone.
+const staleWait = 2 * time.Second
+
+// Tag returns the manifest that a tag points at. A record that is fresh is
+// served as it is; an older one is confirmed by one question for all who ask
+// at the same time; where that fails, the old record is served (Stale) for as
+// long as Freshness.StaleIfError allows. A tag that the upstream says is gone
+// is forgotten.
+func (s *Store) Tag(ctx context.Context, repo Repository, tag string, ask Ask) (Manifest, State, error) {
+	key := string(tagKey(repo, tag))
+	memo, known := s.tag(key)
+	m, have := Manifest{}, false
+	if known {
+		m, have = s.local(repo, memo.Digest)
+	}
+	now := s.opts.Now()
+	age := now.Sub(memo.Checked)
+	if have && age < s.opts.Tags.TTL {
+		return m, Hit, nil
+	}
+	servable := have && age < s.opts.Tags.StaleIfError
+	if servable && now.Before(memo.quiet) {
+		return m, Stale, nil
+	}
+	if err := s.denied(key); err != nil && !servable {
+		return Manifest{}, Hit, err
+	}
+
+	wait, stop := ctx, context.CancelFunc(func() {})
+	if servable {
+		wait, stop = context.WithTimeout(ctx, staleWait)
+	}
+	defer stop()
+	type answer struct {
+		Manifest
+		State
+	}
+	got, err := share(wait, s, key, func(ctx context.Context) (answer, error) {
+		m, state, err := s.confirm(ctx, repo, tag, memo, have, ask)
+		return answer{m, state}, err
+	})
+	switch {
+	case err == nil:
+		return got.Manifest, got.State, nil
+	case errors.Is(err, fs.ErrNotExist):
+		return Manifest{}, Miss, fmt.Errorf("tag %s:%s: %w", repo, tag, err)
+	case ctx.Err() != nil:
+		return Manifest{}, Miss, context.Cause(ctx)
+	case servable:
+		return m, Stale, nil
+	}
+	return Manifest{}, Miss, fmt.Errorf("tag %s:%s: %w", repo, tag, err)
+}
+
+// confirm asks the upstream about a tag, for all who wait. A tag that was never
+// here is asked for with its manifest, which saves the client a round trip.
+func (s *Store) confirm(ctx context.Context, repo Repository, tag string, memo tagMemo, have bool, ask Ask) (Manifest, State, error) {
+	key := string(tagKey(repo, tag))
+	said, err := ask(ctx, tag, have)
+	if err != nil {
+		return Manifest{}, Miss, s.unconfirmed(key, memo, err)
+	}
+	m, state := said, Miss
+	if said.Raw != nil {
+		err = s.keep(repo, &m)
+	} else {
+		m, state, err = s.Manifest(ctx, repo, said.Digest, ask)
+	}
+	if err != nil {
+		return Manifest{}, Miss, err
+	}
+	rec := tagRecord{Digest: m.Digest, Checked: s.opts.Now()}
+	s.memory.tags.Add(key, tagMemo{tagRecord: rec})
+	if err := s.index.put(entry{[]byte(key), rec}); err != nil {
+		s.log.Error("a tag was not recorded", "repository", repo, "tag", tag, "error", err)
+	}
+	return m, state, nil
+}
+
+// unconfirmed draws the consequence of an upstream's no, or of its silence.
+func (s *Store) unconfirmed(key string, memo tagMemo, err error) error {
+	s.deny(key, err)
+	if errors.Is(err, fs.ErrNotExist) {
+		s.memory.tags.Remove(key)
+		return errors.Join(err, s.index.remove([]byte(key)))
+	}
+	memo.quiet = s.opts.Now().Add(s.opts.Tags.Negative)
+	if memo.Digest != "" {
+		s.memory.tags.Add(key, memo)
+	}
+	return err
+}
+
+func (s *Store) tag(key string) (tagMemo, bool) {
+	if memo, ok := s.memory.tags.Get(key); ok {
+		return memo, true
+	}
+	var memo tagMemo
+	if err := s.index.get([]byte(key), &memo.tagRecord); err != nil {
+		return tagMemo{}, false
+	}
+	s.memory.tags.Add(key, memo)
+	return memo, true
+}
+
+// Tags returns the tags of a repository that are known here, sorted.
+func (s *Store) Tags(repo Repository) ([]string, error) {
+	return s.index.tags(repo)
+}

@@ -1,0 +1,89 @@
+// Command larder is a node-local pull-through cache for container images.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/larder-registry/larder/config"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	os.Exit(run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
+}
+
+// Exit statuses.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// commands is the command line.
+type commands struct {
+	Serve   serveCommand   `cmd:"" help:"Serve images to clients, from the cache and from the upstreams behind it."`
+	Check   checkCommand   `cmd:"" help:"Check the configuration and report every mistake at once, with its line."`
+	Version versionCommand `cmd:"" help:"Print the version."`
+}
+
+// invocation is what a command works with.
+type invocation struct {
+	ctx            context.Context
+	env            []string
+	stdout, stderr io.Writer
+}
+
+// run carries out one command line and returns the exit status: 0 it is done,
+// 1 it failed, 2 the usage is wrong.
+func run(ctx context.Context, args, env []string, stdout, stderr io.Writer) int {
+	var cli commands
+	exited := -1
+	parser, err := kong.New(&cli,
+		kong.Name("larder"),
+		kong.Description("A node-local pull-through cache for container images, made for Amazon ECR."),
+		kong.UsageOnError(),
+		kong.Writers(stdout, stderr),
+		kong.Exit(func(code int) { exited = code }),
+	)
+	if err != nil {
+		fmt.Fprintln(stderr, "larder:", err)
+		return exitFailed
+	}
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	command, err := parser.Parse(args)
+	switch {
+	case exited >= 0: // --help
+		return exited
+	case err != nil:
+		fmt.Fprintf(stderr, "larder: %v\nTry \"larder --help\".\n", err)
+		return exitUsage
+	}
+	if err := command.Run(&invocation{ctx, env, stdout, stderr}); err != nil {
+		report(stderr, err)
+		return exitFailed
+	}
+	return exitDone
+}
+
+// report prints an error; the mistakes of a configuration one a line, as they
+// are.
+func report(w io.Writer, err error) {
+	var mistakes config.Mistakes
+	if errors.As(err, &mistakes) {
+		fmt.Fprintln(w, mistakes)
+		return
+	}
+	fmt.Fprintln(w, "larder:", err)
+}

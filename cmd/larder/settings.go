@@ -1,0 +1,40 @@
+package main
+
+import (
+	"github.com/larder-registry/larder/config"
+)
+
+// settings are the flags that stand for keys of the configuration. They come
+// before LARDER_ variables, which come before the file.
+type settings struct {
+	Config          string  `help:"Configuration file. Without one: every ECR host, ECR Public and Docker Hub." env:"LARDER_CONFIG" type:"path" placeholder:"FILE"`
+	Listen          *string `help:"Where clients are served." placeholder:"ADDR"`
+	Admin           *string `help:"Where metrics and health are served; \"\" for nowhere." placeholder:"ADDR"`
+	CacheDir        *string `help:"Folder of the cache." placeholder:"DIR"`
+	DefaultUpstream *string `help:"Upstream of requests that name none; \"\" for none." placeholder:"HOST"`
+	TagsTTL         *string `name:"tags-ttl" help:"How long a tag is served without asking." placeholder:"DURATION"`
+	LogLevel        *string `help:"debug, info, warn or error." placeholder:"LEVEL"`
+	LogFormat       *string `help:"text or json." placeholder:"FORMAT"`
+}
+
+// load reads the configuration.
+func (s settings) load(env []string) (*config.Config, error) {
+	overrides := config.Env(env)
+	for _, flag := range []struct {
+		key, name string
+		value     *string
+	}{
+		{"listen", "--listen", s.Listen},
+		{"admin", "--admin", s.Admin},
+		{"cache.dir", "--cache-dir", s.CacheDir},
+		{"default_upstream", "--default-upstream", s.DefaultUpstream},
+		{"tags.ttl", "--tags-ttl", s.TagsTTL},
+		{"log.level", "--log-level", s.LogLevel},
+		{"log.format", "--log-format", s.LogFormat},
+	} {
+		if flag.value != nil {
+			overrides = append(overrides, config.Override{Key: flag.key, Value: *flag.value, Source: flag.name})
+		}
+	}
+	return config.Load(s.Config, overrides...)
+}

@@ -1,0 +1,47 @@
+package main
+
+import (
+	"log/slog"
+
+	"github.com/larder-registry/larder/config"
+	"github.com/larder-registry/larder/proxy"
+	"github.com/larder-registry/larder/upstream"
+)
+
+// lookup translates the configuration's entry for a host.
+func lookup(cfg *config.Config) func(host string) (upstream.Config, bool) {
+	return func(host string) (upstream.Config, bool) {
+		entry, ok := cfg.Match(host)
+		if !ok {
+			return upstream.Config{}, false
+		}
+		c := upstream.Config{
+			Host:         host,
+			Endpoint:     entry.Endpoint,
+			Timeout:      entry.Timeout,
+			Username:     entry.Auth.Username,
+			PasswordFile: entry.Auth.PasswordFile,
+		}
+		if entry.ECR != nil {
+			c.ECR = upstream.ECRConfig{APIEndpoint: entry.ECR.APIEndpoint, Region: entry.ECR.Region}
+		}
+		return c, true
+	}
+}
+
+// sources finds the upstream for a request, in the closed world of the
+// configuration.
+func sources(cfg *config.Config, client *upstream.Client, log *slog.Logger) func(host, repository string) (proxy.Source, bool) {
+	return func(host, repository string) (proxy.Source, bool) {
+		entry, ok := cfg.Match(host)
+		if !ok || !entry.Allows(repository) {
+			return proxy.Source{}, false
+		}
+		registry, err := client.Registry(host)
+		if err != nil {
+			log.Error("an upstream cannot be used", "upstream", host, "error", err)
+			return proxy.Source{}, false
+		}
+		return proxy.Source{Upstream: registry, Timeout: entry.Timeout}, true
+	}
+}

@@ -1,0 +1,40 @@
+package main
+
+import (
+	"fmt"
+	"runtime"
+	"runtime/debug"
+)
+
+// version is set by the linker for a release.
+var version = ""
+
+// versionCommand is "larder version".
+type versionCommand struct{}
+
+// Run prints the version, and what it was built with and for.
+func (versionCommand) Run(p *invocation) error {
+	_, err := fmt.Fprintf(p.stdout, "larder %s %s %s/%s\n", currentVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return err
+}
+
+// currentVersion is the release's, else that of the module or commit that Go
+// recorded, else "devel".
+func currentVersion() string {
+	if version != "" {
+		return version
+	}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "devel"
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
+			return "devel-" + s.Value[:12]
+		}
+	}
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	return "devel"
+}

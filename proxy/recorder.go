@@ -1,0 +1,87 @@
+package proxy
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// xCache says how an answer came about: HIT, MISS, STALE or BYPASS.
+const xCache = "X-Cache"
+
+// recorder notes what is sent. It hands io.ReaderFrom through, without which
+// the kernel could not copy files to sockets by itself.
+type recorder struct {
+	http.ResponseWriter
+	status int
+	bytes  int64
+	err    error // what the log line says beside
+}
+
+func (w *recorder) WriteHeader(status int) {
+	if w.status == 0 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *recorder) Write(p []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	n, err := w.ResponseWriter.Write(p)
+	w.bytes += int64(n)
+	return n, err
+}
+
+// ReadFrom passes src to the connection, which uses sendfile for a file.
+func (w *recorder) ReadFrom(src io.Reader) (int64, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	n, err := io.Copy(w.ResponseWriter, src)
+	w.bytes += n
+	return n, err
+}
+
+// Unwrap is for http.ResponseController.
+func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// logRequest writes the line for a request.
+func (p *Proxy) logRequest(r *http.Request, w *recorder, t target, took time.Duration, aborted bool) {
+	level := slog.LevelInfo
+	if w.err != nil || aborted {
+		level = slog.LevelWarn
+	}
+	ctx := context.WithoutCancel(r.Context())
+	if !p.log.Enabled(ctx, level) {
+		return
+	}
+	attrs := make([]slog.Attr, 0, 12)
+	attrs = append(attrs,
+		slog.String("client", r.RemoteAddr),
+		slog.String("method", r.Method),
+		slog.String("upstream", t.repo.Upstream),
+		slog.String("repository", t.repo.Name),
+		slog.String("reference", t.reference),
+		slog.Int("status", w.status),
+		slog.Int64("bytes", w.bytes),
+		slog.Duration("duration", took),
+		slog.String("cache", w.Header().Get(xCache)),
+	)
+	if t.repo.Name == "" {
+		attrs = append(attrs, slog.String("url", r.URL.RequestURI()))
+	}
+	if aborted {
+		attrs = append(attrs, slog.Bool("aborted", true))
+	}
+	if w.err != nil {
+		attrs = append(attrs, slog.String("error", w.err.Error()))
+	}
+	p.log.LogAttrs(ctx, level, "request", attrs...)
+}
+
+func setLength(h http.Header, n int) { h.Set("Content-Length", strconv.Itoa(n)) }

@@ -1,0 +1,205 @@
+package upstream
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/net/publicsuffix"
+	"golang.org/x/sync/singleflight"
+)
+
+// challenged authenticates as the registry's challenge asks: not at all, by
+// basic authentication, or with bearer tokens that a token service issues per
+// repository (distribution-spec and the Docker "Token Authentication" page).
+type challenged struct {
+	endpoint  *url.URL
+	secret    secret
+	transport *transport
+	timeout   time.Duration
+	log       *slog.Logger
+
+	flights singleflight.Group
+	tokens  *lru.Cache[string, bearerToken] // by repository
+
+	mu   sync.Mutex // guards what follows
+	last challenge  // the registry's latest
+}
+
+type bearerToken struct {
+	value string
+	until time.Time
+}
+
+const (
+	// maxTokenAnswer bounds a token service's answer.
+	maxTokenAnswer = 1 << 20
+	// defaultTokenLife is what the token specification says of an answer
+	// without expires_in.
+	defaultTokenLife = time.Minute
+)
+
+func newChallenged(endpoint *url.URL, s secret, tr *transport, timeout time.Duration, log *slog.Logger) *challenged {
+	tokens, _ := lru.New[string, bearerToken](1024) // fails only for a size that is not positive
+	return &challenged{endpoint: endpoint, secret: s, transport: tr, timeout: timeout, log: log, tokens: tokens}
+}
+
+func (a *challenged) authorize(ctx context.Context, req *http.Request, repository string) (string, error) {
+	a.mu.Lock()
+	last := a.last
+	a.mu.Unlock()
+	switch last.scheme {
+	case "basic":
+		if a.secret.given() {
+			return "basic", a.secret.apply(req)
+		}
+	case "bearer":
+		token, err := a.token(ctx, last, repository)
+		if err != nil {
+			return "", err
+		}
+		req.Header.Set("Authorization", "Bearer "+token)
+		return token, nil
+	}
+	return "", nil
+}
+
+func (a *challenged) refused(_ context.Context, resp *http.Response, used, repository string) (bool, error) {
+	if used != "" && used != "basic" {
+		if token, ok := a.tokens.Peek(repository); ok && token.value == used {
+			a.tokens.Remove(repository)
+		}
+	}
+	c, ok := parseChallenge(resp.Header)
+	if !ok {
+		// ECR Public says 400 to a token that ran out.
+		return used != "" && used != "basic" && resp.StatusCode == http.StatusBadRequest, nil
+	}
+	if c.scheme == "basic" && (!a.secret.given() || used == "basic") {
+		return false, nil
+	}
+	if c.scheme == "bearer" {
+		if err := a.checkRealm(c.params["realm"]); err != nil {
+			a.log.Warn("the upstream's token service is refused", "realm", c.params["realm"], "error", err)
+			return false, err
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.last = c
+	return true, nil
+}
+
+// checkRealm refuses a token service to which the upstream may not send us, and
+// our password: it must be the registry's own host or of the same registrable
+// domain, by HTTPS unless the registry itself is without (CVE-2026-33540).
+func (a *challenged) checkRealm(realm string) error {
+	u, err := url.Parse(realm)
+	if err != nil {
+		return fmt.Errorf("read realm: %w", err)
+	}
+	if err := a.transport.guard.check("a token request", a.endpoint, u); err != nil {
+		return err
+	}
+	if u.Hostname() == a.endpoint.Hostname() {
+		return nil
+	}
+	theirs, err1 := publicsuffix.EffectiveTLDPlusOne(u.Hostname())
+	ours, err2 := publicsuffix.EffectiveTLDPlusOne(a.endpoint.Hostname())
+	if err1 != nil || err2 != nil || theirs != ours {
+		return &refusedError{"a token request", origin(u)}
+	}
+	return nil
+}
+
+// token returns a token for pulls from a repository, from here or the service.
+func (a *challenged) token(ctx context.Context, c challenge, repository string) (string, error) {
+	if t, ok := a.tokens.Get(repository); ok && time.Now().Before(t.until) {
+		return t.value, nil
+	}
+	answer := a.flights.DoChan(repository, func() (any, error) {
+		// For all who wait, so not under the context of the one who came first.
+		ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), a.timeout, errTimeout)
+		defer cancel()
+		t, err := a.request(ctx, c, repository)
+		if err == nil {
+			a.tokens.Add(repository, t)
+		}
+		return t.value, err
+	})
+	select {
+	case r := <-answer:
+		if r.Err != nil {
+			return "", r.Err
+		}
+		return r.Val.(string), nil
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	}
+}
+
+// request asks the token service.
+func (a *challenged) request(ctx context.Context, c challenge, repository string) (bearerToken, error) {
+	u, err := url.Parse(c.params["realm"])
+	if err != nil {
+		return bearerToken{}, fmt.Errorf("read realm: %w", err)
+	}
+	scope := "repository:" + repository + ":pull"
+	if s := c.params["scope"]; s == "aws" { // ECR Public has one scope for all
+		scope = s
+	}
+	q := u.Query()
+	q.Set("scope", scope)
+	if s := c.params["service"]; s != "" {
+		q.Set("service", s)
+	}
+	u.RawQuery = q.Encode()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return bearerToken{}, err
+	}
+	req.Header.Set("User-Agent", "larder")
+	if a.secret.given() {
+		if err := a.secret.apply(req); err != nil {
+			return bearerToken{}, err
+		}
+	}
+	resp, err := a.transport.RoundTrip(req)
+	if err != nil {
+		return bearerToken{}, fmt.Errorf("request a token from %s: %w", origin(u), err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return bearerToken{}, fmt.Errorf("request a token: %w", errorFrom(resp))
+	}
+	return readToken(resp.Body)
+}
+
+func readToken(r io.Reader) (bearerToken, error) {
+	var answer struct {
+		Token       string `json:"token"`
+		AccessToken string `json:"access_token"`
+		ExpiresIn   int    `json:"expires_in"`
+	}
+	if err := json.NewDecoder(io.LimitReader(r, maxTokenAnswer)).Decode(&answer); err != nil {
+		return bearerToken{}, fmt.Errorf("read the token service's answer: %w", err)
+	}
+	if answer.Token == "" {
+		answer.Token = answer.AccessToken
+	}
+	if answer.Token == "" {
+		return bearerToken{}, fmt.Errorf("%w: the token service's answer has no token", errCredentials)
+	}
+	life := time.Duration(answer.ExpiresIn) * time.Second
+	if life <= 0 {
+		life = defaultTokenLife
+	}
+	return bearerToken{answer.Token, time.Now().Add(life - life/10)}, nil
+}

@@ -1,0 +1,159 @@
+package upstream
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	lru "github.com/hashicorp/golang-lru/v2"
+)
+
+// Options are the settings of a [Client].
+type Options struct {
+	// Lookup says whether a host is configured, and how. It is the closed world:
+	// what it does not know is never dialled.
+	Lookup func(host string) (Config, bool)
+	// Log is where the client reports. Nil means slog.Default().
+	Log *slog.Logger
+}
+
+// Client has what all upstreams share: connections and tokens. It is safe for
+// concurrent use. Making one needs no network and no credentials.
+type Client struct {
+	lookup     func(host string) (Config, bool)
+	log        *slog.Logger
+	transports *transports
+	aws        aws.HTTPClient
+	awsIdle    *http.Transport // the connections of aws
+
+	ctx    context.Context // of the token sources
+	cancel context.CancelFunc
+
+	mu         sync.Mutex // guards what follows
+	registries *lru.Cache[string, *Registry]
+	tokens     map[tokenKey]*tokenSource
+}
+
+// tokenKey is what a token depends on.
+type tokenKey struct {
+	region, endpoint string
+	fips             bool
+}
+
+// maxRegistries bounds the hosts kept at once, as a pattern may match any
+// number of them.
+const maxRegistries = 256
+
+// NewClient returns a client. Close ends what it runs.
+func NewClient(opts Options) *Client {
+	if opts.Log == nil {
+		opts.Log = slog.Default()
+	}
+	registries, _ := lru.New[string, *Registry](maxRegistries) // fails only for a size that is not positive
+	c := &Client{
+		lookup:     opts.Lookup,
+		log:        opts.Log,
+		transports: newTransports(),
+		registries: registries,
+		tokens:     make(map[tokenKey]*tokenSource),
+	}
+	// The SDK's own kind of client, which heeds AWS_CA_BUNDLE; it may talk to the
+	// metadata service, so no guard.
+	c.aws = awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) { c.awsIdle = t })
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	return c
+}
+
+// Close ends the renewal of tokens and closes idle connections. Requests still
+// running should have ended.
+func (c *Client) Close() error {
+	c.cancel()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, source := range c.tokens {
+		source.renewer.Wait()
+	}
+	c.transports.close()
+	c.awsIdle.CloseIdleConnections()
+	return nil
+}
+
+// Registry returns the upstream for a host, and fs.ErrNotExist where none is
+// configured.
+func (c *Client) Registry(host string) (*Registry, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if r, ok := c.registries.Get(host); ok {
+		return r, nil
+	}
+	cfg, ok := c.lookup(host)
+	if !ok {
+		return nil, fmt.Errorf("upstream %q is not configured: %w", host, fs.ErrNotExist)
+	}
+	r, err := c.newRegistry(cfg)
+	if err != nil {
+		return nil, err
+	}
+	c.registries.Add(host, r)
+	return r, nil
+}
+
+func (c *Client) newRegistry(cfg Config) (*Registry, error) {
+	raw := cfg.Endpoint
+	if raw == "" {
+		raw = "https://" + cfg.Host
+	}
+	endpoint, err := url.Parse(raw)
+	if err != nil {
+		return nil, fmt.Errorf("upstream %s: endpoint: %w", cfg.Host, err)
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = 20 * time.Second
+	}
+	return newRegistry(cfg, c.authorizer(cfg, endpoint), c.transports, endpoint, c.log), nil
+}
+
+// authorizer picks how to authenticate: credentials that are configured come
+// before what the host's name suggests.
+func (c *Client) authorizer(cfg Config, endpoint *url.URL) authorizer {
+	s := secret{cfg.Username, cfg.PasswordFile}
+	host, isECR := parseECRHost(cfg.Host)
+	if cfg.ECR.Region != "" {
+		host.Region, isECR = cfg.ECR.Region, true
+	}
+	if isECR && !s.given() {
+		return &ecrAuth{source: c.tokenSource(host, cfg)}
+	}
+	tr := c.transports.get(classifyHost(endpoint.Hostname()))
+	return newChallenged(endpoint, s, tr, cfg.Timeout, c.log.With("upstream", cfg.Host))
+}
+
+// tokenSource returns the source for a region. c.mu is held.
+func (c *Client) tokenSource(host ecrHost, cfg Config) *tokenSource {
+	key := tokenKey{host.Region, cfg.ECR.APIEndpoint, host.FIPS}
+	if source, ok := c.tokens[key]; ok {
+		return source
+	}
+	api := &ecrAPI{
+		host:     host,
+		endpoint: cfg.ECR.APIEndpoint,
+		client:   c.aws,
+		timeout:  cfg.Timeout,
+		now:      time.Now,
+	}
+	source := &tokenSource{
+		ask: api.token,
+		now: time.Now,
+		log: c.log.With("region", host.Region),
+		ctx: c.ctx,
+	}
+	c.tokens[key] = source
+	return source
+}

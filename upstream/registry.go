@@ -1,0 +1,208 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/semaphore"
+)
+
+// Config describes one upstream.
+type Config struct {
+	// Host is the registry's name, as clients give it.
+	Host string
+	// Endpoint is where its /v2 is. Empty means https://<Host>.
+	Endpoint string
+	// Timeout bounds each answer up to its headers, and manifests and lists in
+	// all. 0 means 20 s.
+	Timeout time.Duration
+	// Username and PasswordFile are credentials for basic and bearer
+	// authentication. The file is read when they are needed, so that it may be
+	// replaced.
+	Username, PasswordFile string
+	// ECR has what the host of an ECR registry does not tell.
+	ECR ECRConfig
+}
+
+// Registry is one upstream. Its methods may be called from several goroutines
+// at once; each lives no longer than its context.
+type Registry struct {
+	host      string
+	endpoint  *url.URL
+	timeout   time.Duration
+	auth      authorizer
+	transport *transport
+	log       *slog.Logger
+	locations *locations
+
+	slots *semaphore.Weighted // one a blob body
+	spare *semaphore.Weighted // one a blob body that only speeds a fill up
+}
+
+// blobSlots and spareSlots bound the blob bodies that one upstream sends at
+// the same time. Spare ones are apart, so that a roll-out of many layers is
+// not held up by the parallel fetch of a few.
+const (
+	blobSlots  = 64
+	spareSlots = 16
+)
+
+// maxDocument bounds manifests and lists. 4 MiB is ECR's limit for manifests.
+const maxDocument = 4 << 20
+
+// acceptManifests names every type of manifest. Whoever leaves one out gets a
+// converted manifest from ECR by tag, with another digest.
+var acceptManifests = strings.Join([]string{
+	ocispec.MediaTypeImageIndex,
+	ocispec.MediaTypeImageManifest,
+	"application/vnd.docker.distribution.manifest.list.v2+json",
+	"application/vnd.docker.distribution.manifest.v2+json",
+}, ", ")
+
+func newRegistry(cfg Config, auth authorizer, trs *transports, endpoint *url.URL, log *slog.Logger) *Registry {
+	if cfg.Timeout == 0 {
+		cfg.Timeout = 20 * time.Second
+	}
+	return &Registry{
+		host:      cfg.Host,
+		endpoint:  endpoint,
+		timeout:   cfg.Timeout,
+		auth:      auth,
+		transport: trs.get(classifyHost(endpoint.Hostname())),
+		log:       log.With("upstream", cfg.Host),
+		locations: newLocations(),
+		slots:     semaphore.NewWeighted(blobSlots),
+		spare:     semaphore.NewWeighted(spareSlots),
+	}
+}
+
+// Manifest returns a manifest by tag or digest. With head it asks for the
+// descriptor only, and returns no bytes unless it needed them to know it. The
+// digest by tag is that of the bytes, or for a HEAD the one of the header.
+func (r *Registry) Manifest(ctx context.Context, repository, reference string, head bool) (ocispec.Descriptor, []byte, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, r.timeout, errTimeout)
+	defer cancel()
+	if head {
+		desc, err := r.headManifest(ctx, repository, reference)
+		if err != nil || desc.Digest != "" {
+			return desc, nil, err
+		}
+	}
+	header, body, err := r.document(ctx, request{
+		repository: repository,
+		path:       "manifests/" + reference,
+		accept:     acceptManifests,
+	})
+	if err != nil {
+		return ocispec.Descriptor{}, nil, err
+	}
+	algorithm := digest.SHA256
+	if d, err := digest.Parse(reference); err == nil {
+		algorithm = d.Algorithm()
+	}
+	return ocispec.Descriptor{
+		MediaType: mediaType(header),
+		Digest:    algorithm.FromBytes(body),
+		Size:      int64(len(body)),
+	}, body, nil
+}
+
+// headManifest returns a descriptor without a digest where the answer lacks
+// one.
+func (r *Registry) headManifest(ctx context.Context, repository, reference string) (ocispec.Descriptor, error) {
+	header, _, err := r.document(ctx, request{
+		method:     http.MethodHead,
+		repository: repository,
+		path:       "manifests/" + reference,
+		accept:     acceptManifests,
+	})
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	dgst, err := digest.Parse(header.Get("Docker-Content-Digest"))
+	if err != nil {
+		return ocispec.Descriptor{}, nil
+	}
+	return ocispec.Descriptor{MediaType: mediaType(header), Digest: dgst}, nil
+}
+
+// List returns a page of a listing (tags/list, referrers/<digest>) as the
+// upstream sends it.
+func (r *Registry) List(ctx context.Context, repository, resource string, query url.Values) (http.Header, []byte, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, r.timeout, errTimeout)
+	defer cancel()
+	return r.document(ctx, request{
+		repository: repository,
+		path:       resource,
+		query:      query,
+		accept:     "application/json, " + ocispec.MediaTypeImageIndex,
+	})
+}
+
+// document fetches something small, and tries again after what may pass.
+func (r *Registry) document(ctx context.Context, req request) (http.Header, []byte, error) {
+	type answer struct {
+		header http.Header
+		body   []byte
+	}
+	ask := func() (answer, error) {
+		resp, err := r.follow(ctx, req)
+		if err != nil {
+			return answer{}, retryable(err)
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			return answer{}, retryable(errorFrom(resp))
+		}
+		body, err := io.ReadAll(io.LimitReader(resp.Body, maxDocument+1))
+		if err != nil {
+			return answer{}, fmt.Errorf("read %s from %s: %w", req.path, r.host, err)
+		}
+		if len(body) > maxDocument {
+			return answer{}, backoff.Permanent(fmt.Errorf("read %s from %s: more than %d bytes", req.path, r.host, maxDocument))
+		}
+		return answer{resp.Header, body}, nil
+	}
+	pauses := backoff.NewExponentialBackOff()
+	pauses.InitialInterval, pauses.MaxInterval = 100*time.Millisecond, time.Second
+	got, err := backoff.Retry(ctx, ask, backoff.WithMaxTries(3), backoff.WithBackOff(pauses))
+	var permanent *backoff.PermanentError
+	if errors.As(err, &permanent) {
+		err = permanent.Unwrap()
+	}
+	if err != nil && context.Cause(ctx) == errTimeout {
+		err = fmt.Errorf("%s from %s: %w", req.path, r.host, errTimeout)
+	}
+	return got.header, got.body, err
+}
+
+// retryable marks the errors after which asking again is of no use.
+func retryable(err error) error {
+	var answer *Error
+	var refused *refusedError
+	switch {
+	case errors.As(err, &refused), errors.Is(err, errCredentials):
+		return backoff.Permanent(err)
+	case !errors.As(err, &answer):
+		return err
+	case !answer.temporary() || answer.Wait > time.Second:
+		return backoff.Permanent(err)
+	}
+	return err
+}
+
+// mediaType is the Content-Type without its parameters.
+func mediaType(h http.Header) string {
+	t, _, _ := strings.Cut(h.Get("Content-Type"), ";")
+	return strings.TrimSpace(t)
+}

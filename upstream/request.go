@@ -1,0 +1,180 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// request is a question to a registry.
+type request struct {
+	method     string // empty means GET
+	repository string
+	path       string // behind /v2/<repository>/
+	query      url.Values
+	accept     string
+	byteRange  string
+}
+
+// maxHops bounds redirects. Registries use one, mirrors in front of them two.
+const maxHops = 5
+
+// follow asks the registry, and goes where it redirects to.
+func (r *Registry) follow(ctx context.Context, req request) (*http.Response, error) {
+	resp, err := r.ask(ctx, req)
+	for hops := 0; err == nil && redirected(resp); hops++ {
+		if hops == maxHops {
+			resp.Body.Close()
+			return nil, fmt.Errorf("%s from %s: more than %d redirects", req.path, r.host, maxHops)
+		}
+		var to *url.URL
+		if to, err = r.location(resp); err != nil {
+			return nil, err
+		}
+		resp, err = r.fetch(ctx, resp.Request.Method, to, req)
+	}
+	return resp, err
+}
+
+// ask sends a request to the registry itself, with credentials, which it renews
+// once where the registry says that they are no good. The answer may be a
+// redirect.
+func (r *Registry) ask(ctx context.Context, req request) (*http.Response, error) {
+	target := r.endpoint.JoinPath("v2", req.repository, req.path)
+	target.RawQuery = req.query.Encode()
+	for again := false; ; again = true {
+		out, err := r.newRequest(ctx, req.method, target, req)
+		if err != nil {
+			return nil, err
+		}
+		used, err := r.auth.authorize(ctx, out, req.repository)
+		if err != nil {
+			return nil, fmt.Errorf("authenticate at %s: %w", r.host, err)
+		}
+		resp, err := r.send(out)
+		if err != nil || !suspicious(resp) || again {
+			return resp, err
+		}
+		if resp.StatusCode != http.StatusUnauthorized && out.Method == http.MethodHead {
+			// A HEAD's refusal has no body to tell an expired token from a real
+			// one: ECR answers a bare 403. A GET's has, and its answer serves as
+			// well as a second HEAD's.
+			resp.Body.Close()
+			req.method = http.MethodGet
+			return r.ask(ctx, req)
+		}
+		retry, err := r.auth.refused(ctx, resp, used, req.repository)
+		if err != nil {
+			resp.Body.Close()
+			return nil, fmt.Errorf("authenticate at %s: %w", r.host, err)
+		}
+		if !retry {
+			return resp, nil
+		}
+		resp.Body.Close()
+	}
+}
+
+// suspicious reports an answer that may be about the credentials.
+func suspicious(resp *http.Response) bool {
+	switch resp.StatusCode {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusBadRequest:
+		return true
+	}
+	return false
+}
+
+func redirected(resp *http.Response) bool {
+	switch resp.StatusCode {
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther,
+		http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+		return resp.Header.Get("Location") != ""
+	}
+	return false
+}
+
+// location reads where an answer redirects to, closes the answer, and refuses
+// what an upstream may not lead to.
+func (r *Registry) location(resp *http.Response) (*url.URL, error) {
+	defer resp.Body.Close()
+	to, err := resp.Location()
+	if err == nil {
+		err = r.transport.guard.check("a redirect", resp.Request.URL, to)
+	}
+	if err != nil {
+		r.log.Warn("redirect not followed", "from", resp.Request.URL.Host, "error", err)
+		return nil, err
+	}
+	return to, nil
+}
+
+// fetch asks a place that the registry redirected to. Credentials go along only
+// where it is the registry itself.
+func (r *Registry) fetch(ctx context.Context, method string, to *url.URL, req request) (*http.Response, error) {
+	out, err := r.newRequest(ctx, method, to, req)
+	if err != nil {
+		return nil, err
+	}
+	if to.Scheme == r.endpoint.Scheme && to.Host == r.endpoint.Host {
+		if _, err := r.auth.authorize(ctx, out, req.repository); err != nil {
+			return nil, fmt.Errorf("authenticate at %s: %w", r.host, err)
+		}
+	}
+	return r.send(out)
+}
+
+func (r *Registry) newRequest(ctx context.Context, method string, to *url.URL, req request) (*http.Request, error) {
+	out, err := http.NewRequestWithContext(ctx, method, to.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	out.Header.Set("User-Agent", "larder")
+	if req.accept != "" {
+		out.Header.Set("Accept", req.accept)
+	}
+	if req.byteRange != "" {
+		out.Header.Set("Range", req.byteRange)
+	}
+	return out, nil
+}
+
+// send makes one round trip, and waits r.timeout for its headers. The body is
+// the caller's to close and to bound.
+func (r *Registry) send(req *http.Request) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(req.Context())
+	timer := time.AfterFunc(r.timeout, func() { cancel(errTimeout) })
+	resp, err := r.transport.RoundTrip(req.WithContext(ctx))
+	timer.Stop()
+	if err != nil {
+		cancel(nil)
+		var refused *refusedError
+		if errors.As(err, &refused) {
+			r.log.Warn("connection refused by policy", "error", err)
+		}
+		if context.Cause(ctx) == errTimeout {
+			err = errTimeout
+		}
+		return nil, fmt.Errorf("%s %s: %w", req.Method, origin(req.URL), err)
+	}
+	resp.Body = &body{ReadCloser: resp.Body, done: func() { cancel(nil) }}
+	return resp, nil
+}
+
+// body is an answer's body that gives back what it holds when it is closed.
+type body struct {
+	io.ReadCloser
+	done func()
+}
+
+func (b *body) Close() error {
+	err := b.ReadCloser.Close()
+	b.done()
+	return err
+}
+
+// origin is what of a URL may be shown: a signed URL's query is a credential.
+func origin(u *url.URL) string { return u.Scheme + "://" + u.Host }
