@@ -1,0 +1,197 @@
+package ecrtest
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// ArtifactType is the type of the artifact that [Image.Artifact] adds.
+const ArtifactType = "application/vnd.example.note.v1"
+
+// Image describes an OCI image. All its platforms have the same layers.
+type Image struct {
+	Layers []Layer
+	// Platforms are in the form os/architecture, such as "linux/arm64"; linux/amd64
+	// alone if empty. With more than one, an index lists them.
+	Platforms []string
+	Cmd       []string // what a container of it runs, if anything
+	Artifact  bool     // add an artifact whose subject is the image, too
+}
+
+// Layer is one layer of an image.
+type Layer struct {
+	Content   Content
+	MediaType string        // of an uncompressed OCI layer if empty
+	DiffID    digest.Digest // of the uncompressed tar; the content's own digest if empty
+}
+
+// Added is what AddImage put into a repository.
+type Added struct {
+	Root      ocispec.Descriptor   // what the tag stands for: the index, if there is one
+	Manifests []ocispec.Descriptor // of the platforms, in their order
+	Blobs     []ocispec.Descriptor // what a pull of all platforms fetches, each once
+	Size      int64                // of Blobs together, in bytes
+	Artifact  ocispec.Descriptor   // the artifact's manifest, if one was asked for
+}
+
+// AddImage puts an image, its blobs included, into a repository, and moves tag
+// to it unless that is empty.
+func (s *Server) AddImage(repo, tag string, img Image) (*Added, error) {
+	b := builder{server: s, repo: repo, layers: []ocispec.Descriptor{}, diffIDs: []digest.Digest{}}
+	if err := b.addLayers(img.Layers); err != nil {
+		return nil, fmt.Errorf("adding image %s:%s: %w", repo, tag, err)
+	}
+	platforms := img.Platforms
+	if len(platforms) == 0 {
+		platforms = []string{"linux/amd64"}
+	}
+	manifestTag, indexed := tag, len(platforms) > 1
+	if indexed {
+		manifestTag = ""
+	}
+	for _, p := range platforms {
+		if err := b.addPlatform(manifestTag, p, img.Cmd); err != nil {
+			return nil, fmt.Errorf("adding image %s:%s for %s: %w", repo, tag, p, err)
+		}
+	}
+	if indexed {
+		if err := b.addIndex(tag); err != nil {
+			return nil, fmt.Errorf("adding image %s:%s: %w", repo, tag, err)
+		}
+	}
+	if img.Artifact {
+		if err := b.addArtifact(); err != nil {
+			return nil, fmt.Errorf("adding the artifact of image %s:%s: %w", repo, tag, err)
+		}
+	}
+	return &b.added, nil
+}
+
+// builder adds one image, in the order of the methods.
+type builder struct {
+	server  *Server
+	repo    string
+	layers  []ocispec.Descriptor
+	diffIDs []digest.Digest
+	added   Added
+}
+
+func (b *builder) addLayers(layers []Layer) error {
+	for i, l := range layers {
+		mediaType := l.MediaType
+		if mediaType == "" {
+			mediaType = ocispec.MediaTypeImageLayer
+		}
+		desc, err := b.addBlob(l.Content, mediaType)
+		if err != nil {
+			return fmt.Errorf("layer %d: %w", i, err)
+		}
+		diffID := l.DiffID
+		if diffID == "" {
+			diffID = desc.Digest
+		}
+		b.layers = append(b.layers, desc)
+		b.diffIDs = append(b.diffIDs, diffID)
+	}
+	return nil
+}
+
+// addBlob adds one of the image's blobs, and counts it the first time.
+func (b *builder) addBlob(c Content, mediaType string) (ocispec.Descriptor, error) {
+	desc, err := b.server.AddBlob(b.repo, c)
+	if err != nil {
+		return desc, err
+	}
+	desc.MediaType = mediaType
+	for _, known := range b.added.Blobs {
+		if known.Digest == desc.Digest {
+			return desc, nil
+		}
+	}
+	b.added.Blobs = append(b.added.Blobs, desc)
+	b.added.Size += desc.Size
+	return desc, nil
+}
+
+// addPlatform adds a manifest and its configuration. It is the root until
+// there is an index.
+func (b *builder) addPlatform(tag, name string, cmd []string) error {
+	os, arch, ok := strings.Cut(name, "/")
+	if !ok {
+		return fmt.Errorf("%q is not os/architecture", name)
+	}
+	platform := ocispec.Platform{OS: os, Architecture: arch}
+	raw, err := json.Marshal(ocispec.Image{
+		Platform: platform,
+		Config: ocispec.ImageConfig{
+			Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
+			Cmd: cmd,
+		},
+		RootFS: ocispec.RootFS{Type: "layers", DiffIDs: b.diffIDs},
+	})
+	if err != nil {
+		return fmt.Errorf("encoding the configuration: %w", err)
+	}
+	config, err := b.addBlob(Bytes(raw), ocispec.MediaTypeImageConfig)
+	if err != nil {
+		return err
+	}
+	desc, err := b.addManifest(tag, ocispec.MediaTypeImageManifest, ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2},
+		MediaType: ocispec.MediaTypeImageManifest,
+		Config:    config,
+		Layers:    b.layers,
+	})
+	if err != nil {
+		return err
+	}
+	b.added.Root = desc
+	desc.Platform = &platform
+	b.added.Manifests = append(b.added.Manifests, desc)
+	return nil
+}
+
+// addIndex makes an index of the platforms the root.
+func (b *builder) addIndex(tag string) (err error) {
+	b.added.Root, err = b.addManifest(tag, ocispec.MediaTypeImageIndex, ocispec.Index{
+		Versioned: specs.Versioned{SchemaVersion: 2},
+		MediaType: ocispec.MediaTypeImageIndex,
+		Manifests: b.added.Manifests,
+	})
+	return err
+}
+
+// addArtifact adds a note about the image. Its blobs are not the image's.
+func (b *builder) addArtifact() error {
+	note := []byte("A note about " + b.added.Root.Digest.String() + ".\n")
+	layer, err := b.server.AddBlob(b.repo, Bytes(note))
+	if err != nil {
+		return err
+	}
+	layer.MediaType = "text/plain"
+	if _, err := b.server.AddBlob(b.repo, Bytes(ocispec.DescriptorEmptyJSON.Data)); err != nil {
+		return err
+	}
+	b.added.Artifact, err = b.addManifest("", ocispec.MediaTypeImageManifest, ocispec.Manifest{
+		Versioned:    specs.Versioned{SchemaVersion: 2},
+		MediaType:    ocispec.MediaTypeImageManifest,
+		ArtifactType: ArtifactType,
+		Config:       ocispec.DescriptorEmptyJSON,
+		Layers:       []ocispec.Descriptor{layer},
+		Subject:      &b.added.Root,
+	})
+	return err
+}
+
+func (b *builder) addManifest(tag, mediaType string, doc any) (ocispec.Descriptor, error) {
+	raw, err := json.Marshal(doc)
+	if err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("encoding a manifest: %w", err)
+	}
+	return b.server.AddManifest(b.repo, tag, mediaType, raw)
+}

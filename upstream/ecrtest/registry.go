@@ -1,0 +1,156 @@
+package ecrtest
+
+import (
+	"fmt"
+	"net/http"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// tagName is the specification's grammar of tags, which are longer at ECR.
+var tagName = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,299}$`)
+
+// route is what the path of a request to the registry asks for.
+type route struct {
+	op   Op // 0 for a path that is not the registry's
+	repo string
+	ref  string // a tag or digest; "" for Ping and Tags
+}
+
+// parseRoute reads a path. It does not ask that the repository's name or the
+// reference are good ones.
+func parseRoute(path string) route {
+	if path == "/v2" || path == "/v2/" {
+		return route{op: Ping}
+	}
+	rest, ok := strings.CutPrefix(path, "/v2/")
+	if !ok {
+		return route{}
+	}
+	if repo, ok := strings.CutSuffix(rest, "/tags/list"); ok && repo != "" {
+		return route{op: Tags, repo: repo}
+	}
+	rest, ref, _ := cutLast(rest)
+	repo, kind, _ := cutLast(rest)
+	ops := map[string]Op{"manifests": Manifest, "blobs": Blob, "referrers": Referrers}
+	if op := ops[kind]; op != 0 && repo != "" && ref != "" {
+		return route{op: op, repo: repo, ref: ref}
+	}
+	return route{}
+}
+
+// cutLast slices s around its last slash.
+func cutLast(s string) (before, after string, found bool) {
+	i := strings.LastIndexByte(s, '/')
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+1:], true
+}
+
+func (s *Server) serveRegistry(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == "/" {
+		s.serveAPI(w, r)
+		return
+	}
+	rt := parseRoute(r.URL.Path)
+	s.exchange(w, r, rt.op, s.contentOf(rt), func(x *exchange) { s.answer(x, rt) })
+}
+
+// contentOf returns the digest that a manifest's tag stands for, else the
+// reference itself.
+func (s *Server) contentOf(rt route) digest.Digest {
+	if rt.op == Manifest {
+		s.mu.RLock()
+		defer s.mu.RUnlock()
+		if repo := s.repos[rt.repo]; repo != nil && repo.tags[rt.ref] != "" {
+			return repo.tags[rt.ref]
+		}
+	}
+	return digest.Digest(rt.ref)
+}
+
+func (s *Server) answer(x *exchange, rt route) {
+	x.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
+	if !s.admit(x) {
+		return
+	}
+	if x.r.Method != http.MethodGet && !x.head() {
+		x.fail(http.StatusMethodNotAllowed, "UNSUPPORTED", "The operation is unsupported.")
+		return
+	}
+	switch rt.op {
+	case Ping:
+		x.reply(http.StatusOK, "", nil)
+		return
+	case 0:
+		x.reply(http.StatusNotFound, "", nil)
+		return
+	}
+	s.mu.RLock()
+	repo := s.repos[rt.repo]
+	s.mu.RUnlock()
+	if repo == nil {
+		x.fail(http.StatusNotFound, "NAME_UNKNOWN", fmt.Sprintf(
+			"The repository with name '%s' does not exist in the registry with id '%s'", rt.repo, s.opts.Account))
+		return
+	}
+	switch rt.op {
+	case Manifest:
+		s.answerManifest(x, repo, rt.ref)
+	case Blob:
+		s.answerBlob(x, repo, rt.ref)
+	case Tags:
+		s.answerTags(x, repo, rt.repo)
+	case Referrers:
+		s.answerReferrers(x, repo, rt.ref)
+	}
+}
+
+// answerManifest gives the digest with a HEAD and, as ECR does, not with a GET.
+func (s *Server) answerManifest(x *exchange, repo *repository, ref string) {
+	dgst := digest.Digest(ref)
+	isTag := tagName.MatchString(ref)
+	if !isTag && dgst.Validate() != nil {
+		x.fail(http.StatusBadRequest, "TAG_INVALID", "Invalid parameter at 'imageTag' failed to satisfy constraint")
+		return
+	}
+	s.mu.RLock()
+	if isTag {
+		dgst = repo.tags[ref]
+	}
+	m, ok := repo.manifests[dgst]
+	s.mu.RUnlock()
+	if !ok {
+		x.fail(http.StatusNotFound, "MANIFEST_UNKNOWN", "Requested image not found")
+		return
+	}
+	if x.head() {
+		x.Header().Set("Docker-Content-Digest", m.digest.String())
+		x.Header().Set("Sizes", "")
+	}
+	x.reply(http.StatusOK, m.mediaType, m.raw)
+}
+
+// answerBlob redirects a GET to storage.
+func (s *Server) answerBlob(x *exchange, repo *repository, ref string) {
+	s.mu.RLock()
+	b := repo.blobs[digest.Digest(ref)]
+	s.mu.RUnlock()
+	switch {
+	case b == nil:
+		x.fail(http.StatusNotFound, "BLOB_UNKNOWN", "blob unknown to registry")
+	case x.head():
+		x.Header().Set("Content-Type", "application/octet-stream")
+		x.Header().Set("Content-Length", strconv.FormatInt(b.content.Size(), 10))
+		x.Header().Set("Docker-Content-Digest", b.digest.String())
+		x.WriteHeader(http.StatusOK)
+	default:
+		b.counts.redirects.Add(1)
+		x.Header().Set("Location", s.signedURL(b))
+		x.reply(http.StatusTemporaryRedirect, "", nil)
+	}
+}

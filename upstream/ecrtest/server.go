@@ -1,0 +1,223 @@
+// Package ecrtest is an Amazon ECR private registry in this process: the
+// Docker Registry API, the ECR API and the storage that blobs are redirected to.
+//
+// It answers as the real one was seen to, down to the texts that clients must
+// recognise: tokens that expire, manifest GETs without Docker-Content-Digest,
+// blobs behind signed URLs on another host name. [Server.Inject] makes it fail
+// on demand and [Server.Stats] tells what it was asked for and what it sent.
+//
+// Contents are random access and may be generated while they are read, so
+// that an image of many gigabytes costs neither memory nor disk.
+package ecrtest
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"io"
+	"net/http"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// maxManifestSize is ECR's bound on a manifest, in bytes.
+const maxManifestSize = 4 << 20
+
+// Options describes a [Server]. The zero value is a working one.
+type Options struct {
+	Account string // of twelve digits; "123456789012" if empty
+	Region  string // "us-east-1" if empty
+
+	// AccessKey is the AWS access key that callers of the ECR API must name;
+	// "AKIDLARDERTEST" if empty. What they sign with it is not checked.
+	AccessKey string
+	// SecretKey is what tokens and URLs are signed with, "secret" if empty. They
+	// stay good in another server, or process, with the same secret.
+	SecretKey string
+
+	TokenTTL time.Duration // how long a token is good; 12 h if 0
+	URLTTL   time.Duration // how long a signed URL is good, in whole seconds; 1 h if 0
+
+	Now func() time.Time // the clock of tokens and URLs; time.Now if nil
+
+	BytesPerSecond int64         // of each connection to storage; no limit if 0
+	Latency        time.Duration // before each answer
+}
+
+// Server is one account's registry in one region. Its methods may be called by
+// several goroutines at once, and while it serves.
+type Server struct {
+	opts   Options
+	signer signer
+	faults faults
+	stats  requestCounts
+	chunks sync.Pool // of *[]byte, maxChunk long
+
+	bandwidth atomic.Int64 // bytes per second, 0 for no limit
+	latency   atomic.Int64 // a time.Duration
+
+	tokens     atomic.Int64 // issued since ResetStats
+	tokenSeq   atomic.Int64 // makes tokens differ from each other
+	tokenEpoch atomic.Int64 // tokens of an earlier one have expired
+	urlEpoch   atomic.Int64 // and so have URLs
+
+	mu         sync.RWMutex // guards what follows
+	storageURL string
+	repos      map[string]*repository
+	blobs      map[digest.Digest]*blob
+	objects    map[string]*blob // by the path that storage has it under
+}
+
+// repository is what one repository holds. Server.mu guards it.
+type repository struct {
+	blobs     map[digest.Digest]*blob
+	manifests map[digest.Digest]manifest
+	tags      map[string]digest.Digest
+	referrers map[digest.Digest][]ocispec.Descriptor // by subject
+}
+
+// manifest is immutable.
+type manifest struct {
+	mediaType string
+	raw       []byte
+	digest    digest.Digest
+}
+
+// blob is one content, whichever repositories hold it.
+type blob struct {
+	content Content
+	digest  digest.Digest
+	path    string // in storage
+	counts  blobCounts
+}
+
+// New returns an empty registry. Nothing listens yet: see [Start], or serve
+// [Server.Registry] and [Server.Storage] and say where with SetStorageURL.
+func New(opts Options) *Server {
+	opts.Account = cmp.Or(opts.Account, "123456789012")
+	opts.Region = cmp.Or(opts.Region, "us-east-1")
+	opts.AccessKey = cmp.Or(opts.AccessKey, "AKIDLARDERTEST")
+	opts.SecretKey = cmp.Or(opts.SecretKey, "secret")
+	opts.TokenTTL = cmp.Or(opts.TokenTTL, 12*time.Hour)
+	opts.URLTTL = cmp.Or(opts.URLTTL, time.Hour)
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	s := &Server{
+		opts:    opts,
+		signer:  signer(opts.SecretKey),
+		chunks:  sync.Pool{New: func() any { return new(make([]byte, maxChunk)) }},
+		repos:   make(map[string]*repository),
+		blobs:   make(map[digest.Digest]*blob),
+		objects: make(map[string]*blob),
+	}
+	s.SetBandwidth(opts.BytesPerSecond)
+	s.SetLatency(opts.Latency)
+	return s
+}
+
+// Host returns the name that AWS would give this registry, such as
+// 123456789012.dkr.ecr.us-east-1.amazonaws.com.
+func (s *Server) Host() string {
+	return s.opts.Account + ".dkr.ecr." + s.opts.Region + ".amazonaws.com"
+}
+
+// Registry returns the handler of the registry (/v2/) and of the ECR API
+// (POST /).
+func (s *Server) Registry() http.Handler { return http.HandlerFunc(s.serveRegistry) }
+
+// Storage returns the handler of the signed URLs. It is meant for HTTP/1.1.
+func (s *Server) Storage() http.Handler { return http.HandlerFunc(s.serveStorage) }
+
+// SetStorageURL says where [Server.Storage] is served: a scheme and a host
+// other than the registry's in its name, not only in its port, since that is
+// what makes clients drop their credentials on the way.
+func (s *Server) SetStorageURL(u string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.storageURL = strings.TrimSuffix(u, "/")
+}
+
+// SetBandwidth changes [Options.BytesPerSecond], for answers under way too.
+func (s *Server) SetBandwidth(bytesPerSecond int64) { s.bandwidth.Store(bytesPerSecond) }
+
+// SetLatency changes [Options.Latency] for requests to come.
+func (s *Server) SetLatency(d time.Duration) { s.latency.Store(int64(d)) }
+
+// repositoryName is ECR's grammar: API reference, CreateRepository.
+var repositoryName = regexp.MustCompile(
+	`^(?:[a-z0-9]+(?:[._-][a-z0-9]+)*/)*[a-z0-9]+(?:[._-][a-z0-9]+)*$`)
+
+// AddBlob puts a blob into a repository, which it creates if need be. It reads
+// the whole content once, for its digest.
+func (s *Server) AddBlob(repo string, c Content) (ocispec.Descriptor, error) {
+	if !repositoryName.MatchString(repo) {
+		return ocispec.Descriptor{}, fmt.Errorf("adding a blob: %q is not a repository name", repo)
+	}
+	dgst, err := digest.FromReader(io.NewSectionReader(c, 0, c.Size()))
+	if err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("hashing a blob for %s: %w", repo, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b := s.blobs[dgst]
+	if b == nil {
+		b = &blob{content: c, digest: dgst, path: s.objectPath(dgst)}
+		s.blobs[dgst] = b
+		s.objects[b.path] = b
+	}
+	s.repository(repo).blobs[dgst] = b
+	return ocispec.Descriptor{MediaType: "application/octet-stream", Digest: dgst, Size: c.Size()}, nil
+}
+
+// AddManifest puts a manifest into a repository, which it creates if need be,
+// and moves tag to it unless that is empty. The manifest is served as it is,
+// under mediaType: nothing asks that it makes sense, or that the repository
+// holds what it names. A manifest with a subject becomes a referrer of it.
+func (s *Server) AddManifest(repo, tag, mediaType string, raw []byte) (ocispec.Descriptor, error) {
+	if !repositoryName.MatchString(repo) {
+		return ocispec.Descriptor{}, fmt.Errorf("adding a manifest: %q is not a repository name", repo)
+	}
+	if tag != "" && !tagName.MatchString(tag) {
+		return ocispec.Descriptor{}, fmt.Errorf("adding a manifest to %s: %q is not a tag", repo, tag)
+	}
+	if len(raw) > maxManifestSize {
+		return ocispec.Descriptor{}, fmt.Errorf("adding a manifest to %s: %d bytes exceed the %d that ECR takes",
+			repo, len(raw), maxManifestSize)
+	}
+	m := manifest{mediaType: mediaType, raw: bytes.Clone(raw), digest: digest.FromBytes(raw)}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.repository(repo)
+	_, known := r.manifests[m.digest]
+	r.manifests[m.digest] = m
+	if tag != "" {
+		r.tags[tag] = m.digest
+	}
+	if subject, desc, ok := m.referrer(); ok && !known {
+		r.referrers[subject] = append(r.referrers[subject], desc)
+	}
+	return ocispec.Descriptor{MediaType: mediaType, Digest: m.digest, Size: int64(len(raw))}, nil
+}
+
+// repository returns the repository of a name, new if there is none. The
+// caller holds s.mu.
+func (s *Server) repository(name string) *repository {
+	r := s.repos[name]
+	if r == nil {
+		r = &repository{
+			blobs:     make(map[digest.Digest]*blob),
+			manifests: make(map[digest.Digest]manifest),
+			tags:      make(map[string]digest.Digest),
+			referrers: make(map[digest.Digest][]ocispec.Descriptor),
+		}
+		s.repos[name] = r
+	}
+	return r
+}
