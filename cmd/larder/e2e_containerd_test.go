@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// A containerd is a daemon of its own, with folders and sockets that nothing else uses.
+type containerd struct {
+	ctr     string
+	address string // of its socket
+	hosts   string // folder with a hosts.toml for each registry
+	fifos   string
+	env     []string
+}
+
+// The name of the test's only container.
+const containerName = "larder-e2e"
+
+// snapshotter is the one that works on every file system, also where the tests run in a container themselves.
+const snapshotter = "native"
+
+func TestContainerdPullsAndRunsAnImage(t *testing.T) {
+	requireContainerd(t)
+	s := startStack(t)
+	pulledThroughDeadUpstream(t, s, localPlatform(), func(t *testing.T) {
+		s.startContainerd(t).pullAndRun(t, s.ecr.image())
+	})
+}
+
+func TestContainerdPullsThroughAnUpstreamThatBreaksOff(t *testing.T) {
+	requireContainerd(t)
+	s := startStack(t)
+	s.ecr.breakOff(t)
+	s.startContainerd(t).pullAndRun(t, s.ecr.image())
+}
+
+// requireContainerd asks for all that a container needs. Without the shim beside it containerd runs nothing.
+func requireContainerd(t *testing.T) {
+	t.Helper()
+	require(t, "containerd")
+	requireRoot(t, "containerd")
+	for _, program := range []string{"ctr", "runc", "containerd-shim-runc-v2"} {
+		if _, err := exec.LookPath(program); err != nil {
+			miss(t, "containerd", "containerd is installed without "+program)
+		}
+	}
+}
+
+// startContainerd starts a daemon that holds nothing yet and asks Larder before it asks the upstream.
+func (s *stack) startContainerd(t *testing.T) *containerd {
+	t.Helper()
+	dir := t.TempDir()
+	c := &containerd{
+		ctr:     require(t, "ctr"),
+		address: filepath.Join(dir, "c.sock"),
+		hosts:   filepath.Join(dir, "hosts"),
+		fifos:   filepath.Join(dir, "fifo"),
+		env:     environ(t),
+	}
+	writeFile(t, filepath.Join(dir, "config.toml"), fmt.Sprintf(`version = 2
+root = %q
+state = %q
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[grpc]
+  address = %q
+[ttrpc]
+  address = %q
+[plugins."io.containerd.internal.v1.opt"]
+  path = %q
+`, filepath.Join(dir, "root"), filepath.Join(dir, "state"), c.address, c.address+".ttrpc", filepath.Join(dir, "opt")))
+	writeFile(t, filepath.Join(c.hosts, s.ecr.Host, "hosts.toml"), fmt.Sprintf(`server = "https://%s"
+[host."http://%s"]
+  capabilities = ["pull", "resolve"]
+`, s.ecr.Host, s.listen))
+
+	cmd := exec.Command(require(t, "containerd"), "--config", filepath.Join(dir, "config.toml"))
+	cmd.Env = c.env
+	daemon := start(t, cmd)
+	daemon.await(t, func(ctx context.Context) bool {
+		cmd := exec.CommandContext(ctx, c.ctr, "--address", c.address, "version")
+		cmd.Env = c.env
+		return cmd.Run() == nil
+	})
+	t.Cleanup(c.removeContainer)
+	return c
+}
+
+// pullAndRun pulls an image, unpacks it, and runs a container of it that must say what the image's command says.
+func (c *containerd) pullAndRun(t *testing.T, image string) {
+	t.Helper()
+	output(t, c.env, c.ctr, "--address", c.address,
+		"images", "pull", "--hosts-dir", c.hosts, "--snapshotter", snapshotter, image)
+	said := output(t, c.env, c.ctr, "--address", c.address,
+		"run", "--rm", "--snapshotter", snapshotter, "--fifo-dir", c.fifos, image, containerName)
+	if strings.TrimSpace(said) != greeting {
+		t.Errorf("the container said %q, want %q", said, greeting)
+	}
+}
+
+// removeContainer removes what a test left behind that failed: a container that outlives its daemon holds mounts in the
+// daemon's folders.
+func (c *containerd) removeContainer() {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	for _, args := range [][]string{
+		{"tasks", "delete", "--force", containerName},
+		{"containers", "delete", containerName},
+	} {
+		cmd := exec.CommandContext(ctx, c.ctr, append([]string{"--address", c.address}, args...)...)
+		cmd.Env = c.env
+		_ = cmd.Run() // where all went well there is nothing to remove
+	}
+}
+
+// writeFile writes a file and the folders above it.
+func writeFile(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}

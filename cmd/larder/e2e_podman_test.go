@@ -1,0 +1,74 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestPodmanPullsAndRunsAnImage(t *testing.T) {
+	podman := require(t, "podman")
+	requireRoot(t, "podman")
+	s := startStack(t)
+	pulledThroughDeadUpstream(t, s, localPlatform(), func(t *testing.T) {
+		s.podmanPullAndRun(t, podman)
+	})
+}
+
+// podmanPullAndRun pulls the image into a storage that holds nothing yet, and runs a container of it that must say what
+// the image's command says.
+func (s *stack) podmanPullAndRun(t *testing.T, podman string) {
+	t.Helper()
+	dir := t.TempDir()
+	// Low limits: podman's own default raises them, and not every machine that tests may do that.
+	writeFile(t, filepath.Join(dir, "containers.conf"), `[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "none"
+`)
+	env := environ(t,
+		"CONTAINERS_CONF="+filepath.Join(dir, "containers.conf"),
+		"CONTAINERS_REGISTRIES_CONF="+s.registriesConf(t))
+	global := []string{
+		"--root", filepath.Join(dir, "root"),
+		"--runroot", filepath.Join(dir, "runroot"),
+		"--tmpdir", filepath.Join(dir, "tmp"),
+		"--storage-driver", "vfs",
+	}
+	command := func(args ...string) string {
+		return output(t, env, podman, append(global, args...)...)
+	}
+	command("pull", "--quiet", "--signature-policy", signaturePolicy(t), s.ecr.image())
+	digests := command("image", "inspect", "--format", "{{.RepoDigests}}", s.ecr.image())
+	if want := s.ecr.Image.Root.Digest.String(); !strings.Contains(digests, want) {
+		t.Errorf("podman knows the image as %s, want %s", digests, want)
+	}
+	said := command("run", "--rm", "--pull", "never", "--network", "none", s.ecr.image())
+	if strings.TrimSpace(said) != greeting {
+		t.Errorf("the container said %q, want %q", said, greeting)
+	}
+}
+
+// registriesConf writes the configuration by which podman and skopeo go to Larder: its address and the upstream's host
+// stand where the upstream's host stood.
+func (s *stack) registriesConf(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "registries.conf")
+	writeFile(t, path, fmt.Sprintf(`unqualified-search-registries = []
+[[registry]]
+prefix = %q
+location = "%s/%s"
+insecure = true
+`, s.ecr.Host, s.listen, s.ecr.Host))
+	return path
+}
+
+// signaturePolicy writes a policy that takes images without signatures.
+func signaturePolicy(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "policy.json")
+	writeFile(t, path, `{"default": [{"type": "insecureAcceptAnything"}]}`)
+	return path
+}

@@ -1,0 +1,181 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const (
+	clientTimeout = 2 * time.Minute  // for one command of a client, on a machine that is busy with other tests
+	stopTimeout   = 30 * time.Second // for a daemon that was told to end
+	readyTimeout  = 30 * time.Second // for a daemon to open for business
+	pollInterval  = 20 * time.Millisecond
+)
+
+// require returns the path of a program that the test needs. Where it is missing the test is skipped, or fails if
+// LARDER_REQUIRE, a list separated by commas, names the program.
+func require(t *testing.T, program string) string {
+	t.Helper()
+	path, err := exec.LookPath(program)
+	if err != nil {
+		miss(t, program, program+" is not installed")
+	}
+	return path
+}
+
+// requireRoot ends a test of a program that only root can run, as require does.
+func requireRoot(t *testing.T, program string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		miss(t, program, program+" needs root")
+	}
+}
+
+func miss(t *testing.T, program, reason string) {
+	t.Helper()
+	if slices.Contains(strings.Split(os.Getenv("LARDER_REQUIRE"), ","), program) {
+		t.Fatalf("%s, and LARDER_REQUIRE names it", reason)
+	}
+	t.Skip(reason)
+}
+
+// A process is a daemon under test. The test that starts it need not end it.
+type process struct {
+	name   string
+	cmd    *exec.Cmd
+	log    string // file with all it wrote to standard error
+	exited chan struct{}
+	err    error // how it ended; settled when exited is closed
+}
+
+// start runs a daemon, which ends with the test if not before. Its log is shown if the test fails.
+func start(t *testing.T, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{name: filepath.Base(cmd.Path), cmd: cmd, exited: make(chan struct{})}
+	log, err := os.CreateTemp(t.TempDir(), p.name+"-*.log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	p.log, cmd.Stderr = log.Name(), log
+	if err := cmd.Start(); err != nil {
+		t.Fatalf("starting %s: %v", p.name, err)
+	}
+	go func() {
+		defer close(p.exited)
+		p.err = cmd.Wait()
+	}()
+	t.Cleanup(func() {
+		_ = p.stop(syscall.SIGTERM)
+		if t.Failed() {
+			t.Logf("what %s logged:\n%s", p.name, p.logged())
+		}
+	})
+	return p
+}
+
+// stop sends a signal and waits until the process has ended, by force when it takes too long. It returns how the
+// process ended, which is nil for exit status 0, and does nothing more to one that has already ended.
+func (p *process) stop(signal syscall.Signal) error {
+	select {
+	case <-p.exited:
+		return p.err
+	default:
+	}
+	_ = p.cmd.Process.Signal(signal) // it may have ended just now
+	select {
+	case <-p.exited:
+	case <-time.After(stopTimeout):
+		_ = p.cmd.Process.Kill()
+		<-p.exited
+	}
+	return p.err
+}
+
+// await calls ready until it is true, and fails the test if that takes too long or the process ends before.
+func (p *process) await(t *testing.T, ready func(context.Context) bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), readyTimeout)
+	defer cancel()
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	for !ready(ctx) {
+		select {
+		case <-tick.C:
+		case <-p.exited:
+			t.Fatalf("%s ended before it was ready: %v", p.name, p.err)
+		case <-ctx.Done():
+			t.Fatalf("%s was not ready within %v", p.name, readyTimeout)
+		}
+	}
+}
+
+func (p *process) logged() string {
+	b, err := os.ReadFile(p.log)
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
+}
+
+// environ is the environment of every process that a test starts: nothing of the caller's is in it that could lead a
+// client to another configuration, to credentials or to a proxy.
+func environ(t *testing.T, extra ...string) []string {
+	t.Helper()
+	home := t.TempDir()
+	return append([]string{
+		"PATH=" + os.Getenv("PATH"),
+		"HOME=" + home,
+		"XDG_CONFIG_HOME=" + home,
+		"XDG_RUNTIME_DIR=" + home,
+		"TMPDIR=" + home,
+	}, extra...)
+}
+
+// output runs one command of a client to its end and returns its standard output. A failure fails the test and shows what
+// the command said.
+func output(t *testing.T, env []string, program string, args ...string) string {
+	t.Helper()
+	out, err := tryRun(t, env, program, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// tryRun is run for a command that may fail.
+func tryRun(t *testing.T, env []string, program string, args ...string) (string, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), clientTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Env = env
+	cmd.WaitDelay = stopTimeout // a child that it left behind may hold its output open
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return "", &commandError{cmd: cmd, err: err, output: stdout.String() + stderr.String()}
+	}
+	return stdout.String(), nil
+}
+
+// A commandError is a client's command that ended badly, with all it said.
+type commandError struct {
+	cmd    *exec.Cmd
+	err    error
+	output string
+}
+
+func (e *commandError) Error() string {
+	return strings.Join(e.cmd.Args, " ") + ": " + e.err.Error() + "\n" + e.output
+}
+
+func (e *commandError) Unwrap() error { return e.err }

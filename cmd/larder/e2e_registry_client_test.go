@@ -1,0 +1,164 @@
+package main
+
+import (
+	"net/http"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/validate"
+)
+
+// An addressForm is one of the ways in which a client may tell Larder which upstream it means.
+type addressForm struct {
+	name       string
+	repository func(*stack) string
+	transport  func(*stack, http.RoundTripper) http.RoundTripper
+}
+
+func addressForms() []addressForm {
+	plain := func(*stack) string { return imageRepository }
+	unchanged := func(_ *stack, base http.RoundTripper) http.RoundTripper { return base }
+	return []addressForm{
+		{"path prefix", prefixed, unchanged},
+		{"ns", plain, func(s *stack, base http.RoundTripper) http.RoundTripper {
+			return nsTransport{base: base, host: s.ecr.Host}
+		}},
+		{"default upstream", plain, unchanged},
+	}
+}
+
+// prefixed is the repository with the upstream's host before it.
+func prefixed(s *stack) string { return s.ecr.Host + "/" + imageRepository }
+
+// An nsTransport names the upstream in every request as containerd does.
+type nsTransport struct {
+	base http.RoundTripper
+	host string
+}
+
+func (n nsTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	req = req.Clone(req.Context())
+	query := req.URL.Query()
+	query.Set("ns", n.host)
+	req.URL.RawQuery = query.Encode()
+	return n.base.RoundTrip(req)
+}
+
+func TestGoContainerRegistryPullsByEveryAddressForm(t *testing.T) {
+	s := startStack(t)
+	everything := []string{"linux/amd64", "linux/arm64"}
+	pulledThroughDeadUpstream(t, s, everything, func(t *testing.T) {
+		for _, form := range addressForms() {
+			t.Run(form.name, func(t *testing.T) { s.pullIndex(t, form) })
+		}
+	})
+}
+
+// pullIndex pulls the image for all platforms, by tag and through one form of address, and checks every digest,
+// size and media type on the way.
+func (s *stack) pullIndex(t *testing.T, form addressForm) {
+	t.Helper()
+	options := remoteOptions(t, form.transport(s, transport(t)))
+	tag := s.parse(t, form.repository(s)+":"+imageTag)
+	index, err := remote.Index(tag, options...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := validate.Index(index); err != nil {
+		t.Error(err)
+	}
+	head, err := remote.Head(tag, options...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := head.Digest.String(), s.ecr.Image.Root.Digest.String(); got != want {
+		t.Errorf("the tag leads to %s, want %s", got, want)
+	}
+}
+
+func TestArtifactIsFoundThroughItsSubjectAndKept(t *testing.T) {
+	s := startStack(t)
+	options := remoteOptions(t, transport(t))
+	subject, ok := s.parse(t, prefixed(s)+"@"+s.ecr.Image.Root.Digest.String()).(name.Digest)
+	if !ok {
+		t.Fatal("the subject is not named by digest")
+	}
+	referrers, err := remote.Referrers(subject, options...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := referrers.IndexManifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := s.ecr.Image.Artifact.Digest.String()
+	if len(list.Manifests) != 1 || list.Manifests[0].Digest.String() != want {
+		t.Fatalf("the referrers are %v, want %s alone", list.Manifests, want)
+	}
+
+	artifact := s.parse(t, prefixed(s)+"@"+want)
+	if _, err := remote.Get(artifact, options...); err != nil {
+		t.Fatal(err)
+	}
+	s.ecr.kill()
+	if _, err := remote.Get(artifact, options...); err != nil {
+		t.Errorf("with the upstream dead: %v", err)
+	}
+}
+
+func TestExpiredTokenGoesUnnoticed(t *testing.T) {
+	s := startStack(t)
+	image := s.remoteImage(t, localPlatform()[0]) // its manifests are read, and a token is in use
+	s.ecr.expireTokens(t)
+	if err := validate.Image(image); err != nil {
+		t.Error(err)
+	}
+	if got := s.ecr.stats(t).Tokens; got != 2 {
+		t.Errorf("%d tokens were issued, want the first and one renewal", got)
+	}
+}
+
+// remoteImage is the image for a platform, as it is read through Larder while it is used.
+func (s *stack) remoteImage(t *testing.T, platform string) v1.Image {
+	t.Helper()
+	p, err := v1.ParsePlatform(platform)
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := append(remoteOptions(t, transport(t)), remote.WithPlatform(*p))
+	image, err := remote.Image(s.parse(t, prefixed(s)+":"+imageTag), options...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return image
+}
+
+// parse returns a reference to a repository of Larder's, by tag or digest.
+func (s *stack) parse(t *testing.T, reference string) name.Reference {
+	t.Helper()
+	ref, err := name.ParseReference(s.listen + "/" + reference)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ref
+}
+
+// remoteOptions make the library ask once: what only works when it is tried again does not work.
+func remoteOptions(t *testing.T, rt http.RoundTripper) []remote.Option {
+	t.Helper()
+	return []remote.Option{
+		remote.WithContext(t.Context()),
+		remote.WithTransport(rt),
+		remote.WithRetryBackoff(remote.Backoff{Steps: 1}),
+	}
+}
+
+// transport returns a transport whose connections end with the test.
+func transport(t *testing.T) *http.Transport {
+	t.Helper()
+	rt := &http.Transport{}
+	t.Cleanup(rt.CloseIdleConnections)
+	return rt
+}

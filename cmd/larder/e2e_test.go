@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// A stack is what an end-to-end test runs: the binary that the image ships, in front of a fake ECR, each a process.
+type stack struct {
+	ecr    *fakeECR
+	listen string // host:port for clients
+	admin  string // host:port
+	binary string
+	config string // file
+	larder *process
+}
+
+// startStack starts a fake ECR and Larder with an empty cache, and waits until both are ready.
+func startStack(t *testing.T) *stack {
+	t.Helper()
+	ecr := startFakeECR(t)
+	binary, err := imageBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	s := &stack{
+		ecr:    ecr,
+		listen: freeAddress(t),
+		admin:  freeAddress(t),
+		binary: binary,
+		config: filepath.Join(dir, "larder.yaml"),
+	}
+	// The tag is fresh for so short a time that every pull revalidates it, or finds that it cannot.
+	config := fmt.Sprintf(`listen: %s
+admin: %s
+cache: {dir: %s}
+tags: {ttl: 1ms}
+default_upstream: %s
+upstreams:
+  - host: %s
+    endpoint: %s
+    ecr: {api_endpoint: %s}
+`, s.listen, s.admin, filepath.Join(dir, "cache"), ecr.Host, ecr.Host, ecr.Endpoint, ecr.Endpoint)
+	if err := os.WriteFile(s.config, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.startLarder(t)
+	return s
+}
+
+func (s *stack) startLarder(t *testing.T) {
+	t.Helper()
+	cmd := exec.Command(s.binary, "serve", "--config", s.config)
+	cmd.Env = environ(t,
+		"AWS_ACCESS_KEY_ID=AKIDLARDERTEST",
+		"AWS_SECRET_ACCESS_KEY=secret",
+		"AWS_EC2_METADATA_DISABLED=true",
+	)
+	s.larder = start(t, cmd)
+	client := &http.Client{Transport: transport(t)}
+	s.larder.await(t, func(ctx context.Context) bool {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.admin+"/readyz", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			return false
+		}
+		defer resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	})
+}
+
+// restartLarder ends Larder as a service manager does, and starts it again on the same cache.
+func (s *stack) restartLarder(t *testing.T) {
+	t.Helper()
+	if err := s.larder.stop(syscall.SIGTERM); err != nil {
+		t.Errorf("larder was told to end: %v", err)
+	}
+	s.startLarder(t)
+}
+
+// pulledThroughDeadUpstream pulls the image with a client three times, each time one that holds nothing yet: cold,
+// then with the upstream dead, then with Larder restarted and the upstream still dead. After the cold pull the upstream
+// must have sent each byte once that a client of these platforms needs.
+func pulledThroughDeadUpstream(t *testing.T, s *stack, platforms []string, pull func(*testing.T)) {
+	t.Helper()
+	if !t.Run("cold", pull) {
+		return
+	}
+	s.requireEachByteOnce(t, platforms...)
+	s.ecr.kill()
+	t.Run("upstream dead", pull)
+	s.restartLarder(t)
+	t.Run("restarted with the upstream dead", pull)
+}
+
+// requireEachByteOnce fails the test unless the upstream sent the image's blobs for these platforms, each of them
+// exactly once, and no byte of any other.
+func (s *stack) requireEachByteOnce(t *testing.T, platforms ...string) {
+	t.Helper()
+	want := s.blobs(t, platforms...)
+	if len(want) < 4 { // a config and three layers
+		t.Fatalf("the image has only %d blobs for %v", len(want), platforms)
+	}
+	sent := s.ecr.stats(t).Blobs
+	for d, size := range want {
+		if got := sent[d].Bytes; got != size {
+			t.Errorf("the upstream sent %d bytes of %s, want %d", got, d, size)
+		}
+	}
+	for d, blob := range sent {
+		if _, ok := want[d]; !ok && blob.Bytes > 0 {
+			t.Errorf("the upstream sent %d bytes of %s, which no client needs", blob.Bytes, d)
+		}
+	}
+}
+
+// blobs returns the sizes of the image's configs and layers for these platforms.
+func (s *stack) blobs(t *testing.T, platforms ...string) map[digest.Digest]int64 {
+	t.Helper()
+	sizes := make(map[digest.Digest]int64)
+	for _, platform := range platforms {
+		manifest, err := s.remoteImage(t, platform).Manifest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range append(manifest.Layers, manifest.Config) {
+			sizes[digest.Digest(d.Digest.String())] = d.Size
+		}
+	}
+	return sizes
+}
+
+// localPlatform is what a client of this machine pulls from an index.
+func localPlatform() []string { return []string{"linux/" + runtime.GOARCH} }
+
+// freeAddress returns a loopback address that nobody listens on.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
