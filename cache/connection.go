@@ -196,19 +196,24 @@ func (c *connection) pull() error {
 func (c *connection) accept(content Content) (int64, error) {
 	f := c.fill
 	if c.seg == nil {
-		if err := f.prepare(content.Size); err != nil {
+		size := content.Size
+		if size < 0 {
+			size = f.hint
+		}
+		if size <= 0 && content.Size != 0 {
+			return 0, errNoSize
+		}
+		if err := f.prepare(size, func() { c.seg = f.segs.claim(0, c.first) }); err != nil {
 			return 0, err
 		}
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
-	case content.Size != f.size:
+	case content.Size >= 0 && content.Size != f.size:
 		return 0, errChanged
 	case f.size == 0:
 		return 0, nil
-	case c.seg == nil:
-		c.seg = f.segs.claim(0, c.first)
 	}
 	if content.Whole {
 		f.sequential = true
@@ -258,12 +263,10 @@ func (c *connection) note() error {
 	return err
 }
 
-// reserve claims what an earlier process noted, the latest note first: it is
-// the one that holds where two speak of the same bytes.
-func (c *connection) reserve(notes []note) {
+// reserveLocked claims what an earlier process noted, the latest note first: it
+// is the one that holds where two speak of the same bytes.
+func (c *connection) reserveLocked(notes []note) {
 	f := c.fill
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	for _, n := range slices.Backward(notes) {
 		seg := f.segs.claim(n.off, n.n)
 		switch {

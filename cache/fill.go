@@ -21,6 +21,7 @@ import (
 type fill struct {
 	store  *Store
 	digest digest.Digest
+	hint   int64 // the size by a manifest, or 0
 	fetch  Fetch
 	log    *slog.Logger
 
@@ -75,11 +76,12 @@ var buffers = sync.Pool{New: func() any {
 	return &buf
 }}
 
-func newFill(s *Store, dgst digest.Digest, fetch Fetch) *fill {
+func newFill(s *Store, dgst digest.Digest, hint int64, fetch Fetch) *fill {
 	ctx, cancel := context.WithCancelCause(s.ctx)
 	return &fill{
 		store:  s,
 		digest: dgst,
+		hint:   hint,
 		fetch:  fetch,
 		log:    s.log.With("digest", dgst),
 		ctx:    ctx,
@@ -92,15 +94,14 @@ func newFill(s *Store, dgst digest.Digest, fetch Fetch) *fill {
 	}
 }
 
-// run takes the fill from beginning to end. hint is the size that a manifest
-// gave for the blob, or 0.
-func (f *fill) run(hint int64) {
+// run takes the fill from beginning to end.
+func (f *fill) run() {
 	defer close(f.done)
 	defer f.release()
 	err := f.store.fills.Acquire(f.ctx, 1)
 	if err == nil {
 		defer f.store.fills.Release(1)
-		err = f.bring(hint)
+		err = f.bring()
 	}
 	if err != nil {
 		err = f.fail(err)
@@ -116,31 +117,30 @@ func (f *fill) run(hint int64) {
 	f.store.metrics.filled(err)
 }
 
-func (f *fill) bring(hint int64) error {
+func (f *fill) bring() error {
 	if _, err := f.store.Stat(f.digest); err == nil {
 		return errEnded // by another fill, since the store last looked
 	}
-	f.start(hint)
+	f.start()
 	return f.verify()
 }
 
 // start sets the first connections to work: where an earlier process left off,
 // or at offset 0.
-func (f *fill) start(hint int64) {
+func (f *fill) start() {
 	paths := f.store.layout.partial(f.digest)
 	part, notes, err := resumePartial(paths.data, paths.journal)
 	if err != nil {
 		first := f.store.opts.Segment
-		if 0 < hint && hint <= 2*first {
-			first = hint
+		if 0 < f.hint && f.hint <= 2*first {
+			first = f.hint
 		}
 		f.join(&connection{fill: f, first: first})
 		return
 	}
 	f.log.Info("resuming a partial blob", "size", part.size)
-	f.begin(part)
 	recovery := &connection{fill: f}
-	recovery.reserve(notes)
+	f.begin(part, func() { recovery.reserveLocked(notes) })
 	f.join(recovery)
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -149,26 +149,31 @@ func (f *fill) start(hint int64) {
 	}
 }
 
-// begin publishes the size, and the file for its bytes.
-func (f *fill) begin(part *partial) {
+// begin publishes the size, and the file for its bytes. Its caller claims ground
+// before a client can, whose wait would set another connection to work on it.
+func (f *fill) begin(part *partial, claimLocked func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.part, f.size = part, part.size
 	f.segs = newSegments(part.size)
+	claimLocked()
 	close(f.ready)
 }
 
 // prepare makes the partial for a blob whose size has just become known.
-func (f *fill) prepare(size int64) error {
+func (f *fill) prepare(size int64, claimLocked func()) error {
 	paths := f.store.layout.partial(f.digest)
-	part, err := createPartial(paths.data, paths.journal, size)
+	part, err := (*partial)(nil), f.store.layout.room(size, blobRoom)
+	if err == nil {
+		part, err = createPartial(paths.data, paths.journal, size)
+	}
 	if err != nil {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.size = size // clients go around the disk, and need the size for it
 		return diskError{err}
 	}
-	f.begin(part)
+	f.begin(part, claimLocked)
 	return nil
 }
 

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,7 +27,11 @@ func (r Repository) String() string { return r.Upstream + "/" + r.Name }
 // index holds what files cannot tell. FORMAT.md lists the keys. It is safe for
 // concurrent use; every method is one transaction.
 type index struct {
-	db *badger.DB
+	db     *badger.DB
+	layout layout
+	// volatile is an index in memory, for a disk that has no room for one. What
+	// the one on disk says is not known until there is.
+	volatile bool
 }
 
 type blobRecord struct {
@@ -53,10 +58,36 @@ func memberKey(r Repository, d digest.Digest) []byte {
 func tagKey(r Repository, tag string) []byte { return []byte("tag/" + r.String() + ":" + tag) }
 
 // openIndex opens the index, or begins a new one beside what cannot be read.
-func openIndex(dir string, log *slog.Logger) (*index, error) {
-	db, err := badger.Open(indexOptions(dir, log))
-	if err == nil {
-		return &index{db: db}, nil
+func openIndex(l layout, log *slog.Logger) (*index, error) {
+	if err := l.makeRoom(); err != nil {
+		log.Error("the disk has no room to open the index; until the next start, tags and memberships are kept in memory only",
+			"error", err)
+		db, err := badger.Open(indexOptions("", log).WithInMemory(true))
+		return &index{db, l, true}, err
+	}
+	ix, err := recoverIndex(l, log)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.takeBallast(); err != nil {
+		log.Warn("no ballast: the index may be lost should the disk fill up", "error", err)
+	}
+	return ix, nil
+}
+
+func recoverIndex(l layout, log *slog.Logger) (*index, error) {
+	dir := l.index()
+	attempts, err := l.countOpening()
+	if err != nil {
+		return nil, fmt.Errorf("open the index: %w", err)
+	}
+	defer os.Remove(l.opening())
+	err = errCrashes
+	if attempts <= maxOpenings {
+		var db *badger.DB
+		if db, err = badger.Open(indexOptions(dir, log)); err == nil {
+			return &index{db, l, false}, nil
+		}
 	}
 	aside := fmt.Sprintf("%s.broken-%s", dir, time.Now().UTC().Format("20060102T150405.000"))
 	if moveErr := os.Rename(dir, aside); moveErr != nil {
@@ -64,10 +95,36 @@ func openIndex(dir string, log *slog.Logger) (*index, error) {
 	}
 	log.Error("the index could not be read and was set aside; tags and memberships are learnt anew from the upstreams",
 		"error", err, "aside", aside)
-	if db, err = badger.Open(indexOptions(dir, log)); err != nil {
+	db, err := badger.Open(indexOptions(dir, log))
+	if err != nil {
 		return nil, fmt.Errorf("begin a new index: %w", err)
 	}
-	return &index{db: db}, nil
+	return &index{db, l, false}, nil
+}
+
+// maxOpenings is how often in a row a process may end while it opens the index
+// before the index is taken to be why: Badger panics, in goroutines of its own,
+// over tables that are damaged. Fewer would blame an index for a kill.
+const maxOpenings = 3
+
+var errCrashes = fmt.Errorf("the last %d attempts to open it ended the process", maxOpenings)
+
+// countOpening notes that the index is about to be opened, and returns how many
+// such notes there are.
+func (l layout) countOpening() (int64, error) {
+	f, err := os.OpenFile(l.opening(), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o640)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	if _, err := f.Write([]byte("x")); err != nil {
+		return 0, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
 }
 
 // indexOptions tunes Badger for a node: some megabytes of memory and of disk,
@@ -90,8 +147,17 @@ func indexOptions(dir string, log *slog.Logger) badger.Options {
 		WithDetectConflicts(false)
 }
 
+// close writes what is in memory to disk. Where the disk has no room for that,
+// the index is left as a crash would leave it: the next start recovers it.
 func (ix *index) close() error {
-	if err := ix.db.Close(); err != nil {
+	err := error(nil)
+	if !ix.volatile {
+		err = ix.layout.makeRoom()
+	}
+	if err == nil {
+		err = ix.db.Close()
+	}
+	if err != nil {
 		return fmt.Errorf("close the index: %w", err)
 	}
 	return nil
@@ -124,7 +190,7 @@ type entry struct {
 
 // put writes all entries, or none.
 func (ix *index) put(entries ...entry) error {
-	err := ix.db.Update(func(txn *badger.Txn) error {
+	return ix.update(func(txn *badger.Txn) error {
 		for _, e := range entries {
 			raw, err := json.Marshal(e.value)
 			if err != nil {
@@ -136,15 +202,22 @@ func (ix *index) put(entries ...entry) error {
 		}
 		return nil
 	})
-	if err != nil {
-		return fmt.Errorf("write to the index: %w", err)
-	}
-	return nil
 }
 
 func (ix *index) remove(key []byte) error {
-	if err := ix.db.Update(func(txn *badger.Txn) error { return txn.Delete(key) }); err != nil {
-		return fmt.Errorf("remove %s from the index: %w", key, err)
+	return ix.update(func(txn *badger.Txn) error { return txn.Delete(key) })
+}
+
+func (ix *index) update(change func(*badger.Txn) error) error {
+	err := error(nil)
+	if !ix.volatile {
+		err = ix.layout.room(0, indexRoom)
+	}
+	if err == nil {
+		err = ix.db.Update(change)
+	}
+	if err != nil {
+		return fmt.Errorf("write to the index: %w", err)
 	}
 	return nil
 }
@@ -181,5 +254,5 @@ func (l indexLog) Infof(f string, a ...any)    { l.print(slog.LevelDebug, f, a) 
 func (l indexLog) Debugf(string, ...any)       {}
 
 func (l indexLog) print(level slog.Level, format string, args []any) {
-	l.log.Log(nil, level, "index: "+strings.TrimSpace(fmt.Sprintf(format, args...))) //nolint:staticcheck // Badger has no context to give
+	l.log.Log(context.Background(), level, "index: "+strings.TrimSpace(fmt.Sprintf(format, args...)))
 }

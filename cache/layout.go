@@ -18,8 +18,10 @@ type layout struct {
 	dir string
 }
 
-func (l layout) lock() string  { return filepath.Join(l.dir, "larder.lock") }
-func (l layout) index() string { return filepath.Join(l.dir, "index") }
+func (l layout) lock() string    { return filepath.Join(l.dir, "larder.lock") }
+func (l layout) index() string   { return filepath.Join(l.dir, "index") }
+func (l layout) opening() string { return filepath.Join(l.dir, "index.opening") }
+func (l layout) ballast() string { return filepath.Join(l.dir, "ballast") }
 
 // blob is the final place of a blob. The digest must be valid: it becomes part
 // of a path.
@@ -32,8 +34,10 @@ type partialPaths struct{ data, journal string }
 
 func (l layout) partial(d digest.Digest) partialPaths {
 	base := filepath.Join(l.dir, "partial", d.Algorithm().String()+"-"+d.Encoded())
-	return partialPaths{data: base, journal: base + ".journal"}
+	return partialPaths{data: base, journal: base + journalSuffix}
 }
+
+const journalSuffix = ".journal"
 
 // create makes the folders that are always there.
 func (l layout) create() error {
@@ -45,11 +49,24 @@ func (l layout) create() error {
 	return nil
 }
 
-// sweep removes what an earlier process was writing in one go. Partials stay.
+// sweep removes from partial/ what cannot be resumed: one file of a pair
+// without the other, and what was being written in one go.
 func (l layout) sweep() error {
-	left, err := filepath.Glob(filepath.Join(l.dir, "partial", tmpPrefix+"*"))
-	for _, path := range left {
-		err = errors.Join(err, os.Remove(path))
+	dir := filepath.Join(l.dir, "partial")
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	there := make(map[string]bool)
+	for _, file := range files {
+		there[file.Name()] = true
+	}
+	for name := range there {
+		data, isJournal := strings.CutSuffix(name, journalSuffix)
+		if isJournal && there[data] || there[name+journalSuffix] {
+			continue
+		}
+		err = errors.Join(err, os.Remove(filepath.Join(dir, name)))
 	}
 	return err
 }

@@ -24,7 +24,7 @@ func newMetrics(provider metric.MeterProvider) (*metrics, error) {
 	}
 	meter := provider.Meter("github.com/larder-registry/larder/cache")
 	var m metrics
-	var err, all error
+	var err error
 	counter := func(name, unit, text string) metric.Int64Counter {
 		c, e := meter.Int64Counter(name, metric.WithUnit(unit), metric.WithDescription(text))
 		err = errors.Join(err, e)
@@ -34,7 +34,7 @@ func newMetrics(provider metric.MeterProvider) (*metrics, error) {
 	m.resumes = counter("larder.fill.resumes", "{connection}", "Upstream connections that broke or stalled and were replaced.")
 	m.fills = counter("larder.fills", "{fill}", "Fills that ended, by result.")
 	m.mismatches = counter("larder.fill.mismatches", "{fill}", "Fills dropped because the content did not match its digest.")
-	return &m, errors.Join(all, err)
+	return &m, err
 }
 
 func (m *metrics) fetched(n int) { m.bytes.Add(context.Background(), int64(n)) }

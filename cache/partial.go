@@ -8,8 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-
-	"golang.org/x/sys/unix"
 )
 
 // journalStep is how many bytes a connection may write before they are noted
@@ -51,7 +49,7 @@ func createPartial(dataPath, journalPath string, size int64) (*partial, error) {
 		return nil, err
 	}
 	p := &partial{data: data, size: size}
-	if err := p.preallocate(); err != nil {
+	if err := preallocate(data, size); err != nil {
 		return nil, errors.Join(err, p.close(), os.Remove(dataPath))
 	}
 	p.journal, err = os.OpenFile(journalPath, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o640)
@@ -62,20 +60,6 @@ func createPartial(dataPath, journalPath string, size int64) (*partial, error) {
 		return nil, errors.Join(err, p.close(), os.Remove(dataPath))
 	}
 	return p, nil
-}
-
-func (p *partial) preallocate() error {
-	if p.size == 0 {
-		return nil
-	}
-	err := unix.Fallocate(int(p.data.Fd()), 0, 0, p.size)
-	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
-		return p.data.Truncate(p.size)
-	}
-	if err != nil {
-		return &fs.PathError{Op: "preallocate", Path: p.data.Name(), Err: err}
-	}
-	return nil
 }
 
 // resumePartial opens what an earlier process left and returns its notes,

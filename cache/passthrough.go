@@ -111,7 +111,7 @@ func (p *passthrough) stream(off int64) *stream {
 		end:   p.size,
 		moved: off > 0,
 		opened: func(c Content) (int64, error) {
-			if c.Size != p.size {
+			if c.Size >= 0 && c.Size != p.size {
 				return 0, errChanged
 			}
 			return p.size, nil

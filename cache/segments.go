@@ -146,13 +146,3 @@ func (s *segments) join(i int) bool {
 	s.list = slices.Delete(s.list, i+1, i+2)
 	return true
 }
-
-// complete reports whether every byte is on disk.
-func (s *segments) complete() bool {
-	for _, seg := range s.list {
-		if !seg.done() {
-			return false
-		}
-	}
-	return true
-}

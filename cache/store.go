@@ -111,7 +111,7 @@ func Open(dir string, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
-	ix, err := openIndex(l.index(), opts.Log)
+	ix, err := openIndex(l, opts.Log)
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
@@ -191,46 +191,46 @@ func (s *Store) Open(ctx context.Context, dgst digest.Digest, hint int64, fetch 
 		return nil, fmt.Errorf("open blob %q: %w", dgst, err)
 	}
 	for {
-		f, file, err := s.join(dgst, hint, fetch)
+		f, own, file, err := s.join(dgst, hint, fetch)
 		if err != nil {
 			return nil, fmt.Errorf("open blob %s: %w", dgst, err)
 		}
 		if file != nil {
 			return hit(file)
 		}
-		blob, err := f.open(ctx)
+		blob, err := f.open(ctx, own)
 		if err != errEnded {
 			return blob, err
 		}
 	}
 }
 
-// join returns the file of a blob that is complete, else its fill. The fill is
-// looked up first and leaves the map only when its outcome is on disk, so
+// join returns the file of a blob that is complete, else its fill, and whether
+// that begins with this request. The fill is looked up first and leaves the map only when its outcome is on disk, so
 // nothing falls between the two.
-func (s *Store) join(dgst digest.Digest, hint int64, fetch Fetch) (*fill, *os.File, error) {
+func (s *Store) join(dgst digest.Digest, hint int64, fetch Fetch) (f *fill, own bool, file *os.File, err error) {
 	s.mu.Lock()
-	f := s.filling[dgst]
+	f = s.filling[dgst]
 	s.mu.Unlock()
 	if f != nil {
-		return f, nil, nil
+		return f, false, nil, nil
 	}
-	file, err := os.Open(s.layout.blob(dgst))
+	file, err = os.Open(s.layout.blob(dgst))
 	if err == nil || !errors.Is(err, fs.ErrNotExist) {
-		return nil, file, err
+		return nil, false, file, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return nil, nil, ErrClosed
+		return nil, false, nil, ErrClosed
 	}
 	if f := s.filling[dgst]; f != nil {
-		return f, nil, nil
+		return f, false, nil, nil
 	}
-	f = newFill(s, dgst, fetch)
+	f = newFill(s, dgst, hint, fetch)
 	s.filling[dgst] = f
-	s.work.Go(func() { f.run(hint) })
-	return f, nil, nil
+	s.work.Go(f.run)
+	return f, true, nil, nil
 }
 
 func hit(file *os.File) (*Blob, error) {
@@ -242,10 +242,11 @@ func hit(file *os.File) (*Blob, error) {
 }
 
 // open waits for the size and returns a reader. It returns errEnded when the
-// fill had failed before this client came: the client begins another.
-func (f *fill) open(ctx context.Context) (*Blob, error) {
+// fill had failed before this client came: the client begins another, unless
+// this one was its own.
+func (f *fill) open(ctx context.Context, own bool) (*Blob, error) {
 	f.mu.Lock()
-	late := f.err != nil
+	late := f.err != nil && !own
 	f.mu.Unlock()
 	if late {
 		select {
@@ -260,7 +261,7 @@ func (f *fill) open(ctx context.Context) (*Blob, error) {
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	if f.acquire() {
+	if f.size > 0 && f.acquire() { // an empty blob is verified first: it has no last byte to keep back
 		return &Blob{ReadSeekCloser: newReader(ctx, f), Size: f.size, State: Miss}, nil
 	}
 	select {
@@ -272,7 +273,7 @@ func (f *fill) open(ctx context.Context) (*Blob, error) {
 	switch {
 	case f.err == nil || errors.Is(f.err, errEnded):
 		return nil, errEnded // complete meanwhile: the next look finds the file
-	case errors.As(f.err, &disk) && f.size >= 0:
+	case errors.As(f.err, &disk) && f.size > 0:
 		r := newReader(ctx, f)
 		r.pass = f.passthrough(ctx)
 		return &Blob{ReadSeekCloser: r, Size: f.size, State: Bypass}, nil

@@ -27,7 +27,8 @@ type Content struct {
 	// Whole says that the source ignored the range: Body is the entire blob,
 	// from offset 0.
 	Whole bool
-	// Size is that of the whole blob in bytes.
+	// Size is that of the whole blob in bytes, or -1 where the source does not
+	// say: then it must be known from a manifest.
 	Size int64
 }
 
@@ -42,6 +43,7 @@ var (
 	errStalled  = errors.New("no byte arrived in time")
 	errNoRanges = errors.New("the source ignores ranges")
 	errTooShort = errors.New("the body ended early")
+	errNoSize   = errors.New("neither the source nor a manifest tells the size")
 )
 
 // Retry bounds how a broken connection is resumed.

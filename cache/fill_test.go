@@ -1,0 +1,371 @@
+package cache
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// small makes a blob of some MiB one of many segments.
+var small = Options{Segment: 512 << 10, Connections: 4}
+
+func TestFillServesSixteenReadersFromOneFetch(t *testing.T) {
+	s := openStore(t, t.TempDir(), small)
+	o := newOrigin(5<<20+123, 1)
+	var readers sync.WaitGroup
+	for range 16 {
+		readers.Go(func() { pull(t, s, o) })
+	}
+	readers.Wait()
+	settle(s)
+	if n, most := o.total(); n != int64(len(o.content)) || most != 1 {
+		t.Errorf("%d bytes were sent, one of them %d times", n, most)
+	}
+	if state := pull(t, s, o); state != Hit {
+		t.Errorf("pulled again: %s", state)
+	}
+}
+
+func TestFillOfASmallBlobAsksOnce(t *testing.T) {
+	for _, size := range []int{1, 1000, chunkSize, 1 << 20} {
+		s := openStore(t, t.TempDir(), small)
+		o := newOrigin(size, 1)
+		pull(t, s, o)
+		settle(s)
+		if asks := o.requests(); len(asks) != 1 || asks[0] != (Range{Len: int64(size)}) {
+			t.Errorf("%d bytes were asked for as %v", size, asks)
+		}
+	}
+}
+
+func TestFillOfALargeBlobUsesSeveralConnections(t *testing.T) {
+	s := openStore(t, t.TempDir(), small)
+	o := newOrigin(5<<20, 1)
+	var mu sync.Mutex
+	together, arrived := 0, make(chan struct{})
+	o.plan = func(int, Range) act {
+		return act{gate: func(off int64) {
+			if off%small.Segment != 0 {
+				return
+			}
+			mu.Lock()
+			together++
+			if together == small.Connections {
+				close(arrived) // all four have begun, and none has ended
+			}
+			mu.Unlock()
+			<-arrived
+		}}
+	}
+	pull(t, s, o)
+	for _, ask := range o.requests() {
+		if ask.Len > small.Segment || ask.Off == 0 && ask.Spare {
+			t.Errorf("asked for %+v", ask)
+		}
+	}
+}
+
+func TestFillTakesAnEmptyBlob(t *testing.T) {
+	s := openStore(t, t.TempDir(), small)
+	o := newOrigin(0, 1)
+	for _, want := range []State{Hit, Hit} { // the first one is complete before it is opened
+		if state := pull(t, s, o); state != want {
+			t.Errorf("got %s, want %s", state, want)
+		}
+	}
+}
+
+func TestFillGoesOnWhenItsReadersLeave(t *testing.T) {
+	s := openStore(t, t.TempDir(), small)
+	o := newOrigin(5<<20, 1)
+	hold := make(chan struct{})
+	o.plan = func(_ int, r Range) act {
+		return act{gate: func(off int64) {
+			if off > 0 {
+				<-hold
+			}
+		}}
+	}
+	ctx, leave := context.WithCancel(t.Context())
+	for range 4 {
+		blob, err := s.Open(ctx, o.digest, 0, o.fetch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(blob, make([]byte, 1000)); err != nil {
+			t.Fatal(err)
+		}
+		defer blob.Close()
+	}
+	leave()
+	close(hold)
+	settle(s)
+	if state := pull(t, s, o); state != Hit {
+		t.Errorf("after the readers had left: %s", state)
+	}
+	if n, most := o.total(); n != int64(len(o.content)) || most != 1 {
+		t.Errorf("%d bytes were sent, one of them %d times", n, most)
+	}
+}
+
+func TestReaderThatWaitsEndsWithItsContext(t *testing.T) {
+	s := openStore(t, t.TempDir(), small)
+	o := newOrigin(1000, 1)
+	o.plan = func(n int, _ Range) act { return act{stall: 10} }
+	ctx, cancel := context.WithCancelCause(t.Context())
+	blob, err := s.Open(ctx, o.digest, 0, o.fetch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer blob.Close()
+	if _, err := io.ReadFull(blob, make([]byte, 10)); err != nil {
+		t.Fatal(err)
+	}
+	gone := errors.New("gone")
+	cancel(gone)
+	if _, err := blob.Read(make([]byte, 10)); err != gone {
+		t.Errorf("read ended with %v", err)
+	}
+}
+
+func TestSlowReaderHoldsNobody(t *testing.T) {
+	s := openStore(t, t.TempDir(), small)
+	o := newOrigin(5<<20, 1)
+	slow := open(t, s, o)
+	defer slow.Close()
+	if _, err := slow.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	pull(t, s, o) // while the slow one does not read
+	settle(s)
+	o.compare(t, slow, 0, int64(len(o.content))) // from the file that was renamed meanwhile
+	if n, _ := o.total(); n != int64(len(o.content)) {
+		t.Errorf("%d bytes were sent", n)
+	}
+}
+
+func TestReaderFarAheadIsServedBeforeWhatLiesBetween(t *testing.T) {
+	opts := small
+	opts.Connections = 1
+	s := openStore(t, t.TempDir(), opts)
+	o := newOrigin(6<<20, 1)
+	hold := make(chan struct{})
+	o.plan = func(_ int, r Range) act {
+		if r.Off >= 4<<20 {
+			return act{}
+		}
+		return act{gate: func(off int64) {
+			if off > 0 {
+				<-hold
+			}
+		}}
+	}
+	blob := open(t, s, o)
+	defer blob.Close()
+	o.compare(t, blob, 4<<20, 4<<20+1000)
+	close(hold)
+	o.compare(t, blob, 0, int64(len(o.content)))
+	settle(s)
+	if n, most := o.total(); n != int64(len(o.content)) || most != 1 {
+		t.Errorf("%d bytes were sent, one of them %d times", n, most)
+	}
+}
+
+func TestSourceWithoutRangesGetsOneConnection(t *testing.T) {
+	s := openStore(t, t.TempDir(), small)
+	o := newOrigin(5<<20, 1)
+	o.noRanges = true
+	blob := open(t, s, o)
+	defer blob.Close()
+	o.compare(t, blob, 4<<20, 5<<20)
+	pull(t, s, o)
+	settle(s)
+	if n := len(o.requests()); n != 1 {
+		t.Errorf("%d requests", n)
+	}
+}
+
+func TestFillTakesTheSizeFromTheManifestWhereTheSourceTellsNone(t *testing.T) {
+	s := openStore(t, t.TempDir(), small)
+	o := newOrigin(3<<20, 1)
+	o.noSize, o.noRanges = true, true
+	pull(t, s, o)
+	settle(s)
+	other := newOrigin(1000, 2)
+	other.noSize = true
+	if blob, err := s.Open(t.Context(), other.digest, 0, other.fetch); !errors.Is(err, errNoSize) {
+		t.Errorf("a blob of unknown size: %v, %v", blob, err)
+	}
+}
+
+func TestFillSurvivesWhatConnectionsDo(t *testing.T) {
+	for name, plan := range map[string]func(n int, r Range) act{
+		"all break":              func(n int, _ Range) act { return act{cut: 100 << 10} },
+		"all stall":              func(n int, _ Range) act { return act{stall: 200 << 10} },
+		"every second is denied": func(n int, _ Range) act { return act{err: []error{nil, errBroken}[n%2]} },
+		"spares are refused": func(_ int, r Range) act {
+			if r.Spare {
+				return act{err: errBroken}
+			}
+			return act{}
+		},
+		"the first one is lost": func(n int, r Range) act {
+			if r.Off < small.Segment && n < 9 {
+				return act{stall: 1000}
+			}
+			return act{}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := openStore(t, t.TempDir(), small)
+				o := newOrigin(3<<20+7, 1)
+				o.plan = plan
+				if state := pull(t, s, o); state != Miss {
+					t.Errorf("pulled: %s", state)
+				}
+				settle(s)
+				if n, most := o.total(); n != int64(len(o.content)) || most != 1 {
+					t.Errorf("%d bytes were sent, one of them %d times", n, most)
+				}
+			})
+		})
+	}
+}
+
+func TestFillThatIsGivenUpIsResumedByTheNextRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openStore(t, t.TempDir(), small)
+		o := newOrigin(6<<20, 1)
+		down := true
+		o.plan = func(_ int, r Range) act {
+			if down && r.Off > 0 {
+				return act{err: errBroken}
+			}
+			return act{}
+		}
+		blob := open(t, s, o)
+		_, err := io.Copy(io.Discard, blob)
+		if !errors.Is(err, errBroken) || blob.Err() == nil {
+			t.Fatalf("read from a dead source: %v", err)
+		}
+		blob.Close()
+		settle(s)
+		down = false
+		pull(t, s, o)
+		settle(s)
+		if n, most := o.total(); n != int64(len(o.content)) || most != 1 {
+			t.Errorf("%d bytes were sent, one of them %d times", n, most)
+		}
+	})
+}
+
+func TestOpenFailsSoonWhereTheSourceIsDead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openStore(t, t.TempDir(), small)
+		o := newOrigin(1000, 1)
+		o.plan = func(int, Range) act { return act{err: errBroken} }
+		begin := time.Now()
+		if _, err := s.Open(t.Context(), o.digest, 0, o.fetch); !errors.Is(err, errBroken) {
+			t.Errorf("open: %v", err)
+		}
+		if took := time.Since(begin); took > 2*time.Second {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
+func TestContentThatDoesNotVerifyIsCutAndForgotten(t *testing.T) {
+	for name, size := range map[string]int{"one byte": 1, "one chunk": 1000, "many segments": 3 << 20} {
+		t.Run(name, func(t *testing.T) {
+			var log bytes.Buffer
+			opts := small
+			opts.Log = slog.New(slog.NewTextHandler(&log, nil))
+			s := openStore(t, t.TempDir(), opts)
+			o := newOrigin(size, 1)
+			o.plan = func(int, Range) act { return act{flip: int64(size)*8 - 3} }
+			blob, err := s.Open(t.Context(), o.digest, 0, o.fetch)
+			if err == nil { // else the fill was over before its first reader came
+				var got []byte
+				got, err = io.ReadAll(blob)
+				if len(got) >= size || !errors.Is(blob.Err(), errMismatch) {
+					t.Errorf("the client got %d of %d bytes, and %v", len(got), size, blob.Err())
+				}
+				blob.Close()
+			}
+			if !errors.Is(err, errMismatch) {
+				t.Errorf("it ended with %v", err)
+			}
+			settle(s)
+			if left := files(t, s.layout.dir+"/partial"); len(left) > 0 {
+				t.Errorf("left behind: %v", left)
+			}
+			if n := strings.Count(log.String(), "level=ERROR"); n != 1 || !strings.Contains(log.String(), o.digest.String()) {
+				t.Errorf("the log has %d errors:\n%s", n, &log)
+			}
+			o.plan = nil
+			if state := pull(t, s, o); state != Miss {
+				t.Errorf("pulled again: %s", state)
+			}
+		})
+	}
+}
+
+func TestReaderBehindAMismatchGetsNothingMore(t *testing.T) {
+	s := openStore(t, t.TempDir(), small)
+	o := newOrigin(1<<20, 1)
+	hold := make(chan struct{})
+	o.plan = func(int, Range) act { return act{flip: 1, gate: func(int64) { <-hold }} }
+	blob := open(t, s, o)
+	defer blob.Close()
+	close(hold)
+	settle(s)
+	if n, err := blob.Read(make([]byte, 10)); n > 0 || !errors.Is(err, errMismatch) {
+		t.Errorf("read %d bytes, %v", n, err)
+	}
+}
+
+func TestLastByteWaitsForTheDigest(t *testing.T) {
+	s := openStore(t, t.TempDir(), small)
+	f := newFill(s, newOrigin(10, 1).digest, 0, nil)
+	f.size, f.segs = 10, newSegments(10)
+	seg := f.segs.claim(0, 10)
+	seg.have = 10
+	client, own := &waiter{client: true}, &waiter{}
+	if n := f.readableLocked(client, 0); n != 9 {
+		t.Errorf("a client may read %d bytes before the digest verifies", n)
+	}
+	if n := f.readableLocked(own, 0); n != 10 {
+		t.Errorf("the hash may read %d bytes", n)
+	}
+	f.verified = true
+	if n := f.readableLocked(client, 9); n != 1 {
+		t.Errorf("a client may read %d last bytes after it", n)
+	}
+}
+
+func TestSourceThatChangesItsMindIsDropped(t *testing.T) {
+	s := openStore(t, t.TempDir(), small)
+	o := newOrigin(3<<20, 1)
+	o.plan = func(n int, _ Range) act {
+		if n > 0 {
+			return act{size: 4 << 20}
+		}
+		return act{}
+	}
+	blob := open(t, s, o)
+	if _, err := io.Copy(io.Discard, blob); !errors.Is(err, errChanged) {
+		t.Errorf("read ended with %v", err)
+	}
+	blob.Close()
+	settle(s)
+	o.plan = nil
+	pull(t, s, o)
+}

@@ -1,0 +1,282 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+var (
+	team  = Repository{"registry.example", "team/app"}
+	other = Repository{"registry.example", "other/app"}
+)
+
+// image is a manifest at an upstream, which counts the questions.
+type image struct {
+	Manifest
+
+	mu    sync.Mutex // guards what follows
+	asked []string   // "HEAD v1", "GET sha256:…"
+	err   error      // instead of an answer
+}
+
+func newImage(name string, layers ...*origin) *image {
+	var list []string
+	for _, l := range layers {
+		list = append(list, fmt.Sprintf(`{"digest": %q, "size": %d}`, l.digest, len(l.content)))
+	}
+	raw := fmt.Appendf(nil, `{"mediaType": %q, "annotations": {"name": %q}, "layers": [%s]}`,
+		ocispec.MediaTypeImageManifest, name, strings.Join(list, ", "))
+	return &image{Manifest: Manifest{
+		Digest:    digest.FromBytes(raw),
+		MediaType: ocispec.MediaTypeImageManifest,
+		Size:      int64(len(raw)),
+		Raw:       raw,
+	}}
+}
+
+func (i *image) ask(_ context.Context, reference string, head bool) (Manifest, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	m := i.Manifest
+	if head {
+		i.asked = append(i.asked, "HEAD "+reference)
+		m.Raw = nil
+	} else {
+		i.asked = append(i.asked, "GET "+reference)
+	}
+	return m, i.err
+}
+
+// questions returns what was asked since the last call.
+func (i *image) questions() []string {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	asked := i.asked
+	i.asked = nil
+	return asked
+}
+
+func (i *image) fail(err error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.err = err
+}
+
+// dead is an upstream that cannot be asked.
+func dead(context.Context, string, bool) (Manifest, error) {
+	return Manifest{}, errBroken
+}
+
+func TestManifestIsFetchedOnceAndKept(t *testing.T) {
+	dir := t.TempDir()
+	img := newImage("a")
+	s := openStore(t, dir, Options{})
+	for _, want := range []State{Miss, Hit} {
+		m, state, err := s.Manifest(t.Context(), team, img.Digest, img.ask)
+		if err != nil || state != want {
+			t.Fatalf("%s, %v", state, err)
+		}
+		if diff := cmp.Diff(img.Manifest, m); diff != "" {
+			t.Error(diff)
+		}
+	}
+	if asked := img.questions(); len(asked) != 1 {
+		t.Errorf("asked: %v", asked)
+	}
+	closeStore(t, s)
+	s = openStore(t, dir, Options{})
+	m, state, err := s.Manifest(t.Context(), team, img.Digest, dead)
+	if err != nil || state != Hit || m.MediaType != img.MediaType {
+		t.Errorf("after a restart: %+v, %s, %v", m, state, err)
+	}
+}
+
+func TestManifestIsAskedForOnceByAll(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{})
+	img := newImage("a")
+	hold, asked := make(chan struct{}), make(chan struct{})
+	ask := func(ctx context.Context, reference string, head bool) (Manifest, error) {
+		close(asked) // panics when it is asked twice
+		<-hold
+		return img.ask(ctx, reference, head)
+	}
+	var clients sync.WaitGroup
+	get := func() {
+		if _, _, err := s.Manifest(t.Context(), team, img.Digest, ask); err != nil {
+			t.Error(err)
+		}
+	}
+	clients.Go(get)
+	<-asked
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, _, err := s.Manifest(ctx, team, img.Digest, ask); !errors.Is(err, context.Canceled) {
+		t.Errorf("a client that left: %v", err)
+	}
+	for range 8 {
+		clients.Go(get)
+	}
+	close(hold)
+	clients.Wait()
+}
+
+func TestManifestOfOneRepositoryIsNotServedForAnother(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{})
+	img := newImage("a")
+	if _, _, err := s.Manifest(t.Context(), team, img.Digest, img.ask); err != nil {
+		t.Fatal(err)
+	}
+	img.fail(fs.ErrNotExist)
+	if m, _, err := s.Manifest(t.Context(), other, img.Digest, img.ask); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("got %v, %v", m.Digest, err)
+	}
+}
+
+func TestDamagedManifestIsFetchedAnew(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{})
+	img := newImage("a")
+	if _, _, err := s.Manifest(t.Context(), team, img.Digest, img.ask); err != nil {
+		t.Fatal(err)
+	}
+	closeStore(t, s)
+	if err := os.WriteFile(s.layout.blob(img.Digest), []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s = openStore(t, dir, Options{})
+	for _, want := range []State{Miss, Hit} {
+		m, state, err := s.Manifest(t.Context(), team, img.Digest, img.ask)
+		if err != nil || state != want || m.Size != img.Size {
+			t.Errorf("%s, %v", state, err)
+		}
+	}
+}
+
+func TestManifestThatIsNotWhatItClaimsIsRefused(t *testing.T) {
+	const index, manifest = ocispec.MediaTypeImageIndex, ocispec.MediaTypeImageManifest
+	for _, c := range []struct {
+		name, mediaType, raw string
+	}{
+		{"no JSON", manifest, `{`},
+		{"another type", manifest, `{"mediaType": "` + index + `", "manifests": []}`},
+		{"no type", "", `{"layers": []}`},
+		{"two things at once", index, `{"manifests": [], "layers": []}`},
+		{"an index with a config", index, `{"manifests": [], "config": {"digest": "` + string(digest.FromString("")) + `"}}`},
+		{"a name that is no digest", manifest, `{"layers": [{"digest": "sha256:../../etc/passwd"}]}`},
+		{"a name without a digest", manifest, `{"layers": [{"size": 5}]}`},
+		{"too large", manifest, `{"layers": []` + strings.Repeat(" ", MaxManifest) + `}`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := openStore(t, t.TempDir(), Options{})
+			m := Manifest{Digest: digest.FromString(c.raw), MediaType: c.mediaType, Raw: []byte(c.raw)}
+			ask := func(context.Context, string, bool) (Manifest, error) { return m, nil }
+			if _, _, err := s.Manifest(t.Context(), team, m.Digest, ask); !errors.Is(err, errManifest) {
+				t.Errorf("got %v", err)
+			}
+			if kept := files(t, s.layout.dir+"/blobs"); len(kept) > 0 {
+				t.Errorf("kept: %v", kept)
+			}
+		})
+	}
+	t.Run("other bytes", func(t *testing.T) {
+		s := openStore(t, t.TempDir(), Options{})
+		a, b := newImage("a"), newImage("b")
+		if _, _, err := s.Manifest(t.Context(), team, a.Digest, b.ask); !errors.Is(err, errMismatch) {
+			t.Errorf("another digest: %v", err)
+		}
+		b.Digest = a.Digest
+		if _, _, err := s.Manifest(t.Context(), team, a.Digest, b.ask); !errors.Is(err, errMismatch) {
+			t.Errorf("a false digest: %v", err)
+		}
+	})
+}
+
+func FuzzCheckManifest(f *testing.F) {
+	f.Add(newImage("a", newOrigin(1, 1)).Raw)
+	f.Add([]byte(`{"manifests": [{"digest": "sha256:x"}], "mediaType": "y"}`))
+	f.Add([]byte(`{"layers": [{"digest": "sha512:00", "urls": ["https://example"]}], "config": null}`))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		m := Manifest{Digest: digest.FromBytes(raw), MediaType: ocispec.MediaTypeImageManifest, Raw: raw}
+		children, err := check(&m)
+		for _, child := range children {
+			if err := child.Digest.Validate(); err != nil {
+				t.Errorf("a child is %q: %v", child.Digest, err)
+			}
+		}
+		if err == nil && m.Size != int64(len(raw)) {
+			t.Errorf("size %d", m.Size)
+		}
+	})
+}
+
+func TestRepositoryHoldsWhatItsManifestsName(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{})
+	layer := newOrigin(1234, 1)
+	img := newImage("a", layer)
+	never := func(context.Context) (int64, error) {
+		t.Error("the upstream was asked")
+		return 0, errBroken
+	}
+	if _, _, err := s.Manifest(t.Context(), team, img.Digest, img.ask); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if size, err := s.Holds(t.Context(), team, layer.digest, never); err != nil || size != 1234 {
+			t.Errorf("got %d, %v", size, err)
+		}
+		closeStore(t, s)
+		s = openStore(t, dir, Options{})
+	}
+}
+
+func TestRepositoryHoldsWhatTheUpstreamConfirms(t *testing.T) {
+	now := time.Unix(0, 0)
+	s := openStore(t, t.TempDir(), Options{
+		Tags: Freshness{Negative: time.Minute},
+		Now:  func() time.Time { return now },
+	})
+	layer := newOrigin(10, 1)
+	asked, answer := 0, error(fs.ErrNotExist)
+	confirm := func(context.Context) (int64, error) {
+		asked++
+		return -1, answer
+	}
+	for range 3 {
+		if _, err := s.Holds(t.Context(), team, layer.digest, confirm); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("got %v", err)
+		}
+	}
+	if asked != 1 {
+		t.Errorf("a no was asked for %d times", asked)
+	}
+	now, answer = now.Add(time.Minute), nil
+	for range 3 {
+		if size, err := s.Holds(t.Context(), team, layer.digest, confirm); err != nil || size != -1 {
+			t.Errorf("got %d, %v", size, err)
+		}
+	}
+	if asked != 2 {
+		t.Errorf("the upstream was asked %d times", asked)
+	}
+	answer = errBroken
+	for range 2 { // what is no answer is not remembered
+		if _, err := s.Holds(t.Context(), other, layer.digest, confirm); !errors.Is(err, errBroken) {
+			t.Errorf("got %v", err)
+		}
+	}
+	if asked != 4 {
+		t.Errorf("the upstream was asked %d times", asked)
+	}
+}

@@ -1,0 +1,95 @@
+package cache
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestJournalIsReadUpToTheFirstLineThatIsNoNote(t *testing.T) {
+	const head = "larder-partial 1 100\n"
+	one, two := note{off: 0, n: 10, crc: 0xabc}, note{off: 90, n: 10, crc: 1}
+	for _, c := range []struct {
+		name, text string
+		want       []note
+	}{
+		{"nothing noted", head, nil},
+		{"two notes", head + "0 10 abc\n90 10 1\n", []note{one, two}},
+		{"torn at the end", head + "0 10 abc\n90 10 1", []note{one}},
+		{"torn in the middle", head + "0 10 abc\n90 1\x00\x00\n90 10 1\n", []note{one}},
+		{"beyond the end", head + "0 10 abc\n91 10 1\n90 10 1\n", []note{one}},
+		{"before the beginning", head + "0 10 abc\n-1 10 1\n", []note{one}},
+		{"of no length", head + "0 10 abc\n5 0 1\n", []note{one}},
+		{"that overflows", head + "0 10 abc\n9223372036854775807 9223372036854775807 1\n", []note{one}},
+		{"with a checksum that is too long", head + "0 10 abc\n90 10 123456789\n", []note{one}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			size, notes, err := readJournal(strings.NewReader(c.text))
+			if err != nil || size != 100 || !slices.Equal(notes, c.want) {
+				t.Errorf("got %d, %v, %v", size, notes, err)
+			}
+		})
+	}
+	for _, text := range []string{"", "larder-partial 1 -5\n", "larder-partial 2 100\n", "larder-partial 1 x\n", "\x00\x00\x00"} {
+		if _, _, err := readJournal(strings.NewReader(text)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+func FuzzReadJournal(f *testing.F) {
+	f.Add("larder-partial 1 100\n0 10 abc\n90 10 1\n")
+	f.Add("larder-partial 1 9223372036854775807\n9223372036854775806 1 ffffffff\n")
+	f.Add("larder-partial 1 0\n0 0 0\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		size, notes, err := readJournal(strings.NewReader(text))
+		if err != nil {
+			return
+		}
+		if size < 0 {
+			t.Fatalf("size %d", size)
+		}
+		segs := newSegments(size)
+		for _, n := range notes {
+			if n.off < 0 || n.n <= 0 || n.off+n.n < 0 || n.off+n.n > size {
+				t.Fatalf("note %+v is outside of %d bytes", n, size)
+			}
+			segs.claim(n.off, n.n)
+		}
+	})
+}
+
+func TestPartialKeepsItsNotes(t *testing.T) {
+	dir := t.TempDir()
+	data, journal := filepath.Join(dir, "data"), filepath.Join(dir, "journal")
+	p, err := createPartial(data, journal, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []note{{0, 10, 1}, {500, 400, 0xffffffff}}
+	for _, n := range want {
+		if err := p.note(n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := p.close(); err != nil {
+		t.Fatal(err)
+	}
+	again, notes, err := resumePartial(data, journal)
+	if err != nil || again.size != 1000 || !slices.Equal(notes, want) {
+		t.Fatalf("got %v, %v", notes, err)
+	}
+	if err := again.close(); err != nil {
+		t.Error(err)
+	}
+	if err := os.Truncate(data, 999); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := resumePartial(data, journal); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a data file of another size: %v", err)
+	}
+}

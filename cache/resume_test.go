@@ -1,0 +1,153 @@
+package cache
+
+import (
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// resumable has segments of several journal steps.
+var resumable = Options{Segment: 2 << 20, Connections: 3}
+
+// interrupt begins a fill and closes the store when every connection hangs in
+// the middle of its segment. It returns how many bytes had been sent.
+func interrupt(t *testing.T, dir string, o *origin) int64 {
+	t.Helper()
+	s := openStore(t, dir, resumable)
+	o.plan = func(int, Range) act { return act{stall: 1<<20 + 500<<10} }
+	blob := open(t, s, o)
+	o.compare(t, blob, 0, 1<<20)
+	o.compare(t, blob, 2<<20, 3<<20)
+	blob.Close()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	o.plan = nil
+	n, _ := o.total()
+	return n
+}
+
+func TestPartialIsResumedAfterARestart(t *testing.T) {
+	dir := t.TempDir()
+	o := newOrigin(9<<20+1, 1)
+	before := interrupt(t, dir, o)
+	if before == 0 || before >= int64(len(o.content)) {
+		t.Fatalf("%d bytes were sent before the restart", before)
+	}
+	s := openStore(t, dir, resumable)
+	pull(t, s, o)
+	settle(s)
+	if n, most := o.total(); n != int64(len(o.content)) || most != 1 {
+		t.Errorf("%d bytes were sent, one of them %d times", n, most)
+	}
+}
+
+// crash copies a folder as kill -9 would leave it: every write that was made is
+// there, and nothing is closed.
+func crash(t *testing.T, dir string) string {
+	t.Helper()
+	to := t.TempDir()
+	if err := os.CopyFS(to, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	return to
+}
+
+func TestPartialIsResumedAfterACrash(t *testing.T) {
+	s := openStore(t, t.TempDir(), resumable)
+	o := newOrigin(9<<20, 1)
+	o.plan = func(int, Range) act { return act{stall: 1<<20 + 500<<10} }
+	blob := open(t, s, o)
+	defer blob.Close()
+	o.compare(t, blob, 0, 1<<20+500<<10)
+	before, _ := o.total()
+	dir := crash(t, s.layout.dir)
+	o.plan = nil
+	after := openStore(t, dir, resumable)
+	pull(t, after, o)
+	settle(after)
+	n, most := o.total()
+	if again := n - int64(len(o.content)); again > int64(resumable.Connections)*journalStep+chunkSize || most > 2 {
+		t.Errorf("%d of %d bytes were sent again, one of them %d times", again, before, most)
+	}
+}
+
+func TestWhatIsOnDiskIsNotTrusted(t *testing.T) {
+	for name, damage := range map[string]func(t *testing.T, data *os.File){
+		"a bit": func(t *testing.T, data *os.File) {
+			flip := make([]byte, 1)
+			if _, err := data.ReadAt(flip, 100); err != nil {
+				t.Fatal(err)
+			}
+			flip[0] ^= 4
+			if _, err := data.WriteAt(flip, 100); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"lost writes": func(t *testing.T, data *os.File) {
+			if _, err := data.WriteAt(make([]byte, 1<<20), 2<<20); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"the end": func(t *testing.T, data *os.File) {
+			if err := data.Truncate(3 << 20); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			o := newOrigin(9<<20, 1)
+			interrupt(t, dir, o)
+			data, err := os.OpenFile(layout{dir}.partial(o.digest).data, os.O_RDWR, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			damage(t, data)
+			if err := data.Close(); err != nil {
+				t.Fatal(err)
+			}
+			s := openStore(t, dir, resumable)
+			pull(t, s, o)
+		})
+	}
+}
+
+// A note may be right about bytes that were never right: the digest decides.
+func TestResumedBlobIsVerifiedAsAWhole(t *testing.T) {
+	dir := t.TempDir()
+	good, bad := newOrigin(9<<20, 1), newOrigin(9<<20, 2)
+	interrupt(t, dir, bad)
+	from, to := layout{dir}.partial(bad.digest), layout{dir}.partial(good.digest)
+	if err := os.Rename(from.data, to.data); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(from.journal, to.journal); err != nil {
+		t.Fatal(err)
+	}
+	s := openStore(t, dir, resumable)
+	blob := open(t, s, good)
+	if _, err := io.Copy(io.Discard, blob); err == nil {
+		t.Error("another blob's bytes were served")
+	}
+	blob.Close()
+	settle(s)
+	pull(t, s, good)
+}
+
+func TestStartUpRemovesWhatCannotBeResumed(t *testing.T) {
+	dir := t.TempDir()
+	o := newOrigin(9<<20, 1)
+	interrupt(t, dir, o)
+	partial := filepath.Join(dir, "partial")
+	for _, name := range []string{"sha256-data-without-journal", "sha256-journal-without-data.journal", tmpPrefix + "123"} {
+		if err := os.WriteFile(filepath.Join(partial, name), []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	openStore(t, dir, resumable)
+	if left := files(t, partial); len(left) != 2 {
+		t.Errorf("left: %v", left)
+	}
+}

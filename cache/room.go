@@ -1,0 +1,79 @@
+package cache
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Badger writes to memory-mapped files with holes. Where the disk cannot fill a
+// hole the kernel ends the process with SIGBUS, so the index is only touched
+// while the file system has room for it. Three bounds, in bytes, see to that:
+const (
+	// blobRoom is what blobs leave free.
+	blobRoom = 64 << 20
+	// indexRoom must be free for the index to be opened, written or closed. All
+	// of its tables in memory are smaller.
+	indexRoom = 16 << 20
+	// ballastSize is the size of a file that is given up when something else
+	// has filled the disk and the index must be opened or closed.
+	ballastSize = 32 << 20
+)
+
+// room returns ENOSPC where n more bytes would not leave keep bytes free.
+func (l layout) room(n, keep int64) error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(l.dir, &st); err != nil {
+		return &fs.PathError{Op: "statfs", Path: l.dir, Err: err}
+	}
+	if free := int64(st.Bavail) * st.Bsize; free-n < keep {
+		return fmt.Errorf("%s has %d bytes free, of which %d are kept for the index, and %d are needed: %w",
+			l.dir, free, keep, n, unix.ENOSPC)
+	}
+	return nil
+}
+
+// makeRoom sees to it that the index can be opened or closed.
+func (l layout) makeRoom() error {
+	if l.room(0, indexRoom) == nil {
+		return nil
+	}
+	if err := os.Remove(l.ballast()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return l.room(0, indexRoom)
+}
+
+// takeBallast makes the ballast where it is missing and the disk has room.
+func (l layout) takeBallast() error {
+	if _, err := os.Stat(l.ballast()); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if l.room(ballastSize, blobRoom) != nil {
+		return nil // at a later start
+	}
+	f, err := os.OpenFile(l.ballast(), os.O_WRONLY|os.O_CREATE, 0o640)
+	if err != nil {
+		return err
+	}
+	return errors.Join(preallocate(f, ballastSize), f.Close())
+}
+
+// preallocate takes the disk space for a file of size bytes, where the file
+// system can; it sets the file's length in any case.
+func preallocate(f *os.File, size int64) error {
+	if size == 0 {
+		return nil
+	}
+	err := unix.Fallocate(int(f.Fd()), 0, 0, size)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
+		return f.Truncate(size)
+	}
+	if err != nil {
+		return &fs.PathError{Op: "preallocate", Path: f.Name(), Err: err}
+	}
+	return nil
+}

@@ -1,0 +1,122 @@
+package cache
+
+import (
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// What a byte of the model is.
+const (
+	byteNew  = iota // nobody has begun it
+	byteHeld        // a connection will bring it
+	byteHere
+)
+
+// TestSegmentsAgreeWithAByteMap drives the segments as connections do, beside a
+// model that keeps one state for each byte.
+func TestSegmentsAgreeWithAByteMap(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		size := rapid.Int64Range(0, 200).Draw(t, "size")
+		segs := newSegments(size)
+		model := make([]int, size)
+		var active []*segment
+		pick := func(t *rapid.T) int {
+			if len(active) == 0 {
+				t.Skip("no connection")
+			}
+			return rapid.IntRange(0, len(active)-1).Draw(t, "connection")
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"claim": func(t *rapid.T) {
+				off := rapid.Int64Range(-1, size+1).Draw(t, "off")
+				n := rapid.Int64Range(1, size+1).Draw(t, "n")
+				seg := segs.claim(off, n)
+				idle := 0 <= off && off < size && model[off] == byteNew
+				if idle && seg == nil {
+					t.Fatalf("idle ground at %d cannot be claimed", off)
+				}
+				if seg == nil {
+					return
+				}
+				for i := seg.next(); i < seg.end; i++ {
+					if model[i] != byteNew {
+						t.Fatalf("byte %d was claimed twice", i)
+					}
+					model[i] = byteHeld
+				}
+				if seg.done() || idle && (seg.next() != off || seg.end > off+n) {
+					t.Fatalf("claim(%d, %d) gave [%d,%d)", off, n, seg.next(), seg.end)
+				}
+				active = append(active, seg)
+			},
+			"arrive": func(t *rapid.T) {
+				seg := active[pick(t)]
+				if seg.done() {
+					t.Skip("nothing to come")
+				}
+				n := rapid.Int64Range(1, seg.end-seg.next()).Draw(t, "n")
+				for i := seg.next(); i < seg.next()+n; i++ {
+					model[i] = byteHere
+				}
+				seg.have += n
+			},
+			"extend": func(t *rapid.T) {
+				seg := active[pick(t)]
+				end := seg.end
+				segs.extend(seg)
+				for i := end; i < seg.end; i++ {
+					if model[i] != byteNew {
+						t.Fatalf("byte %d was taken from another connection", i)
+					}
+					model[i] = byteHeld
+				}
+				if seg.end < size && model[seg.end] == byteNew && segs.list[segs.at(seg.end)].have == 0 {
+					t.Fatalf("idle ground at %d was left out", seg.end)
+				}
+			},
+			"release": func(t *rapid.T) {
+				i := pick(t)
+				seg := active[i]
+				active = append(active[:i], active[i+1:]...)
+				for b := seg.next(); b < seg.end; b++ {
+					model[b] = byteNew
+				}
+				segs.release(seg)
+			},
+			"": func(t *rapid.T) { checkSegments(t, &segs, model) },
+		})
+	})
+}
+
+// checkSegments compares what can be asked of the segments with the model.
+func checkSegments(t *rapid.T, segs *segments, model []int) {
+	end, firstNew := int64(0), int64(-1)
+	for _, seg := range segs.list {
+		if seg.start != end || seg.end <= seg.start || seg.have < 0 || seg.next() > seg.end {
+			t.Fatalf("segments do not cover the blob: %+v at %d", *seg, end)
+		}
+		end = seg.end
+	}
+	if end != int64(len(model)) {
+		t.Fatalf("segments end at %d of %d", end, len(model))
+	}
+	for off := int64(len(model)) - 1; off >= 0; off-- {
+		if model[off] == byteNew {
+			firstNew = off
+		}
+		if got := segs.isIdle(off); got != (model[off] == byteNew) {
+			t.Fatalf("isIdle(%d) = %v, and the byte is %d", off, got, model[off])
+		}
+		n := int64(0)
+		for off+n < int64(len(model)) && model[off+n] == byteHere {
+			n++
+		}
+		if got := segs.available(off); got != n {
+			t.Fatalf("available(%d) = %d, want %d", off, got, n)
+		}
+	}
+	if got := segs.firstIdle(); got != firstNew {
+		t.Fatalf("firstIdle() = %d, want %d", got, firstNew)
+	}
+}

@@ -1,0 +1,188 @@
+package cache
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+)
+
+func TestFolderHasOneOwner(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{})
+	_, err := Open(dir, Options{})
+	if want := fmt.Sprintf("in use by process %d:", os.Getpid()); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("a second owner was told %v", err)
+	}
+	closeStore(t, s)
+	openStore(t, dir, Options{})
+}
+
+func TestBlobsOutliveTheStore(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, small)
+	o := newOrigin(3<<20, 1)
+	pull(t, s, o)
+	settle(s)
+	closeStore(t, s)
+	s = openStore(t, dir, small)
+	if state := pull(t, s, o); state != Hit {
+		t.Errorf("got %s", state)
+	}
+	if size, err := s.Stat(o.digest); err != nil || size != 3<<20 {
+		t.Errorf("stat: %d, %v", size, err)
+	}
+}
+
+func TestHitIsAFile(t *testing.T) {
+	s := openStore(t, t.TempDir(), small)
+	o := newOrigin(1000, 1)
+	pull(t, s, o)
+	settle(s)
+	blob := open(t, s, o)
+	defer blob.Close()
+	if _, ok := blob.ReadSeekCloser.(*os.File); !ok || blob.Size != 1000 {
+		t.Errorf("a hit is a %T of %d bytes", blob.ReadSeekCloser, blob.Size)
+	}
+}
+
+func TestSha512BlobsAreKeptToo(t *testing.T) {
+	s := openStore(t, t.TempDir(), small)
+	o := newOrigin(1<<20, 1)
+	o.digest = digest.SHA512.FromBytes(o.content)
+	pull(t, s, o)
+	settle(s)
+	if state := pull(t, s, o); state != Hit {
+		t.Errorf("got %s", state)
+	}
+}
+
+func TestDigestThatIsNoneTouchesNothing(t *testing.T) {
+	s := openStore(t, t.TempDir(), small)
+	o := newOrigin(10, 1)
+	for _, dgst := range []digest.Digest{"", "sha256:", "sha256:../../../../etc/passwd", "md5:d41d8cd98f00b204e9800998ecf8427e"} {
+		if _, err := s.Open(t.Context(), dgst, 0, o.fetch); err == nil {
+			t.Errorf("blob %q was opened", dgst)
+		}
+		if _, err := s.Stat(dgst); err == nil {
+			t.Errorf("blob %q has a size", dgst)
+		}
+		if _, _, err := s.Manifest(t.Context(), team, dgst, dead); err == nil || errors.Is(err, errBroken) {
+			t.Errorf("manifest %q: %v", dgst, err)
+		}
+		if _, err := s.Holds(t.Context(), team, dgst, nil); err == nil {
+			t.Errorf("%q is held", dgst)
+		}
+	}
+	if n := len(o.requests()); n > 0 {
+		t.Errorf("%d requests", n)
+	}
+}
+
+func TestIndexThatCannotBeReadIsSetAside(t *testing.T) {
+	for name, damage := range map[string]func(dir string) error{
+		"noise": func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, "MANIFEST"), bytes.Repeat([]byte("noise"), 100), 0o600)
+		},
+		"a file in its place": func(dir string) error {
+			return errors.Join(os.RemoveAll(dir), os.WriteFile(dir, []byte("x"), 0o600))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			s := openStore(t, dir, small)
+			o, img := newOrigin(1000, 1), newImage("a")
+			pull(t, s, o)
+			if _, _, err := s.Manifest(t.Context(), team, img.Digest, img.ask); err != nil {
+				t.Fatal(err)
+			}
+			settle(s)
+			closeStore(t, s)
+			if err := damage(s.layout.index()); err != nil {
+				t.Fatal(err)
+			}
+			var log bytes.Buffer
+			s = openStore(t, dir, Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+			if state := pull(t, s, o); state != Hit {
+				t.Errorf("a blob: %s", state)
+			}
+			if _, _, err := s.Manifest(t.Context(), team, img.Digest, img.ask); err != nil {
+				t.Errorf("a manifest: %v", err)
+			}
+			if !strings.Contains(log.String(), "set aside") {
+				t.Errorf("the log says %q", &log)
+			}
+		})
+	}
+}
+
+func TestIndexThatEndsTheProcessIsSetAside(t *testing.T) {
+	dir := t.TempDir()
+	img := newImage("a")
+	s := openStore(t, dir, Options{})
+	if _, _, err := s.Tag(t.Context(), team, "v1", img.ask); err != nil {
+		t.Fatal(err)
+	}
+	for crashes := range maxOpenings + 1 {
+		closeStore(t, s)
+		if err := os.WriteFile(s.layout.opening(), make([]byte, crashes), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s = openStore(t, dir, Options{})
+		tags, err := s.Tags(team)
+		if kept := crashes < maxOpenings; err != nil || (len(tags) == 1) != kept {
+			t.Errorf("after %d crashes: %v, %v", crashes, tags, err)
+		}
+	}
+}
+
+func TestCloseEndsReadersAndFills(t *testing.T) {
+	s := openStore(t, t.TempDir(), small)
+	o := newOrigin(3<<20, 1)
+	o.plan = func(int, Range) act { return act{stall: 1000} }
+	blob := open(t, s, o)
+	defer blob.Close()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, blob); !errors.Is(err, context.Canceled) {
+		t.Errorf("read: %v", err)
+	}
+	if _, err := s.Open(t.Context(), o.digest, 0, o.fetch); !errors.Is(err, ErrClosed) {
+		t.Errorf("open: %v", err)
+	}
+	if _, _, err := s.Tag(t.Context(), team, "v1", dead); !errors.Is(err, ErrClosed) {
+		t.Errorf("tag: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Errorf("close again: %v", err)
+	}
+}
+
+func TestFillsBeyondTheBoundWait(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{Fills: 1})
+	first, second := newOrigin(1000, 1), newOrigin(1000, 2)
+	hold := make(chan struct{})
+	first.plan = func(int, Range) act { return act{gate: func(int64) { <-hold }} }
+	blob := open(t, s, first)
+	defer blob.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := s.Open(ctx, second.digest, 0, second.fetch); !errors.Is(err, context.Canceled) {
+		t.Errorf("a client that does not wait: %v", err)
+	}
+	if n := len(second.requests()); n > 0 {
+		t.Errorf("%d requests beyond the bound", n)
+	}
+	close(hold)
+	pull(t, s, second)
+	pull(t, s, first)
+}

@@ -1,0 +1,170 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+var freshness = Freshness{TTL: time.Minute, StaleIfError: time.Hour, Negative: 10 * time.Second}
+
+// resolve asks for team's tag v1.
+func resolve(t *testing.T, s *Store, ask Ask, want State, img *image) {
+	t.Helper()
+	m, state, err := s.Tag(t.Context(), team, "v1", ask)
+	if err != nil || state != want || m.Digest != img.Digest || string(m.Raw) != string(img.Raw) {
+		t.Errorf("got %s, %s, %v; want %s, %s", m.Digest, state, err, img.Digest, want)
+	}
+}
+
+func asked(t *testing.T, img *image, want ...string) {
+	t.Helper()
+	if got := img.questions(); !slices.Equal(got, want) {
+		t.Errorf("asked %v, want %v", got, want)
+	}
+}
+
+func TestTagIsConfirmedWhenItIsNoLongerFresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openStore(t, t.TempDir(), Options{Tags: freshness})
+		img := newImage("a")
+		resolve(t, s, img.ask, Miss, img)
+		asked(t, img, "GET v1")
+		time.Sleep(freshness.TTL - 1)
+		resolve(t, s, img.ask, Hit, img)
+		asked(t, img)
+		time.Sleep(1)
+		resolve(t, s, img.ask, Hit, img)
+		asked(t, img, "HEAD v1")
+	})
+}
+
+func TestTagThatMovedIsFollowed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openStore(t, t.TempDir(), Options{Tags: freshness})
+		old, moved := newImage("old"), newImage("new")
+		resolve(t, s, old.ask, Miss, old)
+		time.Sleep(freshness.TTL)
+		resolve(t, s, moved.ask, Miss, moved)
+		asked(t, moved, "HEAD v1", "GET "+moved.Digest.String())
+		time.Sleep(freshness.TTL)
+		resolve(t, s, old.ask, Hit, old) // and back: its manifest is still here
+		asked(t, old, "GET v1", "HEAD v1")
+	})
+}
+
+func TestTagIsServedStaleWhileTheUpstreamFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		s := openStore(t, dir, Options{Tags: freshness})
+		img := newImage("a")
+		resolve(t, s, img.ask, Miss, img)
+		time.Sleep(freshness.TTL)
+		img.fail(errBroken)
+		img.questions()
+		for range 3 {
+			resolve(t, s, img.ask, Stale, img)
+		}
+		asked(t, img, "HEAD v1") // then it is left alone for a while
+		time.Sleep(freshness.Negative)
+		img.fail(nil)
+		resolve(t, s, img.ask, Hit, img)
+
+		closeStore(t, s)
+		time.Sleep(freshness.StaleIfError - 1)
+		s = openStore(t, dir, Options{Tags: freshness})
+		resolve(t, s, dead, Stale, img) // after a restart too
+		time.Sleep(1)
+		if _, _, err := s.Tag(t.Context(), team, "v1", dead); !errors.Is(err, errBroken) {
+			t.Errorf("a tag that is too old: %v", err)
+		}
+	})
+}
+
+func TestTagIsServedStaleWhenTheUpstreamTakesLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openStore(t, t.TempDir(), Options{Tags: freshness})
+		img := newImage("a")
+		resolve(t, s, img.ask, Miss, img)
+		time.Sleep(freshness.TTL)
+		slow := func(ctx context.Context, reference string, head bool) (Manifest, error) {
+			time.Sleep(5 * time.Second)
+			return img.ask(ctx, reference, head)
+		}
+		begin := time.Now()
+		resolve(t, s, slow, Stale, img)
+		if took := time.Since(begin); took != staleWait {
+			t.Errorf("it took %v", took)
+		}
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		resolve(t, s, dead, Hit, img) // the check went on
+	})
+}
+
+func TestTagIsAskedForOnceByAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openStore(t, t.TempDir(), Options{Tags: freshness})
+		img := newImage("a")
+		slow := func(ctx context.Context, reference string, head bool) (Manifest, error) {
+			time.Sleep(time.Second)
+			return img.ask(ctx, reference, head)
+		}
+		for _, want := range []string{"GET v1", "HEAD v1"} {
+			var clients sync.WaitGroup
+			for range 16 {
+				clients.Go(func() {
+					if _, _, err := s.Tag(t.Context(), team, "v1", slow); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			clients.Wait()
+			asked(t, img, want)
+			time.Sleep(freshness.TTL)
+		}
+	})
+}
+
+func TestTagThatIsGoneIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openStore(t, t.TempDir(), Options{Tags: freshness})
+		img := newImage("a")
+		resolve(t, s, img.ask, Miss, img)
+		time.Sleep(freshness.TTL)
+		img.fail(fs.ErrNotExist)
+		img.questions()
+		for range 3 {
+			if _, _, err := s.Tag(t.Context(), team, "v1", img.ask); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("got %v", err)
+			}
+		}
+		asked(t, img, "HEAD v1") // and the no is remembered
+		if tags, err := s.Tags(team); err != nil || len(tags) > 0 {
+			t.Errorf("tags %v, %v", tags, err)
+		}
+		time.Sleep(freshness.Negative)
+		img.fail(nil)
+		resolve(t, s, img.ask, Miss, img)
+	})
+}
+
+func TestTagsListsARepositoryOnly(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{Tags: freshness})
+	img := newImage("a")
+	for _, repo := range []Repository{team, other, {team.Upstream, team.Name + "2"}, {team.Upstream, "team"}} {
+		for _, tag := range []string{"v2", "v1"} {
+			if _, _, err := s.Tag(t.Context(), repo, tag, img.ask); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if tags, err := s.Tags(team); err != nil || !slices.Equal(tags, []string{"v1", "v2"}) {
+		t.Errorf("got %v, %v", tags, err)
+	}
+}
