@@ -1,0 +1,73 @@
+// Command demo is a tour of Larder that needs nothing but Go: a fake ECR, Larder in front of it, and real pulls through
+// both, with the time that each took and the bytes that the upstream sent. It ends by itself, and with exit status 0 only
+// if everything that it shows is so.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+func main() {
+	// Who stops reading, as head does, ends it too, and what it has begun is still cleared away.
+	ctx, unpipe := signal.NotifyContext(context.Background(), syscall.SIGPIPE)
+	defer unpipe()
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// Exit statuses.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// flags is the command line.
+type flags struct {
+	Keep bool `help:"Leave everything running after the tour, print commands to try on it, and end at Ctrl-C."`
+	Log  bool `help:"Show what Larder logs, on standard error."`
+}
+
+// run carries out one command line and returns the exit status: 0 everything shown is so, 1 something is not, or the tour
+// did not come to its end, 2 the usage is wrong.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	return runWith(ctx, args, options{unit: 1_000_000, steps: steps()}, stdout, stderr)
+}
+
+// runWith is run for another tour; args fill in its flags.
+func runWith(ctx context.Context, args []string, opts options, stdout, stderr io.Writer) int {
+	exited := -1
+	parser, err := kong.New(&opts.flags,
+		kong.Name("demo"),
+		kong.Description("A tour of Larder: a fake ECR, Larder in front of it, and real pulls through both. "+
+			"It needs no network, no credentials and no configuration, and leaves nothing behind."),
+		kong.Writers(stdout, stderr),
+		kong.Exit(func(code int) { exited = code }),
+	)
+	if err != nil {
+		fmt.Fprintln(stderr, "demo:", err)
+		return exitFailed
+	}
+	_, err = parser.Parse(args)
+	switch {
+	case exited >= 0: // --help
+		return exited
+	case err != nil:
+		fmt.Fprintf(stderr, "demo: %v\nTry \"demo --help\".\n", err)
+		return exitUsage
+	}
+	if err := conduct(ctx, opts, stdout, stderr); err != nil {
+		fmt.Fprintln(stderr, "demo:", err)
+		return exitFailed
+	}
+	return exitDone
+}
