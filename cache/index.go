@@ -40,10 +40,11 @@ type blobRecord struct {
 	Fetched   time.Time `json:"fetched"`
 }
 
-// memberRecord says that a repository holds a blob, and what the manifest that
-// names it says of it. Size is -1 where no manifest does.
+// memberRecord says that a repository holds a blob or a manifest, and what the
+// manifest that names it says of it. Size is -1 where no manifest does.
 type memberRecord struct {
-	Size int64 `json:"size"`
+	Size     int64 `json:"size"`
+	Manifest bool  `json:"manifest,omitempty"`
 }
 
 type tagRecord struct {

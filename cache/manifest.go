@@ -95,12 +95,13 @@ func (s *Store) keep(repo Repository, m *Manifest) error {
 		return err
 	}
 	s.memory.keep(*m)
-	entries := []entry{
-		{blobKey(m.Digest), blobRecord{Size: m.Size, MediaType: m.MediaType, Fetched: s.opts.Now()}},
-		{memberKey(repo, m.Digest), memberRecord{Size: m.Size}},
-	}
+	members := map[digest.Digest]memberRecord{m.Digest: {Size: m.Size, Manifest: true}}
 	for _, child := range children {
-		entries = append(entries, entry{memberKey(repo, child.Digest), memberRecord{Size: child.Size}})
+		members[child.Digest] = memberRecord{Size: child.Size, Manifest: child.manifest}
+	}
+	entries := []entry{{blobKey(m.Digest), blobRecord{Size: m.Size, MediaType: m.MediaType, Fetched: s.opts.Now()}}}
+	for dgst, rec := range members {
+		entries = append(entries, entry{memberKey(repo, dgst), rec})
 	}
 	err = s.put(m.Digest, m.Raw)
 	if err == nil {
@@ -109,9 +110,8 @@ func (s *Store) keep(repo Repository, m *Manifest) error {
 	if err != nil {
 		s.log.Error("a manifest was served but not kept", "repository", repo, "digest", m.Digest, "error", err)
 	}
-	s.memory.members.Add(member{repo, m.Digest}, memberRecord{Size: m.Size})
-	for _, child := range children {
-		s.memory.members.Add(member{repo, child.Digest}, memberRecord{Size: child.Size})
+	for dgst, rec := range members {
+		s.memory.members.Add(member{repo, dgst}, rec)
 	}
 	return nil
 }
@@ -129,6 +129,8 @@ type descriptor struct {
 	Digest digest.Digest `json:"digest"`
 	Size   int64         `json:"size"`
 	URLs   []string      `json:"urls"`
+
+	manifest bool // itself a manifest or an index
 }
 
 var errManifest = errors.New("the upstream's manifest is refused")
@@ -165,6 +167,9 @@ func check(m *Manifest) ([]descriptor, error) {
 // children lists what a document names and a registry holds. Layers with URLs
 // live elsewhere, and are never fetched from there (CVE-2020-15157).
 func (d *document) children() ([]descriptor, error) {
+	for i := range d.Manifests {
+		d.Manifests[i].manifest = true
+	}
 	all := append(append(d.Layers, d.Manifests...), d.Blobs...)
 	if d.Config != nil {
 		all = append(all, *d.Config)
@@ -183,13 +188,15 @@ func (d *document) children() ([]descriptor, error) {
 }
 
 // Holds returns the size of a blob that the repository is known to hold, or -1
-// where it is not known. What is not known to belong there, though it may be
-// in the cache for another repository, is confirmed by the upstream first.
+// where it is not known. What is not known to belong there as a blob, though it
+// may be in the cache for another repository or as a manifest, is confirmed by
+// the upstream first: containerd asks for a manifest among the blobs too, and
+// takes a yes for the end of its search.
 func (s *Store) Holds(ctx context.Context, repo Repository, dgst digest.Digest, confirm func(context.Context) (int64, error)) (int64, error) {
 	if err := dgst.Validate(); err != nil {
 		return 0, fmt.Errorf("blob %q: %w", dgst, err)
 	}
-	if rec, err := s.member(repo, dgst); err == nil {
+	if rec, err := s.member(repo, dgst); err == nil && !rec.Manifest {
 		return rec.Size, nil
 	}
 	key := "blob/" + repo.String() + "@" + dgst.String()

@@ -54,7 +54,7 @@ func describe(err error, t target) answer {
 		return answer{http.StatusNotFound, errcode.ErrorCodeNameUnknown, text, 0}
 	case errors.Is(err, fs.ErrPermission):
 		return answer{http.StatusForbidden, errcode.ErrorCodeDenied, text, 0}
-	case hasDetail && t.upstream == nil:
+	case hasDetail && (t.upstream == nil || detail.Code == errcode.ErrorCodePaginationNumberInvalid):
 		return answer{detail.Code.Descriptor().HTTPStatusCode, detail.Code, detail.Message, 0}
 	}
 	return answer{http.StatusServiceUnavailable, errcode.ErrorCodeUnavailable, text, defaultRetry}
@@ -90,6 +90,9 @@ func (a answer) write(w http.ResponseWriter, r *http.Request) {
 	}
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
+	if a.status == http.StatusMethodNotAllowed {
+		h.Set("Allow", "GET, HEAD") // RFC 9110, 15.5.6
+	}
 	if a.retry > 0 {
 		h.Set("Retry-After", strconv.Itoa(int((a.retry+time.Second-1)/time.Second)))
 	}

@@ -68,7 +68,7 @@ func page(q url.Values) (query url.Values, n int, err error) {
 	if v := q.Get("n"); v != "" {
 		n, err = strconv.Atoi(v)
 		if err != nil || n < 0 {
-			return nil, 0, errcode.ErrorCodeUnsupported.WithMessage("n is not a number of tags")
+			return nil, 0, errcode.ErrorCodePaginationNumberInvalid.WithMessage("n is not a number of tags")
 		}
 		n = min(n, maxPage)
 		query.Set("n", strconv.Itoa(n))

@@ -61,6 +61,9 @@ func (p *Proxy) blob(w *recorder, r *http.Request, t target) error {
 	defer blob.Close()
 	defer cancel(nil) // before Close, which waits for a read in progress
 	setContent(w.Header(), blob.State, "application/octet-stream", t.digest.String())
+	// Clients wait seconds for headers (SOCI: 3), and a fill may need longer for
+	// its last bytes.
+	w.prompt = blob.State != cache.Hit
 	// The *os.File of a hit must reach ServeContent as it is, for sendfile.
 	http.ServeContent(w, r, "", time.Time{}, blob.ReadSeekCloser)
 	if err := blob.Err(); err != nil && r.Context().Err() == nil {

@@ -16,6 +16,7 @@ const xCache = "X-Cache"
 // the kernel could not copy files to sockets by itself.
 type recorder struct {
 	http.ResponseWriter
+	prompt bool // send the headers of content without waiting for its first byte
 	status int
 	bytes  int64
 	err    error // what the log line says beside
@@ -26,6 +27,9 @@ func (w *recorder) WriteHeader(status int) {
 		w.status = status
 	}
 	w.ResponseWriter.WriteHeader(status)
+	if w.prompt && status < http.StatusMultipleChoices {
+		_ = http.NewResponseController(w.ResponseWriter).Flush() // the body's writes find out as well
+	}
 }
 
 func (w *recorder) Write(p []byte) (int, error) {

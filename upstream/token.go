@@ -2,13 +2,12 @@ package upstream
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
 )
@@ -73,9 +72,11 @@ func (s *tokenSource) renew(ctx context.Context, refused string) error {
 	return err
 }
 
-// replace returns a token other than old, and asks for it once however many
-// want it.
+// replace returns a token newer than old, and asks for it once however many
+// want it. What an attempt gave is newer even where it reads the same: some
+// emulators of ECR have one token for ever.
 func (s *tokenSource) replace(ctx context.Context, old string) (string, error) {
+	var attempted bool
 	for {
 		s.mu.Lock()
 		token := s.token
@@ -83,9 +84,13 @@ func (s *tokenSource) replace(ctx context.Context, old string) (string, error) {
 			s.mu.Unlock()
 			return token.value, nil
 		}
-		if s.failure != nil && s.now().Before(s.resume) {
+		if s.failure != nil && (attempted || s.now().Before(s.resume)) {
 			defer s.mu.Unlock()
 			return "", s.failure
+		}
+		if attempted {
+			s.mu.Unlock()
+			return token.value, nil
 		}
 		if s.asking == nil {
 			s.asking = make(chan struct{})
@@ -95,6 +100,7 @@ func (s *tokenSource) replace(ctx context.Context, old string) (string, error) {
 		s.mu.Unlock()
 		select {
 		case <-asking:
+			attempted = true
 		case <-ctx.Done():
 			return "", context.Cause(ctx)
 		}
@@ -119,7 +125,11 @@ func (s *tokenSource) attempt() {
 // things change, not one for every failure.
 func (s *tokenSource) settleLocked(token ecrToken, err error) {
 	if err != nil {
-		if s.failure == nil && s.ctx.Err() == nil {
+		switch {
+		case s.failure != nil || s.ctx.Err() != nil:
+		case s.token.value == "":
+			s.log.Warn("no ECR token", "error", err)
+		default:
 			s.log.Warn("no new ECR token; the old one serves while it lasts", "error", err, "until", s.token.until())
 		}
 		s.failure = err
@@ -141,7 +151,7 @@ func (s *tokenSource) keepFresh() {
 		if s.failure != nil {
 			at = s.resume
 		}
-		old := s.token.value
+		old := s.token
 		s.mu.Unlock()
 		timer := time.NewTimer(max(at.Sub(s.now()), 0))
 		select {
@@ -151,12 +161,12 @@ func (s *tokenSource) keepFresh() {
 		case <-timer.C:
 		}
 		s.mu.Lock()
-		again := s.token.value != old
+		again := s.token != old
 		s.mu.Unlock()
 		if again {
 			continue // somebody renewed it meanwhile
 		}
-		if _, err := s.replace(s.ctx, old); err != nil && s.ctx.Err() != nil {
+		if _, err := s.replace(s.ctx, old.value); err != nil && s.ctx.Err() != nil {
 			return
 		}
 	}
@@ -183,9 +193,10 @@ func (a *ecrAPI) connect(ctx context.Context) (*ecr.Client, error) {
 	}
 	cfg, err := awsconfig.LoadDefaultConfig(ctx,
 		awsconfig.WithRegion(a.host.Region),
-		awsconfig.WithHTTPClient(a.client))
+		awsconfig.WithHTTPClient(a.client),
+		awsconfig.WithRetryer(shortPauses))
 	if err != nil {
-		return nil, fmt.Errorf("load the AWS configuration: %w", err)
+		return nil, err
 	}
 	a.api = ecr.NewFromConfig(cfg, func(o *ecr.Options) {
 		if a.endpoint != "" {
@@ -201,6 +212,12 @@ func (a *ecrAPI) connect(ctx context.Context) (*ecr.Client, error) {
 	return a.api, nil
 }
 
+// shortPauses has the SDK's own retries over within a second, where it would
+// take up to a minute: clients wait, and the source asks again later anyway.
+func shortPauses() aws.Retryer {
+	return retry.NewStandard(func(o *retry.StandardOptions) { o.MaxBackoff = 200 * time.Millisecond })
+}
+
 // token calls GetAuthorizationToken. The life of the token is what counts, not
 // the wall clock, so it is kept as a duration.
 func (a *ecrAPI) token(ctx context.Context) (ecrToken, error) {
@@ -208,14 +225,14 @@ func (a *ecrAPI) token(ctx context.Context) (ecrToken, error) {
 	defer cancel()
 	api, err := a.connect(ctx)
 	if err != nil {
-		return ecrToken{}, fmt.Errorf("%w: %w", errCredentials, err)
+		return ecrToken{}, &credentialsError{"load the AWS configuration", err}
 	}
 	out, err := api.GetAuthorizationToken(ctx, &ecr.GetAuthorizationTokenInput{})
 	if err != nil {
-		return ecrToken{}, fmt.Errorf("%w: get an ECR token for %s: %w", errCredentials, a.host.Region, err)
+		return ecrToken{}, &credentialsError{"get an ECR token for " + a.host.Region, err}
 	}
 	if len(out.AuthorizationData) == 0 || aws.ToString(out.AuthorizationData[0].AuthorizationToken) == "" {
-		return ecrToken{}, errors.New("get an ECR token: the answer has none")
+		return ecrToken{}, &credentialsError{"get an ECR token for " + a.host.Region, errNoToken}
 	}
 	data := out.AuthorizationData[0]
 	now := a.now()

@@ -1,0 +1,72 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/distribution/distribution/v3/registry/api/errcode"
+)
+
+// busy is an upstream's error as the proxy knows it: by what it can do.
+type busy struct{ after time.Duration }
+
+func (busy) Error() string               { return "too many requests" }
+func (busy) Throttled() bool             { return true }
+func (b busy) RetryAfter() time.Duration { return b.after }
+
+func TestDescribe(t *testing.T) {
+	known := func(k kind) target { return target{route: route{kind: k}, upstream: Source{}} }
+	bare := known(kindManifest)
+	bare.bare = true
+	noRepository := fmt.Errorf("%w: %w", fs.ErrNotExist, errcode.ErrorCodeNameUnknown.WithMessage("no such repository"))
+	noImage := fmt.Errorf("%w: %w", fs.ErrNotExist, errcode.ErrorCodeManifestUnknown.WithMessage("no such image"))
+	missing := fmt.Errorf("asked: %w", fs.ErrNotExist)
+	denied := fmt.Errorf("asked: %w", fs.ErrPermission)
+	tests := []struct {
+		name   string
+		err    error
+		target target
+		status int
+		code   errcode.ErrorCode
+		retry  time.Duration
+	}{
+		{"no upstream", errcode.ErrorCodeNameUnknown.WithMessage("x"), target{}, 404, errcode.ErrorCodeNameUnknown, 0},
+		{"a write", errcode.ErrorCodeUnsupported.WithMessage("x"), target{}, 405, errcode.ErrorCodeUnsupported, 0},
+		{"a bad digest", errcode.ErrorCodeDigestInvalid.WithMessage("x"), target{}, 400, errcode.ErrorCodeDigestInvalid, 0},
+		{"a bad page", errcode.ErrorCodePaginationNumberInvalid.WithMessage("x"), known(kindTags), 400, errcode.ErrorCodePaginationNumberInvalid, 0},
+		{"no manifest", missing, known(kindManifest), 404, errcode.ErrorCodeManifestUnknown, 0},
+		{"no image", noImage, known(kindManifest), 404, errcode.ErrorCodeManifestUnknown, 0},
+		{"no repository", noRepository, known(kindManifest), 404, errcode.ErrorCodeNameUnknown, 0},
+		{"no list", missing, known(kindTags), 404, errcode.ErrorCodeNameUnknown, 0},
+		{"no referrers", missing, known(kindReferrers), 404, errcode.ErrorCodeManifestUnknown, 0},
+		{"no repository for referrers", noRepository, known(kindReferrers), 404, errcode.ErrorCodeNameUnknown, 0},
+		{"no blob", missing, known(kindBlob), 404, errcode.ErrorCodeBlobUnknown, 0},
+		{"a denied manifest", denied, known(kindManifest), 403, errcode.ErrorCodeDenied, 0},
+		{"a denied bare manifest", denied, bare, 404, errcode.ErrorCodeNameUnknown, 0},
+		{"a denied blob", denied, known(kindBlob), 404, errcode.ErrorCodeBlobUnknown, 0},
+		{"a blob too late", errSlow, known(kindBlob), 404, errcode.ErrorCodeBlobUnknown, 0},
+		{"a manifest too late", errSlow, known(kindManifest), 503, errcode.ErrorCodeUnavailable, defaultRetry},
+		{"throttled", fmt.Errorf("asked: %w", busy{}), known(kindManifest), 503, errcode.ErrorCodeUnavailable, defaultRetry},
+		{"throttled for long", fmt.Errorf("asked: %w", busy{time.Minute}), known(kindBlob), 503, errcode.ErrorCodeUnavailable, time.Minute},
+		{"stopped", context.Canceled, known(kindManifest), 503, errcode.ErrorCodeUnavailable, defaultRetry},
+		{"anything else", errors.New("odd"), known(kindTags), 503, errcode.ErrorCodeUnavailable, defaultRetry},
+		// An upstream's own code does not come with its own status.
+		{"an upstream's 401", errcode.ErrorCodeUnauthorized.WithMessage("x"), known(kindManifest), 503, errcode.ErrorCodeUnavailable, defaultRetry},
+		{"an upstream's 429", errcode.ErrorCodeTooManyRequests.WithMessage("x"), known(kindManifest), 503, errcode.ErrorCodeUnavailable, defaultRetry},
+	}
+	for _, test := range tests {
+		got := describe(test.err, test.target)
+		if got.status != test.status || got.code != test.code || got.retry != test.retry || got.text == "" {
+			t.Errorf("%s: %d %v, retry after %v, %q; want %d %v, %v",
+				test.name, got.status, got.code, got.retry, got.text, test.status, test.code, test.retry)
+		}
+		if got.status == http.StatusUnauthorized || got.status == http.StatusTooManyRequests {
+			t.Errorf("%s: %d", test.name, got.status)
+		}
+	}
+}

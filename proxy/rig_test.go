@@ -1,0 +1,287 @@
+package proxy_test
+
+import (
+	"bytes"
+	"cmp"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/proxy"
+	"github.com/larder-registry/larder/upstream"
+	"github.com/larder-registry/larder/upstream/ecrtest"
+)
+
+// app is the repository of most tests.
+const app = "team/app"
+
+// settings are what a test wants otherwise than usual.
+type settings struct {
+	cache   cache.Options
+	log     io.Writer     // for JSON lines; discarded if nil
+	timeout time.Duration // of the upstreams; a minute if 0
+	// fallback is the upstream for requests that name none; the fake's host if
+	// nil.
+	fallback *string
+	// also is another host that the fake stands for.
+	also string
+}
+
+// rig is a Larder in this process in front of a fake ECR, and a client of it.
+type rig struct {
+	t     testing.TB
+	set   settings
+	ecr   *ecrtest.Running
+	dir   string
+	meter *meter
+	http  *http.Client
+	*larder
+}
+
+// larder is what a restart replaces.
+type larder struct {
+	store  *cache.Store
+	client *upstream.Client
+	server *httptest.Server
+}
+
+func newRig(t testing.TB, set settings) *rig {
+	t.Helper()
+	fake, err := ecrtest.Start(ecrtest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{
+		t: t, set: set, ecr: fake, meter: newMeter(),
+		dir: filepath.Join(t.TempDir(), "cache"),
+		// Without connections to be used again, on which Go's client repeats
+		// by itself what was cut, and without asking for compression.
+		http: &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DisableCompression: true}},
+	}
+	r.start()
+	t.Cleanup(func() {
+		r.stop()
+		if err := fake.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return r
+}
+
+// start wires a Larder as the command does.
+func (r *rig) start() {
+	r.t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	if r.set.log != nil {
+		log = slog.New(slog.NewJSONHandler(r.set.log, nil))
+	}
+	opts := r.set.cache
+	opts.Log, opts.Meter = log, provider{meter: r.meter}
+	store, err := cache.Open(r.dir, opts)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	client := upstream.NewClient(upstream.Options{Lookup: r.lookup, Log: log})
+	fallback := r.ecr.Host()
+	if r.set.fallback != nil {
+		fallback = *r.set.fallback
+	}
+	handler := proxy.New(proxy.Options{
+		Upstreams: func(host, _ string) (proxy.Source, bool) {
+			if _, ok := r.lookup(host); !ok {
+				return proxy.Source{}, false
+			}
+			registry, err := client.Registry(host)
+			if err != nil {
+				r.t.Errorf("upstream %s: %v", host, err)
+				return proxy.Source{}, false
+			}
+			return proxy.Source{Upstream: registry, Timeout: r.timeout()}, true
+		},
+		Default: fallback,
+		Store:   store,
+		Log:     log,
+	})
+	r.larder = &larder{store: store, client: client, server: httptest.NewServer(handler)}
+}
+
+// stop ends the Larder. The fake goes on.
+func (r *rig) stop() {
+	r.server.Close()
+	if err := r.store.Close(); err != nil {
+		r.t.Error(err)
+	}
+	if err := r.client.Close(); err != nil {
+		r.t.Error(err)
+	}
+}
+
+// restart is a new process on the same folder.
+func (r *rig) restart() {
+	r.t.Helper()
+	r.stop()
+	r.start()
+}
+
+func (r *rig) timeout() time.Duration { return cmp.Or(r.set.timeout, time.Minute) }
+
+// lookup is the closed world of the rig.
+func (r *rig) lookup(host string) (upstream.Config, bool) {
+	return upstream.Config{
+		Host:     host,
+		Endpoint: r.ecr.Endpoint,
+		Timeout:  r.timeout(),
+		ECR:      upstream.ECRConfig{APIEndpoint: r.ecr.Endpoint, Region: "us-east-1"},
+	}, host == r.ecr.Host() || host == r.set.also && host != ""
+}
+
+// addImage puts an image into the fake's repository app, under tag.
+func (r *rig) addImage(tag string, layers ...ecrtest.Content) *ecrtest.Added {
+	r.t.Helper()
+	var img ecrtest.Image
+	for _, l := range layers {
+		img.Layers = append(img.Layers, ecrtest.Layer{Content: l})
+	}
+	added, err := r.ecr.AddImage(app, tag, img)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return added
+}
+
+// addBlob puts a blob that no manifest names into a repository of the fake.
+func (r *rig) addBlob(repo string, c ecrtest.Content) ocispec.Descriptor {
+	r.t.Helper()
+	desc, err := r.ecr.AddBlob(repo, c)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return desc
+}
+
+func blobPath(repo string, d digest.Digest) string { return "/v2/" + repo + "/blobs/" + d.String() }
+func manifestPath(repo string, reference string) string {
+	return "/v2/" + repo + "/manifests/" + reference
+}
+
+// answer is a response whose body was read as far as it came.
+type answer struct {
+	*http.Response
+	body []byte
+	err  error // of the request, or of reading the body
+}
+
+// request makes a request to this Larder, with headers in pairs.
+func (r *rig) request(method, path string, header ...string) *http.Request {
+	r.t.Helper()
+	req, err := http.NewRequestWithContext(r.t.Context(), method, r.server.URL+path, nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	return req
+}
+
+// open sends a request and returns when the headers of its answer are there.
+func (r *rig) open(method, path string, header ...string) *http.Response {
+	r.t.Helper()
+	resp, err := r.http.Do(r.request(method, path, header...))
+	if err != nil {
+		r.t.Fatalf("%s %s: %v", method, path, err)
+	}
+	r.t.Cleanup(func() { resp.Body.Close() })
+	return resp
+}
+
+// ask sends a request and reads the whole answer.
+func (r *rig) ask(method, path string, header ...string) answer {
+	r.t.Helper()
+	return read(r.open(method, path, header...))
+}
+
+// try is ask for other goroutines than the test's: without an answer it returns
+// the error alone.
+func (r *rig) try(req *http.Request) answer {
+	resp, err := r.http.Do(req)
+	if err != nil {
+		return answer{err: err}
+	}
+	return read(resp)
+}
+
+func (r *rig) get(path string, header ...string) answer {
+	r.t.Helper()
+	return r.ask(http.MethodGet, path, header...)
+}
+
+func (r *rig) head(path string, header ...string) answer {
+	r.t.Helper()
+	return r.ask(http.MethodHead, path, header...)
+}
+
+func read(resp *http.Response) answer {
+	defer resp.Body.Close()
+	body := bytes.NewBuffer(make([]byte, 0, max(resp.ContentLength, 0)+bytes.MinRead))
+	_, err := body.ReadFrom(resp.Body)
+	return answer{resp, body.Bytes(), err}
+}
+
+// cache fetches a blob whole and waits until it is in the store.
+func (r *rig) cache(path string) []byte {
+	r.t.Helper()
+	before := r.meter.count("larder.fills")
+	a := r.get(path)
+	wantStatus(r.t, a, http.StatusOK)
+	if a.err != nil {
+		r.t.Fatalf("GET %s: %v", path, a.err)
+	}
+	r.meter.wait("larder.fills", before+1)
+	return a.body
+}
+
+func wantStatus(t testing.TB, a answer, status int) {
+	t.Helper()
+	if a.Response == nil {
+		t.Fatal(a.err)
+	}
+	if a.StatusCode != status {
+		t.Fatalf("%s %s: %s: %.300s; want status %d", a.Request.Method, a.Request.URL, a.Status, a.body, status)
+	}
+}
+
+func wantHeader(t testing.TB, a answer, name, value string) {
+	t.Helper()
+	if got := a.Header.Get(name); got != value {
+		t.Errorf("%s %s: %s: %q, want %q", a.Request.Method, a.Request.URL, name, got, value)
+	}
+}
+
+func wantBody(t testing.TB, a answer, body []byte) {
+	t.Helper()
+	if a.err != nil {
+		t.Errorf("%s %s: %v", a.Request.Method, a.Request.URL, a.err)
+	}
+	if !bytes.Equal(a.body, body) {
+		t.Errorf("%s %s: %d bytes that are not the %d wanted", a.Request.Method, a.Request.URL, len(a.body), len(body))
+	}
+}
+
+// bytesOf reads a content into memory.
+func bytesOf(t testing.TB, c ecrtest.Content) []byte {
+	t.Helper()
+	b := make([]byte, c.Size())
+	if _, err := c.ReadAt(b, 0); err != nil && err != io.EOF {
+		t.Fatal(err)
+	}
+	return b
+}
