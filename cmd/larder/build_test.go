@@ -65,7 +65,10 @@ func buildImageBinary(ctx context.Context, dir, arch string) (string, error) {
 func TestImageBinaryIsStatic(t *testing.T) {
 	for arch, machine := range map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64} {
 		t.Run(arch, func(t *testing.T) {
-			path, err := buildImageBinary(t.Context(), t.TempDir(), arch)
+			path, err := imageBinary()
+			if arch != runtime.GOARCH {
+				path, err = buildImageBinary(t.Context(), t.TempDir(), arch)
+			}
 			if err != nil {
 				t.Fatal(err)
 			}

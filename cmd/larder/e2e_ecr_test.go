@@ -6,10 +6,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -29,108 +26,6 @@ const (
 	imageTag        = "1.0"
 	greeting        = "hello from the larder"
 )
-
-// fakeECRCommand is the name under which this test binary is the fake ECR. Its argument is a static busybox.
-const fakeECRCommand = "fake-ecr"
-
-// fakeECRMain is the main function of that process: it ends when its standard input does, so that it never outlives
-// the tests.
-func fakeECRMain() {
-	if err := runFakeECR(os.Args[1], os.Stdin, os.Stdout); err != nil {
-		fmt.Fprintf(os.Stderr, "%s: %v\n", fakeECRCommand, err)
-		os.Exit(1)
-	}
-}
-
-// A fakeECRHello is the one line that the process writes when it is ready.
-type fakeECRHello struct {
-	Host     string // the registry's name, as images carry it
-	Endpoint string // URL of the registry and the ECR API
-	Control  string // URL of what the tests ask of the fake itself
-	Image    ecrtest.Added
-}
-
-func runFakeECR(busybox string, stdin io.Reader, stdout io.Writer) (err error) {
-	fake, err := ecrtest.Start(ecrtest.Options{})
-	if err != nil {
-		return fmt.Errorf("starting: %w", err)
-	}
-	defer func() { err = errors.Join(err, fake.Close()) }()
-	image, err := addImage(fake.Server, busybox)
-	if err != nil {
-		return fmt.Errorf("adding the image: %w", err)
-	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return fmt.Errorf("listening for the tests: %w", err)
-	}
-	control := &http.Server{Handler: controlHandler(fake.Server)}
-	ended := make(chan error, 1)
-	go func() { ended <- control.Serve(listener) }()
-
-	err = json.NewEncoder(stdout).Encode(fakeECRHello{
-		Host:     fake.Host(),
-		Endpoint: fake.Endpoint,
-		Control:  "http://" + listener.Addr().String(),
-		Image:    *image,
-	})
-	if err == nil {
-		_, err = io.Copy(io.Discard, stdin)
-	}
-	err = errors.Join(err, control.Close())
-	<-ended
-	return err
-}
-
-// addImage gives the fake an image that a container can be run from: busybox beside two layers large enough that a
-// client takes its time over them, for two platforms, and an artifact that refers to it.
-func addImage(s *ecrtest.Server, busyboxPath string) (*ecrtest.Added, error) {
-	busybox, diffID, err := ecrtest.Busybox(busyboxPath)
-	if err != nil {
-		return nil, err
-	}
-	return s.AddImage(imageRepository, imageTag, ecrtest.Image{
-		Layers: []ecrtest.Layer{
-			{Content: busybox, MediaType: ocispec.MediaTypeImageLayerGzip, DiffID: diffID},
-			{Content: ecrtest.TarLayer("data/small", 1, 16<<20), MediaType: ocispec.MediaTypeImageLayer},
-			{Content: ecrtest.TarLayer("data/large", 2, 64<<20), MediaType: ocispec.MediaTypeImageLayer},
-		},
-		Platforms: []string{"linux/amd64", "linux/arm64"},
-		Cmd:       []string{"/bin/echo", greeting},
-		Artifact:  true,
-	})
-}
-
-// controlHandler lets the tests reach into the process.
-func controlHandler(s *ecrtest.Server) http.Handler {
-	removals := make(chan func(), 16) // of the faults injected; no test has so many
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /stats", func(w http.ResponseWriter, _ *http.Request) {
-		_ = json.NewEncoder(w).Encode(s.Stats())
-	})
-	mux.HandleFunc("POST /expire-tokens", func(http.ResponseWriter, *http.Request) {
-		s.ExpireTokens()
-	})
-	mux.HandleFunc("POST /faults", func(w http.ResponseWriter, r *http.Request) {
-		var f ecrtest.Fault
-		if err := json.NewDecoder(r.Body).Decode(&f); err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
-		}
-		removals <- s.Inject(f)
-	})
-	mux.HandleFunc("DELETE /faults", func(http.ResponseWriter, *http.Request) {
-		for {
-			select {
-			case remove := <-removals:
-				remove()
-			default:
-				return
-			}
-		}
-	})
-	return mux
-}
 
 // A fakeECR is the fake ECR's process, as a test sees it.
 type fakeECR struct {
@@ -182,10 +77,36 @@ func (f *fakeECR) stats(t *testing.T) ecrtest.Stats {
 	return stats
 }
 
+// add puts one more image into the fake.
+func (f *fakeECR) add(t *testing.T, image plainImage) *ecrtest.Added {
+	t.Helper()
+	var added ecrtest.Added
+	f.control(t, http.MethodPost, "/images", image, &added)
+	return &added
+}
+
+// limit slows each connection to storage down to so many bytes a second.
+func (f *fakeECR) limit(t *testing.T, bytesPerSecond int64) {
+	t.Helper()
+	f.control(t, http.MethodPost, "/bandwidth", bytesPerSecond, nil)
+}
+
 // expireTokens makes every token issued so far one that has expired.
 func (f *fakeECR) expireTokens(t *testing.T) {
 	t.Helper()
 	f.control(t, http.MethodPost, "/expire-tokens", nil, nil)
+}
+
+// expireURLs makes every signed URL issued so far one that has expired.
+func (f *fakeECR) expireURLs(t *testing.T) {
+	t.Helper()
+	f.control(t, http.MethodPost, "/expire-urls", nil, nil)
+}
+
+// hold makes every body that storage sends stop after so many bytes, until mend is called.
+func (f *fakeECR) hold(t *testing.T, after int64) {
+	t.Helper()
+	f.inject(t, ecrtest.Fault{On: ecrtest.Storage, StallAfter: &after})
 }
 
 func (f *fakeECR) inject(t *testing.T, fault ecrtest.Fault) {

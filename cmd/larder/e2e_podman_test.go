@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -20,7 +21,7 @@ func TestPodmanPullsAndRunsAnImage(t *testing.T) {
 // the image's command says.
 func (s *stack) podmanPullAndRun(t *testing.T, podman string) {
 	t.Helper()
-	dir := t.TempDir()
+	dir := shortTempDir(t)
 	// Low limits: podman's own default raises them, and not every machine that tests may do that.
 	writeFile(t, filepath.Join(dir, "containers.conf"), `[containers]
 default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
@@ -49,6 +50,21 @@ events_logger = "none"
 	if strings.TrimSpace(said) != greeting {
 		t.Errorf("the container said %q, want %q", said, greeting)
 	}
+}
+
+// shortTempDir is t.TempDir for podman, whose folders' paths may have 50 characters at most.
+func shortTempDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "podman-") //nolint:usetesting // a test's name makes its folder's path too long
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
 
 // registriesConf writes the configuration by which podman and skopeo go to Larder: its address and the upstream's host

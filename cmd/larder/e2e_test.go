@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
@@ -29,45 +28,44 @@ type stack struct {
 func startStack(t *testing.T) *stack {
 	t.Helper()
 	ecr := startFakeECR(t)
+	s := newStack(t, fmt.Sprintf(`default_upstream: %s
+upstreams:
+  - host: %s
+    endpoint: %s
+    ecr: {api_endpoint: %s}
+`, ecr.Host, ecr.Host, ecr.Endpoint, ecr.Endpoint))
+	s.ecr = ecr
+	s.startLarder(t)
+	return s
+}
+
+// newStack configures a Larder with an empty cache, and these upstreams. Nothing runs yet.
+func newStack(t *testing.T, upstreams string) *stack {
+	t.Helper()
 	binary, err := imageBinary()
 	if err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
 	s := &stack{
-		ecr:    ecr,
 		listen: freeAddress(t),
 		admin:  freeAddress(t),
 		binary: binary,
 		config: filepath.Join(dir, "larder.yaml"),
 	}
 	// The tag is fresh for so short a time that every pull revalidates it, or finds that it cannot.
-	config := fmt.Sprintf(`listen: %s
+	writeFile(t, s.config, fmt.Sprintf(`listen: %s
 admin: %s
 cache: {dir: %s}
 tags: {ttl: 1ms}
-default_upstream: %s
-upstreams:
-  - host: %s
-    endpoint: %s
-    ecr: {api_endpoint: %s}
-`, s.listen, s.admin, filepath.Join(dir, "cache"), ecr.Host, ecr.Host, ecr.Endpoint, ecr.Endpoint)
-	if err := os.WriteFile(s.config, []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	s.startLarder(t)
+`, s.listen, s.admin, filepath.Join(dir, "cache"))+upstreams)
 	return s
 }
 
+// startLarder starts the binary and waits until it is ready.
 func (s *stack) startLarder(t *testing.T) {
 	t.Helper()
-	cmd := exec.Command(s.binary, "serve", "--config", s.config)
-	cmd.Env = environ(t,
-		"AWS_ACCESS_KEY_ID=AKIDLARDERTEST",
-		"AWS_SECRET_ACCESS_KEY=secret",
-		"AWS_EC2_METADATA_DISABLED=true",
-	)
-	s.larder = start(t, cmd)
+	s.larder = start(t, s.larderCommand(t))
 	client := &http.Client{Transport: transport(t)}
 	s.larder.await(t, func(ctx context.Context) bool {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.admin+"/readyz", nil)
@@ -81,6 +79,18 @@ func (s *stack) startLarder(t *testing.T) {
 		defer resp.Body.Close()
 		return resp.StatusCode == http.StatusOK
 	})
+}
+
+// larderCommand is the daemon, with credentials that the fake ECR knows.
+func (s *stack) larderCommand(t *testing.T) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(s.binary, "serve", "--config", s.config)
+	cmd.Env = environ(t,
+		"AWS_ACCESS_KEY_ID=AKIDLARDERTEST",
+		"AWS_SECRET_ACCESS_KEY=secret",
+		"AWS_EC2_METADATA_DISABLED=true",
+	)
+	return cmd
 }
 
 // restartLarder ends Larder as a service manager does, and starts it again on the same cache.

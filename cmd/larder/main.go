@@ -51,7 +51,6 @@ func run(ctx context.Context, args, env []string, stdout, stderr io.Writer) int 
 	parser, err := kong.New(&cli,
 		kong.Name("larder"),
 		kong.Description("A node-local pull-through cache for container images, made for Amazon ECR."),
-		kong.UsageOnError(),
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(code int) { exited = code }),
 	)

@@ -84,12 +84,13 @@ func listenAndServe(ctx context.Context, log *slog.Logger, cfg *config.Config, c
 			listeners = append(listeners, nil)
 			continue
 		}
-		l, err := net.Listen("tcp", s.addr)
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", s.addr)
 		if err != nil {
+			err = fmt.Errorf("listen for %s: %w", s.what, err)
 			for _, open := range listeners {
-				open.Close()
+				err = errors.Join(err, open.Close())
 			}
-			return fmt.Errorf("listen for %s: %w", s.what, err)
+			return err
 		}
 		listeners = append(listeners, l)
 	}
