@@ -20,7 +20,19 @@ type authorizer interface {
 	refused(ctx context.Context, resp *http.Response, used, repository string) (retry bool, err error)
 }
 
-var errCredentials = errors.New("no usable credentials")
+// credentialsError is why there are no credentials to ask with. It does not
+// unwrap: a password file that does not exist must not read as an image that
+// does not exist.
+type credentialsError struct {
+	what  string
+	cause error
+}
+
+func (e *credentialsError) Error() string {
+	return fmt.Sprintf("no usable credentials: %s: %v", e.what, e.cause)
+}
+
+var errNoToken = errors.New("there is no token in it")
 
 // secret is a user name with a password from a file, read at each use.
 type secret struct {
@@ -32,7 +44,7 @@ func (s secret) given() bool { return s.username != "" }
 func (s secret) password() (string, error) {
 	raw, err := os.ReadFile(s.passwordFile)
 	if err != nil {
-		return "", fmt.Errorf("%w: read the password: %w", errCredentials, err)
+		return "", &credentialsError{"read the password", err}
 	}
 	return strings.TrimRight(string(raw), "\r\n"), nil
 }

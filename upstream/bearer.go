@@ -3,8 +3,10 @@ package upstream
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -125,6 +127,9 @@ func (a *challenged) token(ctx context.Context, c challenge, repository string) 
 		return t.value, nil
 	}
 	answer := a.flights.DoChan(repository, func() (any, error) {
+		if t, ok := a.tokens.Get(repository); ok && time.Now().Before(t.until) {
+			return t.value, nil // another flight has just landed
+		}
 		// For all who wait, so not under the context of the one who came first.
 		ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), a.timeout, errTimeout)
 		defer cancel()
@@ -173,11 +178,16 @@ func (a *challenged) request(ctx context.Context, c challenge, repository string
 	}
 	resp, err := a.transport.RoundTrip(req)
 	if err != nil {
+		logRefusal(a.log, err)
 		return bearerToken{}, fmt.Errorf("request a token from %s: %w", origin(u), err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return bearerToken{}, fmt.Errorf("request a token: %w", errorFrom(resp))
+		answer := errorFrom(resp)
+		if errors.Is(answer, fs.ErrNotExist) { // the service, not what a token is wanted for
+			return bearerToken{}, &credentialsError{"request a token", answer}
+		}
+		return bearerToken{}, fmt.Errorf("request a token: %w", answer)
 	}
 	return readToken(resp.Body)
 }
@@ -195,7 +205,7 @@ func readToken(r io.Reader) (bearerToken, error) {
 		answer.Token = answer.AccessToken
 	}
 	if answer.Token == "" {
-		return bearerToken{}, fmt.Errorf("%w: the token service's answer has no token", errCredentials)
+		return bearerToken{}, &credentialsError{"read the token service's answer", errNoToken}
 	}
 	life := time.Duration(answer.ExpiresIn) * time.Second
 	if life <= 0 {

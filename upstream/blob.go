@@ -54,12 +54,12 @@ func (r *Registry) acquire(ctx context.Context, spare bool) (release func(), err
 		if err := r.slots.Acquire(ctx, 1); err != nil {
 			return nil, fmt.Errorf("wait for a connection to %s: %w", r.host, context.Cause(ctx))
 		}
-		return func() { r.slots.Release(1) }, nil
+		return sync.OnceFunc(func() { r.slots.Release(1) }), nil
 	}
 	if !r.spare.TryAcquire(1) {
 		return nil, fmt.Errorf("%s has no spare connection: %d are in use", r.host, spareSlots)
 	}
-	return func() { r.spare.Release(1) }, nil
+	return sync.OnceFunc(func() { r.spare.Release(1) }), nil
 }
 
 // hasBlob asks the registry, not the storage behind it: a redirect is a yes.
@@ -96,20 +96,9 @@ func (r *Registry) openBlob(ctx context.Context, req request) (*http.Response, e
 		resp.Body.Close()
 		r.locations.drop(key, to)
 	}
-	resp, err := r.ask(ctx, req)
-	if err != nil || !redirected(resp) {
-		return resp, err
-	}
-	to, err := r.location(resp)
-	if err != nil {
-		return nil, err
-	}
-	r.locations.put(key, to)
-	resp, err = r.fetch(ctx, http.MethodGet, to, req)
-	for hops := 1; err == nil && redirected(resp) && hops < maxHops; hops++ {
-		if to, err = r.location(resp); err == nil {
-			resp, err = r.fetch(ctx, http.MethodGet, to, req)
-		}
+	resp, err := r.follow(ctx, req)
+	if err == nil && resp.StatusCode < http.StatusBadRequest && !r.own(resp.Request.URL) {
+		r.locations.put(key, resp.Request.URL)
 	}
 	return resp, err
 }

@@ -31,7 +31,6 @@ type Client struct {
 	log        *slog.Logger
 	transports *transports
 	aws        aws.HTTPClient
-	awsIdle    *http.Transport // the connections of aws
 
 	ctx    context.Context // of the token sources
 	cancel context.CancelFunc
@@ -65,8 +64,9 @@ func NewClient(opts Options) *Client {
 		tokens:     make(map[tokenKey]*tokenSource),
 	}
 	// The SDK's own kind of client, which heeds AWS_CA_BUNDLE; it may talk to the
-	// metadata service, so no guard.
-	c.aws = awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) { c.awsIdle = t })
+	// metadata service, so no guard. It copies its transport, whose idle
+	// connections nobody could close: it has none, as hours lie between its calls.
+	c.aws = awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) { t.DisableKeepAlives = true })
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c
 }
@@ -81,7 +81,6 @@ func (c *Client) Close() error {
 		source.renewer.Wait()
 	}
 	c.transports.close()
-	c.awsIdle.CloseIdleConnections()
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
@@ -73,6 +74,14 @@ type refusedError struct {
 
 func (e *refusedError) Error() string {
 	return fmt.Sprintf("%s to %s is refused: an upstream may not lead there", e.what, e.target)
+}
+
+// logRefusal reports a connection that was not made.
+func logRefusal(log *slog.Logger, err error) {
+	var refused *refusedError
+	if errors.As(err, &refused) {
+		log.Warn("connection refused by policy", "error", err)
+	}
 }
 
 // maxErrorBody bounds what is read of an error's body: ECR's and S3's are below

@@ -207,7 +207,7 @@ func proxyAddresses() map[string]bool {
 		}
 		port := u.Port()
 		if port == "" {
-			port = map[string]string{"https": "443", "socks5": "1080"}[u.Scheme]
+			port = map[string]string{"https": "443", "socks5": "1080", "socks5h": "1080"}[u.Scheme]
 		}
 		if port == "" {
 			port = "80"

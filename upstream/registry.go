@@ -92,17 +92,22 @@ func newRegistry(cfg Config, auth authorizer, trs *transports, endpoint *url.URL
 func (r *Registry) Manifest(ctx context.Context, repository, reference string, head bool) (ocispec.Descriptor, []byte, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, r.timeout, errTimeout)
 	defer cancel()
-	if head {
-		desc, err := r.headManifest(ctx, repository, reference)
-		if err != nil || desc.Digest != "" {
-			return desc, nil, err
-		}
-	}
-	header, body, err := r.document(ctx, request{
+	req := request{
 		repository: repository,
 		path:       "manifests/" + reference,
 		accept:     acceptManifests,
-	})
+	}
+	if head {
+		req.method = http.MethodHead
+	}
+	header, body, err := r.document(ctx, req)
+	if head && err == nil && len(body) == 0 {
+		if dgst, err := digest.Parse(header.Get("Docker-Content-Digest")); err == nil {
+			return ocispec.Descriptor{MediaType: mediaType(header), Digest: dgst}, nil, nil
+		}
+		req.method = http.MethodGet
+		header, body, err = r.document(ctx, req)
+	}
 	if err != nil {
 		return ocispec.Descriptor{}, nil, err
 	}
@@ -115,25 +120,6 @@ func (r *Registry) Manifest(ctx context.Context, repository, reference string, h
 		Digest:    algorithm.FromBytes(body),
 		Size:      int64(len(body)),
 	}, body, nil
-}
-
-// headManifest returns a descriptor without a digest where the answer lacks
-// one.
-func (r *Registry) headManifest(ctx context.Context, repository, reference string) (ocispec.Descriptor, error) {
-	header, _, err := r.document(ctx, request{
-		method:     http.MethodHead,
-		repository: repository,
-		path:       "manifests/" + reference,
-		accept:     acceptManifests,
-	})
-	if err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	dgst, err := digest.Parse(header.Get("Docker-Content-Digest"))
-	if err != nil {
-		return ocispec.Descriptor{}, nil
-	}
-	return ocispec.Descriptor{MediaType: mediaType(header), Digest: dgst}, nil
 }
 
 // List returns a page of a listing (tags/list, referrers/<digest>) as the
@@ -180,7 +166,7 @@ func (r *Registry) document(ctx context.Context, req request) (http.Header, []by
 	if errors.As(err, &permanent) {
 		err = permanent.Unwrap()
 	}
-	if err != nil && context.Cause(ctx) == errTimeout {
+	if err != nil && errors.Is(context.Cause(ctx), errTimeout) {
 		err = fmt.Errorf("%s from %s: %w", req.path, r.host, errTimeout)
 	}
 	return got.header, got.body, err
@@ -190,8 +176,9 @@ func (r *Registry) document(ctx context.Context, req request) (http.Header, []by
 func retryable(err error) error {
 	var answer *Error
 	var refused *refusedError
+	var credentials *credentialsError
 	switch {
-	case errors.As(err, &refused), errors.Is(err, errCredentials):
+	case errors.As(err, &refused), errors.As(err, &credentials):
 		return backoff.Permanent(err)
 	case !errors.As(err, &answer):
 		return err

@@ -102,7 +102,10 @@ func redirected(resp *http.Response) bool {
 func (r *Registry) location(resp *http.Response) (*url.URL, error) {
 	defer resp.Body.Close()
 	to, err := resp.Location()
-	if err == nil {
+	if err != nil {
+		// The URL that it quotes may be a signed one.
+		err = fmt.Errorf("%s redirects to what is not a URL", resp.Request.URL.Host)
+	} else {
 		err = r.transport.guard.check("a redirect", resp.Request.URL, to)
 	}
 	if err != nil {
@@ -119,12 +122,18 @@ func (r *Registry) fetch(ctx context.Context, method string, to *url.URL, req re
 	if err != nil {
 		return nil, err
 	}
-	if to.Scheme == r.endpoint.Scheme && to.Host == r.endpoint.Host {
+	if r.own(to) {
 		if _, err := r.auth.authorize(ctx, out, req.repository); err != nil {
 			return nil, fmt.Errorf("authenticate at %s: %w", r.host, err)
 		}
 	}
 	return r.send(out)
+}
+
+// own reports whether a URL is at the registry itself, the one place for which
+// its credentials are.
+func (r *Registry) own(u *url.URL) bool {
+	return u.Scheme == r.endpoint.Scheme && u.Host == r.endpoint.Host
 }
 
 func (r *Registry) newRequest(ctx context.Context, method string, to *url.URL, req request) (*http.Request, error) {
@@ -142,25 +151,26 @@ func (r *Registry) newRequest(ctx context.Context, method string, to *url.URL, r
 	return out, nil
 }
 
-// send makes one round trip, and waits r.timeout for its headers. The body is
-// the caller's to close and to bound.
+// send makes one round trip, and waits r.timeout for its headers, and for the
+// body where it is that of an error. Any other body is the caller's to bound;
+// every body is the caller's to close.
 func (r *Registry) send(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(req.Context())
 	timer := time.AfterFunc(r.timeout, func() { cancel(errTimeout) })
+	defer timer.Stop()
 	resp, err := r.transport.RoundTrip(req.WithContext(ctx))
-	timer.Stop()
 	if err != nil {
 		cancel(nil)
-		var refused *refusedError
-		if errors.As(err, &refused) {
-			r.log.Warn("connection refused by policy", "error", err)
-		}
-		if context.Cause(ctx) == errTimeout {
+		logRefusal(r.log, err)
+		if errors.Is(context.Cause(ctx), errTimeout) {
 			err = errTimeout
 		}
 		return nil, fmt.Errorf("%s %s: %w", req.Method, origin(req.URL), err)
 	}
 	resp.Body = &body{ReadCloser: resp.Body, done: func() { cancel(nil) }}
+	if resp.StatusCode >= http.StatusBadRequest {
+		peek(resp)
+	}
 	return resp, nil
 }
 

@@ -1,0 +1,324 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/larder-registry/larder/upstream/ecrtest"
+)
+
+func TestRangeOfABlobIsRead(t *testing.T) {
+	const size = 10_000
+	data := ecrtest.Random(1, size)
+	server := startECR(t, ecrtest.Options{})
+	dgst := addBlob(t, server, data)
+	for _, test := range []struct{ off, n, want int64 }{
+		{0, 1, 1},
+		{0, size, size},
+		{0, size + 1, size},
+		{500, 1000, 1000},
+		{size - 1, 1, 1},
+		{size - 10, 1000, 10},
+		{1, 1 << 40, size - 1},
+	} {
+		body, got, whole, err := server.Blob(t.Context(), repo, dgst, test.off, test.n, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got != size || whole {
+			t.Errorf("%d bytes at %d: size %d, whole %t; want %d, false", test.n, test.off, got, whole, size)
+		}
+		want := make([]byte, test.want)
+		if _, err := data.ReadAt(want, test.off); err != nil {
+			t.Fatal(err)
+		}
+		if readAll(t, body) != string(want) {
+			t.Errorf("%d bytes at %d are not the blob's", test.n, test.off)
+		}
+	}
+}
+
+func TestUpstreamThatIgnoresRangeSendsTheWhole(t *testing.T) {
+	server := startECR(t, ecrtest.Options{})
+	dgst := addBlob(t, server, ecrtest.Random(1, 1000))
+	server.Inject(ecrtest.Fault{On: ecrtest.Storage, NoRange: true})
+	body, size, whole, err := server.Blob(t.Context(), repo, dgst, 500, 100, false)
+	if err != nil || size != 1000 || !whole {
+		t.Fatalf("size %d, whole %t, %v; want 1000, true", size, whole, err)
+	}
+	if n := len(readAll(t, body)); n != 1000 {
+		t.Errorf("%d bytes came, want 1000", n)
+	}
+}
+
+func TestUpstreamThatDoesNotTellTheSizeIsBelieved(t *testing.T) {
+	r, _ := startPlain(t, Config{}, func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "con")
+		_ = http.NewResponseController(w).Flush() // chunked from here on
+		_, _ = io.WriteString(w, "tent")
+	})
+	body, size, whole, err := r.Blob(t.Context(), repo, someBlob, 0, 100, false)
+	if err != nil || size != -1 || !whole {
+		t.Fatalf("size %d, whole %t, %v; want -1, true", size, whole, err)
+	}
+	if got := readAll(t, body); got != "content" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestEmptyBlobHasNoBytes(t *testing.T) {
+	for _, noRange := range []bool{false, true} {
+		server := startECR(t, ecrtest.Options{})
+		dgst := addBlob(t, server, ecrtest.Bytes(nil))
+		server.Inject(ecrtest.Fault{On: ecrtest.Storage, NoRange: noRange})
+		body, size, whole, err := server.Blob(t.Context(), repo, dgst, 0, 1, false)
+		if err != nil || size != 0 || whole != noRange {
+			t.Fatalf("size %d, whole %t, %v; want 0, %t", size, whole, err, noRange)
+		}
+		if got := readAll(t, body); got != "" {
+			t.Errorf("got %q", got)
+		}
+	}
+}
+
+func TestOffsetBehindTheEndIsAnError(t *testing.T) {
+	server := startECR(t, ecrtest.Options{})
+	dgst := addBlob(t, server, ecrtest.Random(1, 1000))
+	_, _, _, err := server.Blob(t.Context(), repo, dgst, 1000, 1, false)
+	var answer *Error
+	if !errors.As(err, &answer) || answer.Status != http.StatusRequestedRangeNotSatisfiable {
+		t.Errorf("got %v, want status 416", err)
+	}
+}
+
+func TestProbeAsksTheRegistryAlone(t *testing.T) {
+	server := startECR(t, ecrtest.Options{})
+	dgst := addBlob(t, server, ecrtest.Random(1, 1000))
+	body, size, _, err := server.Blob(t.Context(), repo, dgst, 0, 0, false)
+	if err != nil || body != nil || size != -1 {
+		t.Errorf("got a body %t, size %d, %v; want none, -1", body != nil, size, err)
+	}
+	want := map[ecrtest.Op]int{ecrtest.API: 1, ecrtest.Blob: 1}
+	if diff := cmp.Diff(want, server.Stats().Requests); diff != "" {
+		t.Errorf("requests (-want +got):\n%s", diff)
+	}
+	_, _, _, err = server.Blob(t.Context(), repo, digest.FromString("another"), 0, 0, false)
+	if !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("what is not there: %v, want %v", err, fs.ErrNotExist)
+	}
+}
+
+func TestProbeLearnsTheSizeWhereTheRegistrySendsIt(t *testing.T) {
+	for name, test := range map[string]struct {
+		answer http.HandlerFunc
+		size   int64
+	}{
+		"range":    {content, 7},
+		"no range": {func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "content") }, 7},
+		"empty": {func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Range", "bytes */0")
+			w.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
+		}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, _ := startPlain(t, Config{}, test.answer)
+			body, size, _, err := r.Blob(t.Context(), repo, someBlob, 0, 0, false)
+			if err != nil || body != nil || size != test.size {
+				t.Errorf("got a body %t, size %d, %v; want none, %d", body != nil, size, err, test.size)
+			}
+		})
+	}
+}
+
+func TestAnswerForAnotherRangeIsRefused(t *testing.T) {
+	for _, contentRange := range []string{
+		"", "bytes", "bytes 0-6/7", "bytes 4-6/7", "bytes 3-6/*", "bytes */7", "bytes 3-6/6", "bytes 6-3/7",
+		"bytes -6/7", "bytes 3-/7", "bytes=3-6/7", "octets 3-6/7", "bytes 3-6/99999999999999999999",
+	} {
+		r, _ := startPlain(t, Config{}, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Range", contentRange)
+			w.WriteHeader(http.StatusPartialContent)
+			_, _ = io.WriteString(w, "tent")
+		})
+		body, _, _, err := r.Blob(t.Context(), repo, someBlob, 3, 4, false)
+		if err == nil {
+			body.Close()
+			t.Errorf("%q is taken for an answer from 3 on", contentRange)
+		}
+		wantAllSlots(t, r)
+	}
+}
+
+// contentRanges are forms of the header, and what they say where they are good.
+var contentRanges = map[string]struct {
+	first, size int64
+	ok          bool
+}{
+	"bytes 500-999/1234": {500, 1234, true},
+	"bytes 0-0/1":        {0, 1, true},
+	"bytes 0-9223372036854775806/9223372036854775807": {0, 1<<63 - 1, true},
+	"bytes 0-9223372036854775807/9223372036854775807": {},
+	"bytes */1234":     {},
+	"bytes 0-0/0":      {},
+	"bytes 0-1/1":      {},
+	"bytes 5-4/10":     {},
+	"bytes -1-4/10":    {},
+	"bytes 1--4/10":    {},
+	"bytes 0-4/-10":    {},
+	"bytes 0x1-0x2/10": {},
+	"bytes  0-4/10":    {},
+	"bytes 0-4 /10":    {},
+	"Bytes 0-4/10":     {},
+	"":                 {},
+}
+
+func TestContentRangeIsRead(t *testing.T) {
+	for header, want := range contentRanges {
+		first, size, ok := parseContentRange(header)
+		if ok != want.ok || ok && (first != want.first || size != want.size) {
+			t.Errorf("%q: %d of %d, %t; want %+v", header, first, size, ok, want)
+		}
+	}
+}
+
+func FuzzParseContentRange(f *testing.F) {
+	for header := range contentRanges {
+		f.Add(header)
+	}
+	f.Fuzz(func(t *testing.T, header string) {
+		first, size, ok := parseContentRange(header)
+		if !ok {
+			return
+		}
+		if first < 0 || first >= size {
+			t.Errorf("%q: offset %d of %d bytes", header, first, size)
+		}
+		last := size - 1
+		again, sizeAgain, ok := parseContentRange(fmt.Sprintf("bytes %d-%d/%d", first, last, size))
+		if !ok || again != first || sizeAgain != size {
+			t.Errorf("%q: %d of %d does not survive being written", header, first, size)
+		}
+	})
+}
+
+// wantAllSlots wants that no body of the registry is counted as open.
+func wantAllSlots(t *testing.T, r *Registry) {
+	t.Helper()
+	if !r.slots.TryAcquire(blobSlots) {
+		t.Error("a place for a body was not given back")
+	} else {
+		r.slots.Release(blobSlots)
+	}
+	if !r.spare.TryAcquire(spareSlots) {
+		t.Error("a spare place for a body was not given back")
+	} else {
+		r.spare.Release(spareSlots)
+	}
+}
+
+func TestSpareConnectionFailsRatherThanWait(t *testing.T) {
+	r, _ := startPlain(t, Config{}, content)
+	var open []io.Closer
+	for range spareSlots {
+		body, _, _, err := r.Blob(t.Context(), repo, someBlob, 0, 1, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		open = append(open, body)
+	}
+	if _, _, _, err := r.Blob(t.Context(), repo, someBlob, 0, 1, true); err == nil {
+		t.Errorf("spare connection %d was made", spareSlots+1)
+	}
+	if err := pull(t, r, repo); err != nil {
+		t.Errorf("spare ones hold up the others: %v", err)
+	}
+	for _, body := range open {
+		for range 2 { // once more is nothing
+			_ = body.Close()
+		}
+	}
+	wantAllSlots(t, r)
+	if body, _, _, err := r.Blob(t.Context(), repo, someBlob, 0, 1, true); err != nil {
+		t.Error(err)
+	} else {
+		readAll(t, body)
+	}
+}
+
+func TestSlotIsGivenBackAfterAnError(t *testing.T) {
+	server := startECR(t, ecrtest.Options{})
+	dgst := addBlob(t, server, ecrtest.Random(1, 1000))
+	canceled, cancel := context.WithCancel(t.Context())
+	cancel()
+	for name, fault := range map[string]ecrtest.Fault{
+		"no answer from the registry":  {On: ecrtest.Blob, Refuse: true},
+		"refused by the registry":      {On: ecrtest.Blob, Status: http.StatusForbidden},
+		"no answer from the storage":   {On: ecrtest.Storage, Refuse: true},
+		"the storage is busy":          {On: ecrtest.Storage, Status: http.StatusServiceUnavailable},
+		"no URL":                       {On: ecrtest.Blob, Header: http.Header{"Location": {"http://x/%zz"}}},
+		"a place that is not allowed":  {On: ecrtest.Blob, Header: http.Header{"Location": {"http://169.254.169.254/"}}},
+		"an answer for another offset": {On: ecrtest.Storage, Header: http.Header{"Content-Range": {"bytes 1-2/3"}}},
+	} {
+		for _, spare := range []bool{false, true} {
+			server.locations = newLocations() // so that the registry is asked
+			remove := server.Inject(fault)
+			if _, _, _, err := server.Blob(t.Context(), repo, dgst, 0, 1000, spare); err == nil {
+				t.Errorf("%s: no error", name)
+			}
+			wantAllSlots(t, server.Registry)
+			remove()
+		}
+	}
+	if _, _, _, err := server.Blob(canceled, repo, dgst, 0, 1000, false); !errors.Is(err, context.Canceled) {
+		t.Errorf("with a context that has ended: %v", err)
+	}
+	wantAllSlots(t, server.Registry)
+}
+
+func TestWaitForASlotEndsWithTheContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		trs := newTransports()
+		r := newRegistry(Config{Host: "registry.test"}, nil, trs, mustURL(t, "http://registry.test"), new(logBuffer).logger())
+		if !r.slots.TryAcquire(blobSlots) {
+			t.Fatal("a new registry is busy")
+		}
+		gone := errors.New("the client hung up")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		ended := make(chan error, 1)
+		go func() {
+			_, _, _, err := r.Blob(ctx, repo, someBlob, 0, 1, false)
+			ended <- err
+		}()
+		synctest.Wait()
+		cancel(gone)
+		if err := <-ended; !errors.Is(err, gone) || !strings.Contains(err.Error(), "registry.test") {
+			t.Errorf("got %v, want %v and whose connection it waited for", err, gone)
+		}
+		r.slots.Release(blobSlots)
+		wantAllSlots(t, r)
+	})
+}
+
+func TestStorageFailureIsNotRetriedHere(t *testing.T) {
+	server := startECR(t, ecrtest.Options{})
+	dgst := addBlob(t, server, ecrtest.Random(1, 1000))
+	server.Inject(ecrtest.Fault{On: ecrtest.Storage, Status: http.StatusServiceUnavailable, Body: "<Error><Code>SlowDown</Code></Error>"})
+	_, _, _, err := server.Blob(t.Context(), repo, dgst, 0, 1000, false)
+	var answer *Error
+	if !errors.As(err, &answer) || answer.Status != http.StatusServiceUnavailable {
+		t.Errorf("got %v, want status 503", err)
+	}
+	if got := server.Stats().Blobs[dgst].Requests; got != 1 {
+		t.Errorf("storage was asked %d times, want once: who fills resumes", got)
+	}
+}

@@ -1,0 +1,125 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/distribution/distribution/v3/registry/api/errcode"
+
+	"github.com/larder-registry/larder/upstream/ecrtest"
+)
+
+func TestRetryAfterIsReadInBothForms(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for value, want := range map[string]time.Duration{
+			"":    0,
+			"0":   0,
+			"120": 2 * time.Minute,
+			"-5":  0,
+			"1.5": 0,
+			"now": 0,
+			time.Now().Add(90 * time.Second).UTC().Format(http.TimeFormat):  90 * time.Second,
+			time.Now().Add(-90 * time.Second).UTC().Format(http.TimeFormat): 0,
+			"99999999999999999999": 0,
+		} {
+			if got := retryAfter(http.Header{"Retry-After": {value}}); got != want {
+				t.Errorf("%q is %v, want %v", value, got, want)
+			}
+		}
+	})
+}
+
+func TestErrorHasTheRegistrysWords(t *testing.T) {
+	for body, want := range map[string]errcode.Error{
+		`{"errors":[{"code":"NAME_UNKNOWN","message":" no such name "},{"code":"DENIED"}]}`: {Code: errcode.ErrorCodeNameUnknown, Message: "no such name"},
+		`{"errors":[{"code":"SOMETHING_NEW","message":"x"}]}`:                               {Code: errcode.ErrorCodeUnknown, Message: "x"},
+		`{"errors":[]}`:                 {Code: errcode.ErrorCodeUnknown},
+		`{"errors":"x"}`:                {Code: errcode.ErrorCodeUnknown},
+		"Not Authorized\n":              {Code: errcode.ErrorCodeUnknown},
+		"<Error><Code>x</Code></Error>": {Code: errcode.ErrorCodeUnknown},
+		"":                              {Code: errcode.ErrorCodeUnknown},
+	} {
+		if got := firstError([]byte(body)); got.Code != want.Code || got.Message != want.Message {
+			t.Errorf("%s: %+v, want %+v", body, got, want)
+		}
+	}
+}
+
+func TestErrorBodyIsReadUpToABound(t *testing.T) {
+	r, _ := startPlain(t, Config{}, func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusNotFound)
+		for {
+			if _, err := w.Write(make([]byte, 1<<10)); err != nil {
+				return
+			}
+		}
+	})
+	err := pull(t, r, repo)
+	var answer *Error
+	if !errors.As(err, &answer) || answer.Status != http.StatusNotFound {
+		t.Errorf("got %v, want status 404", err)
+	}
+}
+
+// failures are ways to fail with a token sent and a signed URL in hand.
+var failures = map[string]ecrtest.Fault{
+	"refused by the registry":     {On: registryOps, Status: http.StatusForbidden},
+	"unknown":                     {On: registryOps, Status: http.StatusNotFound},
+	"no answer from the registry": {On: registryOps, Refuse: true},
+	"refused by the storage":      {On: ecrtest.Storage, Status: http.StatusForbidden},
+	"busy storage":                {On: ecrtest.Storage, Status: http.StatusServiceUnavailable},
+	"no answer from the storage":  {On: ecrtest.Storage, Refuse: true},
+	"another range":               {On: ecrtest.Storage, Header: http.Header{"Content-Range": {"bytes 7-8/9"}}},
+	"no URL":                      {On: ecrtest.Blob, Header: http.Header{"Location": {"http://s3.test/%zz?X-Amz-Signature=secret"}}},
+	"a scheme of its own":         {On: ecrtest.Blob, Header: http.Header{"Location": {"s3://s3.test/?X-Amz-Signature=secret"}}},
+	"the metadata service":        {On: ecrtest.Blob, Header: http.Header{"Location": {"http://169.254.169.254/?X-Amz-Signature=secret"}}},
+	"a port that is closed":       {On: ecrtest.Blob, Header: http.Header{"Location": {"http://127.0.0.1:1/?X-Amz-Signature=secret"}}},
+	"a port that is none":         {On: ecrtest.Blob, Header: http.Header{"Location": {"http://127.0.0.1:99999/?X-Amz-Signature=secret"}}},
+}
+
+func TestErrorsAndLogsHoldNoSecret(t *testing.T) {
+	for name, fault := range failures {
+		t.Run(name, func(t *testing.T) {
+			server := startECR(t, ecrtest.Options{})
+			dgst := addBlob(t, server, ecrtest.Random(1, 1000))
+			server.Inject(fault)
+			_, _, _, err := server.Blob(t.Context(), repo, dgst, 0, 10, false)
+			if err == nil {
+				t.Fatal("no error")
+			}
+			token, tokenErr := server.auth.(*ecrAuth).source.get(t.Context())
+			if tokenErr != nil {
+				t.Fatal(tokenErr)
+			}
+			wantNoSecret(t, err.Error(), token)
+			wantNoSecret(t, server.log.String(), token)
+		})
+	}
+}
+
+func TestErrorOfATimeoutHoldsNoSecret(t *testing.T) {
+	server := startECR(t, ecrtest.Options{})
+	dgst := addBlob(t, server, ecrtest.Random(1, 1000))
+	ctx, cancel := context.WithCancel(t.Context())
+	release := server.Inject(ecrtest.Fault{On: ecrtest.Storage, Hang: true, Notify: cancel})
+	defer release()
+	_, _, _, err := server.Blob(ctx, repo, dgst, 0, 10, false)
+	if !errors.Is(err, context.Canceled) {
+		t.Fatalf("got %v, want %v", err, context.Canceled)
+	}
+	wantNoSecret(t, err.Error(), "X-Amz")
+}
+
+func wantNoSecret(t *testing.T, text, token string) {
+	t.Helper()
+	for _, secret := range []string{token, "X-Amz-", "secret", "Basic "} {
+		if strings.Contains(text, secret) {
+			t.Errorf("%q has %q in it", text, secret)
+		}
+	}
+}

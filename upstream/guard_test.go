@@ -1,0 +1,393 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+func TestAddressesHaveTheirClass(t *testing.T) {
+	for text, want := range map[string]class{
+		"8.8.8.8":                 elsewhere,
+		"10.1.2.3":                elsewhere,
+		"172.16.0.1":              elsewhere,
+		"192.168.1.1":             elsewhere,
+		"100.64.0.1":              elsewhere,
+		"2600:1f18::1":            elsewhere,
+		"fd12:3456::1":            elsewhere,
+		"fd00:ec1::254":           elsewhere,
+		"::ffff:10.1.2.3":         elsewhere,
+		"127.0.0.1":               loopback,
+		"127.255.255.254":         loopback,
+		"::1":                     loopback,
+		"::ffff:127.0.0.1":        loopback,
+		"::1%lo":                  loopback,
+		"169.254.169.254":         linkLocal,
+		"169.254.170.2":           linkLocal,
+		"::ffff:169.254.169.254":  linkLocal,
+		"fe80::1":                 linkLocal,
+		"fe80::1%eth0":            linkLocal,
+		"fd00:ec2::254":           linkLocal,
+		"fd00:ec2::23":            linkLocal,
+		"fd00:ec2::254%eth0":      linkLocal,
+		"0.0.0.0":                 unspecified,
+		"::":                      unspecified,
+		"::%eth0":                 unspecified,
+		"::ffff:0.0.0.0":          unspecified,
+		"255.255.255.255":         unspecified,
+		"::ffff:255.255.255.255":  unspecified,
+		"224.0.0.251":             unspecified,
+		"ff02::1":                 unspecified,
+		"ff02::1%eth0":            unspecified,
+		"::ffff:239.255.255.250":  unspecified,
+		"fe80::a9fe:a9fe%enp0s31": linkLocal,
+	} {
+		if got := classify(netip.MustParseAddr(text)); got != want {
+			t.Errorf("%s is of class %d, want %d", text, got, want)
+		}
+		if got := classifyHost(text); got != want {
+			t.Errorf("as a host, %s is of class %d, want %d", text, got, want)
+		}
+	}
+	if got := classify(netip.Addr{}); got != unspecified {
+		t.Errorf("no address is of class %d, want %d", got, unspecified)
+	}
+}
+
+func TestHostNamesHaveTheirClass(t *testing.T) {
+	for host, want := range map[string]class{
+		"registry-1.docker.io":  elsewhere,
+		"localhost.example.com": elsewhere,
+		"notlocalhost":          elsewhere,
+		"127.0.0.1.nip.io":      elsewhere, // judged when it is dialled
+		"localhost":             loopback,
+		"LocalHost":             loopback,
+		"localhost.":            loopback,
+		"registry.localhost":    loopback,
+		"registry.localhost.":   loopback,
+		"127.0.0.1.":            loopback,
+		"[::1]":                 loopback,
+		"169.254.169.254.":      linkLocal,
+	} {
+		if got := classifyHost(host); got != want {
+			t.Errorf("%q is of class %d, want %d", host, got, want)
+		}
+	}
+}
+
+// allowedClasses says which classes of endpoint may lead to an address.
+var allowedClasses = map[string][]class{
+	"10.1.2.3:443":              {elsewhere, loopback, linkLocal, unspecified},
+	"[2600:1f18::1]:443":        {elsewhere, loopback, linkLocal, unspecified},
+	"127.0.0.1:5000":            {loopback},
+	"[::1]:5000":                {loopback},
+	"[::ffff:127.0.0.1]:5000":   {loopback},
+	"169.254.169.254:80":        {linkLocal},
+	"[fe80::1%eth0]:80":         {linkLocal},
+	"[fd00:ec2::254]:80":        {linkLocal},
+	"[::ffff:169.254.170.2]:80": {linkLocal},
+	"0.0.0.0:80":                nil,
+	"[::]:80":                   nil,
+	"224.0.0.1:80":              nil,
+}
+
+func TestAddressIsDialledWhereTheEndpointIsOfItsKind(t *testing.T) {
+	for address, classes := range allowedClasses {
+		for allowed := elsewhere; allowed <= unspecified; allowed++ {
+			g := newGuard(allowed, nil)
+			err := g.control(t.Context(), "tcp", address, nil)
+			wantRefused(t, address, allowed, classes, err)
+			to := &url.URL{Scheme: "http", Host: address}
+			err = g.check("a redirect", &url.URL{Scheme: "http", Host: "registry.test"}, to)
+			wantRefused(t, to.String(), allowed, classes, err)
+		}
+	}
+}
+
+func wantRefused(t *testing.T, target string, allowed class, classes []class, err error) {
+	t.Helper()
+	want := true
+	for _, c := range classes {
+		want = want && c != allowed
+	}
+	var refused *refusedError
+	if got := errors.As(err, &refused); got != want || !got && err != nil {
+		t.Errorf("%s for an endpoint of class %d: %v; refused must be %t", target, allowed, err, want)
+	}
+}
+
+func TestURLOfAnotherKindIsRefused(t *testing.T) {
+	for _, test := range []struct {
+		from, to string
+		refused  bool
+	}{
+		{"https://registry.test", "https://cdn.test/x", false},
+		{"http://registry.test", "https://cdn.test/x", false},
+		{"http://registry.test", "http://cdn.test/x", false},
+		{"https://registry.test", "http://registry.test/x", true},
+		{"https://registry.test", "https://user:pw@cdn.test/x", true},
+		{"https://registry.test", "https://user@cdn.test/x", true},
+		{"https://registry.test", "https:///x", true},
+		{"https://registry.test", "https:opaque", true},
+		{"http://registry.test", "ftp://cdn.test/x", true},
+		{"http://registry.test", "file:///etc/passwd", true},
+		{"http://registry.test", "unix:///run/x.sock", true},
+		{"http://registry.test", "//cdn.test/x", true},
+		{"http://registry.test", "http://LOCALHOST:80/x", true},
+		{"http://registry.test", "http://x.localhost./x", true},
+		{"http://registry.test", "http://[::ffff:7f00:1]/x", true},
+	} {
+		from, to := mustURL(t, test.from), mustURL(t, test.to)
+		err := newGuard(elsewhere, nil).check("a redirect", from, to)
+		if (err != nil) != test.refused {
+			t.Errorf("from %s to %s: %v; refused must be %t", test.from, test.to, err, test.refused)
+		}
+		if err != nil && (strings.Contains(err.Error(), "pw") || strings.Contains(err.Error(), "/x is")) {
+			t.Errorf("the refusal shows too much: %v", err)
+		}
+	}
+}
+
+// doorbell is a listener on loopback that counts who comes.
+type doorbell struct {
+	net.Listener
+	came    atomic.Int64
+	arrived chan struct{}
+}
+
+func newDoorbell(t *testing.T) *doorbell {
+	t.Helper()
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &doorbell{Listener: l, arrived: make(chan struct{}, 100)}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conn.Close()
+			b.came.Add(1)
+			b.arrived <- struct{}{}
+		}
+	}()
+	t.Cleanup(func() {
+		l.Close()
+		<-done
+	})
+	return b
+}
+
+func (b *doorbell) port(t *testing.T) string {
+	t.Helper()
+	_, port, err := net.SplitHostPort(b.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}
+
+// wantNobody wants that no connection came. One of its own comes behind all
+// that did, so that none is overlooked.
+func (b *doorbell) wantNobody(t *testing.T) {
+	t.Helper()
+	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", b.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	<-b.arrived
+	if n := b.came.Load(); n != 1 {
+		t.Errorf("%d connections came besides the test's own", n-1)
+	}
+}
+
+// resolver answers every question for an IPv4 address with addr.
+func resolver(t *testing.T, addr [4]byte) *net.Resolver {
+	t.Helper()
+	server, err := (&net.ListenConfig{}).ListenPacket(t.Context(), "udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		buf := make([]byte, 4096)
+		for {
+			n, from, err := server.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			var msg dnsmessage.Message
+			if msg.Unpack(buf[:n]) != nil {
+				continue
+			}
+			msg.Response, msg.Additionals = true, nil
+			for _, q := range msg.Questions {
+				if q.Type == dnsmessage.TypeA {
+					msg.Answers = append(msg.Answers, dnsmessage.Resource{
+						Header: dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: 1},
+						Body:   &dnsmessage.AResource{A: addr},
+					})
+				}
+			}
+			if answer, err := msg.Pack(); err == nil {
+				_, _ = server.WriteTo(answer, from)
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		server.Close()
+		<-done
+	})
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "udp", server.LocalAddr().String())
+	}}
+}
+
+func TestNameThatResolvesToLoopbackIsNotDialled(t *testing.T) {
+	bell := newDoorbell(t)
+	g := newGuard(elsewhere, nil)
+	g.dialer.Resolver = resolver(t, [4]byte{127, 0, 0, 1})
+	conn, err := g.dial(t.Context(), "tcp", net.JoinHostPort("rebound.test", bell.port(t)))
+	if err == nil {
+		conn.Close()
+	}
+	var refused *refusedError
+	if !errors.As(err, &refused) {
+		t.Errorf("dialling gave %v, want a refusal", err)
+	}
+	bell.wantNobody(t)
+}
+
+func TestLoopbackEndpointMayLeadToLoopback(t *testing.T) {
+	bell := newDoorbell(t)
+	conn, err := newGuard(loopback, nil).dial(t.Context(), "tcp", bell.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	<-bell.arrived
+}
+
+// countCalls counts how often the dialer comes as far as an address.
+func countCalls(n *int, control func(context.Context, string, string, syscall.RawConn) error) func(context.Context, string, string, syscall.RawConn) error {
+	return func(ctx context.Context, network, address string, c syscall.RawConn) error {
+		*n++
+		return control(ctx, network, address, c)
+	}
+}
+
+func TestAddressThatCannotBeReachedIsNotTriedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGuard(elsewhere, nil)
+		const closed = "127.0.0.1:1" // fails before any packet is sent, as a bubble needs
+		tried := 0
+		control := g.dialer.ControlContext
+		g.dialer.ControlContext = countCalls(&tried, control)
+		dial := func() error {
+			conn, err := g.dial(t.Context(), "tcp", closed)
+			if err == nil {
+				conn.Close()
+				t.Fatal("connected")
+			}
+			return err
+		}
+		var refused *refusedError
+		for i, wait := range []time.Duration{firstOutage, 500 * time.Millisecond, time.Second, 2 * time.Second, maxOutage, maxOutage} {
+			_ = dial()
+			if tried != i+1 {
+				t.Fatalf("after its pause: tried %d times, want %d", tried, i+1)
+			}
+			pass(wait - time.Millisecond)
+			if err := dial(); tried != i+1 || !errors.As(err, &refused) {
+				t.Fatalf("within its pause of %v: tried %d times, want %d; the error is %v", wait, tried, i+1, err)
+			}
+			pass(time.Millisecond)
+		}
+		if _, known := g.down.Get(closed); !known {
+			t.Error("the outage is forgotten")
+		}
+	})
+}
+
+func TestOutageIsForgottenOnceItIsOver(t *testing.T) {
+	bell := newDoorbell(t)
+	addr := bell.Addr().String()
+	g := newGuard(loopback, nil)
+	g.down.Add(addr, outage{err: errTimeout, until: time.Now(), length: maxOutage})
+	conn, err := g.dial(t.Context(), "tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	if _, known := g.down.Get(addr); known {
+		t.Error("the outage is remembered")
+	}
+	<-bell.arrived
+}
+
+// proxyVariables are all that proxyAddresses looks at.
+var proxyVariables = []string{"HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "REQUEST_METHOD"}
+
+func TestProxiesOfTheEnvironmentAreKnown(t *testing.T) {
+	for value, want := range map[string]string{
+		"":                           "",
+		"http://proxy.test:3128":     "proxy.test:3128",
+		"http://proxy.test":          "proxy.test:80",
+		"https://proxy.test":         "proxy.test:443",
+		"socks5://proxy.test":        "proxy.test:1080",
+		"socks5h://proxy.test":       "proxy.test:1080",
+		"proxy.test:3128":            "proxy.test:3128",
+		"http://user:pw@[::1]:3128/": "[::1]:3128",
+		"://":                        "",
+	} {
+		for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY"} {
+			for _, other := range proxyVariables {
+				t.Setenv(other, "")
+			}
+			t.Setenv(name, value)
+			got := proxyAddresses()
+			if want == "" && len(got) != 0 || want != "" && (len(got) != 1 || !got[want]) {
+				t.Errorf("%s=%s: %v, want %q", name, value, got, want)
+			}
+		}
+	}
+}
+
+func TestProxyMayBeAnywhere(t *testing.T) {
+	proxy := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = w.Write([]byte("through the proxy to " + r.URL.Host))
+	})
+	proxyURL := mustURL(t, proxy.URL)
+	trs := &transports{proxies: map[string]bool{proxyURL.Host: true}, all: make(map[class]*transport)}
+	t.Cleanup(trs.close)
+	tr := trs.get(elsewhere)
+	tr.Proxy = http.ProxyURL(proxyURL)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://registry.test/v2/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := tr.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := readAll(t, resp.Body); got != "through the proxy to registry.test" {
+		t.Errorf("got %q", got)
+	}
+}

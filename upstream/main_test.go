@@ -1,0 +1,193 @@
+package upstream
+
+import (
+	"bytes"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/larder-registry/larder/upstream/ecrtest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	repo         = "team/app"
+	manifestType = "application/vnd.oci.image.manifest.v1+json"
+	manifestBody = `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json"}`
+)
+
+// awsEnvironment lets the SDK find these credentials and none of the machine's.
+func awsEnvironment(t *testing.T, accessKey string) {
+	t.Helper()
+	none := filepath.Join(t.TempDir(), "none")
+	for name, value := range map[string]string{
+		"AWS_ACCESS_KEY_ID":           accessKey,
+		"AWS_SECRET_ACCESS_KEY":       "aws-secret",
+		"AWS_SESSION_TOKEN":           "",
+		"AWS_PROFILE":                 "",
+		"AWS_REGION":                  "",
+		"AWS_CA_BUNDLE":               "",
+		"AWS_ENDPOINT_URL":            "",
+		"AWS_CONFIG_FILE":             none,
+		"AWS_SHARED_CREDENTIALS_FILE": none,
+		"AWS_EC2_METADATA_DISABLED":   "true",
+	} {
+		t.Setenv(name, value)
+	}
+}
+
+// logBuffer is what was logged.
+type logBuffer struct {
+	mu  sync.Mutex // guards what follows
+	buf bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+func (b *logBuffer) logger() *slog.Logger { return slog.New(slog.NewTextHandler(b, nil)) }
+
+// wantLines wants a text n times, as it is on one line each time.
+func (b *logBuffer) wantLines(t *testing.T, text string, n int) {
+	t.Helper()
+	if got := strings.Count(b.String(), text); got != n {
+		t.Errorf("logged %q %d times, want %d:\n%s", text, got, n, b)
+	}
+}
+
+// newTestClient returns a client for which only these upstreams exist.
+func newTestClient(t *testing.T, configs ...Config) (*Client, *logBuffer) {
+	t.Helper()
+	log := new(logBuffer)
+	c := NewClient(Options{
+		Log: log.logger(),
+		Lookup: func(host string) (Config, bool) {
+			for _, cfg := range configs {
+				if cfg.Host == host {
+					return cfg, true
+				}
+			}
+			return Config{}, false
+		},
+	})
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return c, log
+}
+
+func registryOf(t *testing.T, c *Client, host string) *Registry {
+	t.Helper()
+	r, err := c.Registry(host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// fake is a running fake ECR and a registry that talks to it.
+type fake struct {
+	*ecrtest.Running
+	*Registry
+	log *logBuffer
+}
+
+// startECR runs a fake ECR that has the manifest manifestBody under the tag v1.
+func startECR(t *testing.T, opts ecrtest.Options) *fake {
+	t.Helper()
+	awsEnvironment(t, "AKIDLARDERTEST")
+	server, err := ecrtest.Start(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if _, err := server.AddManifest(repo, "v1", manifestType, []byte(manifestBody)); err != nil {
+		t.Fatal(err)
+	}
+	c, log := newTestClient(t, ecrConfig(server))
+	return &fake{server, registryOf(t, c, server.Host()), log}
+}
+
+func ecrConfig(server *ecrtest.Running) Config {
+	return Config{
+		Host:     server.Host(),
+		Endpoint: server.Endpoint,
+		ECR:      ECRConfig{APIEndpoint: server.Endpoint},
+	}
+}
+
+// startPlain runs a registry that is not ECR's, at a loopback address.
+func startPlain(t *testing.T, cfg Config, h http.HandlerFunc) (*Registry, *logBuffer) {
+	t.Helper()
+	server := serve(t, h)
+	cfg.Host, cfg.Endpoint = "registry.test", server.URL
+	c, log := newTestClient(t, cfg)
+	return registryOf(t, c, cfg.Host), log
+}
+
+func serve(t *testing.T, h http.HandlerFunc) *httptest.Server {
+	t.Helper()
+	server := httptest.NewServer(h)
+	t.Cleanup(server.Close)
+	return server
+}
+
+// passwordFile returns a file with a password in it.
+func passwordFile(t *testing.T, password string) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "password")
+	writeFile(t, name, password)
+	return name
+}
+
+func writeFile(t *testing.T, name, content string) {
+	t.Helper()
+	if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// readAll reads a body to its end and closes it.
+func readAll(t *testing.T, body io.ReadCloser) string {
+	t.Helper()
+	defer body.Close()
+	b, err := io.ReadAll(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func mustURL(t *testing.T, raw string) *url.URL {
+	t.Helper()
+	u, err := url.Parse(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}

@@ -1,0 +1,355 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/larder-registry/larder/upstream/ecrtest"
+)
+
+var someBlob = digest.FromString("content")
+
+// blobBody asks for the first bytes of a blob and returns what came.
+func blobBody(t *testing.T, r *Registry) (string, error) {
+	t.Helper()
+	body, _, _, err := r.Blob(t.Context(), repo, someBlob, 0, 100, false)
+	if err != nil {
+		return "", err
+	}
+	return readAll(t, body), nil
+}
+
+// content answers a request for someBlob.
+func content(w http.ResponseWriter, r *http.Request) {
+	http.ServeContent(w, r, "", time.Time{}, strings.NewReader("content"))
+}
+
+// redirect leads everything to another server, with the path as it is.
+func redirect(to string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, to+r.URL.Path, http.StatusTemporaryRedirect)
+	}
+}
+
+// requireBasic lets in who has the user name and password.
+func requireBasic(username, password string, next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		u, p, ok := r.BasicAuth()
+		if !ok || u != username || p != password {
+			w.Header().Set("WWW-Authenticate", `Basic realm="here"`)
+			http.Error(w, "no", http.StatusUnauthorized)
+			return
+		}
+		next(w, r)
+	}
+}
+
+func TestCredentialsStayAtTheRegistry(t *testing.T) {
+	var seen []http.Header
+	storage := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		seen = append(seen, r.Header.Clone())
+		content(w, r)
+	})
+	storageURL := mustURL(t, storage.URL)
+	for name, to := range map[string]string{
+		"another port":      storage.URL,
+		"another host name": "http://localhost:" + storageURL.Port(),
+	} {
+		t.Run(name, func(t *testing.T) {
+			seen = nil
+			cfg := Config{Username: "me", PasswordFile: passwordFile(t, "hunter2")}
+			r, _ := startPlain(t, cfg, requireBasic("me", "hunter2", func(w http.ResponseWriter, r *http.Request) {
+				http.SetCookie(w, &http.Cookie{Name: "session", Value: "1"})
+				redirect(to)(w, r)
+			}))
+			for range 2 { // by way of the registry, and straight to the storage
+				if got, err := blobBody(t, r); err != nil || got != "content" {
+					t.Fatalf("got %q, %v", got, err)
+				}
+			}
+			if len(seen) != 2 {
+				t.Fatalf("storage was asked %d times, want 2", len(seen))
+			}
+			for _, h := range seen {
+				for _, secret := range []string{"Authorization", "Cookie", "Proxy-Authorization", "Referer"} {
+					if h.Get(secret) != "" {
+						t.Errorf("storage was sent %s: %s", secret, h.Get(secret))
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestRedirectToTheRegistryItselfCarriesCredentials(t *testing.T) {
+	cfg := Config{Username: "me", PasswordFile: passwordFile(t, "hunter2")}
+	r, _ := startPlain(t, cfg, requireBasic("me", "hunter2", func(w http.ResponseWriter, r *http.Request) {
+		if rest, ok := strings.CutPrefix(r.URL.Path, "/v2/"); ok {
+			http.Redirect(w, r, "/elsewhere/"+rest, http.StatusFound) // relative
+			return
+		}
+		content(w, r)
+	}))
+	if got, err := blobBody(t, r); err != nil || got != "content" {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+func TestSignedURLIsUsedForLaterRanges(t *testing.T) {
+	server := startECR(t, ecrtest.Options{})
+	dgst := addBlob(t, server, ecrtest.Random(1, 1000))
+	for off := range int64(10) {
+		body, size, whole, err := server.Blob(t.Context(), repo, dgst, off*100, 100, false)
+		if err != nil || size != 1000 || whole {
+			t.Fatalf("offset %d: size %d, whole %t, %v", off*100, size, whole, err)
+		}
+		if got := readAll(t, body); len(got) != 100 {
+			t.Errorf("offset %d: %d bytes", off*100, len(got))
+		}
+	}
+	if got := server.Stats().Blobs[dgst]; got.Redirects != 1 || got.Requests != 10 {
+		t.Errorf("%d redirects and %d requests to storage, want 1 and 10", got.Redirects, got.Requests)
+	}
+}
+
+func TestURLThatStorageRefusesIsAskedForAnew(t *testing.T) {
+	server := startECR(t, ecrtest.Options{})
+	dgst := addBlob(t, server, ecrtest.Random(1, 1000))
+	for range 3 {
+		body, _, _, err := server.Blob(t.Context(), repo, dgst, 0, 1000, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		readAll(t, body)
+		server.ExpireURLs()
+	}
+	if got := server.Stats().Blobs[dgst]; got.Redirects != 3 || got.Requests != 5 {
+		t.Errorf("%d redirects and %d requests to storage, want 3 and 5", got.Redirects, got.Requests)
+	}
+}
+
+func TestRefusedURLIsForgottenThoughNoOtherIsToBeHad(t *testing.T) {
+	server := startECR(t, ecrtest.Options{})
+	dgst := addBlob(t, server, ecrtest.Random(1, 1000))
+	if err := questions["blob"](t.Context(), server.Registry, dgst); err != nil {
+		t.Fatal(err)
+	}
+	server.ExpireURLs()
+	defer server.Inject(ecrtest.Fault{On: ecrtest.Blob, Status: http.StatusServiceUnavailable})()
+	for range 3 {
+		if err := questions["blob"](t.Context(), server.Registry, dgst); err == nil {
+			t.Fatal("a blob came without a URL")
+		}
+	}
+	if got := server.Stats().Blobs[dgst].Requests; got != 2 {
+		t.Errorf("storage was asked %d times, want once before and once after the URL expired", got)
+	}
+}
+
+func TestURLThatStorageNeverAcceptedIsNotKept(t *testing.T) {
+	server := startECR(t, ecrtest.Options{})
+	dgst := addBlob(t, server, ecrtest.Random(1, 1000))
+	server.Inject(ecrtest.Fault{On: ecrtest.Storage, Times: 1, Status: http.StatusForbidden})
+	if _, _, _, err := server.Blob(t.Context(), repo, dgst, 0, 1000, false); err == nil {
+		t.Fatal("a refusal is no error")
+	}
+	body, _, _, err := server.Blob(t.Context(), repo, dgst, 0, 1000, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	readAll(t, body)
+	if got := server.Stats().Blobs[dgst]; got.Redirects != 2 || got.Requests != 2 {
+		t.Errorf("%d redirects and %d requests to storage, want 2 of each", got.Redirects, got.Requests)
+	}
+}
+
+func TestSignedURLIsUsedForItsLife(t *testing.T) {
+	for raw, life := range map[string]time.Duration{
+		"https://s3.test/x?X-Amz-Expires=3600":                 time.Hour - locationMargin,
+		"https://s3.test/x?X-Amz-Expires=60":                   30 * time.Second,
+		"https://s3.test/x?X-Amz-Expires=10":                   5 * time.Second,
+		"https://s3.test/x?X-Amz-Expires=0":                    locationLife,
+		"https://s3.test/x?X-Amz-Expires=-5":                   locationLife,
+		"https://s3.test/x?X-Amz-Expires=soon":                 locationLife,
+		"https://s3.test/x?X-Amz-Expires=99999999999999999999": locationLife,
+		"https://cdn.test/x":                                   locationLife,
+	} {
+		u := mustURL(t, raw)
+		synctest.Test(t, func(t *testing.T) {
+			l := newLocations()
+			l.put("blob", u)
+			pass(life - time.Millisecond)
+			if got, ok := l.get("blob"); !ok || got != u {
+				t.Errorf("%s is forgotten before %v", raw, life)
+			}
+			pass(2 * time.Millisecond)
+			if _, ok := l.get("blob"); ok {
+				t.Errorf("%s is used after %v", raw, life)
+			}
+		})
+	}
+}
+
+func TestOnlyTheURLThatFailedIsForgotten(t *testing.T) {
+	l := newLocations()
+	old, renewed := &url.URL{Host: "a.test"}, &url.URL{Host: "b.test"}
+	l.put("blob", old)
+	l.put("blob", renewed)
+	l.drop("blob", old)
+	if got, ok := l.get("blob"); !ok || got != renewed {
+		t.Error("what came in place of the refused URL is forgotten with it")
+	}
+	l.drop("blob", renewed)
+	if _, ok := l.get("blob"); ok {
+		t.Error("the refused URL is used")
+	}
+}
+
+func TestRedirectsThroughAMirrorWorkForEveryRange(t *testing.T) {
+	storage := serve(t, content)
+	mirror := serve(t, redirect(storage.URL))
+	r, _ := startPlain(t, Config{}, redirect(mirror.URL))
+	for range 3 {
+		if got, err := blobBody(t, r); err != nil || got != "content" {
+			t.Fatalf("got %q, %v", got, err)
+		}
+	}
+}
+
+func TestRedirectLoopEnds(t *testing.T) {
+	var asked atomic.Int64
+	var server *httptest.Server
+	server = serve(t, func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		redirect(server.URL)(w, r)
+	})
+	r, _ := startPlain(t, Config{}, redirect(server.URL))
+	for name, ask := range questions {
+		if name == "has blob" {
+			continue // it follows none
+		}
+		asked.Store(0)
+		if err := ask(t.Context(), r, someBlob); err == nil {
+			t.Errorf("%s: a loop is no error", name)
+		}
+		if n := asked.Load(); n == 0 || n > 3*maxHops {
+			t.Errorf("%s: followed %d redirects", name, n)
+		}
+	}
+}
+
+// startElsewhere runs a registry whose endpoint is a public name, as far as
+// the client can tell: the connections to it, and to it alone, are led to a
+// server here.
+func startElsewhere(t *testing.T, s secret, h http.HandlerFunc) (*Registry, *logBuffer) {
+	t.Helper()
+	server := serve(t, h)
+	trs := newTransports()
+	t.Cleanup(trs.close)
+	tr := trs.get(elsewhere)
+	tr.Proxy = nil // whatever this machine has
+	guarded := tr.DialContext
+	tr.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if addr == "registry.test:80" {
+			return (&net.Dialer{}).DialContext(ctx, network, server.Listener.Addr().String())
+		}
+		return guarded(ctx, network, addr)
+	}
+	endpoint := &url.URL{Scheme: "http", Host: "registry.test"}
+	log := new(logBuffer)
+	auth := newChallenged(endpoint, s, tr, 10*time.Second, log.logger())
+	return newRegistry(Config{Host: "registry.test"}, auth, trs, endpoint, log.logger()), log
+}
+
+func TestRedirectToWhereAnUpstreamMayNotLeadIsNotDialled(t *testing.T) {
+	bell := newDoorbell(t)
+	port := bell.port(t)
+	for _, to := range []string{
+		"http://127.0.0.1:" + port,
+		"http://localhost:" + port,
+		"http://LOCALHOST.:" + port,
+		"http://[::ffff:127.0.0.1]:" + port,
+		"http://0.0.0.0:" + port,
+		"http://rebound.test:" + port,
+		"http://169.254.169.254/latest/meta-data",
+		"http://[fd00:ec2::254]/latest/meta-data",
+		"http://[fe80::1%25lo]:" + port,
+		"http://user:pw@cdn.test",
+		"ftp://cdn.test",
+	} {
+		t.Run(to, func(t *testing.T) {
+			r, log := startElsewhere(t, secret{}, redirect(to))
+			r.transport.guard.dialer.Resolver = resolver(t, [4]byte{127, 0, 0, 1})
+			for name, ask := range questions {
+				if name == "has blob" {
+					continue // it follows none
+				}
+				err := ask(t.Context(), r, someBlob)
+				var refused *refusedError
+				if !errors.As(err, &refused) {
+					t.Errorf("%s: %v, want a refusal", name, err)
+				}
+			}
+			log.wantLines(t, "level=WARN", len(questions)-1)
+			if strings.Contains(log.String(), "pw") {
+				t.Errorf("a password is logged:\n%s", log)
+			}
+		})
+	}
+	bell.wantNobody(t)
+}
+
+func TestHTTPSDoesNotLeadToHTTP(t *testing.T) {
+	bell := newDoorbell(t)
+	server := httptest.NewTLSServer(redirect("http://127.0.0.1:" + bell.port(t)))
+	t.Cleanup(server.Close)
+	trs := newTransports()
+	t.Cleanup(trs.close)
+	tr := trs.get(loopback)
+	tr.TLSClientConfig = server.Client().Transport.(*http.Transport).TLSClientConfig
+	endpoint := mustURL(t, server.URL)
+	auth := newChallenged(endpoint, secret{}, tr, time.Minute, slog.New(slog.DiscardHandler))
+	r := newRegistry(Config{Host: "registry.test"}, auth, trs, endpoint, slog.New(slog.DiscardHandler))
+	_, err := blobBody(t, r)
+	var refused *refusedError
+	if !errors.As(err, &refused) {
+		t.Errorf("got %v, want a refusal", err)
+	}
+	bell.wantNobody(t)
+}
+
+func TestConcurrentRangesShareNothingButTheURL(t *testing.T) {
+	server := startECR(t, ecrtest.Options{})
+	dgst := addBlob(t, server, ecrtest.Random(1, 64<<10))
+	var done sync.WaitGroup
+	for i := range int64(16) {
+		done.Go(func() {
+			body, _, _, err := server.Blob(t.Context(), repo, dgst, i<<12, 1<<12, i%2 == 0)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			want := make([]byte, 1<<12)
+			if _, err := ecrtest.Random(1, 64<<10).ReadAt(want, i<<12); err != nil {
+				t.Error(err)
+			}
+			if got := readAll(t, body); got != string(want) {
+				t.Errorf("the bytes at %d are not the blob's", i<<12)
+			}
+		})
+	}
+	done.Wait()
+}

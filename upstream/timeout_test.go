@@ -1,0 +1,187 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// pipes is a listener whose connections stay in the process, so that a
+// bubble's clock goes on while they are idle.
+type pipes struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	close  func()
+}
+
+func newPipes() *pipes {
+	p := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
+	p.close = sync.OnceFunc(func() { close(p.closed) })
+	return p
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	theirs, ours := net.Pipe()
+	select {
+	case p.conns <- theirs:
+		return ours, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (p *pipes) Close() error   { p.close(); return nil }
+func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipes"} }
+
+// startInBubble runs a registry in a bubble. Its timeout is the default one.
+func startInBubble(t *testing.T, h http.HandlerFunc) *Registry {
+	t.Helper()
+	p := newPipes()
+	server := &http.Server{Handler: h, ReadHeaderTimeout: time.Hour}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = server.Serve(p)
+	}()
+	trs := newTransports()
+	tr := trs.get(elsewhere)
+	tr.Proxy, tr.DialContext = nil, p.dial
+	t.Cleanup(func() {
+		trs.close()
+		server.Close()
+		<-served
+	})
+	endpoint := mustURL(t, "http://registry.test")
+	log := new(logBuffer).logger()
+	return newRegistry(Config{Host: "registry.test"}, newChallenged(endpoint, secret{}, tr, defaultTimeout, log), trs, endpoint, log)
+}
+
+const defaultTimeout = 20 * time.Second // as Config has it
+
+// stall sends what there is to send, and nothing more until the client leaves.
+// What answers a HEAD is whole without a body.
+func stall(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodHead {
+		return
+	}
+	_ = http.NewResponseController(w).Flush()
+	<-r.Context().Done()
+}
+
+// silences are the ways in which an upstream says no more.
+var silences = map[string]http.HandlerFunc{
+	"no answer": func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
+	"an error's body": func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusForbidden)
+		stall(w, r)
+	},
+	"no answer where it leads": func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/silence" {
+			<-r.Context().Done()
+			return
+		}
+		http.Redirect(w, r, "/silence", http.StatusTemporaryRedirect)
+	},
+	"no token": func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/token" {
+			stall(w, r)
+			return
+		}
+		w.Header().Set("WWW-Authenticate", `Bearer realm="http://registry.test/token"`)
+		w.WriteHeader(http.StatusUnauthorized)
+	},
+}
+
+func TestSilentUpstreamIsLeftAfterTheTimeout(t *testing.T) {
+	for silence, handler := range silences {
+		for question, ask := range questions {
+			if question == "has blob" && silence == "no answer where it leads" {
+				continue // a redirect is its answer
+			}
+			t.Run(silence+"/"+question, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					r := startInBubble(t, handler)
+					before := time.Now()
+					err := ask(t.Context(), r, someBlob)
+					if err == nil {
+						t.Error("silence is an answer")
+					}
+					if silence == "no answer" && !errors.Is(err, errTimeout) {
+						t.Errorf("got %v, want %v", err, errTimeout)
+					}
+					if took := time.Since(before); took < defaultTimeout || took > defaultTimeout+time.Second {
+						t.Errorf("ended after %v, want %v", took, defaultTimeout)
+					}
+					wantAllSlots(t, r)
+				})
+			})
+		}
+	}
+}
+
+func TestManifestThatStallsIsLeftAfterTheTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := startInBubble(t, func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.WriteString(w, manifestBody[:10])
+			stall(w, r)
+		})
+		before := time.Now()
+		_, _, err := r.Manifest(t.Context(), repo, "v1", false)
+		if !errors.Is(err, errTimeout) {
+			t.Errorf("got %v, want %v", err, errTimeout)
+		}
+		if took := time.Since(before); took != defaultTimeout {
+			t.Errorf("ended after %v, want %v", took, defaultTimeout)
+		}
+	})
+}
+
+func TestBodyOfABlobMayTakeItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := startInBubble(t, func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, "con")
+			_ = http.NewResponseController(w).Flush()
+			pass(time.Hour)
+			_, _ = io.WriteString(w, "tent")
+		})
+		if got, err := blobBody(t, r); err != nil || got != "content" {
+			t.Errorf("got %q, %v", got, err)
+		}
+	})
+}
+
+func TestRequestEndsWithItsContext(t *testing.T) {
+	for question, ask := range questions {
+		t.Run(question, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := startInBubble(t, silences["no answer"])
+				ctx, cancel := context.WithCancel(t.Context())
+				ended := make(chan error, 1)
+				go func() { ended <- ask(ctx, r, someBlob) }()
+				synctest.Wait()
+				cancel()
+				if err := <-ended; !errors.Is(err, context.Canceled) {
+					t.Errorf("got %v, want %v", err, context.Canceled)
+				}
+				wantAllSlots(t, r)
+			})
+		})
+	}
+}

@@ -1,0 +1,393 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/larder-registry/larder/upstream/ecrtest"
+)
+
+// tokenAPI stands for the API in tests of when it is asked. It gives out
+// token-1, token-2 and so on.
+type tokenAPI struct {
+	life  time.Duration // of each token; 12 h if 0
+	delay time.Duration // before each answer
+
+	mu    sync.Mutex // guards what follows
+	err   error      // instead of a token
+	fixed string     // instead of a new token
+	given int
+	asked []time.Time
+}
+
+func (a *tokenAPI) ask(ctx context.Context) (ecrToken, error) {
+	a.mu.Lock()
+	a.asked = append(a.asked, time.Now())
+	a.mu.Unlock()
+	select {
+	case <-time.After(a.delay):
+	case <-ctx.Done():
+		return ecrToken{}, ctx.Err()
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.err != nil {
+		return ecrToken{}, a.err
+	}
+	a.given++
+	value := fmt.Sprintf("token-%d", a.given)
+	if a.fixed != "" {
+		value = a.fixed
+	}
+	life := a.life
+	if life == 0 {
+		life = 12 * time.Hour
+	}
+	return ecrToken{value: value, obtained: time.Now(), life: life}, nil
+}
+
+func (a *tokenAPI) fail(err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.err = err
+}
+
+// pauses returns the times between one question and the next, from the nth on.
+func (a *tokenAPI) pauses(n int) []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var all []string
+	for i := n; i < len(a.asked); i++ {
+		all = append(all, a.asked[i].Sub(a.asked[i-1]).String())
+	}
+	return all
+}
+
+func (a *tokenAPI) wantAsked(t *testing.T, n int) {
+	t.Helper()
+	synctest.Wait()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.asked) != n {
+		t.Fatalf("asked for a token %d times, want %d", len(a.asked), n)
+	}
+}
+
+// startSource returns a source in a bubble, and what closes it.
+func startSource(t *testing.T, api *tokenAPI) (source *tokenSource, stop func(), log *logBuffer) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	log = new(logBuffer)
+	source = &tokenSource{ask: api.ask, now: time.Now, log: log.logger(), ctx: ctx}
+	stop = func() {
+		cancel()
+		source.renewer.Wait()
+	}
+	t.Cleanup(stop)
+	return source, stop, log
+}
+
+func wantToken(t *testing.T, source *tokenSource, want string) {
+	t.Helper()
+	if got, err := source.get(t.Context()); err != nil || got != want {
+		t.Fatalf("get: %q, %v; want %s", got, err, want)
+	}
+}
+
+// pass lets time go by in a bubble.
+func pass(d time.Duration) { <-time.After(d) }
+
+func TestNoTokenIsAskedForBeforeItsFirstUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var api tokenAPI
+		source, _, _ := startSource(t, &api)
+		pass(48 * time.Hour)
+		api.wantAsked(t, 0)
+		wantToken(t, source, "token-1")
+		api.wantAsked(t, 1)
+	})
+}
+
+func TestOneAttemptServesAllWhoWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := tokenAPI{delay: time.Second}
+		source, _, _ := startSource(t, &api)
+		var waiting sync.WaitGroup
+		for range 16 {
+			waiting.Go(func() {
+				if got, err := source.get(t.Context()); err != nil || got != "token-1" {
+					t.Errorf("get: %q, %v", got, err)
+				}
+			})
+		}
+		waiting.Wait()
+		api.wantAsked(t, 1)
+	})
+}
+
+func TestTokenIsRenewedAtHalfItsLife(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var api tokenAPI
+		source, _, _ := startSource(t, &api)
+		wantToken(t, source, "token-1")
+		pass(6*time.Hour - time.Second)
+		api.wantAsked(t, 1)
+		pass(2 * time.Second)
+		api.wantAsked(t, 2)
+		wantToken(t, source, "token-2")
+		pass(12 * time.Hour)
+		api.wantAsked(t, 4)
+	})
+}
+
+func TestTokenOfAShortLifeIsNotRenewedInALoop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := tokenAPI{life: time.Millisecond}
+		source, _, _ := startSource(t, &api)
+		wantToken(t, source, "token-1")
+		pass(10*time.Second + time.Millisecond)
+		api.wantAsked(t, 11)
+	})
+}
+
+func TestOldTokenServesUntilItTrulyExpires(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var api tokenAPI
+		source, _, log := startSource(t, &api)
+		wantToken(t, source, "token-1")
+		api.fail(errors.New("AccessDenied: no"))
+		pass(12*time.Hour - time.Second)
+		wantToken(t, source, "token-1")
+		log.wantLines(t, "level=WARN", 1)
+
+		pass(2 * time.Second)
+		before := time.Now()
+		_, err := source.get(t.Context())
+		if err == nil || !strings.Contains(err.Error(), "AccessDenied: no") {
+			t.Errorf("after expiry: %v, want the API's words", err)
+		}
+		if took := time.Since(before); took != 0 {
+			t.Errorf("failed after %v, want at once", took)
+		}
+
+		api.fail(nil)
+		pass(maxPause)
+		wantToken(t, source, "token-2")
+		log.wantLines(t, "can be had again", 1)
+	})
+}
+
+func TestFailingAttemptsComeEverMoreRarely(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var api tokenAPI
+		source, _, _ := startSource(t, &api)
+		wantToken(t, source, "token-1")
+		api.fail(errors.New("no"))
+		pass(6*time.Hour + 5*time.Minute)
+		synctest.Wait()
+		got := api.pauses(2)
+		want := []string{"1s", "2s", "4s", "8s", "16s", "32s", "1m0s", "1m0s", "1m0s"}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("pauses between failures (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestFailureIsNotRepeatedDuringItsPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var api tokenAPI
+		api.fail(errors.New("no credentials"))
+		source, _, _ := startSource(t, &api)
+		for range 100 {
+			if _, err := source.get(t.Context()); err == nil {
+				t.Fatal("a token came out of nothing")
+			}
+		}
+		api.wantAsked(t, 1)
+		api.fail(nil)
+		pass(firstPause)
+		wantToken(t, source, "token-1")
+		api.wantAsked(t, 2)
+	})
+}
+
+func TestWaiterEndsWithItsOwnContextAndAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := tokenAPI{delay: time.Minute}
+		source, _, _ := startSource(t, &api)
+		gone := errors.New("the client hung up")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		ended := make(chan error, 1)
+		go func() {
+			_, err := source.get(ctx)
+			ended <- err
+		}()
+		synctest.Wait()
+		cancel(gone)
+		if err := <-ended; !errors.Is(err, gone) {
+			t.Errorf("the one who left: %v, want %v", err, gone)
+		}
+		wantToken(t, source, "token-1")
+		api.wantAsked(t, 1)
+	})
+}
+
+func TestRefusedTokenIsReplacedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := tokenAPI{delay: time.Second}
+		source, _, _ := startSource(t, &api)
+		wantToken(t, source, "token-1")
+		var waiting sync.WaitGroup
+		for range 16 {
+			waiting.Go(func() {
+				if err := source.renew(t.Context(), "token-1"); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		waiting.Wait()
+		if err := source.renew(t.Context(), "token-1"); err != nil { // one who was slow to notice
+			t.Error(err)
+		}
+		api.wantAsked(t, 2)
+		wantToken(t, source, "token-2")
+	})
+}
+
+// Emulators give out one token for ever.
+func TestSameTokenOnceMoreEndsTheAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := tokenAPI{fixed: "constant"}
+		source, _, _ := startSource(t, &api)
+		wantToken(t, source, "constant")
+		if err := source.renew(t.Context(), "constant"); err != nil {
+			t.Error(err)
+		}
+		api.wantAsked(t, 2)
+		pass(6*time.Hour + time.Second)
+		api.wantAsked(t, 3)
+		wantToken(t, source, "constant")
+	})
+}
+
+func TestRefusedTokenDoesNotComeBackWhenRenewalFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var api tokenAPI
+		source, _, _ := startSource(t, &api)
+		wantToken(t, source, "token-1")
+		no := errors.New("no")
+		api.fail(no)
+		for range 2 {
+			if err := source.renew(t.Context(), "token-1"); !errors.Is(err, no) {
+				t.Errorf("renew: %v, want %v", err, no)
+			}
+		}
+		api.wantAsked(t, 2)
+	})
+}
+
+func TestCloseEndsRenewalsAndAttempts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := tokenAPI{delay: time.Minute}
+		source, stop, log := startSource(t, &api)
+		wantToken(t, source, "token-1")
+		ended := make(chan error, 1)
+		go func() { ended <- source.renew(t.Context(), "token-1") }()
+		synctest.Wait()
+		stop()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("an attempt under way: %v, want it cancelled", err)
+		}
+		pass(24 * time.Hour)
+		api.wantAsked(t, 2)
+		log.wantLines(t, "level=WARN", 0)
+	})
+}
+
+// newECRAPI returns what asks a fake ECR for tokens, with a clock that is off.
+func newECRAPI(t *testing.T, endpoint string, off time.Duration) *ecrAPI {
+	t.Helper()
+	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &ecrAPI{
+		host:     ecrHost{Region: "us-east-1"},
+		endpoint: endpoint,
+		client:   &http.Client{Transport: transport},
+		timeout:  10 * time.Second,
+		now:      func() time.Time { return time.Now().Add(off) },
+	}
+}
+
+func TestImpossibleExpiryIsReplacedByTheDocumentedLife(t *testing.T) {
+	server := startECR(t, ecrtest.Options{TokenTTL: 12 * time.Hour})
+	for name, test := range map[string]struct{ off, life time.Duration }{
+		"right clock":         {0, 12 * time.Hour},
+		"six hours fast":      {6 * time.Hour, 6 * time.Hour},
+		"six hours slow":      {-6 * time.Hour, 18 * time.Hour},
+		"expired on arrival":  {13 * time.Hour, defaultECRLife},
+		"years in the future": {-10_000 * time.Hour, defaultECRLife},
+	} {
+		t.Run(name, func(t *testing.T) {
+			token, err := newECRAPI(t, server.Endpoint, test.off).token(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := (token.life - test.life).Abs(); diff > time.Minute {
+				t.Errorf("lives for %v, want %v", token.life, test.life)
+			}
+		})
+	}
+}
+
+func TestTokenFailureHasTheWordsOfAWS(t *testing.T) {
+	server := startECR(t, ecrtest.Options{})
+	awsEnvironment(t, "AKIDSTRANGER")
+	_, err := newECRAPI(t, server.Endpoint, 0).token(t.Context())
+	wantNoCredentials(t, err, "UnrecognizedClientException")
+	if strings.Contains(err.Error(), "aws-secret") {
+		t.Errorf("the error has the secret key: %v", err)
+	}
+}
+
+func TestMissingCredentialsAreToldApart(t *testing.T) {
+	server := startECR(t, ecrtest.Options{})
+	awsEnvironment(t, "")
+	_, err := newECRAPI(t, server.Endpoint, 0).token(t.Context())
+	wantNoCredentials(t, err, "us-east-1")
+	// The pod's token is not there: a file that does not exist.
+	t.Setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/node")
+	t.Setenv("AWS_WEB_IDENTITY_TOKEN_FILE", filepath.Join(t.TempDir(), "token"))
+	_, err = newECRAPI(t, server.Endpoint, 0).token(t.Context())
+	wantNoCredentials(t, err, "no such file")
+	if n := server.Stats().Requests[ecrtest.API]; n != 0 {
+		t.Errorf("asked the API %d times without credentials", n)
+	}
+}
+
+func TestAnswerWithoutATokenIsAnError(t *testing.T) {
+	awsEnvironment(t, "AKIDLARDERTEST")
+	for name, body := range map[string]string{
+		"no data":     `{"authorizationData":[]}`,
+		"no token":    `{"authorizationData":[{"expiresAt":1}]}`,
+		"empty token": `{"authorizationData":[{"authorizationToken":""}]}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", "application/x-amz-json-1.1")
+				_, _ = w.Write([]byte(body))
+			})
+			_, err := newECRAPI(t, server.URL, 0).token(t.Context())
+			wantNoCredentials(t, err, "no token")
+		})
+	}
+}
