@@ -81,7 +81,7 @@ func TestReadersGoOnWhenAWriteFails(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
 	o := newOrigin(3<<20, 1)
 	hold := make(chan struct{})
-	o.plan = func(_ int, r Range) act {
+	o.plan = func(int, Range) act {
 		return act{gate: func(off int64) {
 			if off >= chunkSize {
 				<-hold

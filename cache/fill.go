@@ -307,6 +307,6 @@ func (f *fill) release() {
 	last := f.users == 0 && f.part != nil
 	f.mu.Unlock()
 	if last {
-		f.part.data.Close() // nothing was left to write
+		_ = f.part.data.Close() // nothing was left to write
 	}
 }

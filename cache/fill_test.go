@@ -86,7 +86,7 @@ func TestFillGoesOnWhenItsReadersLeave(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
 	o := newOrigin(5<<20, 1)
 	hold := make(chan struct{})
-	o.plan = func(_ int, r Range) act {
+	o.plan = func(int, Range) act {
 		return act{gate: func(off int64) {
 			if off > 0 {
 				<-hold
@@ -118,7 +118,7 @@ func TestFillGoesOnWhenItsReadersLeave(t *testing.T) {
 func TestReaderThatWaitsEndsWithItsContext(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
 	o := newOrigin(1000, 1)
-	o.plan = func(n int, _ Range) act { return act{stall: 10} }
+	o.plan = func(int, Range) act { return act{stall: 10} }
 	ctx, cancel := context.WithCancelCause(t.Context())
 	blob, err := s.Open(ctx, o.digest, 0, o.fetch)
 	if err != nil {
@@ -130,7 +130,7 @@ func TestReaderThatWaitsEndsWithItsContext(t *testing.T) {
 	}
 	gone := errors.New("gone")
 	cancel(gone)
-	if _, err := blob.Read(make([]byte, 10)); err != gone {
+	if _, err := blob.Read(make([]byte, 10)); !errors.Is(err, gone) {
 		t.Errorf("read ended with %v", err)
 	}
 }
@@ -207,8 +207,8 @@ func TestFillTakesTheSizeFromTheManifestWhereTheSourceTellsNone(t *testing.T) {
 
 func TestFillSurvivesWhatConnectionsDo(t *testing.T) {
 	for name, plan := range map[string]func(n int, r Range) act{
-		"all break":              func(n int, _ Range) act { return act{cut: 100 << 10} },
-		"all stall":              func(n int, _ Range) act { return act{stall: 200 << 10} },
+		"all break":              func(int, Range) act { return act{cut: 100 << 10} },
+		"all stall":              func(int, Range) act { return act{stall: 200 << 10} },
 		"every second is denied": func(n int, _ Range) act { return act{err: []error{nil, errBroken}[n%2]} },
 		"spares are refused": func(_ int, r Range) act {
 			if r.Spare {

@@ -82,7 +82,7 @@ func recoverIndex(l layout, log *slog.Logger) (*index, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the index: %w", err)
 	}
-	defer os.Remove(l.opening())
+	defer func() { _ = os.Remove(l.opening()) }() // a note too many
 	err = errCrashes
 	if attempts <= maxOpenings {
 		var db *badger.DB

@@ -104,15 +104,15 @@ func pull(t testing.TB, s *Store, o *origin) State {
 func settle(s *Store) {
 	for {
 		s.mu.Lock()
-		var any *fill
+		var running *fill
 		for _, f := range s.filling {
-			any = f
+			running = f
 		}
 		s.mu.Unlock()
-		if any == nil {
+		if running == nil {
 			return
 		}
-		<-any.done
+		<-running.done
 	}
 }
 

@@ -248,7 +248,7 @@ func TestRepositoryHoldsWhatTheUpstreamConfirms(t *testing.T) {
 		Now:  func() time.Time { return now },
 	})
 	layer := newOrigin(10, 1)
-	asked, answer := 0, error(fs.ErrNotExist)
+	asked, answer := 0, fs.ErrNotExist
 	confirm := func(context.Context) (int64, error) {
 		asked++
 		return -1, answer

@@ -92,19 +92,20 @@ func readJournal(r io.Reader) (size int64, notes []note, err error) {
 		return 0, nil, fmt.Errorf("not a journal: %w", fs.ErrNotExist)
 	}
 	for {
-		line, err := lines.ReadString('\n')
-		if err != nil {
-			return size, notes, nil
-		}
-		var n note
-		if _, err := fmt.Sscanf(line, "%d %d %x\n", &n.off, &n.n, &n.crc); err != nil {
-			return size, notes, nil
-		}
-		if n.off < 0 || n.n <= 0 || n.n > size || n.off > size-n.n {
+		n, ok := readNote(lines)
+		if !ok || n.off < 0 || n.n <= 0 || n.n > size || n.off > size-n.n {
 			return size, notes, nil
 		}
 		notes = append(notes, n)
 	}
+}
+
+func readNote(lines *bufio.Reader) (n note, ok bool) {
+	line, err := lines.ReadString('\n')
+	if err == nil {
+		_, err = fmt.Sscanf(line, "%d %d %x\n", &n.off, &n.n, &n.crc)
+	}
+	return n, err == nil
 }
 
 // note appends to the journal. One write, so that notes of several

@@ -52,7 +52,7 @@ func (l layout) takeBallast() error {
 	if _, err := os.Stat(l.ballast()); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if l.room(ballastSize, blobRoom) != nil {
+	if err := l.room(ballastSize, blobRoom); errors.Is(err, unix.ENOSPC) {
 		return nil // at a later start
 	}
 	f, err := os.OpenFile(l.ballast(), os.O_WRONLY|os.O_CREATE, 0o640)

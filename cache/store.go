@@ -199,7 +199,7 @@ func (s *Store) Open(ctx context.Context, dgst digest.Digest, hint int64, fetch 
 			return hit(file)
 		}
 		blob, err := f.open(ctx, own)
-		if err != errEnded {
+		if !errors.Is(err, errEnded) {
 			return blob, err
 		}
 	}

@@ -135,7 +135,7 @@ func (s *stream) receive(p []byte) (int, error) {
 	switch {
 	case err == io.EOF:
 		err = errTooShort
-	case err != nil && context.Cause(s.conn) == errStalled:
+	case err != nil && errors.Is(context.Cause(s.conn), errStalled):
 		err = errStalled
 	}
 	return n, err

@@ -101,7 +101,7 @@ func TestStreamGivesUpWhenNothingComes(t *testing.T) {
 				st := newStream(t.Context(), o)
 				c.set(st)
 				begin := time.Now()
-				if _, err := st.Read(make([]byte, 10)); err != errBroken {
+				if _, err := st.Read(make([]byte, 10)); !errors.Is(err, errBroken) {
 					t.Errorf("ended with %v", err)
 				}
 				if n := len(o.requests()); n != c.tries {
@@ -127,7 +127,7 @@ func TestStreamEndsAtOnceWhereAnotherTryIsOfNoUse(t *testing.T) {
 				o.plan = func(int, Range) act { return act{err: err} }
 				st := newStream(t.Context(), o)
 				begin := time.Now()
-				if _, got := st.Read(make([]byte, 10)); got != err {
+				if _, got := st.Read(make([]byte, 10)); !errors.Is(got, err) {
 					t.Errorf("ended with %v", got)
 				}
 				if n := len(o.requests()); n != 1 || time.Since(begin) > 0 {
@@ -167,7 +167,7 @@ func TestStreamEndsWithItsContext(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		gone := errors.New("gone")
 		time.AfterFunc(10*time.Millisecond, func() { cancel(gone) })
-		if _, err := newStream(ctx, o).Read(make([]byte, 10)); err != gone {
+		if _, err := newStream(ctx, o).Read(make([]byte, 10)); !errors.Is(err, gone) {
 			t.Errorf("ended with %v", err)
 		}
 	})

@@ -13,6 +13,11 @@ import (
 
 var freshness = Freshness{TTL: time.Minute, StaleIfError: time.Hour, Negative: 10 * time.Second}
 
+// pass lets time go by in a bubble.
+func pass(d time.Duration) {
+	time.Sleep(d) //nolint:forbidigo // synctest's clock: no real time passes
+}
+
 // resolve asks for team's tag v1.
 func resolve(t *testing.T, s *Store, ask Ask, want State, img *image) {
 	t.Helper()
@@ -35,10 +40,10 @@ func TestTagIsConfirmedWhenItIsNoLongerFresh(t *testing.T) {
 		img := newImage("a")
 		resolve(t, s, img.ask, Miss, img)
 		asked(t, img, "GET v1")
-		time.Sleep(freshness.TTL - 1)
+		pass(freshness.TTL - 1)
 		resolve(t, s, img.ask, Hit, img)
 		asked(t, img)
-		time.Sleep(1)
+		pass(1)
 		resolve(t, s, img.ask, Hit, img)
 		asked(t, img, "HEAD v1")
 	})
@@ -49,10 +54,10 @@ func TestTagThatMovedIsFollowed(t *testing.T) {
 		s := openStore(t, t.TempDir(), Options{Tags: freshness})
 		old, moved := newImage("old"), newImage("new")
 		resolve(t, s, old.ask, Miss, old)
-		time.Sleep(freshness.TTL)
+		pass(freshness.TTL)
 		resolve(t, s, moved.ask, Miss, moved)
 		asked(t, moved, "HEAD v1", "GET "+moved.Digest.String())
-		time.Sleep(freshness.TTL)
+		pass(freshness.TTL)
 		resolve(t, s, old.ask, Hit, old) // and back: its manifest is still here
 		asked(t, old, "GET v1", "HEAD v1")
 	})
@@ -64,22 +69,22 @@ func TestTagIsServedStaleWhileTheUpstreamFails(t *testing.T) {
 		s := openStore(t, dir, Options{Tags: freshness})
 		img := newImage("a")
 		resolve(t, s, img.ask, Miss, img)
-		time.Sleep(freshness.TTL)
+		pass(freshness.TTL)
 		img.fail(errBroken)
 		img.questions()
 		for range 3 {
 			resolve(t, s, img.ask, Stale, img)
 		}
 		asked(t, img, "HEAD v1") // then it is left alone for a while
-		time.Sleep(freshness.Negative)
+		pass(freshness.Negative)
 		img.fail(nil)
 		resolve(t, s, img.ask, Hit, img)
 
 		closeStore(t, s)
-		time.Sleep(freshness.StaleIfError - 1)
+		pass(freshness.StaleIfError - 1)
 		s = openStore(t, dir, Options{Tags: freshness})
 		resolve(t, s, dead, Stale, img) // after a restart too
-		time.Sleep(1)
+		pass(1)
 		if _, _, err := s.Tag(t.Context(), team, "v1", dead); !errors.Is(err, errBroken) {
 			t.Errorf("a tag that is too old: %v", err)
 		}
@@ -91,9 +96,9 @@ func TestTagIsServedStaleWhenTheUpstreamTakesLong(t *testing.T) {
 		s := openStore(t, t.TempDir(), Options{Tags: freshness})
 		img := newImage("a")
 		resolve(t, s, img.ask, Miss, img)
-		time.Sleep(freshness.TTL)
+		pass(freshness.TTL)
 		slow := func(ctx context.Context, reference string, head bool) (Manifest, error) {
-			time.Sleep(5 * time.Second)
+			pass(5 * time.Second)
 			return img.ask(ctx, reference, head)
 		}
 		begin := time.Now()
@@ -101,7 +106,7 @@ func TestTagIsServedStaleWhenTheUpstreamTakesLong(t *testing.T) {
 		if took := time.Since(begin); took != staleWait {
 			t.Errorf("it took %v", took)
 		}
-		time.Sleep(5 * time.Second)
+		pass(5 * time.Second)
 		synctest.Wait()
 		resolve(t, s, dead, Hit, img) // the check went on
 	})
@@ -112,7 +117,7 @@ func TestTagIsAskedForOnceByAll(t *testing.T) {
 		s := openStore(t, t.TempDir(), Options{Tags: freshness})
 		img := newImage("a")
 		slow := func(ctx context.Context, reference string, head bool) (Manifest, error) {
-			time.Sleep(time.Second)
+			pass(time.Second)
 			return img.ask(ctx, reference, head)
 		}
 		for _, want := range []string{"GET v1", "HEAD v1"} {
@@ -126,7 +131,7 @@ func TestTagIsAskedForOnceByAll(t *testing.T) {
 			}
 			clients.Wait()
 			asked(t, img, want)
-			time.Sleep(freshness.TTL)
+			pass(freshness.TTL)
 		}
 	})
 }
@@ -136,7 +141,7 @@ func TestTagThatIsGoneIsForgotten(t *testing.T) {
 		s := openStore(t, t.TempDir(), Options{Tags: freshness})
 		img := newImage("a")
 		resolve(t, s, img.ask, Miss, img)
-		time.Sleep(freshness.TTL)
+		pass(freshness.TTL)
 		img.fail(fs.ErrNotExist)
 		img.questions()
 		for range 3 {
@@ -148,7 +153,7 @@ func TestTagThatIsGoneIsForgotten(t *testing.T) {
 		if tags, err := s.Tags(team); err != nil || len(tags) > 0 {
 			t.Errorf("tags %v, %v", tags, err)
 		}
-		time.Sleep(freshness.Negative)
+		pass(freshness.Negative)
 		img.fail(nil)
 		resolve(t, s, img.ask, Miss, img)
 	})

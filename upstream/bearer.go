@@ -48,6 +48,9 @@ const (
 	defaultTokenLife = time.Minute
 )
 
+// errRealm does not quote the realm, which may be long and hold a password.
+var errRealm = errors.New("the realm is not a URL")
+
 func newChallenged(endpoint *url.URL, s secret, tr *transport, timeout time.Duration, log *slog.Logger) *challenged {
 	tokens, _ := lru.New[string, bearerToken](1024) // fails only for a size that is not positive
 	return &challenged{endpoint: endpoint, secret: s, transport: tr, timeout: timeout, log: log, tokens: tokens}
@@ -89,7 +92,7 @@ func (a *challenged) refused(_ context.Context, resp *http.Response, used, repos
 	}
 	if c.scheme == "bearer" {
 		if err := a.checkRealm(c.params["realm"]); err != nil {
-			a.log.Warn("the upstream's token service is refused", "realm", c.params["realm"], "error", err)
+			a.log.Warn("the upstream's token service is refused", "error", err)
 			return false, err
 		}
 	}
@@ -105,7 +108,7 @@ func (a *challenged) refused(_ context.Context, resp *http.Response, used, repos
 func (a *challenged) checkRealm(realm string) error {
 	u, err := url.Parse(realm)
 	if err != nil {
-		return fmt.Errorf("read realm: %w", err)
+		return errRealm
 	}
 	if err := a.transport.guard.check("a token request", a.endpoint, u); err != nil {
 		return err
@@ -154,7 +157,7 @@ func (a *challenged) token(ctx context.Context, c challenge, repository string) 
 func (a *challenged) request(ctx context.Context, c challenge, repository string) (bearerToken, error) {
 	u, err := url.Parse(c.params["realm"])
 	if err != nil {
-		return bearerToken{}, fmt.Errorf("read realm: %w", err)
+		return bearerToken{}, errRealm
 	}
 	scope := "repository:" + repository + ":pull"
 	if s := c.params["scope"]; s == "aws" { // ECR Public has one scope for all

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
+	"net"
 	"net/http"
 	"net/url"
 	"sync"
@@ -32,8 +34,9 @@ type Client struct {
 	transports *transports
 	aws        aws.HTTPClient
 
-	ctx    context.Context // of the token sources
-	cancel context.CancelFunc
+	ctx      context.Context // of the token sources
+	cancel   context.CancelFunc
+	renewals sync.WaitGroup // goroutines of the token sources
 
 	mu         sync.Mutex // guards what follows
 	registries *lru.Cache[string, *Registry]
@@ -63,12 +66,24 @@ func NewClient(opts Options) *Client {
 		registries: registries,
 		tokens:     make(map[tokenKey]*tokenSource),
 	}
-	// The SDK's own kind of client, which heeds AWS_CA_BUNDLE; it may talk to the
-	// metadata service, so no guard. It copies its transport, whose idle
-	// connections nobody could close: it has none, as hours lie between its calls.
-	c.aws = awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) { t.DisableKeepAlives = true })
+	c.aws = newAWSClient()
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c
+}
+
+// newAWSClient returns a client for AWS's own services. It is of the SDK's kind,
+// which heeds AWS_CA_BUNDLE, and may talk to the metadata service, so it has no
+// guard. It copies its transport, whose idle connections nobody could close: it
+// has none, as hours lie between its calls.
+func newAWSClient() aws.HTTPClient {
+	dialer := net.Dialer{Timeout: dialTimeout}
+	down := newOutages()
+	return awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
+		t.DisableKeepAlives = true
+		t.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			return down.dial(ctx, addr, func() (net.Conn, error) { return dialer.DialContext(ctx, network, addr) })
+		}
+	})
 }
 
 // Close ends the renewal of tokens and closes idle connections. Requests still
@@ -77,9 +92,7 @@ func (c *Client) Close() error {
 	c.cancel()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, source := range c.tokens {
-		source.renewer.Wait()
-	}
+	c.renewals.Wait()
 	c.transports.close()
 	return nil
 }
@@ -147,11 +160,16 @@ func (c *Client) tokenSource(host ecrHost, cfg Config) *tokenSource {
 		timeout:  cfg.Timeout,
 		now:      time.Now,
 	}
+	if len(c.tokens) >= maxRegistries {
+		maps.DeleteFunc(c.tokens, func(_ tokenKey, s *tokenSource) bool { return s.unused() })
+	}
 	source := &tokenSource{
 		ask: api.token,
 		now: time.Now,
 		log: c.log.With("region", host.Region),
 		ctx: c.ctx,
+
+		renewer: &c.renewals,
 	}
 	c.tokens[key] = source
 	return source

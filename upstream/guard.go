@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -12,7 +11,6 @@ import (
 	"syscall"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/net/http/httpproxy"
 )
 
@@ -64,27 +62,12 @@ type guard struct {
 	allowed class
 	proxies map[string]bool // host:port that the environment names as proxies
 	dialer  net.Dialer
-	down    *lru.Cache[string, outage]
+	outages *outages
 }
-
-// outage remembers an address that could not be reached, so that requests fail
-// at once rather than one dial timeout each.
-type outage struct {
-	err    error
-	until  time.Time
-	length time.Duration
-}
-
-const (
-	dialTimeout = 5 * time.Second
-	firstOutage = 250 * time.Millisecond
-	maxOutage   = 4 * time.Second
-)
 
 func newGuard(allowed class, proxies map[string]bool) *guard {
-	g := &guard{allowed: allowed, proxies: proxies}
+	g := &guard{allowed: allowed, proxies: proxies, outages: newOutages()}
 	g.dialer = net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second, ControlContext: g.control}
-	g.down, _ = lru.New[string, outage](256) // fails only for a size that is not positive
 	return g
 }
 
@@ -93,19 +76,7 @@ func (g *guard) dial(ctx context.Context, network, addr string) (net.Conn, error
 	if g.proxies[addr] {
 		return (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, network, addr)
 	}
-	last, known := g.down.Get(addr)
-	if known && time.Now().Before(last.until) {
-		return nil, fmt.Errorf("not tried again yet: %w", last.err)
-	}
-	conn, err := g.dialer.DialContext(ctx, network, addr)
-	switch {
-	case err == nil && known:
-		g.down.Remove(addr)
-	case err != nil && ctx.Err() == nil:
-		length := min(max(2*last.length, firstOutage), maxOutage)
-		g.down.Add(addr, outage{err, time.Now().Add(length), length})
-	}
-	return conn, err
+	return g.outages.dial(ctx, addr, func() (net.Conn, error) { return g.dialer.DialContext(ctx, network, addr) })
 }
 
 // control sees each address after name resolution, just before connect(2).

@@ -9,10 +9,7 @@ import (
 	"net/url"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
 )
@@ -282,63 +279,6 @@ func TestLoopbackEndpointMayLeadToLoopback(t *testing.T) {
 		t.Fatal(err)
 	}
 	conn.Close()
-	<-bell.arrived
-}
-
-// countCalls counts how often the dialer comes as far as an address.
-func countCalls(n *int, control func(context.Context, string, string, syscall.RawConn) error) func(context.Context, string, string, syscall.RawConn) error {
-	return func(ctx context.Context, network, address string, c syscall.RawConn) error {
-		*n++
-		return control(ctx, network, address, c)
-	}
-}
-
-func TestAddressThatCannotBeReachedIsNotTriedAtOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		g := newGuard(elsewhere, nil)
-		const closed = "127.0.0.1:1" // fails before any packet is sent, as a bubble needs
-		tried := 0
-		control := g.dialer.ControlContext
-		g.dialer.ControlContext = countCalls(&tried, control)
-		dial := func() error {
-			conn, err := g.dial(t.Context(), "tcp", closed)
-			if err == nil {
-				conn.Close()
-				t.Fatal("connected")
-			}
-			return err
-		}
-		var refused *refusedError
-		for i, wait := range []time.Duration{firstOutage, 500 * time.Millisecond, time.Second, 2 * time.Second, maxOutage, maxOutage} {
-			_ = dial()
-			if tried != i+1 {
-				t.Fatalf("after its pause: tried %d times, want %d", tried, i+1)
-			}
-			pass(wait - time.Millisecond)
-			if err := dial(); tried != i+1 || !errors.As(err, &refused) {
-				t.Fatalf("within its pause of %v: tried %d times, want %d; the error is %v", wait, tried, i+1, err)
-			}
-			pass(time.Millisecond)
-		}
-		if _, known := g.down.Get(closed); !known {
-			t.Error("the outage is forgotten")
-		}
-	})
-}
-
-func TestOutageIsForgottenOnceItIsOver(t *testing.T) {
-	bell := newDoorbell(t)
-	addr := bell.Addr().String()
-	g := newGuard(loopback, nil)
-	g.down.Add(addr, outage{err: errTimeout, until: time.Now(), length: maxOutage})
-	conn, err := g.dial(t.Context(), "tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn.Close()
-	if _, known := g.down.Get(addr); known {
-		t.Error("the outage is remembered")
-	}
 	<-bell.arrived
 }
 

@@ -23,7 +23,7 @@ type tokenSource struct {
 	now     func() time.Time
 	log     *slog.Logger
 	ctx     context.Context // ends the goroutine
-	renewer sync.WaitGroup
+	renewer *sync.WaitGroup // of the goroutines; who has it waits
 
 	mu      sync.Mutex // guards what follows; not held while asking
 	token   ecrToken
@@ -119,6 +119,14 @@ func (s *tokenSource) attempt() {
 		s.started = true
 		s.renewer.Go(s.keepFresh)
 	}
+}
+
+// unused reports a source that never had a token, as for a region that does not
+// exist. It holds nothing that would have to be ended.
+func (s *tokenSource) unused() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.started && s.asking == nil
 }
 
 // settleLocked takes over the outcome of an attempt. The log has a line when

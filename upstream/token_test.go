@@ -88,7 +88,7 @@ func startSource(t *testing.T, api *tokenAPI) (source *tokenSource, stop func(),
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	log = new(logBuffer)
-	source = &tokenSource{ask: api.ask, now: time.Now, log: log.logger(), ctx: ctx}
+	source = &tokenSource{ask: api.ask, now: time.Now, log: log.logger(), ctx: ctx, renewer: new(sync.WaitGroup)}
 	stop = func() {
 		cancel()
 		source.renewer.Wait()

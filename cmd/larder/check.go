@@ -13,7 +13,7 @@ func (c *checkCommand) Run(p *invocation) error {
 	if err != nil {
 		return err
 	}
-	source := c.Config
+	source := c.file(p.env)
 	if source == "" {
 		source = "the default configuration"
 	}

@@ -1,13 +1,15 @@
 package main
 
 import (
+	"strings"
+
 	"github.com/larder-registry/larder/config"
 )
 
 // settings are the flags that stand for keys of the configuration. They come
 // before LARDER_ variables, which come before the file.
 type settings struct {
-	Config          string  `help:"Configuration file. Without one: every ECR host, ECR Public and Docker Hub." env:"LARDER_CONFIG" type:"path" placeholder:"FILE"`
+	Config          string  `help:"Configuration file ($$LARDER_CONFIG). Without one: every ECR host, ECR Public and Docker Hub." type:"path" placeholder:"FILE"`
 	Listen          *string `help:"Where clients are served." placeholder:"ADDR"`
 	Admin           *string `help:"Where metrics and health are served; \"\" for nowhere." placeholder:"ADDR"`
 	CacheDir        *string `help:"Folder of the cache." placeholder:"DIR"`
@@ -36,5 +38,16 @@ func (s settings) load(env []string) (*config.Config, error) {
 			overrides = append(overrides, config.Override{Key: flag.key, Value: *flag.value, Source: flag.name})
 		}
 	}
-	return config.Load(s.Config, overrides...)
+	return config.Load(s.file(env), overrides...)
+}
+
+// file is the configuration file, or "" if there is none.
+func (s settings) file(env []string) string {
+	file := s.Config
+	for _, entry := range env {
+		if value, ok := strings.CutPrefix(entry, "LARDER_CONFIG="); ok && s.Config == "" {
+			file = value // the last one counts, as in a process's own environment
+		}
+	}
+	return file
 }

@@ -33,8 +33,8 @@ func parseRoute(path string) route {
 	if repo, ok := strings.CutSuffix(rest, "/tags/list"); ok && repo != "" {
 		return route{op: Tags, repo: repo}
 	}
-	rest, ref, _ := cutLast(rest)
-	repo, kind, _ := cutLast(rest)
+	rest, ref := cutLast(rest)
+	repo, kind := cutLast(rest)
 	ops := map[string]Op{"manifests": Manifest, "blobs": Blob, "referrers": Referrers}
 	if op := ops[kind]; op != 0 && repo != "" && ref != "" {
 		return route{op: op, repo: repo, ref: ref}
@@ -43,12 +43,12 @@ func parseRoute(path string) route {
 }
 
 // cutLast slices s around its last slash.
-func cutLast(s string) (before, after string, found bool) {
+func cutLast(s string) (before, after string) {
 	i := strings.LastIndexByte(s, '/')
 	if i < 0 {
-		return s, "", false
+		return s, ""
 	}
-	return s[:i], s[i+1:], true
+	return s[:i], s[i+1:]
 }
 
 func (s *Server) serveRegistry(w http.ResponseWriter, r *http.Request) {

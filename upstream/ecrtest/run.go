@@ -52,6 +52,11 @@ func StartAt(opts Options, registry, storage string) (*Running, error) {
 	return r, nil
 }
 
+func listen(addr string) (net.Listener, error) {
+	var lc net.ListenConfig
+	return lc.Listen(context.Background(), "tcp", addr)
+}
+
 // Restart listens again, on the same ports, after Stop. What the server holds,
 // and the tokens and URLs it gave, outlive the pause.
 func (r *Running) Restart() error {
@@ -60,11 +65,11 @@ func (r *Running) Restart() error {
 	if r.stop != nil {
 		return errors.New("starting the fake ECR: it is running")
 	}
-	registry, err := net.Listen("tcp", r.registryAddr)
+	registry, err := listen(r.registryAddr)
 	if err != nil {
 		return fmt.Errorf("starting the fake ECR's registry: %w", err)
 	}
-	storage, err := net.Listen("tcp", r.storageAddr)
+	storage, err := listen(r.storageAddr)
 	if err != nil {
 		return errors.Join(fmt.Errorf("starting the fake ECR's storage: %w", err), registry.Close())
 	}

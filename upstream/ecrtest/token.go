@@ -73,12 +73,12 @@ func (s *Server) authorize(r *http.Request) error {
 // admit answers a request that authorize refuses, and tells whether it was let
 // in.
 func (s *Server) admit(x *exchange) bool {
-	switch err := s.authorize(x.r); err {
-	case nil:
+	switch err := s.authorize(x.r); {
+	case err == nil:
 		return true
-	case errUnreadable:
+	case errors.Is(err, errUnreadable):
 		x.reply(http.StatusBadRequest, "", nil)
-	case errTokenExpired:
+	case errors.Is(err, errTokenExpired):
 		x.fail(http.StatusForbidden, "DENIED", "Your authorization token has expired. Reauthenticate and try again.")
 	default:
 		x.Header().Set("Www-Authenticate", `Basic realm="https://`+s.Host()+`/",service="ecr.amazonaws.com"`)
