@@ -3,6 +3,7 @@ package cache
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -26,7 +27,10 @@ func (s *Store) commit(f *fill) error {
 	if err := errors.Join(f.part.journal.Close(), os.Remove(paths.journal)); err != nil {
 		s.log.Warn("a journal was left behind", "digest", f.digest, "error", err)
 	}
-	return s.index.addBlob(f.digest, blobRecord{Size: f.size, Fetched: s.opts.Now()})
+	if err := s.index.addBlob(f.digest, blobRecord{Size: f.size, Fetched: s.opts.Now()}); err != nil {
+		s.log.Warn("a blob was not recorded", "digest", f.digest, "error", err)
+	}
+	return nil
 }
 
 // abandon ends a fill that failed. Its partial stays, to be resumed, where the
@@ -41,12 +45,12 @@ func (s *Store) abandon(f *fill, cause error) {
 		log.Error("the cache folder cannot take a blob; it is passed through")
 	case errors.Is(cause, errChanged):
 		log.Warn("the upstream changed its mind about a blob; it was dropped")
+	case errors.Is(cause, fs.ErrNotExist), errors.Is(cause, fs.ErrPermission), f.segs.untouched():
+		log.Debug("a fill ended with nothing to keep")
 	default:
-		if f.part != nil {
-			log.Warn("a fill stopped; what is on disk will be resumed", "have", f.front)
-			if err := f.part.journal.Close(); err != nil {
-				s.log.Warn("a journal may be incomplete", "digest", f.digest, "error", err)
-			}
+		log.Warn("a fill stopped; what is on disk will be resumed", "have", f.front)
+		if err := f.part.journal.Close(); err != nil {
+			s.log.Warn("a journal may be incomplete", "digest", f.digest, "error", err)
 		}
 		return
 	}

@@ -50,7 +50,7 @@ func (f *fill) recruitLocked() {
 	if time.Now().Before(f.quiet) {
 		return
 	}
-	for f.err == nil && f.working > 0 && !f.sequential {
+	for f.err == nil && f.working > 0 && f.ranges {
 		limit := f.store.opts.Connections
 		if f.size <= 2*f.store.opts.Segment {
 			limit = 1
@@ -119,6 +119,7 @@ func (c *connection) next(err error) bool {
 	f := c.fill
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	readBack := c.seg == nil && c.first == 0 // of what an earlier process noted, and no more
 	if c.seg != nil {
 		f.segs.release(c.seg)
 	}
@@ -136,13 +137,15 @@ func (c *connection) next(err error) bool {
 		f.failLocked(err)
 	default:
 		f.quiet = time.Now().Add(sparePause)
-		f.log.Debug("connection gives up", "error", err)
 	}
-	if err == nil && f.err == nil {
+	if err == nil && f.err == nil && (!readBack || f.working == 1) {
 		c.seg = f.claimLocked()
 	}
 	if c.seg == nil {
 		f.working--
+		if f.working == 0 {
+			f.publishLocked() // the source was not needed
+		}
 		return false
 	}
 	f.recruitLocked()
@@ -165,8 +168,11 @@ func (c *connection) pull() error {
 		},
 	}
 	if c.seg != nil {
-		st.off, st.end, st.moved = c.seg.next(), c.seg.end, true
+		st.off, st.end = c.seg.next(), c.seg.end
 		c.noted, c.crc = st.off, 0
+		f.mu.Lock()
+		st.moved = f.published
+		f.mu.Unlock()
 	}
 	defer st.hangUp()
 	buf := buffers.Get().(*[]byte)
@@ -200,7 +206,10 @@ func (c *connection) accept(content Content) (int64, error) {
 		if size < 0 {
 			size = f.hint
 		}
-		if size <= 0 && content.Size != 0 {
+		switch {
+		case content.Size == 0:
+			return 0, errMismatch // Store.Open has the one blob that is empty
+		case size <= 0:
 			return 0, errNoSize
 		}
 		if err := f.prepare(size, func() { c.seg = f.segs.claim(0, c.first) }); err != nil {
@@ -209,19 +218,17 @@ func (c *connection) accept(content Content) (int64, error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	switch {
-	case content.Size >= 0 && content.Size != f.size:
+	if content.Size >= 0 && content.Size != f.size {
 		return 0, errChanged
-	case f.size == 0:
-		return 0, nil
 	}
+	f.ranges = !content.Whole
 	if content.Whole {
-		f.sequential = true
 		if c.spare {
 			return 0, errNoRanges
 		}
 		f.segs.extend(c.seg)
 	}
+	f.publishLocked()
 	f.recruitLocked()
 	return c.seg.end, nil
 }

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -33,6 +34,20 @@ func TestBlobPassesByADiskThatCannotTakeIt(t *testing.T) {
 		if state := pull(t, s, o); state != Bypass {
 			t.Errorf("pulled: %s", state)
 		}
+	}
+}
+
+func TestEmptyBlobNeedsNoDisk(t *testing.T) {
+	s := openStore(t, t.TempDir(), small)
+	spoil(t, s)
+	o := newOrigin(0, 1)
+	if state := pull(t, s, o); state != Hit || len(o.requests()) > 0 {
+		t.Errorf("%s, with %d requests", state, len(o.requests()))
+	}
+	other := newOrigin(1, 1)
+	other.content, other.sent = nil, nil // a source that has nothing under this digest
+	if _, err := s.Open(t.Context(), other.digest, 0, other.fetch); !errors.Is(err, errMismatch) {
+		t.Errorf("an empty blob with another digest: %v", err)
 	}
 }
 
@@ -103,6 +118,9 @@ func TestReadersGoOnWhenAWriteFails(t *testing.T) {
 	if err := blob.Err(); err != nil {
 		t.Errorf("the reader saw %v", err)
 	}
+	if n, _ := o.total(); n > int64(len(o.content))+2*small.Segment*int64(small.Connections) {
+		t.Errorf("%d bytes were sent for a blob of %d", n, len(o.content))
+	}
 	if state := pull(t, s, o); state != Miss {
 		t.Errorf("pulled again: %s", state)
 	}
@@ -156,6 +174,10 @@ func TestFullDiskIsPassedBy(t *testing.T) {
 	}
 	if _, _, err := s.Manifest(t.Context(), Repository{"r", "n"}, img.Digest, img.ask); err != nil {
 		t.Errorf("a manifest on a disk without a free byte: %v", err)
+	}
+	yes := func(context.Context) (int64, error) { return 1, nil }
+	if _, err := s.Holds(t.Context(), team, newOrigin(1, 1).digest, yes); err != nil {
+		t.Errorf("a membership on a disk without a free byte: %v", err)
 	}
 }
 

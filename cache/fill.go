@@ -36,17 +36,18 @@ type fill struct {
 	hash  hash.Hash
 	front int64 // bytes hashed
 
-	mu         sync.Mutex // guards what follows; no I/O under it
-	size       int64      // -1 until ready
-	part       *partial   // nil until ready, and where there was no disk for it
-	users      int        // who may still read part.data: run, and each reader
-	segs       segments
-	working    int       // connections that have not given up
-	quiet      time.Time // until when no more are added
-	sequential bool      // the source ignores ranges
-	verified   bool      // the digest matched: the last byte may go out
-	err        error
-	waiters    []*waiter
+	mu        sync.Mutex // guards what follows; no I/O under it
+	published bool       // ready is closed
+	size      int64      // -1 until ready
+	part      *partial   // nil until ready, and where there was no disk for it
+	users     int        // who may still read part.data: run, and each reader
+	segs      segments
+	working   int       // connections that have not given up
+	quiet     time.Time // until when no more are added
+	ranges    bool      // the source honours them: more connections are of use
+	verified  bool      // the digest matched: the last byte may go out
+	err       error
+	waiters   []*waiter
 }
 
 // waiter is somebody who waits for the byte at off.
@@ -149,24 +150,29 @@ func (f *fill) start() {
 	}
 }
 
-// begin publishes the size, and the file for its bytes. Its caller claims ground
-// before a client can, whose wait would set another connection to work on it.
+// begin takes the file for the blob's bytes, and lets its caller claim ground.
+// Clients wait for the source's first answer, even where an earlier process left
+// bytes: a source that is dead must be an error before it is half a body.
 func (f *fill) begin(part *partial, claimLocked func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.part, f.size = part, part.size
 	f.segs = newSegments(part.size)
 	claimLocked()
-	close(f.ready)
+}
+
+// publishLocked lets clients have the size, or the failure.
+func (f *fill) publishLocked() {
+	if !f.published {
+		f.published = true
+		close(f.ready)
+	}
 }
 
 // prepare makes the partial for a blob whose size has just become known.
 func (f *fill) prepare(size int64, claimLocked func()) error {
 	paths := f.store.layout.partial(f.digest)
-	part, err := (*partial)(nil), f.store.layout.room(size, blobRoom)
-	if err == nil {
-		part, err = createPartial(paths.data, paths.journal, size)
-	}
+	part, err := f.store.place(paths, size)
 	if err != nil {
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -180,20 +186,15 @@ func (f *fill) prepare(size int64, claimLocked func()) error {
 // verify hashes what arrives, in order, and compares at the end.
 func (f *fill) verify() error {
 	<-f.ready
-	buf := buffers.Get().(*[]byte)
-	defer buffers.Put(buf)
 	w := &waiter{wake: make(chan struct{}, 1)}
 	for f.front != f.size {
 		n, err := f.await(f.ctx, w, f.front)
 		if err != nil {
 			return err
 		}
-		chunk := (*buf)[:min(n, chunkSize)]
-		if _, err := f.part.data.ReadAt(chunk, f.front); err != nil {
+		if err := f.hashNext(min(n, chunkSize)); err != nil {
 			return f.fail(diskError{err})
 		}
-		f.hash.Write(chunk)
-		f.front += int64(len(chunk))
 	}
 	if digest.NewDigest(f.digest.Algorithm(), f.hash) != f.digest {
 		return f.fail(errMismatch)
@@ -202,6 +203,20 @@ func (f *fill) verify() error {
 	defer f.mu.Unlock()
 	f.verified = true
 	f.wakeLocked(0, f.size)
+	return nil
+}
+
+// hashNext takes the next n bytes into the hash. The buffer is held no longer
+// than that: most fills wait most of the time.
+func (f *fill) hashNext(n int64) error {
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	chunk := (*buf)[:n]
+	if _, err := f.part.data.ReadAt(chunk, f.front); err != nil {
+		return err
+	}
+	f.hash.Write(chunk)
+	f.front += n
 	return nil
 }
 
@@ -281,19 +296,17 @@ func (f *fill) failLocked(err error) {
 		return
 	}
 	f.err = err
-	if f.part == nil {
-		close(f.ready)
-	}
+	f.publishLocked()
 	f.cancel(err)
 	f.wakeLocked(0, max(f.size, 1))
 }
 
 // acquire gives a reader the right to use the file. It fails where the fill
-// has none.
+// has none, or has failed.
 func (f *fill) acquire() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.part == nil || f.users == 0 {
+	if f.err != nil || f.part == nil || f.users == 0 {
 		return false
 	}
 	f.users++

@@ -267,6 +267,31 @@ func TestFillThatIsGivenUpIsResumedByTheNextRequest(t *testing.T) {
 	})
 }
 
+func TestClientDoesNotShareTheFailureOfAnothersSource(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openStore(t, t.TempDir(), small)
+		o := newOrigin(1000, 1)
+		begun := make(chan struct{})
+		dead := func(context.Context, Range) (Content, error) {
+			select {
+			case <-begun:
+			default:
+				close(begun)
+			}
+			return Content{}, errBroken
+		}
+		var first sync.WaitGroup
+		first.Go(func() {
+			if _, err := s.Open(t.Context(), o.digest, 0, dead); !errors.Is(err, errBroken) {
+				t.Errorf("the client of the dead source: %v", err)
+			}
+		})
+		<-begun
+		pull(t, s, o)
+		first.Wait()
+	})
+}
+
 func TestOpenFailsSoonWhereTheSourceIsDead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := openStore(t, t.TempDir(), small)
@@ -318,6 +343,27 @@ func TestContentThatDoesNotVerifyIsCutAndForgotten(t *testing.T) {
 	}
 }
 
+func TestReaderGetsNothingMoreOnceAMismatchIsKnown(t *testing.T) {
+	s := openStore(t, t.TempDir(), small)
+	o := newOrigin(3<<20, 1)
+	last := make(chan struct{})
+	o.plan = func(int, Range) act {
+		return act{flip: 3<<23 - 3, gate: func(off int64) {
+			if off > 3<<20-chunkSize-1 {
+				<-last
+			}
+		}}
+	}
+	blob := open(t, s, o)
+	defer blob.Close()
+	o.compare(t, blob, 2<<20, 2<<20+1000) // of a stretch that is here to its end
+	close(last)
+	settle(s)
+	if got, err := io.ReadAll(blob); len(got) >= chunkSize || !errors.Is(err, errMismatch) {
+		t.Errorf("read %d bytes more, %v", len(got), err)
+	}
+}
+
 func TestReaderBehindAMismatchGetsNothingMore(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
 	o := newOrigin(1<<20, 1)
@@ -360,11 +406,14 @@ func TestSourceThatChangesItsMindIsDropped(t *testing.T) {
 		}
 		return act{}
 	}
-	blob := open(t, s, o)
-	if _, err := io.Copy(io.Discard, blob); !errors.Is(err, errChanged) {
-		t.Errorf("read ended with %v", err)
+	blob, err := s.Open(t.Context(), o.digest, 0, o.fetch)
+	if err == nil { // else it was found out before the first reader came
+		_, err = io.Copy(io.Discard, blob)
+		blob.Close()
 	}
-	blob.Close()
+	if !errors.Is(err, errChanged) {
+		t.Errorf("it ended with %v", err)
+	}
 	settle(s)
 	o.plan = nil
 	pull(t, s, o)

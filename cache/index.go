@@ -9,7 +9,9 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -32,6 +34,8 @@ type index struct {
 	// volatile is an index in memory, for a disk that has no room for one. What
 	// the one on disk says is not known until there is.
 	volatile bool
+
+	closing sync.RWMutex // held for reading while the tables, which are mapped into memory, are read
 }
 
 type blobRecord struct {
@@ -64,7 +68,7 @@ func openIndex(l layout, log *slog.Logger) (*index, error) {
 		log.Error("the disk has no room to open the index; until the next start, tags and memberships are kept in memory only",
 			"error", err)
 		db, err := badger.Open(indexOptions("", log).WithInMemory(true))
-		return &index{db, l, true}, err
+		return &index{db: db, layout: l, volatile: true}, err
 	}
 	ix, err := recoverIndex(l, log)
 	if err != nil {
@@ -82,13 +86,15 @@ func recoverIndex(l layout, log *slog.Logger) (*index, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the index: %w", err)
 	}
-	defer func() { _ = os.Remove(l.opening()) }() // a note too many
 	err = errCrashes
 	if attempts <= maxOpenings {
 		var db *badger.DB
 		if db, err = badger.Open(indexOptions(dir, log)); err == nil {
-			return &index{db, l, false}, nil
+			return opened(db, l), nil
 		}
+	}
+	if err := l.removeBroken(); err != nil {
+		return nil, fmt.Errorf("remove an index that was set aside before: %w", err)
 	}
 	aside := fmt.Sprintf("%s.broken-%s", dir, time.Now().UTC().Format("20060102T150405.000"))
 	if moveErr := os.Rename(dir, aside); moveErr != nil {
@@ -100,7 +106,21 @@ func recoverIndex(l layout, log *slog.Logger) (*index, error) {
 	if err != nil {
 		return nil, fmt.Errorf("begin a new index: %w", err)
 	}
-	return &index{db, l, false}, nil
+	return opened(db, l), nil
+}
+
+func opened(db *badger.DB, l layout) *index {
+	_ = os.Remove(l.opening()) // a note too many does no harm
+	return &index{db: db, layout: l}
+}
+
+// removeBroken makes place for the latest index that was set aside.
+func (l layout) removeBroken() error {
+	all, err := filepath.Glob(l.index() + ".broken-*")
+	for _, dir := range all {
+		err = errors.Join(err, os.RemoveAll(dir))
+	}
+	return err
 }
 
 // maxOpenings is how often in a row a process may end while it opens the index
@@ -156,6 +176,8 @@ func (ix *index) close() error {
 		err = ix.layout.makeRoom()
 	}
 	if err == nil {
+		ix.closing.Lock() // for good: Badger itself refuses what comes later
+		defer ix.closing.Unlock()
 		err = ix.db.Close()
 	}
 	if err != nil {
@@ -164,10 +186,9 @@ func (ix *index) close() error {
 	return nil
 }
 
-// get reads a record into v. It returns fs.ErrNotExist where there is none; a
-// record that cannot be read is none.
+// get reads a record into v. It returns fs.ErrNotExist where there is none.
 func (ix *index) get(key []byte, v any) error {
-	err := ix.db.View(func(txn *badger.Txn) error {
+	err := ix.view(func(txn *badger.Txn) error {
 		item, err := txn.Get(key)
 		if err != nil {
 			return err
@@ -178,9 +199,15 @@ func (ix *index) get(key []byte, v any) error {
 		return fs.ErrNotExist
 	}
 	if err != nil {
-		return fmt.Errorf("read %s from the index: %w: %w", key, fs.ErrNotExist, err)
+		return fmt.Errorf("read %s from the index: %w", key, err)
 	}
 	return nil
+}
+
+func (ix *index) view(read func(*badger.Txn) error) error {
+	ix.closing.RLock()
+	defer ix.closing.RUnlock()
+	return ix.db.View(read)
 }
 
 // entry is a record to be written.
@@ -189,15 +216,15 @@ type entry struct {
 	value any
 }
 
-// put writes all entries, or none.
+// put writes entries in their order; a crash may lose the last of them.
 func (ix *index) put(entries ...entry) error {
-	return ix.update(func(txn *badger.Txn) error {
+	return ix.update(func(batch *badger.WriteBatch) error {
 		for _, e := range entries {
 			raw, err := json.Marshal(e.value)
 			if err != nil {
 				return err
 			}
-			if err := txn.Set(e.key, raw); err != nil {
+			if err := batch.Set(e.key, raw); err != nil {
 				return err
 			}
 		}
@@ -206,16 +233,21 @@ func (ix *index) put(entries ...entry) error {
 }
 
 func (ix *index) remove(key []byte) error {
-	return ix.update(func(txn *badger.Txn) error { return txn.Delete(key) })
+	return ix.update(func(batch *badger.WriteBatch) error { return batch.Delete(key) })
 }
 
-func (ix *index) update(change func(*badger.Txn) error) error {
+// update writes a batch, which may be larger than one of Badger's transactions.
+func (ix *index) update(change func(*badger.WriteBatch) error) error {
 	err := error(nil)
 	if !ix.volatile {
 		err = ix.layout.room(0, indexRoom)
 	}
 	if err == nil {
-		err = ix.db.Update(change)
+		batch := ix.db.NewWriteBatch()
+		defer batch.Cancel()
+		if err = change(batch); err == nil {
+			err = batch.Flush()
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("write to the index: %w", err)
@@ -231,7 +263,7 @@ func (ix *index) addBlob(d digest.Digest, r blobRecord) error {
 func (ix *index) tags(r Repository) ([]string, error) {
 	prefix := tagKey(r, "")
 	var tags []string
-	err := ix.db.View(func(txn *badger.Txn) error {
+	err := ix.view(func(txn *badger.Txn) error {
 		it := txn.NewIterator(badger.IteratorOptions{Prefix: prefix})
 		defer it.Close()
 		for it.Rewind(); it.Valid(); it.Next() {

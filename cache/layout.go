@@ -41,7 +41,7 @@ const journalSuffix = ".journal"
 
 // create makes the folders that are always there.
 func (l layout) create() error {
-	for _, dir := range []string{"blobs", "partial"} {
+	for _, dir := range []string{"blobs/sha256", "blobs/sha512", "partial"} {
 		if err := os.MkdirAll(filepath.Join(l.dir, dir), 0o750); err != nil {
 			return fmt.Errorf("create the cache folder: %w", err)
 		}
@@ -59,7 +59,9 @@ func (l layout) sweep() error {
 	}
 	there := make(map[string]bool)
 	for _, file := range files {
-		there[file.Name()] = true
+		if file.Type().IsRegular() {
+			there[file.Name()] = true
+		}
 	}
 	for name := range there {
 		data, isJournal := strings.CutSuffix(name, journalSuffix)
@@ -102,34 +104,24 @@ func (l layout) acquire() (*os.File, error) {
 }
 
 // publish moves a synced file to its final name, and makes the name durable:
-// the folder that holds it, and the one above where that is new.
+// in the folder that holds it, and that folder's where it is new.
 func (l layout) publish(from string, d digest.Digest) error {
 	to := l.blob(d)
 	dir := filepath.Dir(to)
-	if err := l.makeDurable(dir); err != nil {
-		return err
-	}
-	if err := os.Rename(from, to); err != nil {
-		return err
-	}
-	return syncDir(dir)
-}
-
-// makeDurable creates dir and syncs the name of each folder that it creates.
-func (l layout) makeDurable(dir string) error {
 	err := os.Mkdir(dir, 0o750)
 	switch {
+	case err == nil:
+		err = syncDir(filepath.Dir(dir))
 	case errors.Is(err, fs.ErrExist):
-		return nil
-	case errors.Is(err, fs.ErrNotExist) && dir != l.dir:
-		if err := l.makeDurable(filepath.Dir(dir)); err != nil {
-			return err
-		}
-		return l.makeDurable(dir)
-	case err != nil:
-		return err
+		err = nil
 	}
-	return syncDir(filepath.Dir(dir))
+	if err == nil {
+		err = os.Rename(from, to)
+	}
+	if err == nil {
+		err = syncDir(dir)
+	}
+	return err
 }
 
 func syncDir(dir string) error {

@@ -99,10 +99,12 @@ func (s *Store) keep(repo Repository, m *Manifest) error {
 	for _, child := range children {
 		members[child.Digest] = memberRecord{Size: child.Size, Manifest: child.manifest}
 	}
-	entries := []entry{{blobKey(m.Digest), blobRecord{Size: m.Size, MediaType: m.MediaType, Fetched: s.opts.Now()}}}
+	var entries []entry
 	for dgst, rec := range members {
 		entries = append(entries, entry{memberKey(repo, dgst), rec})
 	}
+	// The last one makes the manifest known: what it names is, by then.
+	entries = append(entries, entry{blobKey(m.Digest), blobRecord{Size: m.Size, MediaType: m.MediaType, Fetched: s.opts.Now()}})
 	err = s.put(m.Digest, m.Raw)
 	if err == nil {
 		err = s.index.put(entries...)
@@ -211,7 +213,10 @@ func (s *Store) Holds(ctx context.Context, repo Repository, dgst digest.Digest, 
 		}
 		rec := memberRecord{Size: size}
 		s.memory.members.Add(member{repo, dgst}, rec)
-		return size, s.index.put(entry{memberKey(repo, dgst), rec})
+		if err := s.index.put(entry{memberKey(repo, dgst), rec}); err != nil {
+			s.log.Warn("a membership was not recorded", "repository", repo, "digest", dgst, "error", err)
+		}
+		return size, nil
 	})
 	if err != nil {
 		return 0, fmt.Errorf("blob %s@%s: %w", repo, dgst, err)

@@ -202,6 +202,24 @@ func TestManifestThatIsNotWhatItClaimsIsRefused(t *testing.T) {
 	})
 }
 
+func TestManifestWithManyLayersIsKept(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{})
+	layers := make([]*origin, 20_000)
+	for i := range layers {
+		layers[i] = &origin{digest: digest.FromString(fmt.Sprint(i))}
+	}
+	img := newImage("many", layers...)
+	for _, want := range []State{Miss, Hit} {
+		if _, state, err := s.Manifest(t.Context(), team, img.Digest, img.ask); err != nil || state != want {
+			t.Errorf("%s, %v", state, err)
+		}
+	}
+	s.memory = newMemory()
+	if rec, err := s.member(team, layers[0].digest); err != nil || rec.Manifest {
+		t.Errorf("%+v, %v", rec, err)
+	}
+}
+
 func FuzzCheckManifest(f *testing.F) {
 	f.Add(newImage("a", newOrigin(1, 1)).Raw)
 	f.Add([]byte(`{"manifests": [{"digest": "sha256:x"}], "mediaType": "y"}`))

@@ -25,6 +25,8 @@ type origin struct {
 	mu   sync.Mutex // guards what follows
 	asks []Range
 	sent []uint8 // how often each byte was
+	open int     // bodies
+	most int     // bodies that were open at the same time
 }
 
 // act is how a request is answered. The zero value is as it should be.
@@ -73,6 +75,10 @@ func (o *origin) fetch(ctx context.Context, r Range) (Content, error) {
 	if o.noRanges {
 		b.off, b.end = 0, size
 	}
+	o.mu.Lock()
+	o.open++
+	o.most = max(o.most, o.open)
+	o.mu.Unlock()
 	told := size
 	if a.size != 0 {
 		told = a.size
@@ -155,4 +161,9 @@ func (b *originBody) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-func (b *originBody) Close() error { return nil }
+func (b *originBody) Close() error {
+	b.origin.mu.Lock()
+	defer b.origin.mu.Unlock()
+	b.origin.open--
+	return nil
+}

@@ -69,7 +69,10 @@ func resumePartial(dataPath, journalPath string) (*partial, []note, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	size, notes, err := readJournal(journal)
+	size, notes, length, err := readJournal(journal)
+	if err == nil {
+		err = journal.Truncate(length) // of a torn end, behind which new notes would be lost
+	}
 	if err != nil {
 		return nil, nil, errors.Join(err, journal.Close())
 	}
@@ -85,27 +88,27 @@ func resumePartial(dataPath, journalPath string) (*partial, []note, error) {
 }
 
 // readJournal reads notes up to the first line that is not one: a crash may
-// have torn the last.
-func readJournal(r io.Reader) (size int64, notes []note, err error) {
+// have torn the last. The journal is good up to length.
+func readJournal(r io.Reader) (size int64, notes []note, length int64, err error) {
 	lines := bufio.NewReader(r)
-	if _, err := fmt.Fscanf(lines, journalHeader, &size); err != nil || size < 0 {
-		return 0, nil, fmt.Errorf("not a journal: %w", fs.ErrNotExist)
+	line, err := lines.ReadString('\n')
+	if err == nil {
+		_, err = fmt.Sscanf(line, journalHeader, &size)
+	}
+	if err != nil || size <= 0 {
+		return 0, nil, 0, fmt.Errorf("not a journal: %w", fs.ErrNotExist)
 	}
 	for {
-		n, ok := readNote(lines)
-		if !ok || n.off < 0 || n.n <= 0 || n.n > size || n.off > size-n.n {
-			return size, notes, nil
+		length += int64(len(line))
+		var n note
+		if line, err = lines.ReadString('\n'); err == nil {
+			_, err = fmt.Sscanf(line, "%d %d %x\n", &n.off, &n.n, &n.crc)
+		}
+		if err != nil || n.off < 0 || n.n <= 0 || n.n > size || n.off > size-n.n {
+			return size, notes, length, nil
 		}
 		notes = append(notes, n)
 	}
-}
-
-func readNote(lines *bufio.Reader) (n note, ok bool) {
-	line, err := lines.ReadString('\n')
-	if err == nil {
-		_, err = fmt.Sscanf(line, "%d %d %x\n", &n.off, &n.n, &n.crc)
-	}
-	return n, err == nil
 }
 
 // note appends to the journal. One write, so that notes of several

@@ -28,14 +28,18 @@ func TestJournalIsReadUpToTheFirstLineThatIsNoNote(t *testing.T) {
 		{"with a checksum that is too long", head + "0 10 abc\n90 10 123456789\n", []note{one}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			size, notes, err := readJournal(strings.NewReader(c.text))
+			size, notes, length, err := readJournal(strings.NewReader(c.text))
 			if err != nil || size != 100 || !slices.Equal(notes, c.want) {
 				t.Errorf("got %d, %v, %v", size, notes, err)
 			}
+			_, again, whole, err := readJournal(strings.NewReader(c.text[:length]))
+			if err != nil || whole != length || !slices.Equal(again, c.want) {
+				t.Errorf("up to %d: %v, %d, %v", length, again, whole, err)
+			}
 		})
 	}
-	for _, text := range []string{"", "larder-partial 1 -5\n", "larder-partial 2 100\n", "larder-partial 1 x\n", "\x00\x00\x00"} {
-		if _, _, err := readJournal(strings.NewReader(text)); !errors.Is(err, fs.ErrNotExist) {
+	for _, text := range []string{"", "larder-partial 1 -5\n", "larder-partial 1 0\n", "larder-partial 2 100\n", "larder-partial 1 x\n", "\x00\x00\x00"} {
+		if _, _, _, err := readJournal(strings.NewReader(text)); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
@@ -46,12 +50,12 @@ func FuzzReadJournal(f *testing.F) {
 	f.Add("larder-partial 1 9223372036854775807\n9223372036854775806 1 ffffffff\n")
 	f.Add("larder-partial 1 0\n0 0 0\n")
 	f.Fuzz(func(t *testing.T, text string) {
-		size, notes, err := readJournal(strings.NewReader(text))
+		size, notes, length, err := readJournal(strings.NewReader(text))
 		if err != nil {
 			return
 		}
-		if size < 0 {
-			t.Fatalf("size %d", size)
+		if size <= 0 || length > int64(len(text)) {
+			t.Fatalf("size %d, %d bytes are good", size, length)
 		}
 		segs := newSegments(size)
 		for _, n := range notes {

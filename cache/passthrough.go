@@ -11,7 +11,8 @@ import (
 // passthrough reads a blob straight from its source, for one client, when the
 // disk cannot take it. It keeps the promise that no one gets the last byte of
 // content that did not verify: a read from front to back hashes on its way, any
-// other has the rest of the blob hashed before the last byte.
+// other has the rest of the blob hashed before the last byte, which says that the
+// source has the right content, not that this client got it.
 type passthrough struct {
 	ctx    context.Context
 	fetch  Fetch
@@ -37,7 +38,7 @@ func (f *fill) passthrough(ctx context.Context) *passthrough {
 		size:   f.size,
 		hash:   f.digest.Algorithm().Hash(),
 	}
-	if cloner, ok := f.hash.(hash.Cloner); ok {
+	if cloner, ok := f.hash.(hash.Cloner); ok && f.front < f.size {
 		if h, err := cloner.Clone(); err == nil {
 			p.hash, p.hashed = h, f.front
 		}
@@ -48,6 +49,9 @@ func (f *fill) passthrough(ctx context.Context) *passthrough {
 func (p *passthrough) Read(b []byte) (int, error) {
 	if p.off >= p.size {
 		return 0, io.EOF
+	}
+	if p.off < p.hashed { // stop where the hash got to, and hash on from there
+		b = b[:min(int64(len(b)), p.hashed-p.off)]
 	}
 	if last := p.size - 1; p.off < last {
 		b = b[:min(int64(len(b)), last-p.off)]
@@ -98,6 +102,9 @@ func (p *passthrough) hashRest() error {
 		if err := p.feed((*buf)[:n]); err != nil {
 			return err
 		}
+	}
+	if !p.verified {
+		return errMismatch
 	}
 	return nil
 }

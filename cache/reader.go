@@ -22,10 +22,12 @@ type reader struct {
 	limit  int64 // what is known to be readable from off on ends here
 	wait   waiter
 	pass   *passthrough // set once the disk is of no use
+	holds  bool         // a right to use the fill's file
 }
 
+// newReader returns a reader for a client that has acquired the fill.
 func newReader(ctx context.Context, f *fill) *reader {
-	return &reader{ctx: ctx, fill: f, wait: waiter{client: true, wake: make(chan struct{}, 1)}}
+	return &reader{ctx: ctx, fill: f, holds: true, wait: waiter{client: true, wake: make(chan struct{}, 1)}}
 }
 
 // Read returns bytes as they arrive. Where the disk fails it goes on from the
@@ -55,7 +57,7 @@ func (r *reader) read(p []byte) (int, error) {
 		if err != nil {
 			return r.around(p, err)
 		}
-		r.limit = r.off + n
+		r.limit = r.off + min(n, chunkSize) // not more, lest bad content goes on after it was found out
 	}
 	n, err := r.fill.part.data.ReadAt(p[:min(int64(len(p)), r.limit-r.off)], r.off)
 	r.off += int64(n)
@@ -109,7 +111,9 @@ func (r *reader) Close() error {
 	if r.pass != nil {
 		r.pass.hangUp()
 	}
-	r.fill.release()
+	if r.holds {
+		r.fill.release()
+	}
 	return nil
 }
 

@@ -1,10 +1,13 @@
 package cache
 
 import (
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // resumable has segments of several journal steps.
@@ -111,6 +114,65 @@ func TestWhatIsOnDiskIsNotTrusted(t *testing.T) {
 			s := openStore(t, dir, resumable)
 			pull(t, s, o)
 		})
+	}
+}
+
+func TestPartialOfADeadSourceIsAnErrorAndNotHalfABody(t *testing.T) {
+	dir := t.TempDir()
+	o := newOrigin(9<<20, 1)
+	interrupt(t, dir, o)
+	synctest.Test(t, func(t *testing.T) {
+		s := openStore(t, dir, resumable)
+		o.plan = func(int, Range) act { return act{err: errBroken} }
+		begin := time.Now()
+		if _, err := s.Open(t.Context(), o.digest, 0, o.fetch); !errors.Is(err, errBroken) {
+			t.Errorf("open: %v", err)
+		}
+		if took := time.Since(begin); took > 2*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		o.plan = nil
+		before, _ := o.total()
+		pull(t, s, o)
+		settle(s)
+		if n, most := o.total(); n != int64(len(o.content)) || most != 1 || before == 0 {
+			t.Errorf("%d bytes were sent, one of them %d times", n, most)
+		}
+	})
+}
+
+func TestResumeFromASourceWithoutRangesUsesOneConnection(t *testing.T) {
+	dir := t.TempDir()
+	o := newOrigin(9<<20, 1)
+	interrupt(t, dir, o)
+	o.noRanges, o.most = true, 0
+	s := openStore(t, dir, resumable)
+	pull(t, s, o)
+	settle(s)
+	if o.most != 1 {
+		t.Errorf("%d connections at the same time", o.most)
+	}
+}
+
+func TestResumeGoesOnBehindATornNote(t *testing.T) {
+	dir := t.TempDir()
+	o := newOrigin(9<<20, 1)
+	interrupt(t, dir, o)
+	journal := layout{dir}.partial(o.digest).journal
+	raw, err := os.ReadFile(journal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(journal, raw[:len(raw)-1], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	interrupt(t, dir, o)
+	s := openStore(t, dir, resumable)
+	pull(t, s, o)
+	settle(s)
+	n, _ := o.total()
+	if again := n - int64(len(o.content)); again > journalStep {
+		t.Errorf("%d bytes were sent again for one torn note", again)
 	}
 }
 

@@ -49,8 +49,8 @@ func (l layout) makeRoom() error {
 
 // takeBallast makes the ballast where it is missing and the disk has room.
 func (l layout) takeBallast() error {
-	if _, err := os.Stat(l.ballast()); !errors.Is(err, fs.ErrNotExist) {
-		return err
+	if info, err := os.Stat(l.ballast()); err == nil && info.Size() == ballastSize {
+		return nil
 	}
 	if err := l.room(ballastSize, blobRoom); errors.Is(err, unix.ENOSPC) {
 		return nil // at a later start
@@ -65,15 +65,16 @@ func (l layout) takeBallast() error {
 // preallocate takes the disk space for a file of size bytes, where the file
 // system can; it sets the file's length in any case.
 func preallocate(f *os.File, size int64) error {
-	if size == 0 {
-		return nil
+	for {
+		err := unix.Fallocate(int(f.Fd()), 0, 0, size)
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, unix.EINTR): // some file systems stop for a signal
+		case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
+			return f.Truncate(size)
+		default:
+			return &fs.PathError{Op: "preallocate", Path: f.Name(), Err: err}
+		}
 	}
-	err := unix.Fallocate(int(f.Fd()), 0, 0, size)
-	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
-		return f.Truncate(size)
-	}
-	if err != nil {
-		return &fs.PathError{Op: "preallocate", Path: f.Name(), Err: err}
-	}
-	return nil
 }

@@ -63,6 +63,11 @@ func (s *segments) available(off int64) int64 {
 	return end - off
 }
 
+// untouched reports whether not one byte is on disk.
+func (s *segments) untouched() bool {
+	return !slices.ContainsFunc(s.list, func(seg *segment) bool { return seg.have > 0 })
+}
+
 // claim hands up to n bytes of idle ground from off on to a connection, and
 // reports nil where off is not idle. A released segment that has bytes already
 // is continued where it was.

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -77,6 +78,8 @@ type Store struct {
 	ctx    context.Context // of all that the store runs
 	cancel context.CancelFunc
 	work   sync.WaitGroup // fills and shared questions
+
+	placing sync.Mutex // one at a time takes disk space, having seen that there is enough
 
 	mu      sync.Mutex // guards what follows
 	closed  bool
@@ -190,6 +193,10 @@ func (s *Store) Open(ctx context.Context, dgst digest.Digest, hint int64, fetch 
 	if err := dgst.Validate(); err != nil {
 		return nil, fmt.Errorf("open blob %q: %w", dgst, err)
 	}
+	if dgst == dgst.Algorithm().FromBytes(nil) {
+		return &Blob{ReadSeekCloser: empty{bytes.NewReader(nil)}, State: Hit}, nil
+	}
+	again := false
 	for {
 		f, own, file, err := s.join(dgst, hint, fetch)
 		if err != nil {
@@ -199,11 +206,20 @@ func (s *Store) Open(ctx context.Context, dgst digest.Digest, hint int64, fetch 
 			return hit(file)
 		}
 		blob, err := f.open(ctx, own)
-		if !errors.Is(err, errEnded) {
+		switch {
+		case errors.Is(err, errEnded):
+		case err != nil && !own && !again && ctx.Err() == nil && !errors.Is(err, errMismatch):
+			again = true // it was another client's source, perhaps another registry, that failed
+		default:
 			return blob, err
 		}
 	}
 }
+
+// empty is the blob without bytes. It needs neither a disk nor a source.
+type empty struct{ *bytes.Reader }
+
+func (empty) Close() error { return nil }
 
 // join returns the file of a blob that is complete, else its fill, and whether
 // that begins with this request. The fill is looked up first and leaves the map only when its outcome is on disk, so
@@ -261,7 +277,7 @@ func (f *fill) open(ctx context.Context, own bool) (*Blob, error) {
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	if f.size > 0 && f.acquire() { // an empty blob is verified first: it has no last byte to keep back
+	if f.acquire() {
 		return &Blob{ReadSeekCloser: newReader(ctx, f), Size: f.size, State: Miss}, nil
 	}
 	select {
@@ -274,8 +290,7 @@ func (f *fill) open(ctx context.Context, own bool) (*Blob, error) {
 	case f.err == nil || errors.Is(f.err, errEnded):
 		return nil, errEnded // complete meanwhile: the next look finds the file
 	case errors.As(f.err, &disk) && f.size > 0:
-		r := newReader(ctx, f)
-		r.pass = f.passthrough(ctx)
+		r := &reader{ctx: ctx, fill: f, pass: f.passthrough(ctx)}
 		return &Blob{ReadSeekCloser: r, Size: f.size, State: Bypass}, nil
 	}
 	return nil, fmt.Errorf("fetch blob %s: %w", f.digest, f.err)
@@ -291,6 +306,16 @@ func (s *Store) Stat(dgst digest.Digest) (int64, error) {
 		return 0, err
 	}
 	return info.Size(), nil
+}
+
+// place makes a partial where there is room for it.
+func (s *Store) place(paths partialPaths, size int64) (*partial, error) {
+	s.placing.Lock()
+	defer s.placing.Unlock()
+	if err := s.layout.room(size, blobRoom); err != nil {
+		return nil, err
+	}
+	return createPartial(paths.data, paths.journal, size)
 }
 
 func (s *Store) forget(f *fill) {

@@ -41,7 +41,7 @@ func (s *Store) Tag(ctx context.Context, repo Repository, tag string, ask Ask) (
 	}
 	now := s.opts.Now()
 	age := now.Sub(memo.Checked)
-	if have && age < s.opts.Tags.TTL {
+	if have && 0 <= age && age < s.opts.Tags.TTL { // below 0 the clock was ahead
 		return m, Hit, nil
 	}
 	servable := have && age < s.opts.Tags.StaleIfError
@@ -62,13 +62,14 @@ func (s *Store) Tag(ctx context.Context, repo Repository, tag string, ask Ask) (
 		State
 	}
 	got, err := share(wait, s, key, func(ctx context.Context) (answer, error) {
-		m, state, err := s.confirm(ctx, repo, tag, memo, have, ask)
+		m, state, err := s.confirm(ctx, repo, tag, ask)
 		return answer{m, state}, err
 	})
+	var gone goneError
 	switch {
 	case err == nil:
 		return got.Manifest, got.State, nil
-	case errors.Is(err, fs.ErrNotExist):
+	case errors.As(err, &gone):
 		return Manifest{}, Miss, fmt.Errorf("tag %s:%s: %w", repo, tag, err)
 	case ctx.Err() != nil:
 		return Manifest{}, Miss, context.Cause(ctx)
@@ -78,21 +79,35 @@ func (s *Store) Tag(ctx context.Context, repo Repository, tag string, ask Ask) (
 	return Manifest{}, Miss, fmt.Errorf("tag %s:%s: %w", repo, tag, err)
 }
 
+// goneError is an upstream's word that there is no such tag.
+type goneError struct{ error }
+
+func (e goneError) Unwrap() error { return e.error }
+
 // confirm asks the upstream about a tag, for all who wait. A tag that was never
 // here is asked for with its manifest, which saves the client a round trip.
-func (s *Store) confirm(ctx context.Context, repo Repository, tag string, memo tagMemo, have bool, ask Ask) (Manifest, State, error) {
+func (s *Store) confirm(ctx context.Context, repo Repository, tag string, ask Ask) (Manifest, State, error) {
 	key := string(tagKey(repo, tag))
-	said, err := ask(ctx, tag, have)
-	if err != nil {
-		return Manifest{}, Miss, s.unconfirmed(key, memo, err)
+	memo, have := s.tag(key)
+	if have {
+		_, have = s.local(repo, memo.Digest)
 	}
-	m, state := said, Miss
-	if said.Raw != nil {
+	m, err := ask(ctx, tag, have)
+	s.deny(key, err)
+	if errors.Is(err, fs.ErrNotExist) {
+		s.memory.tags.Remove(key)
+		return Manifest{}, Miss, goneError{errors.Join(err, s.index.remove([]byte(key)))}
+	}
+	state := Miss
+	switch {
+	case err != nil:
+	case m.Raw != nil:
 		err = s.keep(repo, &m)
-	} else {
-		m, state, err = s.Manifest(ctx, repo, said.Digest, ask)
+	default:
+		m, state, err = s.Manifest(ctx, repo, m.Digest, ask)
 	}
 	if err != nil {
+		s.leaveAlone(key)
 		return Manifest{}, Miss, err
 	}
 	rec := tagRecord{Digest: m.Digest, Checked: s.opts.Now()}
@@ -103,18 +118,13 @@ func (s *Store) confirm(ctx context.Context, repo Repository, tag string, memo t
 	return m, state, nil
 }
 
-// unconfirmed draws the consequence of an upstream's no, or of its silence.
-func (s *Store) unconfirmed(key string, memo tagMemo, err error) error {
-	s.deny(key, err)
-	if errors.Is(err, fs.ErrNotExist) {
-		s.memory.tags.Remove(key)
-		return errors.Join(err, s.index.remove([]byte(key)))
-	}
-	memo.quiet = s.opts.Now().Add(s.opts.Tags.Negative)
-	if memo.Digest != "" {
+// leaveAlone has an upstream that could not be asked about a tag not be asked
+// again for a while. The tag is served stale meanwhile.
+func (s *Store) leaveAlone(key string) {
+	if memo, known := s.tag(key); known {
+		memo.quiet = s.opts.Now().Add(s.opts.Tags.Negative)
 		s.memory.tags.Add(key, memo)
 	}
-	return err
 }
 
 func (s *Store) tag(key string) (tagMemo, bool) {

@@ -159,6 +159,38 @@ func TestTagThatIsGoneIsForgotten(t *testing.T) {
 	})
 }
 
+func TestTagIsNotGoneBecauseItsManifestIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openStore(t, t.TempDir(), Options{Tags: freshness})
+		old, moved := newImage("old"), newImage("new")
+		resolve(t, s, old.ask, Miss, old)
+		pass(freshness.TTL)
+		half := func(ctx context.Context, reference string, head bool) (Manifest, error) {
+			if !head {
+				return Manifest{}, fs.ErrNotExist
+			}
+			return moved.ask(ctx, reference, head)
+		}
+		resolve(t, s, half, Stale, old)
+		resolve(t, s, half, Stale, old)
+		asked(t, moved, "HEAD v1") // then it is left alone for a while
+	})
+}
+
+func TestTagFromTheFutureIsNotFresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		ahead := openStore(t, dir, Options{Tags: freshness, Now: func() time.Time { return time.Now().AddDate(1, 0, 0) }})
+		img := newImage("a")
+		resolve(t, ahead, img.ask, Miss, img)
+		closeStore(t, ahead)
+		img.questions()
+		s := openStore(t, dir, Options{Tags: freshness})
+		resolve(t, s, img.ask, Hit, img)
+		asked(t, img, "HEAD v1")
+	})
+}
+
 func TestTagsListsARepositoryOnly(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{Tags: freshness})
 	img := newImage("a")
