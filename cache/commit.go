@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -27,6 +28,7 @@ func (s *Store) commit(f *fill) error {
 	if err := errors.Join(f.part.journal.Close(), os.Remove(paths.journal)); err != nil {
 		s.log.Warn("a journal was left behind", "digest", f.digest, "error", err)
 	}
+	s.recency.add(f.digest, item{bytes: onDisk(f.size)}, s.opts.Now())
 	if err := s.index.addBlob(f.digest, blobRecord{Size: f.size, Fetched: s.opts.Now()}); err != nil {
 		s.log.Warn("a blob was not recorded", "digest", f.digest, "error", err)
 	}
@@ -52,6 +54,7 @@ func (s *Store) abandon(f *fill, cause error) {
 		if err := f.part.journal.Close(); err != nil {
 			s.log.Warn("a journal may be incomplete", "digest", f.digest, "error", err)
 		}
+		s.recency.add(f.digest, item{bytes: onDisk(f.size), partial: true}, s.opts.Now())
 		return
 	}
 	if f.part != nil {
@@ -64,15 +67,32 @@ func (s *Store) abandon(f *fill, cause error) {
 // discard removes a partial. Readers keep the open file.
 func (s *Store) discard(f *fill) error {
 	paths := s.layout.partial(f.digest)
-	return errors.Join(f.part.journal.Close(), os.Remove(paths.journal), os.Remove(paths.data))
+	err := errors.Join(f.part.journal.Close(), os.Remove(paths.journal), os.Remove(paths.data))
+	s.space.give(onDisk(f.size))
+	return err
 }
 
 // put stores a small blob whose digest the caller has checked. It survives a
 // crash once put has returned.
-func (s *Store) put(dgst digest.Digest, content []byte) error {
+func (s *Store) put(ctx context.Context, dgst digest.Digest, content []byte) error {
+	bytes := onDisk(int64(len(content)))
+	if err := s.reserve(ctx, bytes); err != nil {
+		return fmt.Errorf("store %s: %w", dgst, err)
+	}
+	err := s.write(dgst, content)
+	s.space.placed(bytes)
+	if err != nil {
+		s.space.give(bytes)
+		return fmt.Errorf("store %s: %w", dgst, err)
+	}
+	s.space.give(s.recency.add(dgst, item{bytes: bytes}, s.opts.Now()))
+	return nil
+}
+
+func (s *Store) write(dgst digest.Digest, content []byte) error {
 	tmp, err := os.CreateTemp(filepath.Join(s.layout.dir, "partial"), tmpPrefix+"*")
 	if err != nil {
-		return fmt.Errorf("store %s: %w", dgst, err)
+		return err
 	}
 	_, err = tmp.Write(content)
 	if err == nil {
@@ -83,7 +103,7 @@ func (s *Store) put(dgst digest.Digest, content []byte) error {
 		err = s.layout.publish(tmp.Name(), dgst)
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("store %s: %w", dgst, err), os.Remove(tmp.Name()))
+		return errors.Join(err, os.Remove(tmp.Name()))
 	}
 	return nil
 }

@@ -130,8 +130,10 @@ func (f *fill) bring() error {
 // or at offset 0.
 func (f *fill) start() {
 	paths := f.store.layout.partial(f.digest)
+	charged := f.store.takeUp(f.ctx, f.digest)
 	part, notes, err := resumePartial(paths.data, paths.journal)
 	if err != nil {
+		f.store.space.give(charged)
 		first := f.store.opts.Segment
 		if 0 < f.hint && f.hint <= 2*first {
 			first = f.hint
@@ -172,7 +174,10 @@ func (f *fill) publishLocked() {
 // prepare makes the partial for a blob whose size has just become known.
 func (f *fill) prepare(size int64, claimLocked func()) error {
 	paths := f.store.layout.partial(f.digest)
-	part, err := f.store.place(paths, size)
+	part, err := f.place(paths, size)
+	if err != nil && f.ctx.Err() != nil {
+		return err
+	}
 	if err != nil {
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -181,6 +186,20 @@ func (f *fill) prepare(size int64, claimLocked func()) error {
 	}
 	f.begin(part, claimLocked)
 	return nil
+}
+
+// place makes a partial where there is room for it, or room can be made.
+func (f *fill) place(paths partialPaths, size int64) (*partial, error) {
+	s, bytes := f.store, onDisk(size)
+	if err := s.reserve(f.ctx, bytes); err != nil {
+		return nil, err
+	}
+	part, err := createPartial(paths.data, paths.journal, size)
+	s.space.placed(bytes)
+	if err != nil {
+		s.space.give(bytes)
+	}
+	return part, err
 }
 
 // verify hashes what arrives, in order, and compares at the end.

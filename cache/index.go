@@ -1,7 +1,6 @@
 package cache
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -39,9 +38,12 @@ type index struct {
 }
 
 type blobRecord struct {
-	Size      int64     `json:"size"`
-	MediaType string    `json:"mediaType,omitempty"` // of a manifest
-	Fetched   time.Time `json:"fetched"`
+	Size    int64     `json:"size"`
+	Fetched time.Time `json:"fetched"`
+
+	// Of a manifest or an index:
+	MediaType string          `json:"mediaType,omitempty"`
+	Children  []digest.Digest `json:"children,omitempty"`
 }
 
 // memberRecord says that a repository holds a blob or a manifest, and what the
@@ -56,9 +58,15 @@ type tagRecord struct {
 	Checked time.Time     `json:"checked"` // when the upstream last said so
 }
 
-func blobKey(d digest.Digest) []byte { return []byte("blob/" + d.String()) }
+const (
+	blobPrefix = "blob/"
+	usedPrefix = "used/"
+)
+
+func blobKey(d digest.Digest) []byte { return []byte(blobPrefix + d.String()) }
+func usedKey(d digest.Digest) []byte { return []byte(usedPrefix + d.String()) }
 func memberKey(r Repository, d digest.Digest) []byte {
-	return []byte("member/" + r.String() + "@" + d.String())
+	return []byte("member/" + d.String() + "/" + r.String())
 }
 func tagKey(r Repository, tag string) []byte { return []byte("tag/" + r.String() + ":" + tag) }
 
@@ -193,7 +201,7 @@ func (ix *index) get(key []byte, v any) error {
 		if err != nil {
 			return err
 		}
-		return item.Value(func(raw []byte) error { return json.Unmarshal(raw, v) })
+		return unmarshal(item, v)
 	})
 	if errors.Is(err, badger.ErrKeyNotFound) {
 		return fs.ErrNotExist
@@ -259,22 +267,99 @@ func (ix *index) addBlob(d digest.Digest, r blobRecord) error {
 	return ix.put(entry{blobKey(d), r})
 }
 
-// tags returns the known tags of a repository, sorted.
-func (ix *index) tags(r Repository) ([]string, error) {
-	prefix := tagKey(r, "")
-	var tags []string
-	err := ix.view(func(txn *badger.Txn) error {
-		it := txn.NewIterator(badger.IteratorOptions{Prefix: prefix})
-		defer it.Close()
-		for it.Rewind(); it.Valid(); it.Next() {
-			tags = append(tags, string(bytes.TrimPrefix(it.Item().Key(), prefix)))
+// forget removes all records of a blob.
+func (ix *index) forget(d digest.Digest) error {
+	keys := [][]byte{blobKey(d), usedKey(d)}
+	err := ix.each("member/"+d.String()+"/", func(item *badger.Item) error {
+		keys = append(keys, item.KeyCopy(nil))
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return ix.update(func(batch *badger.WriteBatch) error {
+		for _, key := range keys {
+			if err := batch.Delete(key); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// putUses records when blobs were used, to the second.
+func (ix *index) putUses(uses map[digest.Digest]time.Time) error {
+	if len(uses) == 0 {
+		return nil
+	}
+	entries := make([]entry, 0, len(uses))
+	for d, at := range uses {
+		entries = append(entries, entry{usedKey(d), at.Unix()})
+	}
+	return ix.put(entries...)
+}
+
+// known returns what the records say of each blob.
+func (ix *index) known() (map[digest.Digest]knownBlob, error) {
+	all := make(map[digest.Digest]knownBlob)
+	err := ix.each(blobPrefix, func(item *badger.Item) error {
+		var rec blobRecord
+		if unmarshal(item, &rec) == nil {
+			all[digest.Digest(item.Key()[len(blobPrefix):])] = knownBlob{rank: rankOf(rec.MediaType)}
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("list the tags of %s: %w", r, err)
+		return nil, err
 	}
-	return tags, nil
+	err = ix.each(usedPrefix, func(item *badger.Item) error {
+		d := digest.Digest(item.Key()[len(usedPrefix):])
+		blob, ok := all[d]
+		if !ok {
+			blob.rank = rankBlob
+		}
+		var at int64
+		if unmarshal(item, &at) == nil {
+			blob.used = time.Unix(at, 0)
+			all[d] = blob
+		}
+		return nil
+	})
+	return all, err
+}
+
+// each calls visit for every record whose key begins with prefix. The item is
+// good until visit returns.
+func (ix *index) each(prefix string, visit func(*badger.Item) error) error {
+	err := ix.view(func(txn *badger.Txn) error {
+		it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte(prefix), PrefetchValues: true, PrefetchSize: 100})
+		defer it.Close()
+		for it.Rewind(); it.Valid(); it.Next() {
+			if err := visit(it.Item()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read %s… from the index: %w", prefix, err)
+	}
+	return nil
+}
+
+func unmarshal(item *badger.Item, v any) error {
+	return item.Value(func(raw []byte) error { return json.Unmarshal(raw, v) })
+}
+
+// tags returns the known tags of a repository, sorted.
+func (ix *index) tags(r Repository) ([]string, error) {
+	prefix := string(tagKey(r, ""))
+	var tags []string
+	err := ix.each(prefix, func(item *badger.Item) error {
+		tags = append(tags, strings.TrimPrefix(string(item.Key()), prefix))
+		return nil
+	})
+	return tags, err
 }
 
 // indexLog hands Badger's own log to ours, a level down: its news is of no use

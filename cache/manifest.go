@@ -51,7 +51,7 @@ func (s *Store) Manifest(ctx context.Context, repo Repository, dgst digest.Diges
 			err = fmt.Errorf("asked for %s, got %s: %w", dgst, m.Digest, errMismatch)
 		}
 		if err == nil {
-			err = s.keep(repo, &m)
+			err = s.keep(ctx, repo, &m)
 		}
 		s.deny(key, err)
 		return m, err
@@ -68,6 +68,7 @@ func (s *Store) local(repo Repository, dgst digest.Digest) (Manifest, bool) {
 		return Manifest{}, false
 	}
 	if m, ok := s.memory.manifests.Get(dgst); ok {
+		s.useImage(dgst)
 		return m, true
 	}
 	var rec blobRecord
@@ -84,12 +85,13 @@ func (s *Store) local(repo Repository, dgst digest.Digest) (Manifest, bool) {
 	}
 	m := Manifest{Digest: dgst, MediaType: rec.MediaType, Size: int64(len(raw)), Raw: raw}
 	s.memory.keep(m)
+	s.useImage(dgst)
 	return m, true
 }
 
 // keep checks a manifest and stores it. A disk that cannot take it costs only
 // the caching.
-func (s *Store) keep(repo Repository, m *Manifest) error {
+func (s *Store) keep(ctx context.Context, repo Repository, m *Manifest) error {
 	children, err := check(m)
 	if err != nil {
 		return err
@@ -104,8 +106,12 @@ func (s *Store) keep(repo Repository, m *Manifest) error {
 		entries = append(entries, entry{memberKey(repo, dgst), rec})
 	}
 	// The last one makes the manifest known: what it names is, by then.
-	entries = append(entries, entry{blobKey(m.Digest), blobRecord{Size: m.Size, MediaType: m.MediaType, Fetched: s.opts.Now()}})
-	err = s.put(m.Digest, m.Raw)
+	rec := blobRecord{Size: m.Size, Fetched: s.opts.Now(), MediaType: m.MediaType}
+	for _, child := range children {
+		rec.Children = append(rec.Children, child.Digest)
+	}
+	entries = append(entries, entry{blobKey(m.Digest), rec})
+	err = s.put(ctx, m.Digest, m.Raw)
 	if err == nil {
 		err = s.index.put(entries...)
 	}
@@ -115,6 +121,7 @@ func (s *Store) keep(repo Repository, m *Manifest) error {
 	for dgst, rec := range members {
 		s.memory.members.Add(member{repo, dgst}, rec)
 	}
+	s.useClosure(m.Digest, maxDepth) // the layers that it shares with others
 	return nil
 }
 

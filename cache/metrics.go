@@ -16,6 +16,8 @@ type metrics struct {
 	resumes    metric.Int64Counter
 	fills      metric.Int64Counter
 	mismatches metric.Int64Counter
+	evictions  metric.Int64Counter
+	freed      metric.Int64Counter
 }
 
 func newMetrics(provider metric.MeterProvider) (*metrics, error) {
@@ -34,11 +36,18 @@ func newMetrics(provider metric.MeterProvider) (*metrics, error) {
 	m.resumes = counter("larder.fill.resumes", "{connection}", "Upstream connections that broke or stalled and were replaced.")
 	m.fills = counter("larder.fills", "{fill}", "Fills that ended, by result.")
 	m.mismatches = counter("larder.fill.mismatches", "{fill}", "Fills dropped because the content did not match its digest.")
+	m.evictions = counter("larder.evictions", "{blob}", "Blobs and partials removed to make room.")
+	m.freed = counter("larder.eviction.bytes", "By", "Bytes of disk that evictions freed.")
 	return &m, err
 }
 
 func (m *metrics) fetched(n int) { m.bytes.Add(context.Background(), int64(n)) }
 func (m *metrics) resumed()      { m.resumes.Add(context.Background(), 1) }
+
+func (m *metrics) evicted(n int64) {
+	m.evictions.Add(context.Background(), 1)
+	m.freed.Add(context.Background(), n)
+}
 
 // filled counts the end of a fill.
 func (m *metrics) filled(err error) {

@@ -101,14 +101,20 @@ func readJournal(r io.Reader) (size int64, notes []note, length int64, err error
 	for {
 		length += int64(len(line))
 		var n note
-		if line, err = lines.ReadString('\n'); err == nil {
-			_, err = fmt.Sscanf(line, "%d %d %x\n", &n.off, &n.n, &n.crc)
-		}
-		if err != nil || n.off < 0 || n.n <= 0 || n.n > size || n.off > size-n.n {
+		var ok bool
+		if n, line, ok = readNote(lines); !ok || n.off < 0 || n.n <= 0 || n.n > size || n.off > size-n.n {
 			return size, notes, length, nil
 		}
 		notes = append(notes, n)
 	}
+}
+
+func readNote(lines *bufio.Reader) (n note, line string, ok bool) {
+	line, err := lines.ReadString('\n')
+	if err == nil {
+		_, err = fmt.Sscanf(line, "%d %d %x\n", &n.off, &n.n, &n.crc)
+	}
+	return n, line, err == nil
 }
 
 // note appends to the journal. One write, so that notes of several

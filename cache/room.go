@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,13 +24,39 @@ const (
 	ballastSize = 32 << 20
 )
 
+// free is how many bytes of the file system this process may take.
+func (l layout) free() (int64, error) {
+	st, err := l.statfs()
+	return int64(st.Bavail) * st.Bsize, err
+}
+
+func (l layout) statfs() (st unix.Statfs_t, err error) {
+	if err := unix.Statfs(l.dir, &st); err != nil {
+		return st, &fs.PathError{Op: "statfs", Path: l.dir, Err: err}
+	}
+	return st, nil
+}
+
+// DiskSize is the size in bytes of the file system that holds dir, or will once
+// dir is created.
+func DiskSize(dir string) (int64, error) {
+	for {
+		st, err := layout{dir}.statfs()
+		if parent := filepath.Dir(dir); errors.Is(err, fs.ErrNotExist) && parent != dir {
+			dir = parent
+			continue
+		}
+		return int64(st.Blocks) * st.Bsize, err
+	}
+}
+
 // room returns ENOSPC where n more bytes would not leave keep bytes free.
 func (l layout) room(n, keep int64) error {
-	var st unix.Statfs_t
-	if err := unix.Statfs(l.dir, &st); err != nil {
-		return &fs.PathError{Op: "statfs", Path: l.dir, Err: err}
+	free, err := l.free()
+	if err != nil {
+		return err
 	}
-	if free := int64(st.Bavail) * st.Bsize; free-n < keep {
+	if free-n < keep {
 		return fmt.Errorf("%s has %d bytes free, of which %d are kept for the index, and %d are needed: %w",
 			l.dir, free, keep, n, unix.ENOSPC)
 	}

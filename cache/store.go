@@ -21,6 +21,14 @@ import (
 
 // Options are the settings of a store. The zero value is a working one.
 type Options struct {
+	// MaxSize is how many bytes the folder may take, with all that is in it. 0
+	// means any number.
+	MaxSize int64
+	// MinFree is how many bytes of the file system stay free. There are always
+	// some, for the index.
+	MinFree int64
+	// LowWater is the part of MaxSize at which an eviction ends. 0 means 0.9.
+	LowWater float64
 	// Tags is how long answers about tags and missing things hold.
 	Tags Freshness
 	// Segment is how many bytes a connection asks for at a time, and the most
@@ -46,6 +54,7 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
+	setDefault(&o.LowWater, 0.9)
 	setDefault(&o.Segment, 8<<20)
 	setDefault(&o.Connections, 4)
 	setDefault(&o.Spare, 32)
@@ -70,6 +79,12 @@ type Store struct {
 	index   *index
 	metrics *metrics
 	memory  *memory
+	recency *recency
+	space   *space
+
+	scanned  chan struct{} // closed when recency and space know what is there
+	wake     chan struct{} // has tend evict; capacity 1
+	evicting sync.Mutex    // held by the one who evicts, during I/O
 
 	fills   *semaphore.Weighted // one a running fill
 	spare   *semaphore.Weighted // one a connection beyond a fill's first
@@ -79,18 +94,17 @@ type Store struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup // fills and shared questions
 
-	placing sync.Mutex // one at a time takes disk space, having seen that there is enough
-
 	mu      sync.Mutex // guards what follows
 	closed  bool
 	filling map[digest.Digest]*fill
+	leaving map[digest.Digest]chan struct{} // being evicted
 }
 
 // ErrClosed is returned by the methods of a store that was closed.
 var ErrClosed = errors.New("the store is closed")
 
 // Open takes the folder dir, which it creates, and is ready at once: it needs
-// no network, and does not look at the blobs. An index that cannot be read is
+// no network, and looks at the blobs in the background. An index that cannot be read is
 // set aside, and a new one begun. It fails where another process has the
 // folder, and names it.
 func Open(dir string, opts Options) (*Store, error) {
@@ -129,8 +143,14 @@ func Open(dir string, opts Options) (*Store, error) {
 		fills:   semaphore.NewWeighted(int64(opts.Fills)),
 		spare:   semaphore.NewWeighted(int64(opts.Spare)),
 		filling: make(map[digest.Digest]*fill),
+		leaving: make(map[digest.Digest]chan struct{}),
+		recency: newRecency(),
+		space:   &space{layout: l, most: opts.MaxSize, free: max(opts.MinFree, blobRoom)},
+		scanned: make(chan struct{}),
+		wake:    make(chan struct{}, 1),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.work.Go(s.tend)
 	return s, nil
 }
 
@@ -203,6 +223,7 @@ func (s *Store) Open(ctx context.Context, dgst digest.Digest, hint int64, fetch 
 			return nil, fmt.Errorf("open blob %s: %w", dgst, err)
 		}
 		if file != nil {
+			s.recency.use(dgst, s.opts.Now())
 			return hit(file)
 		}
 		blob, err := f.open(ctx, own)
@@ -306,16 +327,6 @@ func (s *Store) Stat(dgst digest.Digest) (int64, error) {
 		return 0, err
 	}
 	return info.Size(), nil
-}
-
-// place makes a partial where there is room for it.
-func (s *Store) place(paths partialPaths, size int64) (*partial, error) {
-	s.placing.Lock()
-	defer s.placing.Unlock()
-	if err := s.layout.room(size, blobRoom); err != nil {
-		return nil, err
-	}
-	return createPartial(paths.data, paths.journal, size)
 }
 
 func (s *Store) forget(f *fill) {

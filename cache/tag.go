@@ -102,7 +102,7 @@ func (s *Store) confirm(ctx context.Context, repo Repository, tag string, ask As
 	switch {
 	case err != nil:
 	case m.Raw != nil:
-		err = s.keep(repo, &m)
+		err = s.keep(ctx, repo, &m)
 	default:
 		m, state, err = s.Manifest(ctx, repo, m.Digest, ask)
 	}

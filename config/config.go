@@ -11,6 +11,8 @@ import (
 	"log/slog"
 	"net"
 	"time"
+
+	"github.com/dustin/go-humanize"
 )
 
 // Config is a complete, valid configuration, as [Load] returns it. It is not
@@ -38,12 +40,22 @@ type Config struct {
 	Log Log
 }
 
-// Cache says where the cache is kept.
+// Cache says where the cache is kept, and how large it may become. MaxSize and
+// MinFree both hold: the one that leaves less room counts.
 type Cache struct {
 	// Dir is the absolute path of the cache's folder, which one process owns.
 	// Default /var/lib/larder for root, and larder in the user's cache folder
 	// (see [os.UserCacheDir]) for others.
 	Dir string
+	// MaxSize is how much the cache may hold. It is more than 0, and in bytes at
+	// least 256MiB. Default 50GiB.
+	MaxSize Amount
+	// MinFree is how much of the file system the cache leaves free, whoever else
+	// uses it; it may be 0. Default 5%.
+	MinFree Amount
+	// LowWater is how full the cache is once it has made room, as a fraction of
+	// MaxSize: above 0, and at most 1. Default 0.9.
+	LowWater float64
 }
 
 // Tags says how long an answer about a tag may be used. No duration is negative.
@@ -119,6 +131,10 @@ const (
 	// defaultTimeout keeps the longest wait well under the 30 s that containerd
 	// (from 2.3 on) waits for headers, so that it hears why before it gives up.
 	defaultTimeout = 20 * time.Second
+
+	// leastMaxSize is the smallest size of a cache that can be of use, in bytes:
+	// the index and one large layer fit in it.
+	leastMaxSize = 256 * humanize.MiByte
 )
 
 // defaults returns the configuration that holds without a file, apart from
@@ -127,6 +143,11 @@ func defaults() *Config {
 	c := &Config{
 		Listen: "127.0.0.1:5000",
 		Admin:  "127.0.0.1:5001",
+		Cache: Cache{
+			MaxSize:  Amount{Bytes: 50 * humanize.GiByte},
+			MinFree:  Amount{Percent: 5},
+			LowWater: 0.9,
+		},
 		Tags: Tags{
 			TTL:          time.Minute,
 			StaleIfError: 30 * 24 * time.Hour,

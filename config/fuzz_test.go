@@ -1,6 +1,7 @@
 package config
 
 import (
+	"math"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -51,6 +52,11 @@ func checkMistakes(t *testing.T, err error, file string) {
 
 func checkConfig(t *testing.T, c *Config) {
 	t.Helper()
+	checkAmount(t, c.Cache.MaxSize)
+	checkAmount(t, c.Cache.MinFree)
+	if c.Cache.MaxSize.Percent == 0 && c.Cache.MaxSize.Bytes < leastMaxSize || c.Cache.LowWater <= 0 || c.Cache.LowWater > 1 {
+		t.Errorf("the bounds of the cache %+v are not valid", c.Cache)
+	}
 	if _, ok := c.Match(c.DefaultUpstream); c.DefaultUpstream != "" && !ok {
 		t.Errorf("the default upstream %q is not served", c.DefaultUpstream)
 	}
@@ -63,6 +69,33 @@ func checkConfig(t *testing.T, c *Config) {
 		if got, ok := c.Match(u.Host); !isPattern(u.Host) && (!ok || got.Host != u.Host) {
 			t.Errorf("Match(%q) = %+v, %t", u.Host, got, ok)
 		}
+	}
+}
+
+// Whatever text is taken for an amount is a valid one.
+func FuzzAmount(f *testing.F) {
+	for _, s := range []string{"50GiB", "1.5 gib", "500MB", "80%", "0.1%", "0", "50 gigs", "1,5GiB", "9223372036854775807", "8EiB", "1e3", "-1%"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if a, err := parseAmount(s); err == nil {
+			checkAmount(t, a)
+		}
+	})
+}
+
+// checkAmount checks that an amount is valid, and the same again when it is
+// written and read.
+func checkAmount(t *testing.T, a Amount) {
+	t.Helper()
+	if a.Bytes < 0 || a.Percent < 0 || a.Percent > 100 || a.Bytes > 0 && a.Percent > 0 {
+		t.Errorf("amount %#v is not valid", a)
+	}
+	if again, err := parseAmount(a.String()); err != nil || again != a {
+		t.Errorf("amount %#v is written as %s and read as %#v, %v", a, a, again, err)
+	}
+	if part := a.Of(math.MaxInt64); part < 0 || a.Percent == 0 && part != a.Bytes {
+		t.Errorf("amount %#v is %d of the largest file system", a, part)
 	}
 }
 

@@ -48,7 +48,7 @@ func TestEveryKeyIsLoaded(t *testing.T) {
 	want := &Config{
 		Listen:          "0.0.0.0:5500",
 		Admin:           "",
-		Cache:           Cache{Dir: testdata(t, "cache")},
+		Cache:           Cache{Dir: testdata(t, "cache"), MaxSize: Amount{Percent: 62.5}, MinFree: Amount{Bytes: 1536 << 20}, LowWater: 0.75},
 		Tags:            Tags{TTL: 30 * time.Second, StaleIfError: 168 * time.Hour, NegativeTTL: 0},
 		DefaultUpstream: "registry.example.com:5000",
 		Upstreams: []Upstream{
@@ -100,10 +100,11 @@ func TestNoFileIsAWorkingConfiguration(t *testing.T) {
 	c := load(t, "")
 	upstreams := c.Upstreams
 	c.Upstreams = nil
+	c.Cache.Dir = "" // TestCacheDirIsTheUsersUnlessRoot
 	want := &Config{
 		Listen:          "127.0.0.1:5000",
 		Admin:           "127.0.0.1:5001",
-		Cache:           c.Cache, // TestCacheDirIsTheUsersUnlessRoot
+		Cache:           Cache{MaxSize: Amount{Bytes: 50 << 30}, MinFree: Amount{Percent: 5}, LowWater: 0.9},
 		Tags:            Tags{TTL: time.Minute, StaleIfError: 720 * time.Hour, NegativeTTL: 10 * time.Second},
 		DefaultUpstream: "docker.io",
 		Log:             Log{Level: slog.LevelInfo, Format: "text"},

@@ -25,6 +25,9 @@ func fields(c *Config, base string) []field {
 		{name: "cache", section: func() []field {
 			return []field{
 				{name: "dir", set: filePath(&c.Cache.Dir, base)},
+				{name: "max_size", set: maxSize(&c.Cache.MaxSize)},
+				{name: "min_free", set: amount(&c.Cache.MinFree)},
+				{name: "low_water", set: fraction(&c.Cache.LowWater)},
 			}
 		}},
 		{name: "tags", section: func() []field {

@@ -106,6 +106,44 @@ func duration(to *time.Duration, least time.Duration) func(*yaml.Node) error {
 	}
 }
 
+// maxSize is amount from leastMaxSize on. What a percentage comes to is not known here.
+func maxSize(to *Amount) func(*yaml.Node) error {
+	set := amount(to)
+	return func(value *yaml.Node) error {
+		if err := set(value); err != nil {
+			return err
+		}
+		if to.Percent == 0 && to.Bytes < leastMaxSize {
+			return mismatch(fmt.Sprintf("at least %v, which the index and one layer need", Amount{Bytes: leastMaxSize}), value)
+		}
+		return nil
+	}
+}
+
+func amount(to *Amount) func(*yaml.Node) error {
+	return func(value *yaml.Node) error {
+		a, err := parseAmount(value.Value)
+		if err != nil {
+			return mismatch(err.Error(), value)
+		}
+		*to = a
+		return nil
+	}
+}
+
+// fraction accepts a percentage and stores 0.9 for 90%.
+func fraction(to *float64) func(*yaml.Node) error {
+	return func(value *yaml.Node) error {
+		a, err := parseAmount(value.Value)
+		part := a.Percent / 100
+		if err != nil || part <= 0 {
+			return mismatch("a percentage such as 90%, above 0% and up to 100%", value)
+		}
+		*to = part
+		return nil
+	}
+}
+
 // filePath accepts any path and makes it absolute, from base on.
 func filePath(to *string, base string) func(*yaml.Node) error {
 	return func(value *yaml.Node) error {

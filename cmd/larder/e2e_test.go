@@ -56,7 +56,7 @@ func newStack(t *testing.T, upstreams string) *stack {
 	// The tag is fresh for so short a time that every pull revalidates it, or finds that it cannot.
 	writeFile(t, s.config, fmt.Sprintf(`listen: %s
 admin: %s
-cache: {dir: %s}
+cache: {dir: %s, min_free: 0}
 tags: {ttl: 1ms}
 `, s.listen, s.admin, filepath.Join(dir, "cache"))+upstreams)
 	return s

@@ -44,7 +44,14 @@ func (c *serveCommand) Run(p *invocation) error {
 	if err != nil {
 		return err
 	}
+	disk, err := cache.DiskSize(cfg.Cache.Dir)
+	if err != nil {
+		return err
+	}
 	store, err := cache.Open(cfg.Cache.Dir, cache.Options{
+		MaxSize:  cfg.Cache.MaxSize.Of(disk),
+		MinFree:  cfg.Cache.MinFree.Of(disk),
+		LowWater: cfg.Cache.LowWater,
 		Tags: cache.Freshness{
 			TTL:          cfg.Tags.TTL,
 			StaleIfError: cfg.Tags.StaleIfError,

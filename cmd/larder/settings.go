@@ -13,6 +13,7 @@ type settings struct {
 	Listen          *string `help:"Where clients are served." placeholder:"ADDR"`
 	Admin           *string `help:"Where metrics and health are served; \"\" for nowhere." placeholder:"ADDR"`
 	CacheDir        *string `help:"Folder of the cache." placeholder:"DIR"`
+	MaxSize         *string `help:"How much the cache may hold, such as 50GiB, or 80% of the file system." placeholder:"SIZE"`
 	DefaultUpstream *string `help:"Upstream of requests that name none; \"\" for none." placeholder:"HOST"`
 	TagsTTL         *string `name:"tags-ttl" help:"How long a tag is served without asking." placeholder:"DURATION"`
 	LogLevel        *string `help:"debug, info, warn or error." placeholder:"LEVEL"`
@@ -29,6 +30,7 @@ func (s settings) load(env []string) (*config.Config, error) {
 		{"listen", "--listen", s.Listen},
 		{"admin", "--admin", s.Admin},
 		{"cache.dir", "--cache-dir", s.CacheDir},
+		{"cache.max_size", "--max-size", s.MaxSize},
 		{"default_upstream", "--default-upstream", s.DefaultUpstream},
 		{"tags.ttl", "--tags-ttl", s.TagsTTL},
 		{"log.level", "--log-level", s.LogLevel},

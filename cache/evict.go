@@ -1,0 +1,199 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+)
+
+// tick is how often the store looks after its folder unasked: writes down what
+// was used, so that a crash forgets no more than this; measures the index; and
+// makes room when others have filled the disk.
+const tick = 30 * time.Second
+
+// reserve takes n bytes of disk for a file that is about to be written, and
+// evicts what was not used for longest to have them. It waits for the scan.
+func (s *Store) reserve(ctx context.Context, n int64) error {
+	select {
+	case <-s.scanned:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if err := s.space.fits(n); err != nil {
+		return err
+	}
+	for {
+		short, err := s.space.take(n)
+		if short <= 0 || err != nil {
+			return err
+		}
+		if s.recency.total() < short {
+			return fmt.Errorf("%s has no room for %d bytes: %w", s.layout.dir, n, unix.ENOSPC)
+		}
+		if _, err := s.evict(short); err != nil {
+			return err
+		}
+		s.evictOn()
+	}
+}
+
+// evict removes what was not used for longest, until need bytes are free or
+// nothing is left. Those who need space wait for each other here; nobody else
+// does.
+func (s *Store) evict(need int64) (freed int64, err error) {
+	s.evicting.Lock()
+	defer s.evicting.Unlock()
+	for tries := s.recency.len(); freed < need && tries > 0; tries-- {
+		d, ok := s.recency.oldest()
+		if !ok {
+			break
+		}
+		n, err := s.evictOne(d)
+		if err != nil {
+			return freed, fmt.Errorf("evict %s: %w", d, err)
+		}
+		freed += n
+	}
+	return freed, nil
+}
+
+// evictOne removes a blob or partial, unless a fill of it runs.
+func (s *Store) evictOne(d digest.Digest) (freed int64, err error) {
+	if !s.shut(d) {
+		s.recency.use(d, s.opts.Now())
+		return 0, nil
+	}
+	defer s.unshut(d)
+	it, ok := s.recency.remove(d)
+	if !ok {
+		return 0, nil
+	}
+	if err := s.remove(d, it); err != nil {
+		s.recency.add(d, it, s.opts.Now()) // not the first to be tried again
+		return 0, err
+	}
+	s.space.give(it.bytes)
+	s.metrics.evicted(it.bytes)
+	s.log.Info("evicted: least recently used", "digest", d, "bytes", it.bytes, "partial", it.partial)
+	return it.bytes, nil
+}
+
+// shut keeps fills of a blob from beginning, and reports false where one runs.
+func (s *Store) shut(d digest.Digest) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.filling[d] != nil {
+		return false
+	}
+	s.leaving[d] = make(chan struct{})
+	return true
+}
+
+func (s *Store) unshut(d digest.Digest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.leaving[d])
+	delete(s.leaving, d)
+}
+
+// takeUp hands a blob to the fill that brings it, when it is not being evicted
+// any more, and returns how many bytes an earlier partial of it is charged.
+func (s *Store) takeUp(ctx context.Context, d digest.Digest) (charged int64) {
+	select {
+	case <-s.scanned:
+	case <-ctx.Done():
+		return 0
+	}
+	s.mu.Lock()
+	leaving := s.leaving[d]
+	s.mu.Unlock()
+	if leaving != nil {
+		<-leaving
+	}
+	it, _ := s.recency.remove(d)
+	return it.bytes
+}
+
+// remove deletes the files, then the records: a crash in between leaves records
+// without a file, which count for nothing. Whoever reads a file keeps it.
+func (s *Store) remove(d digest.Digest, it item) error {
+	if it.partial {
+		paths := s.layout.partial(d)
+		return errors.Join(removeFile(paths.journal), removeFile(paths.data))
+	}
+	if err := removeFile(s.layout.blob(d)); err != nil {
+		return err
+	}
+	s.memory.manifests.Remove(d)
+	if err := s.index.forget(d); err != nil {
+		s.log.Warn("records of an evicted blob were left", "digest", d, "error", err)
+	}
+	return nil
+}
+
+func removeFile(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// tend looks after the folder until the store is closed.
+func (s *Store) tend() {
+	if err := s.scan(); err != nil {
+		s.log.Error("the cache folder could not be read; what is in it is served, and evicted after the next start", "error", err)
+	}
+	close(s.scanned)
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-s.ctx.Done():
+			s.writeUses()
+			return
+		case <-ticker.C:
+			s.writeUses()
+			s.makeRoom(1)
+		case <-s.wake:
+			s.makeRoom(s.opts.LowWater)
+		}
+	}
+}
+
+// evictOn has tend evict down to the low water mark, so that not every fill of a
+// full cache has to.
+func (s *Store) evictOn() {
+	select {
+	case s.wake <- struct{}{}:
+	default: // it is awake
+	}
+}
+
+// makeRoom evicts until the folder takes no more than a part of max_size, and
+// leaves min_free.
+func (s *Store) makeRoom(part float64) {
+	err := s.space.measure()
+	var over int64
+	if err == nil {
+		over, err = s.space.above(part)
+	}
+	if err == nil && over > 0 {
+		_, err = s.evict(over)
+	}
+	if err != nil {
+		s.log.Error("the cache cannot be kept within its bounds", "error", err)
+	}
+}
+
+// writeUses records when things were used.
+func (s *Store) writeUses() {
+	if err := s.index.putUses(s.recency.drain()); err != nil {
+		s.log.Warn("access times were not recorded", "error", err)
+	}
+}

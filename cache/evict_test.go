@@ -1,0 +1,281 @@
+package cache
+
+import (
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// bounded leaves 8 MiB of its bound for blobs.
+var bounded = Options{
+	Segment: 512 << 10,
+	MaxSize: 8<<20 + ballastSize + overheadSlack + 1<<20,
+
+	LowWater: 1, // so that a test sees which one had to go
+}
+
+// usage is what the folder takes on disk, as du counts it.
+func usage(t *testing.T, s *Store) int64 {
+	t.Helper()
+	n, err := diskUsage(s.layout.dir)
+	if err != nil {
+		t.Error(err)
+	}
+	return n
+}
+
+func TestFolderStaysWithinItsBound(t *testing.T) {
+	s := openStore(t, t.TempDir(), bounded)
+	var all []*origin
+	for i := range 24 {
+		all = append(all, newOrigin(700<<10+i*1000, uint64(i)))
+	}
+	var clients sync.WaitGroup
+	for c := range 8 {
+		random := rand.New(rand.NewPCG(1, uint64(c)))
+		clients.Go(func() {
+			for range 10 {
+				pull(t, s, all[random.IntN(len(all))])
+				if n := usage(t, s); n > bounded.MaxSize {
+					t.Errorf("the folder takes %d bytes of %d", n, bounded.MaxSize)
+				}
+			}
+		})
+	}
+	clients.Wait()
+	settle(s)
+	if kept := len(files(t, filepath.Join(s.layout.dir, "blobs"))); kept < 4 {
+		t.Errorf("only %d blobs are kept", kept)
+	}
+	checkCharges(t, s)
+}
+
+// checkCharges compares what the store believes with the disk. No fill runs.
+func checkCharges(t *testing.T, s *Store) {
+	t.Helper()
+	var sum int64
+	for _, dir := range []string{"blobs", "partial"} {
+		n, err := diskUsage(filepath.Join(s.layout.dir, dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum += n
+	}
+	s.space.mu.Lock()
+	defer s.space.mu.Unlock()
+	if total := s.recency.total(); s.space.taken != total || s.space.unplaced != 0 || sum > total {
+		t.Errorf("charged %d bytes, of which %d are not placed; items %d; on disk %d", s.space.taken, s.space.unplaced, total, sum)
+	}
+}
+
+func TestLeastRecentlyUsedGoesFirst(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, bounded)
+	a, b, c := newOrigin(2<<20, 1), newOrigin(2<<20, 2), newOrigin(2<<20, 3)
+	for _, o := range []*origin{a, b, c} {
+		pull(t, s, o)
+		settle(s)
+	}
+	pull(t, s, a) // b is the oldest now
+	pull(t, s, newOrigin(3<<20, 4))
+	settle(s)
+	if _, err := s.Stat(b.digest); err == nil {
+		t.Error("the least recently used blob is still there")
+	}
+	for _, o := range []*origin{c, a} {
+		if state := pull(t, s, o); state != Hit {
+			t.Errorf("a blob that was used later: %s", state)
+		}
+	}
+}
+
+func TestOrderOutlivesTheStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		s := openStore(t, dir, bounded)
+		a, b := newOrigin(3<<20, 1), newOrigin(3<<20, 2)
+		for _, o := range []*origin{a, b, a} {
+			pull(t, s, o)
+			settle(s)
+			pass(time.Minute)
+		}
+		closeStore(t, s)
+		s = openStore(t, dir, bounded)
+		pull(t, s, newOrigin(3<<20, 3))
+		settle(s)
+		_, errA := s.Stat(a.digest)
+		_, errB := s.Stat(b.digest)
+		if errA != nil || errB == nil {
+			t.Errorf("the one used last: %v; the other: %v", errA, errB)
+		}
+	})
+}
+
+// TestSharedLayerOutlivesTheImageThatGoes pulls as containerd does: the second
+// image's client does not ask for the layer that it has of the first.
+func TestSharedLayerOutlivesTheImageThatGoes(t *testing.T) {
+	s := openStore(t, t.TempDir(), bounded)
+	base := newOrigin(2<<20, 1)
+	own := []*origin{newOrigin(2<<20, 2), newOrigin(2<<20, 3)}
+	images := []*image{newImage("first", base, own[0]), newImage("second", base, own[1])}
+	manifest := func(img *image, ask Ask) {
+		if _, _, err := s.Manifest(t.Context(), team, img.Digest, ask); err != nil {
+			t.Error(err)
+		}
+	}
+	manifest(images[0], images[0].ask)
+	pull(t, s, base)
+	pull(t, s, own[0])
+	settle(s)
+	manifest(images[1], images[1].ask)
+	pull(t, s, own[1])
+	settle(s)
+	pull(t, s, newOrigin(3<<20, 4))
+	settle(s)
+	if _, err := s.Stat(images[0].Digest); err == nil {
+		t.Error("the older image's manifest outlived its layers")
+	}
+	manifest(images[1], dead)
+	for _, o := range []*origin{base, own[1]} {
+		if state := pull(t, s, o); state != Hit {
+			t.Errorf("a layer of the image that stays: %s", state)
+		}
+	}
+}
+
+func TestUsingAnImageUsesItsLayers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openStore(t, t.TempDir(), bounded)
+		layer, other := newOrigin(3<<20, 1), newOrigin(3<<20, 2)
+		img := newImage("a", layer)
+		use := func() {
+			if _, _, err := s.Manifest(t.Context(), team, img.Digest, img.ask); err != nil {
+				t.Fatal(err)
+			}
+		}
+		use()
+		pull(t, s, layer)
+		settle(s)
+		pull(t, s, other)
+		settle(s)
+		pass(2 * tick)
+		use()
+		pull(t, s, newOrigin(3<<20, 3))
+		settle(s)
+		if state := pull(t, s, layer); state != Hit {
+			t.Errorf("the layer of an image in use: %s", state)
+		}
+	})
+}
+
+func TestBlobLargerThanTheCacheEvictsNothing(t *testing.T) {
+	s := openStore(t, t.TempDir(), bounded)
+	small := newOrigin(1<<20, 1)
+	pull(t, s, small)
+	settle(s)
+	if state := pull(t, s, newOrigin(20<<20, 2)); state != Bypass {
+		t.Errorf("a blob larger than the cache: %s", state)
+	}
+	if state := pull(t, s, small); state != Hit {
+		t.Errorf("what was there: %s", state)
+	}
+}
+
+func TestEvictedBlobIsReadToItsEnd(t *testing.T) {
+	s := openStore(t, t.TempDir(), bounded)
+	o := newOrigin(2<<20, 1)
+	pull(t, s, o)
+	settle(s)
+	blob := open(t, s, o)
+	defer blob.Close()
+	if _, err := s.evict(1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Stat(o.digest); err == nil {
+		t.Fatal("nothing was evicted")
+	}
+	o.compare(t, blob, 0, 2<<20)
+}
+
+func TestPartialThatNobodyWaitsForIsEvicted(t *testing.T) {
+	dir := t.TempDir()
+	lost := newOrigin(9<<20, 1)
+	interrupt(t, dir, lost)
+	opts := bounded
+	opts.MaxSize += 4 << 20
+	s := openStore(t, dir, opts)
+	o := newOrigin(5<<20, 2)
+	if state := pull(t, s, o); state != Miss {
+		t.Errorf("got %s", state)
+	}
+	settle(s)
+	if left := files(t, filepath.Join(dir, "partial")); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+	pull(t, s, lost)
+	settle(s)
+	checkCharges(t, s)
+}
+
+func TestResumedPartialIsChargedOnce(t *testing.T) {
+	dir := t.TempDir()
+	o := newOrigin(9<<20, 1)
+	interrupt(t, dir, o)
+	s := openStore(t, dir, resumable)
+	pull(t, s, o)
+	settle(s)
+	checkCharges(t, s)
+}
+
+func TestEvictionEndsAtTheLowWaterMark(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		opts := bounded
+		opts.LowWater = 0.95
+		s := openStore(t, t.TempDir(), opts)
+		for i := range 12 {
+			pull(t, s, newOrigin(1<<20, uint64(i)))
+			settle(s)
+		}
+		synctest.Wait()
+		if over, err := s.space.above(opts.LowWater); err != nil || over > 1<<20 {
+			t.Errorf("%d bytes above the low water mark, %v", over, err)
+		}
+	})
+}
+
+func TestCacheShrinksWhenOthersFillTheDisk(t *testing.T) {
+	disk := fullDisk(t, 300<<20, 300<<20-1<<20)
+	s := openStore(t, filepath.Join(disk, "cache"), Options{MinFree: 100 << 20, Segment: 512 << 10})
+	var all []*origin
+	for i := range 8 {
+		all = append(all, newOrigin(4<<20, uint64(i)))
+		pull(t, s, all[i])
+		settle(s)
+	}
+	hog, err := os.Create(filepath.Join(disk, "more"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hog.Close()
+	left, err := s.layout.free()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := preallocate(hog, left-90<<20); err != nil { // 10 MiB below min_free
+		t.Fatal(err)
+	}
+	s.makeRoom(1)
+	if left, err := s.layout.free(); err != nil || left < 100<<20 {
+		t.Errorf("%d bytes are free, %v", left, err)
+	}
+	for i, o := range all {
+		_, err := s.Stat(o.digest)
+		if wantKept := i >= 3; (err == nil) != wantKept { // three of 4 MiB are enough
+			t.Errorf("blob %d of 8: %v", i, err)
+		}
+	}
+}

@@ -1,0 +1,167 @@
+package cache
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2/simplelru"
+	"github.com/opencontainers/go-digest"
+)
+
+// recency knows what is in the folder, in the order of its last use: blobs,
+// manifests, and partials that no fill works on. It is safe for concurrent use.
+//
+// Order is all that eviction needs. Using an image moves its index, manifest,
+// config and layers to the recent end, in this order, so what an image needs is
+// always more recent than the image: the image goes first, and what another one
+// shares with it stays.
+type recency struct {
+	mu     sync.Mutex // guards what follows
+	order  *lru.LRU[digest.Digest, item]
+	bytes  int64
+	loaded bool
+	early  []digest.Digest             // used before load, each once
+	recent map[digest.Digest]time.Time // used since the last call of drain
+}
+
+// item is something that takes disk space.
+type item struct {
+	bytes   int64 // as charged, see onDisk
+	partial bool
+}
+
+// found is an item of which the scan knows when it was last used.
+type found struct {
+	digest digest.Digest
+	item
+	used time.Time
+	rank rank
+}
+
+// rank breaks ties between what was used in the same second.
+type rank int
+
+// From first to last: what is evicted earlier.
+const (
+	rankIndex rank = iota
+	rankManifest
+	rankBlob
+)
+
+func newRecency() *recency {
+	order, _ := lru.NewLRU[digest.Digest, item](math.MaxInt, nil) // fails only for a size that is not positive
+	return &recency{order: order, recent: make(map[digest.Digest]time.Time)}
+}
+
+// load takes what a scan found. What was added meanwhile is more recent.
+func (r *recency) load(all []found) {
+	slices.SortFunc(all, func(a, b found) int {
+		return cmp.Or(
+			cmp.Compare(a.used.Unix(), b.used.Unix()),
+			cmp.Compare(a.rank, b.rank),
+			cmp.Compare(b.bytes, a.bytes), // large before small
+		)
+	})
+	fresh := newRecency()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, f := range all {
+		if !r.order.Contains(f.digest) {
+			fresh.addLocked(f.digest, f.item)
+		}
+	}
+	for _, d := range r.order.Keys() {
+		it, _ := r.order.Peek(d)
+		fresh.addLocked(d, it)
+	}
+	r.order, r.bytes, r.loaded = fresh.order, fresh.bytes, true
+	for _, d := range r.early {
+		r.order.Get(d)
+	}
+	r.early = nil
+}
+
+// add takes up something as used just now, and returns how many bytes it takes
+// the place of.
+func (r *recency) add(d digest.Digest, it item, now time.Time) (replaced int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.recent[d] = now
+	return r.addLocked(d, it)
+}
+
+func (r *recency) addLocked(d digest.Digest, it item) (replaced int64) {
+	old, _ := r.order.Peek(d)
+	r.order.Add(d, it)
+	r.bytes += it.bytes - old.bytes
+	return old.bytes
+}
+
+// remove forgets something, and returns what it was.
+func (r *recency) remove(d digest.Digest) (it item, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if it, ok = r.order.Peek(d); ok {
+		r.order.Remove(d)
+		r.bytes -= it.bytes
+	}
+	return it, ok
+}
+
+// oldest returns what was not used for longest.
+func (r *recency) oldest() (d digest.Digest, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	d, _, ok = r.order.GetOldest()
+	return d, ok
+}
+
+func (r *recency) len() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.order.Len()
+}
+
+// use makes something the most recent.
+func (r *recency) use(d digest.Digest, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, again := r.recent[d]; !r.loaded && !again {
+		r.early = append(r.early, d)
+	}
+	if _, here := r.order.Get(d); here || !r.loaded {
+		r.recent[d] = now
+	}
+}
+
+// isRecent reports whether something was used since the last call of drain.
+func (r *recency) isRecent(d digest.Digest) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, ok := r.recent[d]
+	return ok
+}
+
+// drain returns what was used since the last call, and when.
+func (r *recency) drain() map[digest.Digest]time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	recent := r.recent
+	r.recent = make(map[digest.Digest]time.Time)
+	for d := range recent {
+		if !r.order.Contains(d) {
+			delete(recent, d)
+		}
+	}
+	return recent
+}
+
+// total is how many bytes everything takes.
+func (r *recency) total() int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.bytes
+}

@@ -1,0 +1,115 @@
+package cache
+
+import (
+	"fmt"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// space keeps the folder within its bounds: max_size counts everything in it,
+// and min_free leaves room on the file system, which others use too. Bytes are
+// taken before they are written. It is safe for concurrent use.
+type space struct {
+	layout layout
+	most   int64 // bytes in the folder; 0 for any number
+	free   int64 // bytes of the file system that stay free
+
+	mu       sync.Mutex // guards what follows; statfs under it, which takes a microsecond
+	taken    int64      // by blobs and partials
+	unplaced int64      // of these, not yet allocated on disk
+	overhead int64      // the index and the ballast, with what they may grow
+}
+
+// overheadSlack is how much the index may grow until it is measured again.
+const overheadSlack = 16 << 20
+
+// block is what file systems round files up to.
+const block = 4 << 10
+
+// onDisk is what a file of n bytes is charged.
+func onDisk(n int64) int64 { return (n + block - 1) / block * block }
+
+// take reserves n bytes. Where they do not fit it reserves nothing, and returns
+// how many bytes must go first.
+func (sp *space) take(n int64) (short int64, err error) {
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	left, err := sp.layout.free()
+	if err != nil {
+		return 0, err
+	}
+	short = sp.free - (left - sp.unplaced - n)
+	if sp.most > 0 {
+		short = max(short, sp.taken+sp.overhead+n-sp.most)
+	}
+	if short > 0 {
+		return short, nil
+	}
+	sp.taken += n
+	sp.unplaced += n
+	return 0, nil
+}
+
+// placed says that n of the bytes taken are allocated now, or will not be.
+func (sp *space) placed(n int64) {
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	sp.unplaced -= n
+}
+
+// charge counts n bytes that are on disk already.
+func (sp *space) charge(n int64) {
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	sp.taken += n
+}
+
+// give returns n bytes that are no longer on disk.
+func (sp *space) give(n int64) { sp.charge(-n) }
+
+// fits reports whether n bytes could be taken from an empty cache.
+func (sp *space) fits(n int64) error {
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	if sp.most > 0 && n+sp.overhead > sp.most {
+		return fmt.Errorf("%d bytes do not fit into a cache of %d, of which %d are for the index: %w",
+			n, sp.most, sp.overhead, unix.ENOSPC)
+	}
+	return nil
+}
+
+// above is by how many bytes the folder is above a part of max_size, or the
+// file system below min_free.
+func (sp *space) above(part float64) (int64, error) {
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	left, err := sp.layout.free()
+	if err != nil {
+		return 0, err
+	}
+	over := sp.free - left
+	if sp.most > 0 {
+		over = max(over, sp.taken+sp.overhead-int64(part*float64(sp.most)))
+	}
+	return over, nil
+}
+
+// measure brings what the index takes up to date.
+func (sp *space) measure() error {
+	index, err := diskUsage(sp.layout.index())
+	if err != nil {
+		return err
+	}
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	sp.overhead = index + ballastSize + overheadSlack
+	return nil
+}
+
+// size is what the folder takes.
+func (sp *space) size() int64 {
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	return sp.taken + sp.overhead - overheadSlack
+}
