@@ -15,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/sync/semaphore"
 )
 
 // Options are the settings of a [Client].
@@ -40,11 +41,17 @@ type Client struct {
 
 	mu         sync.Mutex // guards what follows
 	registries *lru.Cache[string, *Registry]
-	tokens     map[tokenKey]*tokenSource
+	regions    map[regionKey]ecrRegion
 }
 
-// tokenKey is what a token depends on.
-type tokenKey struct {
+// ecrRegion is what the ECR registries of a region share.
+type ecrRegion struct {
+	api    *ecrAPI
+	tokens *tokenSource
+}
+
+// regionKey is what a token depends on.
+type regionKey struct {
 	region, endpoint string
 	fips             bool
 }
@@ -64,7 +71,7 @@ func NewClient(opts Options) *Client {
 		log:        opts.Log,
 		transports: newTransports(),
 		registries: registries,
-		tokens:     make(map[tokenKey]*tokenSource),
+		regions:    make(map[regionKey]ecrRegion),
 	}
 	c.aws = newAWSClient()
 	c.ctx, c.cancel = context.WithCancel(context.Background())
@@ -141,17 +148,18 @@ func (c *Client) authorizer(cfg Config, endpoint *url.URL) authorizer {
 		host.Region, isECR = cfg.ECR.Region, true
 	}
 	if isECR && !s.given() {
-		return &ecrAuth{source: c.tokenSource(host, cfg)}
+		region := c.region(host, cfg)
+		return &ecrAuth{source: region.tokens, api: region.api, account: host.Account}
 	}
 	tr := c.transports.get(classifyHost(endpoint.Hostname()))
 	return newChallenged(endpoint, s, tr, cfg.Timeout, c.log.With("upstream", cfg.Host))
 }
 
-// tokenSource returns the source for a region. c.mu is held.
-func (c *Client) tokenSource(host ecrHost, cfg Config) *tokenSource {
-	key := tokenKey{host.Region, cfg.ECR.APIEndpoint, host.FIPS}
-	if source, ok := c.tokens[key]; ok {
-		return source
+// region returns what a registry shares with others. c.mu is held.
+func (c *Client) region(host ecrHost, cfg Config) ecrRegion {
+	key := regionKey{host.Region, cfg.ECR.APIEndpoint, host.FIPS}
+	if region, ok := c.regions[key]; ok {
+		return region
 	}
 	api := &ecrAPI{
 		host:     host,
@@ -159,18 +167,19 @@ func (c *Client) tokenSource(host ecrHost, cfg Config) *tokenSource {
 		client:   c.aws,
 		timeout:  cfg.Timeout,
 		now:      time.Now,
+		reading:  semaphore.NewWeighted(1),
 	}
-	if len(c.tokens) >= maxRegistries {
-		maps.DeleteFunc(c.tokens, func(_ tokenKey, s *tokenSource) bool { return s.unused() })
+	if len(c.regions) >= maxRegistries {
+		maps.DeleteFunc(c.regions, func(_ regionKey, r ecrRegion) bool { return r.tokens.unused() })
 	}
-	source := &tokenSource{
+	region := ecrRegion{api: api, tokens: &tokenSource{
 		ask: api.token,
 		now: time.Now,
 		log: c.log.With("region", host.Region),
 		ctx: c.ctx,
 
 		renewer: &c.renewals,
-	}
-	c.tokens[key] = source
-	return source
+	}}
+	c.regions[key] = region
+	return region
 }

@@ -41,7 +41,9 @@ func parseECRHost(host string) (ecrHost, bool) {
 // ecrAuth authenticates at ECR with a token that all registries of a region
 // share.
 type ecrAuth struct {
-	source *tokenSource
+	source  *tokenSource
+	api     *ecrAPI
+	account string // of the registry; empty means that of the credentials
 }
 
 func (a *ecrAuth) authorize(ctx context.Context, req *http.Request, _ string) (string, error) {

@@ -60,12 +60,15 @@ const (
 // maxDocument bounds manifests and lists. 4 MiB is ECR's limit for manifests.
 const maxDocument = 4 << 20
 
+// mediaTypeDockerList is Docker's form of an index.
+const mediaTypeDockerList = "application/vnd.docker.distribution.manifest.list.v2+json"
+
 // acceptManifests names every type of manifest. Whoever leaves one out gets a
 // converted manifest from ECR by tag, with another digest.
 var acceptManifests = strings.Join([]string{
 	ocispec.MediaTypeImageIndex,
 	ocispec.MediaTypeImageManifest,
-	"application/vnd.docker.distribution.manifest.list.v2+json",
+	mediaTypeDockerList,
 	"application/vnd.docker.distribution.manifest.v2+json",
 }, ", ")
 

@@ -7,8 +7,6 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/aws/retry"
-	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
 )
 
@@ -180,52 +178,6 @@ func (s *tokenSource) keepFresh() {
 	}
 }
 
-// ecrAPI asks AWS for tokens, with the credentials that the SDK's default chain
-// finds when the first token is needed.
-type ecrAPI struct {
-	host     ecrHost
-	endpoint string
-	client   aws.HTTPClient
-	timeout  time.Duration
-	now      func() time.Time
-
-	mu  sync.Mutex // guards api; a chain that failed is tried again
-	api *ecr.Client
-}
-
-func (a *ecrAPI) connect(ctx context.Context) (*ecr.Client, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.api != nil {
-		return a.api, nil
-	}
-	cfg, err := awsconfig.LoadDefaultConfig(ctx,
-		awsconfig.WithRegion(a.host.Region),
-		awsconfig.WithHTTPClient(a.client),
-		awsconfig.WithRetryer(shortPauses))
-	if err != nil {
-		return nil, err
-	}
-	a.api = ecr.NewFromConfig(cfg, func(o *ecr.Options) {
-		if a.endpoint != "" {
-			o.BaseEndpoint = aws.String(a.endpoint)
-		}
-		if a.host.FIPS {
-			o.EndpointOptions.UseFIPSEndpoint = aws.FIPSEndpointStateEnabled
-		}
-		if a.host.DualStack {
-			o.EndpointOptions.UseDualStackEndpoint = aws.DualStackEndpointStateEnabled
-		}
-	})
-	return a.api, nil
-}
-
-// shortPauses has the SDK's own retries over within a second, where it would
-// take up to a minute: clients wait, and the source asks again later anyway.
-func shortPauses() aws.Retryer {
-	return retry.NewStandard(func(o *retry.StandardOptions) { o.MaxBackoff = 200 * time.Millisecond })
-}
-
 // token calls GetAuthorizationToken. The life of the token is what counts, not
 // the wall clock, so it is kept as a duration.
 func (a *ecrAPI) token(ctx context.Context) (ecrToken, error) {
@@ -233,7 +185,7 @@ func (a *ecrAPI) token(ctx context.Context) (ecrToken, error) {
 	defer cancel()
 	api, err := a.connect(ctx)
 	if err != nil {
-		return ecrToken{}, &credentialsError{"load the AWS configuration", err}
+		return ecrToken{}, err
 	}
 	out, err := api.GetAuthorizationToken(ctx, &ecr.GetAuthorizationTokenInput{})
 	if err != nil {

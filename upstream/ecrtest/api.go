@@ -16,14 +16,15 @@ const maxAPIRequest = 1 << 20
 
 func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 	// net/http notices that a client leaves only once its request is read to the end.
-	if _, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxAPIRequest)); err != nil {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxAPIRequest))
+	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
-	s.exchange(w, r, API, "", s.callAPI)
+	s.exchange(w, r, API, "", func(x *exchange) { s.callAPI(x, body) })
 }
 
-// callAPI answers a call of the ECR API.
-func (s *Server) callAPI(x *exchange) {
+// callAPI answers a call of the ECR API with the request body.
+func (s *Server) callAPI(x *exchange, body []byte) {
 	operation, ok := strings.CutPrefix(x.r.Header.Get("X-Amz-Target"), apiTarget)
 	switch {
 	case x.r.Method != http.MethodPost || !ok:
@@ -31,6 +32,10 @@ func (s *Server) callAPI(x *exchange) {
 	case !s.signedByUs(x):
 	case operation == "GetAuthorizationToken":
 		s.getAuthorizationToken(x)
+	case operation == "GetLifecyclePolicy":
+		s.getLifecyclePolicy(x, body)
+	case operation == "DescribeImages":
+		s.describeImages(x, body)
 	default:
 		x.failAPI("UnknownOperationException", "")
 	}
@@ -78,9 +83,15 @@ func (s *Server) getAuthorizationToken(x *exchange) {
 		AuthorizationData []authorizationData `json:"authorizationData"`
 	}{[]authorizationData{{
 		AuthorizationToken: base64.StdEncoding.EncodeToString([]byte("AWS:" + password)),
-		ExpiresAt:          float64(expires.UnixMilli()) / float64(time.Second/time.Millisecond),
+		ExpiresAt:          apiTime(expires),
 		ProxyEndpoint:      "https://" + s.Host(),
 	}}})
+}
+
+// apiTime is a time in the protocol: seconds since the Unix epoch, to the
+// millisecond.
+func apiTime(t time.Time) float64 {
+	return float64(t.UnixMilli()) / float64(time.Second/time.Millisecond)
 }
 
 // failAPI sends an error as the protocol has it. All that are sent from here

@@ -123,8 +123,9 @@ func (s *Server) answerManifest(x *exchange, repo *repository, ref string) {
 		dgst = repo.tags[ref]
 	}
 	m, ok := repo.manifests[dgst]
+	archived := repo.states[dgst].Status == "ARCHIVED"
 	s.mu.RUnlock()
-	if !ok {
+	if !ok || archived {
 		x.fail(http.StatusNotFound, "MANIFEST_UNKNOWN", "Requested image not found")
 		return
 	}

@@ -44,7 +44,7 @@ type Options struct {
 	TokenTTL time.Duration // how long a token is good; 12 h if 0
 	URLTTL   time.Duration // how long a signed URL is good, in whole seconds; 1 h if 0
 
-	Now func() time.Time // the clock of tokens and URLs; time.Now if nil
+	Now func() time.Time // the clock of tokens, URLs and pushes; time.Now if nil
 
 	BytesPerSecond int64         // of each connection to storage; no limit if 0
 	Latency        time.Duration // before each answer
@@ -80,6 +80,8 @@ type repository struct {
 	manifests map[digest.Digest]manifest
 	tags      map[string]digest.Digest
 	referrers map[digest.Digest][]ocispec.Descriptor // by subject
+	states    map[digest.Digest]ImageState           // of manifests
+	policy    string                                 // the lifecycle policy, if not empty
 }
 
 // manifest is immutable.
@@ -200,6 +202,9 @@ func (s *Server) AddManifest(repo, tag, mediaType string, raw []byte) (ocispec.D
 	if tag != "" {
 		r.tags[tag] = m.digest
 	}
+	if !known {
+		r.states[m.digest] = ImageState{Pushed: s.opts.Now()}
+	}
 	if subject, desc, ok := m.referrer(); ok && !known {
 		r.referrers[subject] = append(r.referrers[subject], desc)
 	}
@@ -216,6 +221,7 @@ func (s *Server) repository(name string) *repository {
 			manifests: make(map[digest.Digest]manifest),
 			tags:      make(map[string]digest.Digest),
 			referrers: make(map[digest.Digest][]ocispec.Descriptor),
+			states:    make(map[digest.Digest]ImageState),
 		}
 		s.repos[name] = r
 	}

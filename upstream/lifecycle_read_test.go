@@ -1,0 +1,313 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/larder-registry/larder/upstream/ecrtest"
+)
+
+// setPolicy gives the repository of a fake ECR a lifecycle policy.
+func setPolicy(t *testing.T, server *fake, rules ...testRule) {
+	t.Helper()
+	policyOf(t, rules...) // numbers the rules
+	if err := server.SetLifecyclePolicy(repo, string(marshalRules(rules))); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func setState(t *testing.T, server *fake, dgst digest.Digest, st ecrtest.ImageState) {
+	t.Helper()
+	if err := server.SetImageState(repo, dgst, st); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestLifecycleIsThePolicyAndAllImages(t *testing.T) {
+	server := startECR(t, ecrtest.Options{})
+	setPolicy(t, server, olderThan(5, "any"))
+	added, err := server.AddImage(repo, "multi", ecrtest.Image{Platforms: []string{"linux/amd64", "linux/arm64"}, Artifact: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := digest.FromString(manifestBody)
+	setState(t, server, plain, ecrtest.ImageState{Status: "ARCHIVED", Pushed: ago(9 * day), Pulled: ago(8 * day),
+		Archived: ago(day), Activated: ago(7 * day)})
+	setState(t, server, added.Root.Digest, ecrtest.ImageState{Pushed: ago(6 * day)})
+	for _, desc := range append(added.Manifests, added.Artifact) {
+		setState(t, server, desc.Digest, ecrtest.ImageState{Pushed: ago(7 * day)})
+	}
+	policy, images, err := server.Lifecycle(t.Context(), repo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Image{
+		{Digest: plain, Tags: []string{"v1"}, Status: "ARCHIVED", Pushed: ago(9 * day), Pulled: ago(8 * day),
+			Archived: ago(day), Activated: ago(7 * day)},
+		{Digest: added.Root.Digest, Tags: []string{"multi"}, Status: "ACTIVE", Pushed: ago(6 * day), Index: true},
+		{Digest: added.Manifests[0].Digest, Status: "ACTIVE", Pushed: ago(7 * day)},
+		{Digest: added.Manifests[1].Digest, Status: "ACTIVE", Pushed: ago(7 * day)},
+		{Digest: added.Artifact.Digest, Status: "ACTIVE", Pushed: ago(7 * day), Subject: added.Root.Digest},
+	}
+	byDigest := func(a, b Image) int { return strings.Compare(string(a.Digest), string(b.Digest)) }
+	slices.SortFunc(want, byDigest)
+	slices.SortFunc(images, byDigest)
+	if diff := gocmp.Diff(want, images); diff != "" {
+		t.Errorf("images (-want +got):\n%s", diff)
+	}
+	if expired := policy.Expired(images, policyNow); len(expired) != 4 {
+		t.Errorf("expired %v, want all but the archived one", expired)
+	}
+}
+
+func TestLifecycleReadsEveryPage(t *testing.T) {
+	server := startECR(t, ecrtest.Options{})
+	setPolicy(t, server, olderThan(5, "any"))
+	for i := range 2 * imagePage {
+		if _, err := server.AddManifest(repo, "", manifestType, fmt.Appendf(nil, "%d", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, images, err := server.Lifecycle(t.Context(), repo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unique := make(map[digest.Digest]bool)
+	for _, img := range images {
+		unique[img.Digest] = true
+	}
+	if want := 2*imagePage + 1; len(images) != want || len(unique) != want {
+		t.Errorf("%d images, %d of them different, want %d", len(images), len(unique), want)
+	}
+	if n := server.Stats().Requests[ecrtest.API]; n != 4 {
+		t.Errorf("%d calls, want one for the policy and three for the images", n)
+	}
+}
+
+func TestMissingLifecycleDoesNotExist(t *testing.T) {
+	server := startECR(t, ecrtest.Options{})
+	const other = "210987654321.dkr.ecr.us-east-1.amazonaws.com"
+	elsewhere := ecrConfig(server.Running)
+	elsewhere.Host = other
+	c, _ := newTestClient(t, elsewhere, Config{Host: "plain.test", Endpoint: server.Endpoint},
+		Config{Host: "with-password.test", Endpoint: server.Endpoint, Username: "me", PasswordFile: "/nowhere",
+			ECR: ECRConfig{Region: "us-east-1", APIEndpoint: server.Endpoint}})
+	if _, err := server.AddManifest("team/with-policy", "v1", manifestType, []byte(manifestBody)); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.SetLifecyclePolicy("team/with-policy", secondPolicy); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		registry *Registry
+		repo     string
+		calls    int
+	}{
+		"no policy":       {server.Registry, repo, 1},
+		"no repository":   {server.Registry, "team/none", 1},
+		"another account": {registryOf(t, c, other), "team/with-policy", 1},
+		"not ECR":         {registryOf(t, c, "plain.test"), "team/with-policy", 0},
+		"own credentials": {registryOf(t, c, "with-password.test"), "team/with-policy", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server.ResetStats()
+			if _, _, err := test.registry.Lifecycle(t.Context(), test.repo); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("got %v, want %v", err, fs.ErrNotExist)
+			}
+			if n := server.Stats().Requests[ecrtest.API]; n != test.calls {
+				t.Errorf("%d calls, want %d", n, test.calls)
+			}
+		})
+	}
+}
+
+func TestHostWithoutAnAccountMeansThatOfTheCredentials(t *testing.T) {
+	server := startECR(t, ecrtest.Options{})
+	setPolicy(t, server, olderThan(5, "any"))
+	c, _ := newTestClient(t, Config{Host: "mirror.test", Endpoint: server.Endpoint,
+		ECR: ECRConfig{Region: "us-east-1", APIEndpoint: server.Endpoint}})
+	if _, images, err := registryOf(t, c, "mirror.test").Lifecycle(t.Context(), repo); err != nil || len(images) != 1 {
+		t.Errorf("got %v and %v", images, err)
+	}
+}
+
+func TestLifecycleFails(t *testing.T) {
+	answer := func(kind string) ecrtest.Fault {
+		return ecrtest.Fault{On: ecrtest.API, Status: http.StatusBadRequest,
+			Body: `{"__type":"` + kind + `","message":"User: arn:aws:iam::1:user/x is not authorized"}`}
+	}
+	for name, test := range map[string]struct {
+		policy string
+		fault  ecrtest.Fault
+		skip   int
+		is     error
+		text   string
+	}{
+		"no permission for the policy": {"", answer("AccessDeniedException"), 0, fs.ErrPermission, "get the lifecycle policy of team/app"},
+		"no permission for the images": {"", answer("AccessDeniedException"), 1, fs.ErrPermission, "describe the images of team/app"},
+		"repository gone meanwhile":    {"", answer("RepositoryNotFoundException"), 1, fs.ErrNotExist, "describe the images of team/app"},
+		"credentials that have ended":  {"", answer("ExpiredTokenException"), 0, nil, "ExpiredTokenException"},
+		"throttled":                    {"", answer("ThrottlingException"), 0, nil, "ThrottlingException"},
+		"broken policy":                {`{"rules":[]}`, ecrtest.Fault{}, 0, nil, "team/app: lifecycle policy: rules: 0 of them"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := startECR(t, ecrtest.Options{})
+			setPolicy(t, server, olderThan(5, "any"))
+			if test.policy != "" {
+				if err := server.SetLifecyclePolicy(repo, test.policy); err != nil {
+					t.Fatal(err)
+				}
+			}
+			test.fault.Skip = test.skip
+			server.Inject(test.fault)
+			_, images, err := server.Lifecycle(t.Context(), repo)
+			if err == nil || !strings.Contains(err.Error(), test.text) || images != nil {
+				t.Fatalf("got %d images and %v, want %q", len(images), err, test.text)
+			}
+			for _, is := range []error{fs.ErrNotExist, fs.ErrPermission} {
+				if errors.Is(err, is) != (is == test.is) { //nolint:errorlint // the sentinels themselves are compared
+					t.Errorf("%v is %v: %t", err, is, errors.Is(err, is))
+				}
+			}
+		})
+	}
+}
+
+// The file of the pod's token is missing, not the policy.
+func TestMissingCredentialsAreNoMissingPolicy(t *testing.T) {
+	server := startECR(t, ecrtest.Options{})
+	awsEnvironment(t, "")
+	t.Setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/node")
+	t.Setenv("AWS_WEB_IDENTITY_TOKEN_FILE", t.TempDir()+"/token")
+	_, _, err := server.Lifecycle(t.Context(), repo)
+	if err == nil || errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "no such file") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// startAPI runs an ECR API whose every answer is that of h, and returns the
+// registries of two accounts that ask it.
+func startAPI(t *testing.T, h http.HandlerFunc) (mine, other *Registry) {
+	t.Helper()
+	awsEnvironment(t, "AKIDLARDERTEST")
+	ecr := ECRConfig{APIEndpoint: serve(t, h).URL}
+	one := Config{Host: "123456789012.dkr.ecr.us-east-1.amazonaws.com", ECR: ecr}
+	two := Config{Host: "210987654321.dkr.ecr.us-east-1.amazonaws.com", ECR: ecr}
+	c, _ := newTestClient(t, one, two)
+	return registryOf(t, c, one.Host), registryOf(t, c, two.Host)
+}
+
+const secondPolicy = `{"rules":[` + secondRule + `]}`
+
+// answerAPI answers calls with a policy and with pages of images.
+func answerAPI(w http.ResponseWriter, r *http.Request, images string) {
+	w.Header().Set("Content-Type", "application/x-amz-json-1.1")
+	if strings.HasSuffix(r.Header.Get("X-Amz-Target"), ".GetLifecyclePolicy") {
+		_, _ = fmt.Fprintf(w, `{"lifecyclePolicyText":%q}`, secondPolicy)
+		return
+	}
+	_, _ = fmt.Fprint(w, images)
+}
+
+func TestEndlessPagesEnd(t *testing.T) {
+	var calls atomic.Int64
+	r, _ := startAPI(t, func(w http.ResponseWriter, r *http.Request) {
+		answerAPI(w, r, fmt.Sprintf(`{"imageDetails":[],"nextToken":"%d"}`, calls.Add(1)))
+	})
+	if _, _, err := r.Lifecycle(t.Context(), repo); err == nil || !strings.Contains(err.Error(), "more than 100 pages") {
+		t.Errorf("got %v", err)
+	}
+	if n := calls.Load(); n != 1+maxImagePages {
+		t.Errorf("%d calls, want one for the policy and %d for the images", n, maxImagePages)
+	}
+}
+
+func TestImageWithoutADigestIsAnError(t *testing.T) {
+	r, _ := startAPI(t, func(w http.ResponseWriter, r *http.Request) {
+		answerAPI(w, r, `{"imageDetails":[{"imageDigest":"sha256:0"}]}`)
+	})
+	if _, _, err := r.Lifecycle(t.Context(), repo); err == nil || !strings.Contains(err.Error(), `digest "sha256:0"`) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestSilentAPIEndsALifecycleInTime(t *testing.T) {
+	server := startECR(t, ecrtest.Options{})
+	cfg := ecrConfig(server.Running)
+	cfg.Timeout = 50 * time.Millisecond
+	c, _ := newTestClient(t, cfg)
+	defer server.Inject(ecrtest.Fault{On: ecrtest.API, Hang: true})()
+	if _, _, err := registryOf(t, c, cfg.Host).Lifecycle(t.Context(), repo); !errors.Is(err, errTimeout) {
+		t.Errorf("got %v, want %v", err, errTimeout)
+	}
+}
+
+func TestLifecyclesOfARegionAreReadOneAtATime(t *testing.T) {
+	var running, most atomic.Int64
+	inner := ecrtest.New(ecrtest.Options{Latency: 2 * time.Millisecond})
+	if _, err := inner.AddManifest(repo, "v1", manifestType, []byte(manifestBody)); err != nil {
+		t.Fatal(err)
+	}
+	if err := inner.SetLifecyclePolicy(repo, secondPolicy); err != nil {
+		t.Fatal(err)
+	}
+	mine, other := startAPI(t, func(w http.ResponseWriter, r *http.Request) {
+		n := running.Add(1)
+		defer running.Add(-1)
+		for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
+		}
+		inner.Registry().ServeHTTP(w, r)
+	})
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			if _, _, err := mine.Lifecycle(t.Context(), repo); err != nil {
+				t.Error(err)
+			}
+		})
+		all.Go(func() {
+			if _, _, err := other.Lifecycle(t.Context(), repo); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("in an account that is not the fake's: %v", err)
+			}
+		})
+	}
+	all.Wait()
+	if n := most.Load(); n != 1 {
+		t.Errorf("%d calls at a time", n)
+	}
+}
+
+func TestWaitingForALifecycleEndsWithItsContext(t *testing.T) {
+	server := startECR(t, ecrtest.Options{})
+	setPolicy(t, server, olderThan(5, "any"))
+	came := make(chan struct{})
+	release := server.Inject(ecrtest.Fault{On: ecrtest.API, Times: 1, Hang: true, Notify: func() { close(came) }})
+	first := make(chan error, 1)
+	go func() {
+		_, _, err := server.Lifecycle(t.Context(), repo)
+		first <- err
+	}()
+	<-came
+	gone := errors.New("gone")
+	ctx, leave := context.WithCancelCause(t.Context())
+	leave(gone)
+	if _, _, err := server.Lifecycle(ctx, repo); !errors.Is(err, gone) {
+		t.Errorf("got %v, want %v", err, gone)
+	}
+	release()
+	if err := <-first; err != nil {
+		t.Errorf("the first one: %v", err)
+	}
+}
