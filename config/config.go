@@ -104,6 +104,19 @@ type ECR struct {
 	APIEndpoint string
 	// Region is the AWS region; "" means the one in the host's name.
 	Region string
+	// Lifecycle is "hint" where images that the repository's own lifecycle policy
+	// has expired are evicted first, and "off" where the policy is not read.
+	// Default hint. See [Upstream.HeedsLifecycle].
+	Lifecycle string
+}
+
+// lifecycleHint is the default of ECR.Lifecycle.
+const lifecycleHint = "hint"
+
+// HeedsLifecycle tells whether eviction goes by the lifecycle policies of the
+// upstream's repositories, if it is ECR.
+func (u *Upstream) HeedsLifecycle() bool {
+	return u.ECR == nil || u.ECR.Lifecycle == lifecycleHint
 }
 
 // Auth is a user name and where its password is. Both are set, or neither.

@@ -59,6 +59,7 @@ func TestEveryKeyIsLoaded(t *testing.T) {
 				ECR: &ECR{
 					APIEndpoint: "https://vpce-0123.api.ecr.eu-central-1.vpce.amazonaws.com",
 					Region:      "eu-central-1",
+					Lifecycle:   "off",
 				},
 				Allow: []string{"team/*", "base"},
 			},
@@ -66,7 +67,7 @@ func TestEveryKeyIsLoaded(t *testing.T) {
 				Host:     "images.example.com",
 				Endpoint: "https://images.example.com",
 				Timeout:  20 * time.Second,
-				ECR:      &ECR{Region: "us-west-2"},
+				ECR:      &ECR{Region: "us-west-2", Lifecycle: "hint"},
 			},
 			{
 				Host:     "registry.example.com:5000",

@@ -63,10 +63,11 @@ func upstreamFields(u *Upstream, base string) []field {
 		{name: "endpoint", set: registryURL(&u.Endpoint)},
 		{name: "timeout", set: duration(&u.Timeout, 1)},
 		{name: "ecr", section: func() []field {
-			u.ECR = &ECR{}
+			u.ECR = &ECR{Lifecycle: lifecycleHint}
 			return []field{
 				{name: "api_endpoint", set: httpURL(&u.ECR.APIEndpoint)},
 				{name: "region", set: region(&u.ECR.Region)},
+				{name: "lifecycle", set: lifecycle(&u.ECR.Lifecycle)},
 			}
 		}},
 		{name: "auth", section: func() []field {

@@ -262,6 +262,10 @@ func level(to *slog.Level) func(*yaml.Node) error {
 	}
 }
 
+func lifecycle(to *string) func(*yaml.Node) error {
+	return check(to, "hint or off", func(s string) bool { return s == lifecycleHint || s == "off" })
+}
+
 func logFormat(to *string) func(*yaml.Node) error {
 	return check(to, "text or json", func(s string) bool { return s == "text" || s == "json" })
 }

@@ -50,10 +50,11 @@ type ecrRegion struct {
 	tokens *tokenSource
 }
 
-// regionKey is what a token depends on.
+// regionKey is what a token depends on, and by which of the region's endpoints
+// it is got: a network with IPv6 alone reaches the dual-stack one only.
 type regionKey struct {
 	region, endpoint string
-	fips             bool
+	fips, dualStack  bool
 }
 
 // maxRegistries bounds the hosts kept at once, as a pattern may match any
@@ -157,7 +158,7 @@ func (c *Client) authorizer(cfg Config, endpoint *url.URL) authorizer {
 
 // region returns what a registry shares with others. c.mu is held.
 func (c *Client) region(host ecrHost, cfg Config) ecrRegion {
-	key := regionKey{host.Region, cfg.ECR.APIEndpoint, host.FIPS}
+	key := regionKey{host.Region, cfg.ECR.APIEndpoint, host.FIPS, host.DualStack}
 	if region, ok := c.regions[key]; ok {
 		return region
 	}
