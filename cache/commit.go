@@ -79,6 +79,7 @@ func (s *Store) put(ctx context.Context, dgst digest.Digest, content []byte) err
 	if err := s.reserve(ctx, bytes); err != nil {
 		return fmt.Errorf("store %s: %w", dgst, err)
 	}
+	s.awaitLeaving(dgst)
 	err := s.write(dgst, content)
 	s.space.placed(bytes)
 	if err != nil {

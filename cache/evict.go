@@ -33,7 +33,7 @@ func (s *Store) reserve(ctx context.Context, n int64) error {
 		if short <= 0 || err != nil {
 			return err
 		}
-		if s.recency.total() < short {
+		if s.evictable() < short {
 			return fmt.Errorf("%s has no room for %d bytes: %w", s.layout.dir, n, unix.ENOSPC)
 		}
 		if _, err := s.evict(short); err != nil {
@@ -43,18 +43,22 @@ func (s *Store) reserve(ctx context.Context, n int64) error {
 	}
 }
 
-// evict removes what was not used for longest, until need bytes are free or
-// nothing is left. Those who need space wait for each other here; nobody else
-// does.
+// evict removes what has expired, then what was not used for longest, until need
+// bytes are free or nothing is left. Those who need space wait for each other
+// here; nobody else does.
 func (s *Store) evict(need int64) (freed int64, err error) {
 	s.evicting.Lock()
 	defer s.evicting.Unlock()
 	for tries := s.recency.len(); freed < need && tries > 0; tries-- {
-		d, ok := s.recency.oldest()
+		d, expired, ok := s.recency.first()
 		if !ok {
 			break
 		}
-		n, err := s.evictOne(d)
+		reason := reasonUnused
+		if expired {
+			reason = reasonExpired
+		}
+		n, err := s.evictOne(d, reason)
 		if err != nil {
 			return freed, fmt.Errorf("evict %s: %w", d, err)
 		}
@@ -63,8 +67,18 @@ func (s *Store) evict(need int64) (freed int64, err error) {
 	return freed, nil
 }
 
+// Why something is evicted, in logs and metrics.
+const (
+	reasonUnused  = "least recently used"
+	reasonExpired = "expired by the lifecycle policy"
+)
+
 // evictOne removes a blob or partial, unless a fill of it runs.
-func (s *Store) evictOne(d digest.Digest) (freed int64, err error) {
+func (s *Store) evictOne(d digest.Digest, reason string) (freed int64, err error) {
+	if s.pinned.holds(d) {
+		s.recency.pass(d)
+		return 0, nil
+	}
 	if !s.shut(d) {
 		s.recency.use(d, s.opts.Now())
 		return 0, nil
@@ -79,8 +93,8 @@ func (s *Store) evictOne(d digest.Digest) (freed int64, err error) {
 		return 0, err
 	}
 	s.space.give(it.bytes)
-	s.metrics.evicted(it.bytes)
-	s.log.Info("evicted: least recently used", "digest", d, "bytes", it.bytes, "partial", it.partial)
+	s.metrics.evicted(it.bytes, reason)
+	s.log.Info("evicted", "reason", reason, "digest", d, "bytes", it.bytes, "partial", it.partial)
 	return it.bytes, nil
 }
 
@@ -110,14 +124,19 @@ func (s *Store) takeUp(ctx context.Context, d digest.Digest) (charged int64) {
 	case <-ctx.Done():
 		return 0
 	}
+	s.awaitLeaving(d)
+	it, _ := s.recency.remove(d)
+	return it.bytes
+}
+
+// awaitLeaving waits until a blob that is being removed is gone.
+func (s *Store) awaitLeaving(d digest.Digest) {
 	s.mu.Lock()
 	leaving := s.leaving[d]
 	s.mu.Unlock()
 	if leaving != nil {
 		<-leaving
 	}
-	it, _ := s.recency.remove(d)
-	return it.bytes
 }
 
 // remove deletes the files, then the records: a crash in between leaves records

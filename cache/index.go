@@ -61,14 +61,32 @@ type tagRecord struct {
 const (
 	blobPrefix = "blob/"
 	usedPrefix = "used/"
+	tagPrefix  = "tag/"
+
+	memberPrefix = "member/"
 )
 
 func blobKey(d digest.Digest) []byte { return []byte(blobPrefix + d.String()) }
 func usedKey(d digest.Digest) []byte { return []byte(usedPrefix + d.String()) }
 func memberKey(r Repository, d digest.Digest) []byte {
-	return []byte("member/" + d.String() + "/" + r.String())
+	return []byte(membersOf(d) + r.String())
 }
-func tagKey(r Repository, tag string) []byte { return []byte("tag/" + r.String() + ":" + tag) }
+
+// membersOf is how the keys of all repositories that hold a blob begin.
+func membersOf(d digest.Digest) string { return memberPrefix + d.String() + "/" }
+
+func tagKey(r Repository, tag string) []byte { return []byte(tagPrefix + r.String() + ":" + tag) }
+
+// splitTagKey undoes tagKey. An upstream may have a port; a tag has no colon.
+func splitTagKey(key string) (r Repository, tag string) {
+	rest := strings.TrimPrefix(key, tagPrefix)
+	i := strings.LastIndexByte(rest, ':')
+	if i < 0 {
+		return Repository{}, ""
+	}
+	r.Upstream, r.Name, _ = strings.Cut(rest[:i], "/")
+	return r, rest[i+1:]
+}
 
 // openIndex opens the index, or begins a new one beside what cannot be read.
 func openIndex(l layout, log *slog.Logger) (*index, error) {
@@ -270,7 +288,7 @@ func (ix *index) addBlob(d digest.Digest, r blobRecord) error {
 // forget removes all records of a blob.
 func (ix *index) forget(d digest.Digest) error {
 	keys := [][]byte{blobKey(d), usedKey(d)}
-	err := ix.each("member/"+d.String()+"/", func(item *badger.Item) error {
+	err := ix.each(membersOf(d), func(item *badger.Item) error {
 		keys = append(keys, item.KeyCopy(nil))
 		return nil
 	})

@@ -122,6 +122,7 @@ func (s *Store) keep(ctx context.Context, repo Repository, m *Manifest) error {
 		s.memory.members.Add(member{repo, dgst}, rec)
 	}
 	s.useClosure(m.Digest, maxDepth) // the layers that it shares with others
+	s.manifestKept(m.Digest)
 	return nil
 }
 

@@ -18,6 +18,9 @@ type metrics struct {
 	mismatches metric.Int64Counter
 	evictions  metric.Int64Counter
 	freed      metric.Int64Counter
+
+	scrubBytes      metric.Int64Counter
+	scrubMismatches metric.Int64Counter
 }
 
 func newMetrics(provider metric.MeterProvider) (*metrics, error) {
@@ -36,16 +39,20 @@ func newMetrics(provider metric.MeterProvider) (*metrics, error) {
 	m.resumes = counter("larder.fill.resumes", "{connection}", "Upstream connections that broke or stalled and were replaced.")
 	m.fills = counter("larder.fills", "{fill}", "Fills that ended, by result.")
 	m.mismatches = counter("larder.fill.mismatches", "{fill}", "Fills dropped because the content did not match its digest.")
-	m.evictions = counter("larder.evictions", "{blob}", "Blobs and partials removed to make room.")
+	m.evictions = counter("larder.evictions", "{blob}", "Blobs and partials removed to make room, by reason.")
 	m.freed = counter("larder.eviction.bytes", "By", "Bytes of disk that evictions freed.")
+	m.scrubBytes = counter("larder.scrub.bytes", "By", "Bytes of blobs at rest that were read and checked.")
+	m.scrubMismatches = counter("larder.scrub.mismatches", "{blob}", "Blobs at rest that were damaged.")
 	return &m, err
 }
 
 func (m *metrics) fetched(n int) { m.bytes.Add(context.Background(), int64(n)) }
 func (m *metrics) resumed()      { m.resumes.Add(context.Background(), 1) }
 
-func (m *metrics) evicted(n int64) {
-	m.evictions.Add(context.Background(), 1)
+func (m *metrics) scrubbed(n int) { m.scrubBytes.Add(context.Background(), int64(n)) }
+
+func (m *metrics) evicted(n int64, reason string) {
+	m.evictions.Add(context.Background(), 1, metric.WithAttributes(attribute.String("reason", reason)))
 	m.freed.Add(context.Background(), n)
 }
 

@@ -18,9 +18,13 @@ import (
 // config and layers to the recent end, in this order, so what an image needs is
 // always more recent than the image: the image goes first, and what another one
 // shares with it stays.
+//
+// What a lifecycle policy has expired goes before all that. It stands in an
+// order of its own until it is used.
 type recency struct {
 	mu     sync.Mutex // guards what follows
 	order  *lru.LRU[digest.Digest, item]
+	doomed *lru.LRU[digest.Digest, item] // has nothing that order has
 	bytes  int64
 	loaded bool
 	early  []digest.Digest             // used before load, each once
@@ -52,8 +56,12 @@ const (
 )
 
 func newRecency() *recency {
+	return &recency{order: newOrder(), doomed: newOrder(), recent: make(map[digest.Digest]time.Time)}
+}
+
+func newOrder() *lru.LRU[digest.Digest, item] {
 	order, _ := lru.NewLRU[digest.Digest, item](math.MaxInt, nil) // fails only for a size that is not positive
-	return &recency{order: order, recent: make(map[digest.Digest]time.Time)}
+	return order
 }
 
 // load takes what a scan found. What was added meanwhile is more recent.
@@ -94,35 +102,65 @@ func (r *recency) add(d digest.Digest, it item, now time.Time) (replaced int64) 
 }
 
 func (r *recency) addLocked(d digest.Digest, it item) (replaced int64) {
-	old, _ := r.order.Peek(d)
+	old, _ := r.removeLocked(d)
 	r.order.Add(d, it)
-	r.bytes += it.bytes - old.bytes
+	r.bytes += it.bytes
 	return old.bytes
+}
+
+func (r *recency) removeLocked(d digest.Digest) (it item, ok bool) {
+	for _, order := range []*lru.LRU[digest.Digest, item]{r.order, r.doomed} {
+		if it, ok = order.Peek(d); ok {
+			order.Remove(d)
+			r.bytes -= it.bytes
+			return it, true
+		}
+	}
+	return item{}, false
 }
 
 // remove forgets something, and returns what it was.
 func (r *recency) remove(d digest.Digest) (it item, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if it, ok = r.order.Peek(d); ok {
-		r.order.Remove(d)
-		r.bytes -= it.bytes
-	}
-	return it, ok
+	return r.removeLocked(d)
 }
 
-// oldest returns what was not used for longest.
-func (r *recency) oldest() (d digest.Digest, ok bool) {
+// first returns what goes first: what has expired, else what was not used for
+// longest.
+func (r *recency) first() (d digest.Digest, expired, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if d, _, ok = r.doomed.GetOldest(); ok {
+		return d, true, true
+	}
 	d, _, ok = r.order.GetOldest()
-	return d, ok
+	return d, false, ok
+}
+
+// doom has these go before all others, in this order, until they are used. What
+// was doomed before and is not among them counts as just used.
+func (r *recency) doom(digests []digest.Digest) {
+	doomed := newOrder()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, d := range digests {
+		if it, ok := r.removeLocked(d); ok {
+			doomed.Add(d, it)
+			r.bytes += it.bytes
+		}
+	}
+	for _, d := range r.doomed.Keys() {
+		it, _ := r.doomed.Peek(d)
+		r.order.Add(d, it)
+	}
+	r.doomed = doomed
 }
 
 func (r *recency) len() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.order.Len()
+	return r.order.Len() + r.doomed.Len()
 }
 
 // use makes something the most recent.
@@ -132,7 +170,12 @@ func (r *recency) use(d digest.Digest, now time.Time) {
 	if _, again := r.recent[d]; !r.loaded && !again {
 		r.early = append(r.early, d)
 	}
-	if _, here := r.order.Get(d); here || !r.loaded {
+	_, here := r.order.Get(d)
+	if it, doomed := r.doomed.Peek(d); doomed {
+		r.addLocked(d, it)
+		here = true
+	}
+	if here || !r.loaded {
 		r.recent[d] = now
 	}
 }
@@ -152,7 +195,7 @@ func (r *recency) drain() map[digest.Digest]time.Time {
 	recent := r.recent
 	r.recent = make(map[digest.Digest]time.Time)
 	for d := range recent {
-		if !r.order.Contains(d) {
+		if !r.order.Contains(d) { // what is doomed was not used
 			delete(recent, d)
 		}
 	}

@@ -54,7 +54,10 @@ func TestRecencyAgreesWithAList(t *testing.T) {
 				for _, n := range sizes {
 					sum += n
 				}
-				first, ok := r.oldest()
+				first, expired, ok := r.first()
+				if expired {
+					t.Fatalf("%q has expired", first)
+				}
 				if r.total() != sum || r.len() != len(list) || ok != (len(list) > 0) || ok && first != list[0] {
 					t.Fatalf("%d bytes, %d items, oldest %q; want %d, %d of %v", r.total(), r.len(), first, sum, len(list), list)
 				}

@@ -40,6 +40,7 @@ func (s *Store) scan() error {
 	before := s.recency.total()
 	s.recency.load(append(all, partials...))
 	s.space.charge(s.recency.total() - before)
+	s.repinOrWarn()
 	return s.space.measure()
 }
 

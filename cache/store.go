@@ -33,7 +33,10 @@ type Options struct {
 	Tags Freshness
 	// Segment is how many bytes a connection asks for at a time, and the most
 	// that a client may have to wait for before the byte it wants. Blobs of
-	// more than two segments are fetched in parallel. 0 means 8 MiB.
+	// more than two segments are fetched in parallel. 0 means 8 MiB: 128 MiB at 50
+	// MB/s a connection took 0.75, 0.76 and 0.87 s with segments of 2, 8 and 16
+	// MiB, and with 50 ms of latency 1.9, 1.2 and 1.0 s (four connections each;
+	// one connection: 2.4 and 3.3 s).
 	Segment int64
 	// Connections is how many connections one fill may use; as many again may
 	// serve clients that wait far ahead of the others. 0 means 4.
@@ -43,6 +46,9 @@ type Options struct {
 	Spare int
 	// Fills bounds the fills that run at once; further ones wait. 0 means 256.
 	Fills int
+	// ScrubEvery is how often all blobs are read and checked in the background.
+	// 0 means a week; negative means never.
+	ScrubEvery time.Duration
 	// Retry is how broken connections are resumed.
 	Retry Retry
 	// Log is where the store reports. Nil means slog.Default().
@@ -59,6 +65,7 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.Connections, 4)
 	setDefault(&o.Spare, 32)
 	setDefault(&o.Fills, 256)
+	setDefault(&o.ScrubEvery, scrubEvery)
 	o.Retry = o.Retry.withDefaults()
 	if o.Log == nil {
 		o.Log = slog.Default()
@@ -81,10 +88,13 @@ type Store struct {
 	memory  *memory
 	recency *recency
 	space   *space
+	pinned  pinned
 
 	scanned  chan struct{} // closed when recency and space know what is there
 	wake     chan struct{} // has tend evict; capacity 1
 	evicting sync.Mutex    // held by the one who evicts, during I/O
+
+	scrubs *semaphore.Weighted // one: held by the Scrub that runs
 
 	fills   *semaphore.Weighted // one a running fill
 	spare   *semaphore.Weighted // one a connection beyond a fill's first
@@ -92,7 +102,7 @@ type Store struct {
 
 	ctx    context.Context // of all that the store runs
 	cancel context.CancelFunc
-	work   sync.WaitGroup // fills and shared questions
+	work   sync.WaitGroup // all of it
 
 	mu      sync.Mutex // guards what follows
 	closed  bool
@@ -140,6 +150,7 @@ func Open(dir string, opts Options) (*Store, error) {
 		index:   ix,
 		metrics: m,
 		memory:  newMemory(),
+		scrubs:  semaphore.NewWeighted(1),
 		fills:   semaphore.NewWeighted(int64(opts.Fills)),
 		spare:   semaphore.NewWeighted(int64(opts.Spare)),
 		filling: make(map[digest.Digest]*fill),
@@ -151,6 +162,9 @@ func Open(dir string, opts Options) (*Store, error) {
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.work.Go(s.tend)
+	if opts.ScrubEvery > 0 {
+		s.work.Go(s.scrubAlong)
+	}
 	return s, nil
 }
 

@@ -115,6 +115,7 @@ func (s *Store) confirm(ctx context.Context, repo Repository, tag string, ask As
 	if err := s.index.put(entry{[]byte(key), rec}); err != nil {
 		s.log.Error("a tag was not recorded", "repository", repo, "tag", tag, "error", err)
 	}
+	s.tagMoved(repo, tag)
 	return m, state, nil
 }
 

@@ -33,6 +33,11 @@ const (
 type commands struct {
 	Serve   serveCommand   `cmd:"" help:"Serve images to clients, from the cache and from the upstreams behind it."`
 	Check   checkCommand   `cmd:"" help:"Check the configuration and report every mistake at once, with its line."`
+	Ls      lsCommand      `cmd:"" help:"List the images in the cache."`
+	Stats   statsCommand   `cmd:"" help:"Say how full the cache is, and of what."`
+	Pin     pinCommand     `cmd:"" help:"Keep images from being evicted, with all that they need."`
+	Unpin   unpinCommand   `cmd:"" help:"Let pinned images be evicted again."`
+	Rm      rmCommand      `cmd:"" help:"Forget images now, and free what no other image needs."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
 
@@ -71,10 +76,19 @@ func run(ctx context.Context, args, env []string, stdout, stderr io.Writer) int 
 	}
 	if err := command.Run(&invocation{ctx, env, stdout, stderr}); err != nil {
 		report(stderr, err)
+		var usage usageError
+		if errors.As(err, &usage) {
+			return exitUsage
+		}
 		return exitFailed
 	}
 	return exitDone
 }
+
+// usageError is a mistake in the arguments that only carrying them out shows.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
 
 // report prints an error; the mistakes of a configuration one a line, as they
 // are.

@@ -32,8 +32,10 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits,
-			"ready": ready,
+			"exits":    exits,
+			"pull":     pullTag,
+			"ready":    ready,
+			"upstream": provideUpstream,
 		},
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -44,11 +45,37 @@ func (c *serveCommand) Run(p *invocation) error {
 	if err != nil {
 		return err
 	}
-	disk, err := cache.DiskSize(cfg.Cache.Dir)
+	store, err := openStore(cfg, log, meter)
 	if err != nil {
 		return err
 	}
-	store, err := cache.Open(cfg.Cache.Dir, cache.Options{
+	client := upstream.NewClient(upstream.Options{Lookup: lookup(cfg), Log: log})
+	ctx, stop := context.WithCancel(p.ctx)
+	var background sync.WaitGroup
+	background.Go(func() { newLifecycleHints(cfg, client, store, log).run(ctx) })
+	handler := proxy.New(proxy.Options{
+		Upstreams: sources(cfg, client, log),
+		Default:   cfg.DefaultUpstream,
+		Store:     store,
+		Log:       log,
+	})
+	err = listenAndServe(p.ctx, log, cfg, handlers{
+		clients:  handler,
+		admin:    proxy.Admin(metrics, func() error { return p.ctx.Err() }),
+		commands: proxy.API(store),
+	})
+	stop()
+	background.Wait()
+	return errors.Join(err, store.Close(), client.Close())
+}
+
+// openStore opens the cache folder as the configuration says.
+func openStore(cfg *config.Config, log *slog.Logger, meter metric.MeterProvider) (*cache.Store, error) {
+	disk, err := cache.DiskSize(cfg.Cache.Dir)
+	if err != nil {
+		return nil, err
+	}
+	return cache.Open(cfg.Cache.Dir, cache.Options{
 		MaxSize:  cfg.Cache.MaxSize.Of(disk),
 		MinFree:  cfg.Cache.MinFree.Of(disk),
 		LowWater: cfg.Cache.LowWater,
@@ -60,46 +87,43 @@ func (c *serveCommand) Run(p *invocation) error {
 		Log:   log,
 		Meter: meter,
 	})
-	if err != nil {
-		return err
-	}
-	client := upstream.NewClient(upstream.Options{Lookup: lookup(cfg), Log: log})
-	handler := proxy.New(proxy.Options{
-		Upstreams: sources(cfg, client, log),
-		Default:   cfg.DefaultUpstream,
-		Store:     store,
-		Log:       log,
-	})
-	err = listenAndServe(p.ctx, log, cfg, handler, proxy.Admin(metrics, func() error { return p.ctx.Err() }))
-	return errors.Join(err, store.Close(), client.Close())
 }
 
-// listenAndServe opens both listeners before it serves on either, and closes
-// them when ctx ends or one fails.
-func listenAndServe(ctx context.Context, log *slog.Logger, cfg *config.Config, clients, admin http.Handler) error {
+// handlers are what each listener serves.
+type handlers struct {
+	clients, admin, commands http.Handler
+}
+
+// listenAndServe opens all listeners before it serves on any, and closes them
+// when ctx ends or one fails.
+func listenAndServe(ctx context.Context, log *slog.Logger, cfg *config.Config, h handlers) error {
 	group, ctx := errgroup.WithContext(ctx)
+	listenTCP := func(addr string) (net.Listener, error) { return new(net.ListenConfig).Listen(ctx, "tcp", addr) }
 	servers := []struct {
 		addr, what string
+		listen     func(addr string) (net.Listener, error)
 		handler    http.Handler
 	}{
-		{cfg.Listen, "clients", clients},
-		{cfg.Admin, "admin", admin},
+		{cfg.Listen, "clients", listenTCP, h.clients},
+		{cfg.Admin, "admin", listenTCP, h.admin},
+		{socketPath(cfg.Cache.Dir), "commands", func(path string) (net.Listener, error) { return listenUnix(ctx, path) }, h.commands},
 	}
-	var listeners []net.Listener
-	for _, s := range servers {
+	listeners := make([]net.Listener, len(servers))
+	for i, s := range servers {
 		if s.addr == "" {
-			listeners = append(listeners, nil)
 			continue
 		}
-		l, err := new(net.ListenConfig).Listen(ctx, "tcp", s.addr)
+		l, err := s.listen(s.addr)
 		if err != nil {
 			err = fmt.Errorf("listen for %s: %w", s.what, err)
 			for _, open := range listeners {
-				err = errors.Join(err, open.Close())
+				if open != nil {
+					err = errors.Join(err, open.Close())
+				}
 			}
 			return err
 		}
-		listeners = append(listeners, l)
+		listeners[i] = l
 	}
 	if cfg.Exposed() {
 		log.Warn("listening beyond loopback: whoever reaches this address can pull every image that the cache holds or that its credentials may fetch",

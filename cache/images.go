@@ -1,0 +1,320 @@
+package cache
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/opencontainers/go-digest"
+)
+
+// ImageInfo is what the cache knows of an image: of a tag, or of a manifest that
+// is here and that no tag or index of its repository reaches.
+type ImageInfo struct {
+	Upstream   string `json:"upstream"`
+	Repository string `json:"repository"`
+	// Tag is empty for a manifest without one.
+	Tag    string        `json:"tag,omitempty"`
+	Digest digest.Digest `json:"digest"`
+	// MediaType is empty where the manifest is not here any more.
+	MediaType string `json:"mediaType,omitempty"`
+	// Bytes is what the image takes on disk, with what it shares with others.
+	Bytes int64 `json:"bytes"`
+	// Complete says that all of at least one platform is on disk.
+	Complete bool `json:"complete"`
+	// Used is when the manifest was last asked for, or fetched, to the second.
+	Used time.Time `json:"used,omitzero"`
+	// Checked is when the upstream last confirmed the tag.
+	Checked time.Time `json:"checked,omitzero"`
+	Pinned  bool      `json:"pinned"`
+}
+
+// Name is <upstream>/<repository>:<tag>, or @<digest> where there is no tag.
+func (i ImageInfo) Name() string {
+	return imageName(i.repo(), cmp.Or(i.Tag, i.Digest.String()))
+}
+
+func (i ImageInfo) repo() Repository { return Repository{i.Upstream, i.Repository} }
+
+// imageName joins a repository and a tag or digest. A tag has no colon, and a
+// digest has one.
+func imageName(r Repository, reference string) string {
+	if strings.Contains(reference, ":") {
+		return r.String() + "@" + reference
+	}
+	return r.String() + ":" + reference
+}
+
+// cutRepository splits what [Repository.String] made. A host has no slash.
+func cutRepository(s string) Repository {
+	upstream, name, _ := strings.Cut(s, "/")
+	return Repository{upstream, name}
+}
+
+// Images lists the images in the cache, sorted by name. It waits for the scan of
+// the folder, and reads all of the index, so it is for people and not for the
+// way of a request.
+func (s *Store) Images() ([]ImageInfo, error) {
+	c, err := s.catalog()
+	if err != nil {
+		return nil, err
+	}
+	return c.images, nil
+}
+
+// awaitScan blocks until it is known what is on disk.
+func (s *Store) awaitScan() error {
+	select {
+	case <-s.scanned:
+		return nil
+	case <-s.ctx.Done():
+		return ErrClosed
+	}
+}
+
+// catalog is what the index said at one time. It belongs to one goroutine.
+type catalog struct {
+	recency   *recency
+	manifests map[digest.Digest]blobRecord // those that are on disk
+	images    []ImageInfo
+	whole     map[digest.Digest]bool // what complete found out
+}
+
+// catalog reads the index and lists the images. It waits for the scan, without
+// which it could not tell what is on disk.
+func (s *Store) catalog() (*catalog, error) {
+	if err := s.awaitScan(); err != nil {
+		return nil, err
+	}
+	c := &catalog{
+		recency:   s.recency,
+		manifests: make(map[digest.Digest]blobRecord),
+		whole:     make(map[digest.Digest]bool),
+	}
+	if err := c.readManifests(s.index); err != nil {
+		return nil, err
+	}
+	if err := c.readTags(s.index); err != nil {
+		return nil, err
+	}
+	if err := c.readUntagged(s.index); err != nil {
+		return nil, err
+	}
+	pinned, err := s.index.pins()
+	if err != nil {
+		return nil, err
+	}
+	used, err := c.readUses(s.index)
+	if err != nil {
+		return nil, err
+	}
+	for i := range c.images {
+		c.describe(&c.images[i], used)
+		c.images[i].Pinned = isPinned(c.images[i], pinned)
+	}
+	slices.SortFunc(c.images, func(a, b ImageInfo) int { return cmp.Compare(a.Name(), b.Name()) })
+	return c, nil
+}
+
+func (c *catalog) readManifests(ix *index) error {
+	return ix.each(blobPrefix, func(item *badger.Item) error {
+		var rec blobRecord
+		d := digest.Digest(item.Key()[len(blobPrefix):])
+		if unmarshal(item, &rec) == nil && rec.MediaType != "" && c.held(d) > 0 {
+			c.manifests[d] = rec
+		}
+		return nil
+	})
+}
+
+func (c *catalog) readTags(ix *index) error {
+	return ix.each(tagPrefix, func(item *badger.Item) error {
+		var rec tagRecord
+		if unmarshal(item, &rec) == nil {
+			repo, tag := splitTagKey(string(item.Key()))
+			c.images = append(c.images, ImageInfo{
+				Upstream: repo.Upstream, Repository: repo.Name, Tag: tag,
+				Digest: rec.Digest, Checked: rec.Checked,
+			})
+		}
+		return nil
+	})
+}
+
+// readUntagged adds the manifests that nothing else in their repository leads
+// to.
+func (c *catalog) readUntagged(ix *index) error {
+	const prefix = "member/"
+	members := make(map[Repository][]digest.Digest)
+	err := ix.each(prefix, func(item *badger.Item) error {
+		d, repo, ok := strings.Cut(string(item.Key()[len(prefix):]), "/")
+		if _, here := c.manifests[digest.Digest(d)]; !ok || !here {
+			return nil
+		}
+		var rec memberRecord
+		if unmarshal(item, &rec) == nil && rec.Manifest {
+			r := cutRepository(repo)
+			members[r] = append(members[r], digest.Digest(d))
+		}
+		return nil
+	})
+	reached := make(map[Repository][]digest.Digest)
+	for _, img := range c.images {
+		reached[img.repo()] = append(reached[img.repo()], img.Digest)
+	}
+	for repo, manifests := range members {
+		named := c.closure(reached[repo]...)
+		for _, d := range manifests {
+			for _, child := range c.manifests[d].Children {
+				named[child] = true
+			}
+		}
+		for _, d := range manifests {
+			if !named[d] {
+				c.images = append(c.images, ImageInfo{Upstream: repo.Upstream, Repository: repo.Name, Digest: d})
+			}
+		}
+	}
+	return err
+}
+
+// readUses returns when the images were last used.
+func (c *catalog) readUses(ix *index) (map[digest.Digest]time.Time, error) {
+	used := make(map[digest.Digest]time.Time)
+	for _, img := range c.images {
+		used[img.Digest] = c.manifests[img.Digest].Fetched
+	}
+	err := ix.each(usedPrefix, func(item *badger.Item) error {
+		d := digest.Digest(item.Key()[len(usedPrefix):])
+		var at int64
+		if _, ok := used[d]; ok && unmarshal(item, &at) == nil {
+			used[d] = time.Unix(at, 0)
+		}
+		return nil
+	})
+	c.recency.mu.Lock()
+	defer c.recency.mu.Unlock()
+	for d := range used {
+		if at, ok := c.recency.recent[d]; ok {
+			used[d] = at
+		}
+	}
+	return used, err
+}
+
+// describe fills in what follows from the manifest.
+func (c *catalog) describe(img *ImageInfo, used map[digest.Digest]time.Time) {
+	img.MediaType = c.manifests[img.Digest].MediaType
+	for d := range c.closure(img.Digest) {
+		img.Bytes += c.held(d)
+	}
+	img.Complete = c.complete(img.Digest)
+	if at := used[img.Digest]; !at.IsZero() {
+		img.Used = at.UTC().Truncate(time.Second)
+	}
+}
+
+// closure is all that the images with these digests need, as far as it is known:
+// themselves, and what the manifests that are here name.
+func (c *catalog) closure(roots ...digest.Digest) map[digest.Digest]bool {
+	all := make(map[digest.Digest]bool)
+	for todo := slices.Clone(roots); len(todo) > 0; {
+		d := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if !all[d] {
+			all[d] = true
+			todo = append(todo, c.manifests[d].Children...)
+		}
+	}
+	return all
+}
+
+// complete reports whether an image, or one platform of an index, is all here.
+// Documents cannot name each other in a circle: they name digests.
+func (c *catalog) complete(d digest.Digest) bool {
+	if known, ok := c.whole[d]; ok {
+		return known
+	}
+	rec, ok := c.manifests[d]
+	switch {
+	case !ok:
+	case rankOf(rec.MediaType) == rankIndex:
+		ok = slices.ContainsFunc(rec.Children, c.complete)
+	default:
+		ok = !slices.ContainsFunc(rec.Children, func(child digest.Digest) bool {
+			return c.held(child) == 0 && child != child.Algorithm().FromBytes(nil)
+		})
+	}
+	c.whole[d] = ok
+	return ok
+}
+
+// held is what a complete blob takes on disk, or 0 where it is not here.
+func (c *catalog) held(d digest.Digest) int64 {
+	if it, ok := c.recency.look(d); ok && !it.partial {
+		return it.bytes
+	}
+	return 0
+}
+
+// look returns an item without using it.
+func (r *recency) look(d digest.Digest) (it item, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if it, ok = r.order.Peek(d); !ok {
+		it, ok = r.doomed.Peek(d)
+	}
+	return it, ok
+}
+
+// Stats is the state of a store at one time. Sizes are in bytes.
+type Stats struct {
+	Bytes    int64 `json:"bytes"`    // what the folder takes
+	MaxSize  int64 `json:"maxSize"`  // what it may take; 0 for any number
+	Free     int64 `json:"free"`     // of the file system
+	Blobs    int   `json:"blobs"`    // complete ones, manifests among them
+	Partials int   `json:"partials"` // blobs on their way, whether a fill of them runs or not
+	Images   int   `json:"images"`
+	Pinned   int   `json:"pinned"` // of these
+	Fills    int   `json:"fills"`  // that run
+}
+
+// Stats sums the store up. It reads as much as [Store.Images] does.
+func (s *Store) Stats() (Stats, error) {
+	images, err := s.Images()
+	if err != nil {
+		return Stats{}, err
+	}
+	partials, err := s.layout.partials()
+	if err != nil {
+		return Stats{}, err
+	}
+	free, err := s.layout.free()
+	if err != nil {
+		return Stats{}, err
+	}
+	st := Stats{
+		Bytes:    s.space.size(),
+		MaxSize:  s.space.most,
+		Free:     free,
+		Blobs:    s.recency.len(),
+		Partials: len(partials),
+		Images:   len(images),
+	}
+	for _, p := range partials {
+		if it, ok := s.recency.look(p.digest); ok && it.partial {
+			st.Blobs--
+		}
+	}
+	for _, img := range images {
+		if img.Pinned {
+			st.Pinned++
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st.Fills = len(s.filling)
+	return st, nil
+}

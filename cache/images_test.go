@@ -1,0 +1,333 @@
+package cache
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// newList is an index of images.
+func newList(platforms ...*image) *image {
+	var list []string
+	for _, p := range platforms {
+		list = append(list, fmt.Sprintf(`{"digest": %q, "size": %d}`, p.Digest, p.Size))
+	}
+	raw := fmt.Appendf(nil, `{"mediaType": %q, "manifests": [%s]}`, ocispec.MediaTypeImageIndex, strings.Join(list, ", "))
+	return &image{Manifest: Manifest{
+		Digest:    digest.FromBytes(raw),
+		MediaType: ocispec.MediaTypeImageIndex,
+		Size:      int64(len(raw)),
+		Raw:       raw,
+	}}
+}
+
+// pullTag brings a tag of a repository, and these layers of it.
+func pullTag(t testing.TB, s *Store, repo Repository, tag string, img *image, layers ...*origin) {
+	t.Helper()
+	if _, _, err := s.Tag(t.Context(), repo, tag, img.ask); err != nil {
+		t.Fatal(err)
+	}
+	pullLayers(t, s, layers...)
+}
+
+// pullDigest brings a manifest by its digest, and these layers of it.
+func pullDigest(t testing.TB, s *Store, repo Repository, img *image, layers ...*origin) {
+	t.Helper()
+	if _, _, err := s.Manifest(t.Context(), repo, img.Digest, img.ask); err != nil {
+		t.Fatal(err)
+	}
+	pullLayers(t, s, layers...)
+}
+
+func pullLayers(t testing.TB, s *Store, layers ...*origin) {
+	t.Helper()
+	for _, l := range layers {
+		pull(t, s, l)
+		settle(s)
+	}
+}
+
+// listed returns the images by name.
+func listed(t testing.TB, s *Store) map[string]ImageInfo {
+	t.Helper()
+	images, err := s.Images()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := make(map[string]ImageInfo)
+	for i, img := range images {
+		if i > 0 && images[i-1].Name() >= img.Name() {
+			t.Errorf("%s comes after %s", img.Name(), images[i-1].Name())
+		}
+		all[img.Name()] = img
+	}
+	return all
+}
+
+func TestImagesAreTagsAndManifestsThatNothingReaches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		opts := Options{Tags: freshness}
+		s := openStore(t, dir, opts)
+		shared, own := newOrigin(100_000, 1), newOrigin(10_000, 2)
+		amd, arm := newImage("amd", shared, own), newImage("arm", newOrigin(10, 3))
+		list, lone, half := newList(amd, arm), newImage("lone", shared), newImage("half", shared, newOrigin(10, 4))
+		begin := time.Now().UTC().Truncate(time.Second)
+		pullTag(t, s, team, "v1", list)
+		pullDigest(t, s, team, amd, shared, own)
+		pullTag(t, s, team, "half", half)
+		pullDigest(t, s, other, lone)
+		pass(time.Minute)
+		resolve(t, s, dead, Stale, list)
+
+		big := onDisk(100_000)
+		image := func(repo Repository, tag string, img *image, bytes int64, complete bool) ImageInfo {
+			info := ImageInfo{
+				Upstream: repo.Upstream, Repository: repo.Name, Tag: tag, Digest: img.Digest, MediaType: img.MediaType,
+				Bytes: bytes, Complete: complete, Used: begin,
+			}
+			if tag != "" {
+				info.Checked = begin
+			}
+			return info
+		}
+		v1 := image(team, "v1", list, big+onDisk(10_000)+2*block, true)
+		v1.Used = begin.Add(time.Minute)
+		want := []ImageInfo{
+			image(other, "", lone, big+block, true),
+			image(team, "half", half, big+block, false),
+			v1,
+		}
+		check := func(when string) {
+			t.Helper()
+			got, err := s.Images()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(want, got, cmpopts.EquateApproxTime(time.Second)); diff != "" {
+				t.Errorf("%s: %s", when, diff)
+			}
+		}
+		check("at first")
+		closeStore(t, s)
+		s = openStore(t, dir, opts)
+		check("after a restart")
+	})
+}
+
+func TestTagOfAnEvictedManifestIsListedAsIncomplete(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{Tags: freshness})
+	img := newImage("a")
+	pullTag(t, s, team, "v1", img)
+	if _, err := s.evict(1); err != nil {
+		t.Fatal(err)
+	}
+	got := listed(t, s)[team.String()+":v1"]
+	if got.Digest != img.Digest || got.Complete || got.Bytes != 0 || got.MediaType != "" {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestStatsCountWhatIsThere(t *testing.T) {
+	dir := t.TempDir()
+	interrupt(t, dir, newOrigin(9<<20, 9))
+	opts := Options{Tags: freshness, MaxSize: 1 << 30, Segment: 512 << 10}
+	s := openStore(t, dir, opts)
+	layer := newOrigin(10_000, 1)
+	pullTag(t, s, team, "v1", newImage("a", layer), layer)
+	pullTag(t, s, team, "v2", newImage("b", layer))
+	if err := s.Pin(team, "v1"); err != nil {
+		t.Fatal(err)
+	}
+	slow := newOrigin(1<<20, 2)
+	hold := make(chan struct{})
+	slow.plan = func(int, Range) act { return act{gate: func(int64) { <-hold }} }
+	blob := open(t, s, slow)
+	got, err := s.Stats()
+	close(hold)
+	blob.Close()
+	settle(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Stats{MaxSize: 1 << 30, Blobs: 3, Partials: 2, Images: 2, Pinned: 1, Fills: 1}
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(Stats{}, "Bytes", "Free")); diff != "" {
+		t.Error(diff)
+	}
+	if got.Bytes < 10<<20+ballastSize || got.Free <= 0 {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestImagesOfAClosedStoreAreAnError(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{})
+	closeStore(t, s)
+	if images, err := s.Images(); err == nil {
+		t.Errorf("got %v", images)
+	}
+}
+
+func TestRemoveLeavesWhatOthersNeed(t *testing.T) {
+	base, own := newOrigin(100_000, 1), newOrigin(10_000, 2)
+	a, b := newImage("a", base, own), newImage("b", base)
+	for _, c := range []struct {
+		name    string
+		others  func(t *testing.T, s *Store)
+		remove  string
+		freed   int64
+		left    []string
+		removed []digest.Digest
+		stay    []digest.Digest
+	}{{
+		name:    "alone",
+		others:  func(*testing.T, *Store) {},
+		remove:  "v1",
+		freed:   onDisk(100_000) + onDisk(10_000) + block,
+		removed: []digest.Digest{a.Digest, base.digest, own.digest},
+	}, {
+		name:    "another image shares a layer",
+		others:  func(t *testing.T, s *Store) { pullTag(t, s, team, "v2", b) },
+		remove:  "v1",
+		freed:   onDisk(10_000) + block,
+		left:    []string{team.String() + ":v2"},
+		removed: []digest.Digest{a.Digest, own.digest},
+		stay:    []digest.Digest{b.Digest, base.digest},
+	}, {
+		name:   "another tag",
+		others: func(t *testing.T, s *Store) { pullTag(t, s, team, "v2", a) },
+		remove: "v1",
+		left:   []string{team.String() + ":v2"},
+		stay:   []digest.Digest{a.Digest, base.digest, own.digest},
+	}, {
+		name:    "another tag, by digest",
+		others:  func(t *testing.T, s *Store) { pullTag(t, s, team, "v2", a) },
+		remove:  a.Digest.String(),
+		freed:   onDisk(100_000) + onDisk(10_000) + block,
+		removed: []digest.Digest{a.Digest, base.digest, own.digest},
+	}, {
+		name:   "another repository",
+		others: func(t *testing.T, s *Store) { pullDigest(t, s, other, a) },
+		remove: "v1",
+		left:   []string{other.String() + "@" + a.Digest.String()},
+		stay:   []digest.Digest{a.Digest, base.digest, own.digest},
+	}, {
+		name:   "an index",
+		others: func(t *testing.T, s *Store) { pullTag(t, s, team, "list", newList(a)) },
+		remove: "v1",
+		left:   []string{team.String() + ":list"},
+		stay:   []digest.Digest{a.Digest, base.digest, own.digest},
+	}} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			opts := Options{Tags: freshness}
+			s := openStore(t, dir, opts)
+			pullTag(t, s, team, "v1", a, base, own)
+			c.others(t, s)
+			freed, err := s.Remove(team, c.remove)
+			if err != nil || freed != c.freed {
+				t.Errorf("freed %d, %v; want %d", freed, err, c.freed)
+			}
+			checkCharges(t, s)
+			if _, _, err := s.Tag(t.Context(), team, "v1", dead); err == nil {
+				t.Error("the tag is still served")
+			}
+			closeStore(t, s)
+			s = openStore(t, dir, opts)
+			all := listed(t, s)
+			for _, name := range c.left {
+				if !all[name].Complete {
+					t.Errorf("%s: %+v", name, all[name])
+				}
+			}
+			if len(all) != len(c.left) {
+				t.Errorf("listed: %v", all)
+			}
+			for _, d := range c.removed {
+				if _, err := s.Stat(d); !errors.Is(err, fs.ErrNotExist) {
+					t.Errorf("%s is still there: %v", d, err)
+				}
+			}
+			for _, d := range c.stay {
+				if _, err := s.Stat(d); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
+func TestRemoveOfWhatIsNotAnImageChangesNothing(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{Tags: freshness})
+	layer := newOrigin(10_000, 1)
+	part := newImage("part", layer)
+	pullTag(t, s, team, "v1", newList(part))
+	pullDigest(t, s, team, part, layer)
+	for _, c := range []struct {
+		repo      Repository
+		reference string
+	}{
+		{team, "v2"}, {other, "v1"}, {team, layer.digest.String()}, {team, part.Digest.String()},
+	} {
+		if freed, err := s.Remove(c.repo, c.reference); freed != 0 || !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: freed %d, %v", imageName(c.repo, c.reference), freed, err)
+		}
+	}
+	if all := listed(t, s); !all[team.String()+":v1"].Complete {
+		t.Errorf("%v", all)
+	}
+}
+
+func TestRemoveLetsARunningFillGoOn(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{Tags: freshness, Segment: 512 << 10})
+	layer := newOrigin(1<<20, 1)
+	hold := make(chan struct{})
+	layer.plan = func(int, Range) act { return act{gate: func(int64) { <-hold }} }
+	pullTag(t, s, team, "v1", newImage("a", layer))
+	blob := open(t, s, layer)
+	defer blob.Close()
+	_, err := s.Remove(team, "v1")
+	close(hold)
+	if err != nil {
+		t.Fatal(err)
+	}
+	layer.compare(t, blob, 0, 1<<20)
+	settle(s)
+	if _, err := s.Stat(layer.digest); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRemoveKeepsWhatIsUsedMeanwhile(t *testing.T) {
+	layer := newOrigin(10_000, 1)
+	var s *Store
+	var during atomic.Bool
+	begin := time.Now()
+	s = openStore(t, t.TempDir(), Options{Tags: freshness, ScrubEvery: -1, Now: func() time.Time {
+		if during.CompareAndSwap(true, false) {
+			s.recency.use(layer.digest, begin.Add(time.Second))
+		}
+		return begin
+	}})
+	img := newImage("a", layer)
+	pullTag(t, s, team, "v1", img, layer)
+	during.Store(true)
+	if _, err := s.Remove(team, "v1"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Stat(layer.digest); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Stat(img.Digest); err == nil {
+		t.Error("the manifest is still there")
+	}
+}

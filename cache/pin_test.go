@@ -1,0 +1,178 @@
+package cache
+
+import (
+	"errors"
+	"io/fs"
+	"math"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"golang.org/x/sys/unix"
+)
+
+// evictAll evicts whatever may be.
+func evictAll(t *testing.T, s *Store) {
+	t.Helper()
+	<-s.scanned
+	if _, err := s.evict(math.MaxInt64); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestPinnedImageOutlivesEverythingElse(t *testing.T) {
+	dir := t.TempDir()
+	opts := bounded
+	opts.Tags = freshness
+	s := openStore(t, dir, opts)
+	layer, late := newOrigin(1<<20, 1), newOrigin(1<<20, 2)
+	img, byDigest := newImage("a", layer, late), newImage("b")
+	pullTag(t, s, team, "v1", img, layer)
+	pullDigest(t, s, other, byDigest)
+	for _, pin := range []Pin{{team, "v1"}, {other, byDigest.Digest.String()}} {
+		if err := s.Pin(pin.Repository, pin.Reference); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pullLayers(t, s, late) // after the pin
+	for range 2 {          // the second time after a restart
+		for i := range 12 {
+			pullLayers(t, s, newOrigin(1<<20, uint64(10+i)))
+		}
+		evictAll(t, s)
+		if n := s.recency.len(); n != 4 {
+			t.Errorf("%d blobs are left", n)
+		}
+		all := listed(t, s)
+		for _, name := range []string{team.String() + ":v1", other.String() + "@" + byDigest.Digest.String()} {
+			if !all[name].Complete || !all[name].Pinned {
+				t.Errorf("%s: %+v", name, all[name])
+			}
+		}
+		checkCharges(t, s)
+		closeStore(t, s)
+		s = openStore(t, dir, opts)
+	}
+	if err := s.Unpin(team, "v1"); err != nil {
+		t.Fatal(err)
+	}
+	evictAll(t, s)
+	if n := s.recency.len(); n != 1 {
+		t.Errorf("%d blobs are left after one pin was taken back", n)
+	}
+}
+
+func TestPinFollowsItsTag(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openStore(t, t.TempDir(), Options{Tags: freshness})
+		before, after := newOrigin(10_000, 1), newOrigin(10_000, 2)
+		old, moved := newImage("old", before), newImage("new", after)
+		pullTag(t, s, team, "v1", old, before)
+		if err := s.Pin(team, "v1"); err != nil {
+			t.Fatal(err)
+		}
+		pass(freshness.TTL)
+		resolve(t, s, moved.ask, Miss, moved)
+		pullLayers(t, s, after)
+		evictAll(t, s)
+		if _, err := s.Stat(after.digest); err != nil {
+			t.Error(err)
+		}
+		if _, err := s.Stat(before.digest); err == nil {
+			t.Error("what the tag pointed at before is still kept")
+		}
+	})
+}
+
+func TestPinOfAnIndexHoldsThePlatformsThatArrive(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{Tags: freshness})
+	layer := newOrigin(10_000, 1)
+	platform := newImage("amd", layer)
+	list := newList(platform, newImage("arm"))
+	pullTag(t, s, team, "v1", list)
+	if err := s.Pin(team, "v1"); err != nil {
+		t.Fatal(err)
+	}
+	pullDigest(t, s, team, platform, layer)
+	evictAll(t, s)
+	if img := listed(t, s)[team.String()+":v1"]; !img.Complete {
+		t.Errorf("%+v", img)
+	}
+}
+
+func TestPinsBeyondTheBoundAreRefused(t *testing.T) {
+	opts := bounded
+	opts.Tags = freshness
+	s := openStore(t, t.TempDir(), opts)
+	first, second := newOrigin(5<<20, 1), newOrigin(5<<20, 2)
+	pullTag(t, s, team, "v1", newImage("a", first), first)
+	pullTag(t, s, team, "v2", newImage("b", second)) // its layer has yet to come
+	if err := s.Pin(team, "v1"); err != nil {
+		t.Fatal(err)
+	}
+	err := s.Pin(team, "v2")
+	if !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "5246976 bytes beside the 5246976 that are pinned make 10493952") {
+		t.Errorf("got %v", err)
+	}
+	if pins, err := s.Pins(); err != nil || len(pins) != 1 {
+		t.Errorf("pinned: %v, %v", pins, err)
+	}
+}
+
+// TestFullOfPinsPassesThrough would never end if room were sought where there is
+// none.
+func TestFullOfPinsPassesThrough(t *testing.T) {
+	opts := bounded
+	opts.Tags = freshness
+	s := openStore(t, t.TempDir(), opts)
+	layer, small := newOrigin(6<<20, 1), newOrigin(100_000, 2)
+	pullTag(t, s, team, "v1", newImage("a", layer), layer)
+	pullLayers(t, s, small)
+	if err := s.Pin(team, "v1"); err != nil {
+		t.Fatal(err)
+	}
+	if state := pull(t, s, newOrigin(4<<20, 3)); state != Bypass {
+		t.Errorf("a blob for which no room can be made: %s", state)
+	}
+	if state := pull(t, s, small); state != Hit {
+		t.Errorf("what had to go for nothing: %s", state)
+	}
+}
+
+func TestPinnedImageIsNotRemoved(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{Tags: freshness})
+	layer := newOrigin(10_000, 1)
+	pullTag(t, s, team, "v1", newImage("a", layer), layer)
+	pullTag(t, s, other, "v1", newImage("b", layer))
+	if err := s.Pin(team, "v1"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Remove(team, "v1"); !errors.Is(err, ErrPinned) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := s.Remove(other, "v1"); err != nil {
+		t.Error(err)
+	}
+	if !listed(t, s)[team.String()+":v1"].Complete {
+		t.Error("what the pin needs was removed")
+	}
+}
+
+func TestOnlyImagesCanBePinned(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{Tags: freshness})
+	layer := newOrigin(10_000, 1)
+	pullTag(t, s, team, "v1", newImage("a", layer), layer)
+	for _, pin := range []Pin{{team, "v2"}, {other, "v1"}, {team, layer.digest.String()}} {
+		if err := s.Pin(pin.Repository, pin.Reference); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("pin %s: %v", pin, err)
+		}
+	}
+	if err := s.Unpin(team, "v1"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("unpin what is not pinned: %v", err)
+	}
+	for range 2 {
+		if err := s.Pin(team, "v1"); err != nil {
+			t.Errorf("pin an image: %v", err)
+		}
+	}
+}

@@ -1,0 +1,146 @@
+package cache
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/opencontainers/go-digest"
+)
+
+// ErrPinned is returned for an image that cannot be removed because it is
+// pinned.
+var ErrPinned = errors.New("the image is pinned")
+
+// absent is fs.ErrNotExist in the words of who names images.
+type absent string
+
+const (
+	errNoImage   absent = "no such image in the cache"
+	errNotPinned absent = "it is not pinned"
+)
+
+func (a absent) Error() string { return string(a) }
+
+// Is is for errors.Is.
+func (absent) Is(target error) bool { return target == fs.ErrNotExist }
+
+// reasonRemoved is the reason of [Store.Remove], in logs and metrics.
+const reasonRemoved = "removed by command"
+
+// Remove forgets an image by its tag, or by its digest with all of its tags, and
+// removes from disk what no other image reaches, no pin holds and no fill is
+// about to bring. It returns how many bytes that freed, and fs.ErrNotExist where
+// [Store.Images] does not list the image.
+func (s *Store) Remove(repo Repository, reference string) (freed int64, err error) {
+	name, begin := imageName(repo, reference), s.opts.Now()
+	s.evicting.Lock()
+	defer s.evicting.Unlock()
+	c, err := s.catalog()
+	if err != nil {
+		return 0, err
+	}
+	gone, rest := c.part(repo, reference)
+	if len(gone) == 0 {
+		return 0, fmt.Errorf("remove %s: %w", name, errNoImage)
+	}
+	for _, img := range gone {
+		if img.Pinned {
+			return 0, fmt.Errorf("remove %s: %w", name, ErrPinned)
+		}
+	}
+	reached := c.closureOf(gone)
+	if err := s.disown(repo, gone, c.without(reached, inRepository(rest, repo))); err != nil {
+		return 0, fmt.Errorf("remove %s: %w", name, err)
+	}
+	for _, d := range c.without(reached, rest) {
+		if s.recency.usedAfter(d, begin) {
+			continue // perhaps by an image that came meanwhile
+		}
+		n, err := s.evictOne(d, reasonRemoved)
+		freed += n
+		if err != nil {
+			return freed, fmt.Errorf("remove %s: %w", name, err)
+		}
+	}
+	return freed, nil
+}
+
+func (r *recency) usedAfter(d digest.Digest, at time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.recent[d].After(at)
+}
+
+// part tells the images that a reference means from all others.
+func (c *catalog) part(repo Repository, reference string) (meant, rest []ImageInfo) {
+	for _, img := range c.images {
+		if img.repo() == repo && (img.Tag == reference || img.Digest.String() == reference) {
+			meant = append(meant, img)
+		} else {
+			rest = append(rest, img)
+		}
+	}
+	return meant, rest
+}
+
+func inRepository(images []ImageInfo, repo Repository) []ImageInfo {
+	var in []ImageInfo
+	for _, img := range images {
+		if img.repo() == repo {
+			in = append(in, img)
+		}
+	}
+	return in
+}
+
+func (c *catalog) closureOf(images []ImageInfo) map[digest.Digest]bool {
+	var roots []digest.Digest
+	for _, img := range images {
+		roots = append(roots, img.Digest)
+	}
+	return c.closure(roots...)
+}
+
+// without returns what of a closure the images do not reach.
+func (c *catalog) without(closure map[digest.Digest]bool, images []ImageInfo) []digest.Digest {
+	reached := c.closureOf(images)
+	var left []digest.Digest
+	for d := range closure {
+		if !reached[d] {
+			left = append(left, d)
+		}
+	}
+	return left
+}
+
+// disown forgets tags, and that the repository holds these blobs.
+func (s *Store) disown(repo Repository, images []ImageInfo, blobs []digest.Digest) error {
+	var keys [][]byte
+	for _, img := range images {
+		if img.Tag != "" {
+			keys = append(keys, tagKey(repo, img.Tag))
+		}
+	}
+	tags := len(keys)
+	for _, d := range blobs {
+		keys = append(keys, memberKey(repo, d))
+	}
+	err := s.index.update(func(batch *badger.WriteBatch) error {
+		for _, key := range keys {
+			if err := batch.Delete(key); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for _, key := range keys[:tags] {
+		s.memory.tags.Remove(string(key))
+	}
+	for _, d := range blobs {
+		s.memory.members.Remove(member{repo, d})
+	}
+	return err
+}

@@ -1,0 +1,317 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// scrubEvery is how often everything is looked at, unless the options say.
+	scrubEvery = 7 * 24 * time.Hour
+	// scrubRate bounds the background pass, in bytes per second. A general
+	// purpose cloud volume has at least 125 MB/s, a spinning disk about as much:
+	// at this rate the workloads keep five sixths of it, and 50 GiB take
+	// three quarters of an hour.
+	scrubRate = 20_000_000
+	// scrubSeek is what one more file costs a disk, in bytes that it could have
+	// read instead. It bounds the pass to some 75 files a second.
+	scrubSeek = 256 << 10
+	// scrubRest comes before each pass: a node that has just started has better
+	// things to do, and a folder that cannot be read is not asked all the time.
+	scrubRest = time.Hour
+	// scrubNote is how much of a pass a crash repeats.
+	scrubNote = time.Minute
+)
+
+// ScrubResult is what a scrub found.
+type ScrubResult struct {
+	Blobs      int64 // that were read to their end
+	Bytes      int64 // that were read
+	Mismatches int64 // blobs that were damaged, and are removed
+}
+
+// Scrub reads all blobs, at full speed, and removes those that do not match
+// their digest. It calls progress, unless that is nil, with the bytes that it
+// is through with. The background pass waits meanwhile, and so does a second
+// call. It returns what it found up to an error, which is ErrClosed where the
+// store was closed.
+func (s *Store) Scrub(ctx context.Context, progress func(done, total int64)) (ScrubResult, error) {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return ScrubResult{}, ErrClosed
+	}
+	s.work.Add(1) // before Close begins to wait
+	s.mu.Unlock()
+	defer s.work.Done()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(s.ctx, func() { cancel(ErrClosed) })()
+
+	if err := s.scrubs.Acquire(ctx, 1); err != nil {
+		return ScrubResult{}, fmt.Errorf("scrub: %w", context.Cause(ctx))
+	}
+	defer s.scrubs.Release(1)
+	var total int64
+	err := s.layout.eachBlob("", func(_ digest.Digest, info fs.FileInfo) error {
+		total += info.Size()
+		return ctx.Err()
+	})
+	run := &scrub{store: s, ctx: ctx}
+	run.step = func(int) error {
+		if progress != nil {
+			progress(run.done, max(run.done, total)) // what came since then counts too
+		}
+		return ctx.Err()
+	}
+	if err == nil {
+		err = s.layout.eachBlob("", run.visit)
+	}
+	if err == nil {
+		err = run.step(0)
+	}
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		return run.result, fmt.Errorf("scrub: %w", err)
+	}
+	return run.result, nil
+}
+
+// scrubAlong looks at everything once in Options.ScrubEvery, until the store is
+// closed. It has a thread of its own, which yields the disk to anybody else's.
+func (s *Store) scrubAlong() {
+	runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+	makeThreadIdle()
+	pos := s.index.scrubPosition()
+	for wait(s.ctx, s.untilScrub(pos)) == nil {
+		if err := s.scrubFrom(&pos); err != nil && s.ctx.Err() == nil {
+			s.log.Error("the scrub could not read the cache folder; it goes on later", "error", err)
+		}
+	}
+}
+
+func (s *Store) untilScrub(pos scrubPosition) time.Duration {
+	if !pos.over() {
+		return scrubRest
+	}
+	due := pos.Begun.Add(s.opts.ScrubEvery).Sub(s.opts.Now())
+	return max(min(due, s.opts.ScrubEvery), scrubRest) // min: the clock may have been set back
+}
+
+// scrubFrom takes a pass from pos to its end, and moves pos on.
+func (s *Store) scrubFrom(pos *scrubPosition) error {
+	begun := pos.Begun
+	if pos.After == "" {
+		begun = s.opts.Now()
+	}
+	run := &scrub{store: s, ctx: s.ctx, step: func(n int) error {
+		if err := wait(s.ctx, time.Duration(n)*time.Second/scrubRate); err != nil {
+			return err
+		}
+		if err := s.scrubs.Acquire(s.ctx, 1); err != nil { // held by Scrub
+			return err
+		}
+		s.scrubs.Release(1)
+		return nil
+	}}
+	noted := time.Now()
+	err := s.layout.eachBlob(pos.After, func(d digest.Digest, info fs.FileInfo) error {
+		if err := run.visit(d, info); err != nil {
+			return err
+		}
+		*pos = scrubPosition{After: d, Begun: begun}
+		if time.Since(noted) >= scrubNote {
+			noted = time.Now()
+			s.noteScrub(*pos)
+		}
+		return nil
+	})
+	if err == nil {
+		*pos = scrubPosition{Begun: begun}
+	}
+	s.noteScrub(*pos)
+	return err
+}
+
+// scrubPosition is where a pass is. The zero value is that of a store that was
+// never scrubbed.
+type scrubPosition struct {
+	After digest.Digest `json:"after,omitempty"` // the last blob looked at, unless the pass is over
+	Begun time.Time     `json:"begun"`
+}
+
+func (p scrubPosition) over() bool { return p.After == "" && !p.Begun.IsZero() }
+
+var scrubKey = []byte("scrub/position")
+
+func (ix *index) scrubPosition() (pos scrubPosition) {
+	if ix.get(scrubKey, &pos) != nil || pos.After != "" && pos.After.Validate() != nil {
+		return scrubPosition{}
+	}
+	return pos
+}
+
+func (s *Store) noteScrub(pos scrubPosition) {
+	if err := s.index.put(entry{scrubKey, pos}); err != nil {
+		s.log.Warn("the scrub's position was not recorded; a restart repeats some of it", "error", err)
+	}
+}
+
+// scrub is one pass. It belongs to one goroutine, and holds no lock while it
+// reads.
+type scrub struct {
+	store  *Store
+	ctx    context.Context
+	step   func(n int) error // after n bytes, or what costs as much; an error ends the pass
+	done   int64             // bytes read or passed over
+	result ScrubResult
+}
+
+// visit looks at a blob, and removes it where it is damaged. That it cannot be
+// read for another reason does not end the pass.
+func (c *scrub) visit(d digest.Digest, info fs.FileInfo) error {
+	if err := c.step(scrubSeek); err != nil {
+		return err
+	}
+	after := c.done + info.Size()
+	defer func() { c.done = after }()
+	file, err := os.Open(c.store.layout.blob(d))
+	if err == nil {
+		// It stays open until drop is done: no new file can be taken for it.
+		defer file.Close()
+		err = c.verify(d, info.Size(), &coldFile{file: file})
+	}
+	switch {
+	case c.ctx.Err() != nil:
+		return c.ctx.Err()
+	case err == nil:
+		c.result.Blobs++
+	case errors.Is(err, fs.ErrNotExist): // it was evicted meanwhile
+	case errors.Is(err, errMismatch), errors.Is(err, unix.EIO):
+		return c.drop(d, info, err)
+	default:
+		c.store.log.Warn("a blob in the cache could not be checked", "digest", d, "error", err)
+	}
+	return nil
+}
+
+// verify returns errMismatch where the content, or its size, is another one than
+// it was.
+func (c *scrub) verify(d digest.Digest, size int64, content io.Reader) error {
+	var rec blobRecord
+	if c.store.index.get(blobKey(d), &rec) == nil && rec.Size != size {
+		return fmt.Errorf("%d bytes instead of %d: %w", size, rec.Size, errMismatch)
+	}
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	hash := d.Algorithm().Hash()
+	for {
+		n, err := content.Read(*buf)
+		hash.Write((*buf)[:n])
+		c.done += int64(n)
+		c.result.Bytes += int64(n)
+		c.store.metrics.scrubbed(n)
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if err := c.step(n); err != nil {
+			return err
+		}
+	}
+	if digest.NewDigest(d.Algorithm(), hash) != d {
+		return errMismatch
+	}
+	return nil
+}
+
+// drop removes a damaged blob, so that the next request fetches it anew.
+func (c *scrub) drop(d digest.Digest, seen fs.FileInfo, damage error) error {
+	select {
+	case <-c.store.scanned:
+	case <-c.ctx.Done():
+		return c.ctx.Err()
+	}
+	gone, err := c.store.dropFile(d, seen)
+	if err == nil && !gone {
+		return nil
+	}
+	c.result.Mismatches++
+	c.store.metrics.scrubMismatches.Add(context.Background(), 1)
+	log := c.store.log.With("digest", d, "damage", damage)
+	if err != nil {
+		log.Error("a blob in the cache is damaged, and could not be removed", "error", err)
+		return nil
+	}
+	log.Error("a blob in the cache was damaged; it was removed, and is fetched again when it is asked for")
+	return nil
+}
+
+// dropFile removes a blob as an eviction does, if it still is the file that was
+// seen and no fill of it runs.
+func (s *Store) dropFile(d digest.Digest, seen fs.FileInfo) (gone bool, err error) {
+	s.evicting.Lock()
+	defer s.evicting.Unlock()
+	if !s.shut(d) {
+		return false, nil
+	}
+	defer s.unshut(d)
+	info, err := os.Lstat(s.layout.blob(d))
+	if err != nil || !os.SameFile(seen, info) {
+		return false, ignoreMissing(err)
+	}
+	it, known := s.recency.remove(d)
+	if err := s.remove(d, it); err != nil {
+		if known {
+			s.recency.add(d, it, s.opts.Now())
+		}
+		return false, err
+	}
+	s.space.give(it.bytes)
+	return true, nil
+}
+
+// eachBlob visits the complete blobs behind a given one, or all if that is "",
+// in the order of their paths, until visit returns an error. It keeps the names
+// of one folder at a time: a 256th of all.
+func (l layout) eachBlob(after digest.Digest, visit func(digest.Digest, fs.FileInfo) error) error {
+	var from string
+	if after != "" {
+		from = l.blob(after)
+	}
+	return filepath.WalkDir(filepath.Join(l.dir, "blobs"), func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return ignoreMissing(err)
+		}
+		switch {
+		case entry.IsDir() && path < from && !strings.HasPrefix(from, path+"/"):
+			return fs.SkipDir
+		case !entry.Type().IsRegular() || path <= from:
+			return nil
+		}
+		d := digest.NewDigestFromEncoded(digest.Algorithm(filepath.Base(filepath.Dir(filepath.Dir(path)))), entry.Name())
+		info, err := entry.Info()
+		if err != nil {
+			return ignoreMissing(err)
+		}
+		if ours := d.Validate() == nil; !ours {
+			return nil
+		}
+		return visit(d, info)
+	})
+}

@@ -1,0 +1,459 @@
+package cache
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+	"golang.org/x/sys/unix"
+)
+
+// stock pulls n blobs of different sizes, in the order of their digests.
+func stock(t *testing.T, s *Store, n, size int) []*origin {
+	t.Helper()
+	var all []*origin
+	for i := range n {
+		o := newOrigin(size+i, uint64(i))
+		pull(t, s, o)
+		all = append(all, o)
+	}
+	settle(s)
+	slices.SortFunc(all, func(a, b *origin) int { return strings.Compare(a.digest.String(), b.digest.String()) })
+	return all
+}
+
+// flip turns one bit of a blob at rest.
+func flip(t *testing.T, s *Store, d digest.Digest, at int64) {
+	t.Helper()
+	f, err := os.OpenFile(s.layout.blob(d), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var b [1]byte
+	if _, err := f.ReadAt(b[:], at); err != nil {
+		t.Fatal(err)
+	}
+	b[0] ^= 1
+	if _, err := f.WriteAt(b[:], at); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// scrubbed scrubs everything, and fails the test unless so many blobs are right
+// and so many damaged.
+func scrubbed(t *testing.T, s *Store, right, damaged int64) {
+	t.Helper()
+	got, err := s.Scrub(t.Context(), nil)
+	if err != nil || got.Blobs != right || got.Mismatches != damaged {
+		t.Errorf("scrub: %+v, %v; want %d blobs that are right and %d that are damaged", got, err, right, damaged)
+	}
+}
+
+// meter counts what the scrub reads.
+type meter struct {
+	*metric.MeterProvider
+	reader *metric.ManualReader
+}
+
+func newMeter() meter {
+	reader := metric.NewManualReader()
+	return meter{metric.NewMeterProvider(metric.WithReader(reader)), reader}
+}
+
+func (m meter) value(t *testing.T, name string) (n int64) {
+	t.Helper()
+	var all metricdata.ResourceMetrics
+	if err := m.reader.Collect(t.Context(), &all); err != nil {
+		t.Fatal(err)
+	}
+	for _, scope := range all.ScopeMetrics {
+		for _, it := range scope.Metrics {
+			if sum, ok := it.Data.(metricdata.Sum[int64]); ok && it.Name == name {
+				for _, point := range sum.DataPoints {
+					n += point.Value
+				}
+			}
+		}
+	}
+	return n
+}
+
+func (m meter) scrubbed(t *testing.T) int64 {
+	t.Helper()
+	return m.value(t, "larder.scrub.bytes")
+}
+
+func TestScrubFindsTheBitsThatFlipped(t *testing.T) {
+	var log bytes.Buffer
+	m := newMeter()
+	s := openStore(t, t.TempDir(), Options{Meter: m, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	all := stock(t, s, 20, 300<<10)
+	var size int64
+	for _, o := range all {
+		size += int64(len(o.content))
+	}
+	damaged := []*origin{all[0], all[7], all[19]}
+	flip(t, s, damaged[0].digest, 0)
+	flip(t, s, damaged[1].digest, 200<<10)
+	flip(t, s, damaged[2].digest, int64(len(damaged[2].content))-1)
+
+	var last, whole int64
+	got, err := s.Scrub(t.Context(), func(done, total int64) {
+		if done < last || done > total {
+			t.Errorf("progress: %d of %d, after %d", done, total, last)
+		}
+		last, whole = done, total
+	})
+	if want := (ScrubResult{Blobs: 17, Bytes: size, Mismatches: 3}); err != nil || got != want {
+		t.Errorf("got %+v, %v; want %+v", got, err, want)
+	}
+	if last != size || whole != size {
+		t.Errorf("progress ended at %d of %d; there are %d bytes", last, whole, size)
+	}
+	if n, read := m.value(t, "larder.scrub.mismatches"), m.scrubbed(t); n != 3 || read != size {
+		t.Errorf("counted %d mismatches in %d bytes", n, read)
+	}
+	checkCharges(t, s)
+	for i, o := range all {
+		want := Hit
+		if slices.Contains(damaged, o) {
+			want = Miss
+			if !strings.Contains(log.String(), o.digest.String()) {
+				t.Errorf("blob %d is not in the log", i)
+			}
+		}
+		if state := pull(t, s, o); state != want {
+			t.Errorf("blob %d: %s, want %s", i, state, want)
+		}
+	}
+	settle(s)
+	scrubbed(t, s, 20, 0)
+}
+
+func TestScrubFindsAnotherSize(t *testing.T) {
+	for name, damage := range map[string]func(s *Store, o *origin) error{
+		"cut short": func(s *Store, o *origin) error { return os.Truncate(s.layout.blob(o.digest), 999) },
+		"empty":     func(s *Store, o *origin) error { return os.Truncate(s.layout.blob(o.digest), 0) },
+		"too long":  func(s *Store, o *origin) error { return os.Truncate(s.layout.blob(o.digest), 1<<20) },
+		"cut short, and no record": func(s *Store, o *origin) error {
+			return errors.Join(os.Truncate(s.layout.blob(o.digest), 999), s.index.remove(blobKey(o.digest)))
+		},
+		"right, with a record that is not": func(s *Store, o *origin) error {
+			return s.index.addBlob(o.digest, blobRecord{Size: 1})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := openStore(t, t.TempDir(), Options{})
+			all := stock(t, s, 2, 300<<10)
+			if err := damage(s, all[0]); err != nil {
+				t.Fatal(err)
+			}
+			scrubbed(t, s, 1, 1)
+			checkCharges(t, s)
+			if state := pull(t, s, all[0]); state != Miss {
+				t.Errorf("the damaged blob: %s", state)
+			}
+		})
+	}
+}
+
+func TestDamagedManifestIsAskedForAgain(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{})
+	img := newImage("a")
+	get := func(want State) {
+		t.Helper()
+		m, state, err := s.Manifest(t.Context(), team, img.Digest, img.ask)
+		if err != nil || state != want || string(m.Raw) != string(img.Raw) {
+			t.Errorf("%s, %v; want %s", state, err, want)
+		}
+	}
+	get(Miss)
+	get(Hit)
+	flip(t, s, img.Digest, 10)
+	scrubbed(t, s, 0, 1)
+	get(Miss)
+	get(Hit)
+	scrubbed(t, s, 1, 0)
+}
+
+func TestBlobThatCannotBeReadIsDamaged(t *testing.T) {
+	var log bytes.Buffer
+	s := openStore(t, t.TempDir(), Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+	o := stock(t, s, 2, 1000)[0]
+	path := s.layout.blob(o.digest)
+	if err := s.index.remove(blobKey(o.digest)); err != nil { // its size would tell
+		t.Fatal(err)
+	}
+	// Nothing is mapped at the address 0: reading there is EIO. And what is
+	// mounted cannot be removed.
+	if err := unix.Mount("/proc/self/mem", path, "", unix.MS_BIND, ""); err != nil {
+		t.Skipf("mounting takes root: %v", err)
+	}
+	_, err := s.Scrub(t.Context(), nil)
+	if umount := unix.Unmount(path, unix.MNT_DETACH); umount != nil {
+		t.Fatal(umount)
+	}
+	if err != nil || !strings.Contains(log.String(), "could not be removed") {
+		t.Errorf("scrub: %v; the log says %q", err, &log)
+	}
+	checkCharges(t, s)
+	scrubbed(t, s, 2, 0)
+}
+
+func TestScrubPassesOverWhatGoesMeanwhile(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{})
+	all := stock(t, s, 6, 300<<10)
+	path := s.layout.blob(all[5].digest)
+	began := false
+	got, err := s.Scrub(t.Context(), func(int64, int64) {
+		if began {
+			return
+		}
+		began = true
+		if err := os.Remove(path); err != nil {
+			t.Error(err)
+		}
+		if _, err := s.evict(4 * 300 << 10); err != nil {
+			t.Error(err)
+		}
+	})
+	left := int64(len(files(t, filepath.Join(s.layout.dir, "blobs"))))
+	if err != nil || got.Mismatches != 0 || got.Blobs != left || left == 0 || left > 2 {
+		t.Errorf("%+v, %v; %d blobs are left", got, err, left)
+	}
+}
+
+func TestScrubSparesABlobThatTookTheDamagedOnesPlace(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{})
+	o := stock(t, s, 1, 300<<10)[0]
+	flip(t, s, o.digest, 0)
+	replaced := false
+	got, err := s.Scrub(t.Context(), func(done, _ int64) {
+		if done > 0 && !replaced {
+			replaced = true
+			if err := s.write(o.digest, o.content); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	if err != nil || !replaced || got.Mismatches != 0 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if state := pull(t, s, o); state != Hit {
+		t.Errorf("the new one: %s", state)
+	}
+}
+
+func TestScrubSparesWhatAFillBrings(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{})
+	o := newOrigin(1000, 1)
+	hold := make(chan struct{})
+	o.plan = func(int, Range) act { return act{gate: func(int64) { <-hold }} }
+	blob := open(t, s, o)
+	defer blob.Close()
+	if err := s.write(o.digest, []byte("something else")); err != nil {
+		t.Fatal(err)
+	}
+	scrubbed(t, s, 0, 0)
+	close(hold)
+	o.compare(t, blob, 0, 1000)
+	settle(s)
+	scrubbed(t, s, 1, 0)
+}
+
+func TestCloseEndsAScrub(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{})
+	stock(t, s, 3, 300<<10)
+	closed := make(chan error, 1)
+	_, err := s.Scrub(t.Context(), func(done, _ int64) {
+		if done > 0 && s.ctx.Err() == nil {
+			go func() { closed <- s.Close() }()
+			<-s.ctx.Done()
+		}
+	})
+	if !errors.Is(err, ErrClosed) {
+		t.Errorf("scrub: %v", err)
+	}
+	if err := <-closed; err != nil {
+		t.Errorf("close: %v", err)
+	}
+	if _, err := s.Scrub(t.Context(), nil); !errors.Is(err, ErrClosed) {
+		t.Errorf("afterwards: %v", err)
+	}
+}
+
+// slow are blobs that take the background pass more than a second.
+func slow(t *testing.T, s *Store) (size int64) {
+	t.Helper()
+	for i := range 6 {
+		o := newOrigin(4<<20, uint64(i))
+		if err := s.put(t.Context(), o.digest, o.content); err != nil {
+			t.Fatal(err)
+		}
+		size += int64(len(o.content))
+	}
+	return size
+}
+
+// background takes a background pass, or the rest of one, without the hour
+// before it: Badger wakes up so often that an hour in a bubble takes a second.
+func background(s *Store) {
+	pos := s.index.scrubPosition()
+	s.work.Go(func() { _ = s.scrubFrom(&pos) })
+}
+
+func TestBackgroundScrubKeepsItsPace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMeter()
+		s := openStore(t, t.TempDir(), Options{Meter: m, ScrubEvery: -1})
+		size := slow(t, s)
+		background(s)
+		pass(time.Second)
+		synctest.Wait()
+		if n := m.scrubbed(t); n < scrubRate*9/10 || n > scrubRate {
+			t.Errorf("%d bytes were read in a second", n)
+		}
+		pass(time.Second)
+		if n := m.scrubbed(t); n != size {
+			t.Errorf("%d of %d bytes were read in the end", n, size)
+		}
+	})
+}
+
+func TestBackgroundScrubWaitsForItsTime(t *testing.T) {
+	const every = 100 * time.Hour
+	now := time.Unix(1e9, 0)
+	s := openStore(t, t.TempDir(), Options{ScrubEvery: every, Now: func() time.Time { return now }})
+	for name, c := range map[string]struct {
+		pos  scrubPosition
+		want time.Duration
+	}{
+		"never done":                  {scrubPosition{}, scrubRest},
+		"in the middle":               {scrubPosition{After: "sha256:…", Begun: now}, scrubRest},
+		"done":                        {scrubPosition{Begun: now.Add(-time.Hour)}, every - time.Hour},
+		"overdue":                     {scrubPosition{Begun: now.Add(-2 * every)}, scrubRest},
+		"the clock was set back":      {scrubPosition{Begun: now.Add(9 * every)}, every},
+		"due before the hour is over": {scrubPosition{Begun: now.Add(time.Minute - every)}, scrubRest},
+	} {
+		if got := s.untilScrub(c.pos); got != c.want {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+}
+
+func TestBackgroundScrubRemovesWhatIsDamaged(t *testing.T) {
+	for name, c := range map[string]struct {
+		every time.Duration
+		want  State
+	}{"by default": {0, Miss}, "turned off": {-1, Hit}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := openStore(t, t.TempDir(), Options{ScrubEvery: c.every})
+				all := stock(t, s, 3, 1000)
+				flip(t, s, all[1].digest, 500)
+				pass(scrubRest - 1)
+				synctest.Wait()
+				if _, err := s.Stat(all[1].digest); err != nil {
+					t.Error("the pass began before its time")
+				}
+				pass(time.Second)
+				blob := open(t, s, all[1])
+				if blob.Close(); blob.State != c.want {
+					t.Errorf("the damaged blob: %s, want %s", blob.State, c.want)
+				}
+				settle(s)
+				if _, err := s.Scrub(t.Context(), nil); err != nil { // for the check of the folder
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+func TestBackgroundScrubGoesOnAfterARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		var size int64
+		run := func(d time.Duration) int64 {
+			m := newMeter()
+			s := openStore(t, dir, Options{Meter: m, ScrubEvery: -1})
+			if size == 0 {
+				size = slow(t, s)
+			}
+			background(s)
+			pass(d)
+			closeStore(t, s)
+			return m.scrubbed(t)
+		}
+		first := run(time.Second / 2)
+		if first < size/4 || first > size*3/4 {
+			t.Fatalf("%d of %d bytes were read before the restart", first, size)
+		}
+		second := run(10 * time.Second)
+		if repeated := first + second - size; repeated < 0 || repeated > 4<<20 {
+			t.Errorf("%d of %d bytes were read, and %d after a restart", first, size, second)
+		}
+		s := openStore(t, dir, Options{ScrubEvery: -1})
+		if pos := s.index.scrubPosition(); !pos.over() {
+			t.Errorf("in the end the pass is at %+v", pos)
+		}
+	})
+}
+
+func TestScrubPositionThatIsNoneIsForgotten(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{})
+	for _, record := range []any{
+		scrubPosition{After: "sha256:../../etc", Begun: time.Unix(1e9, 0)},
+		"noise",
+	} {
+		if err := s.index.put(entry{scrubKey, record}); err != nil {
+			t.Fatal(err)
+		}
+		if pos := s.index.scrubPosition(); pos != (scrubPosition{}) {
+			t.Errorf("%v: %+v", record, pos)
+		}
+	}
+}
+
+func TestOneScrubAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMeter()
+		s := openStore(t, t.TempDir(), Options{Meter: m, ScrubEvery: -1})
+		size := slow(t, s)
+		hold, done := make(chan struct{}), make(chan error, 1)
+		go func() {
+			_, err := s.Scrub(t.Context(), func(int64, int64) { <-hold })
+			done <- err
+		}()
+		synctest.Wait()
+		background(s)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := s.Scrub(ctx, nil); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a second one: %v", err)
+		}
+		if n := m.scrubbed(t); n != 0 {
+			t.Errorf("%d bytes were read in the background", n)
+		}
+		close(hold)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		pass(10 * time.Second)
+		if n := m.scrubbed(t); n != 2*size {
+			t.Errorf("%d bytes were read, by two passes over %d", n, size)
+		}
+	})
+}

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"net/http"
+	"path"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/larder-registry/larder/cache"
+)
+
+// lsCommand is "larder ls".
+type lsCommand struct {
+	folder
+	JSON    bool   `name:"json" help:"Print everything that is known of each image, as a JSON array."`
+	Pattern string `arg:"" optional:"" help:"Only images whose whole name, <host>/<repository>:<tag>, or @<digest> where there is no tag, matches: * stands for any text, slashes too; ? for one character; [a-z] for one of these."`
+}
+
+// Run lists the images that match.
+func (c *lsCommand) Run(p *invocation) error {
+	if _, err := matches(c.Pattern, ""); err != nil {
+		return usageError{fmt.Errorf("pattern %q: %w", c.Pattern, err)}
+	}
+	return c.with(p, func(client *client) error {
+		var images []cache.ImageInfo
+		if err := client.do(p.ctx, http.MethodGet, "images", nil, &images); err != nil {
+			return err
+		}
+		images = slices.DeleteFunc(images, func(img cache.ImageInfo) bool {
+			ok, _ := matches(c.Pattern, img.Name())
+			return !ok
+		})
+		if c.JSON {
+			return printJSON(p.stdout, images)
+		}
+		table := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(table, "IMAGE\tDIGEST\tSIZE\tUSED\tSTATE")
+		for _, img := range images {
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", rowName(img), shortDigest(img.Digest),
+				size(img.Bytes), age(img.Used), state(img))
+		}
+		return table.Flush()
+	})
+}
+
+// matches is path.Match for names in which a slash is nothing special.
+func matches(pattern, name string) (bool, error) {
+	const plain = "\x00" // in no name
+	return path.Match(
+		strings.ReplaceAll(cmp.Or(pattern, "*"), "/", plain),
+		strings.ReplaceAll(name, "/", plain),
+	)
+}
+
+// rowName leaves out a digest, which has a column of its own.
+func rowName(img cache.ImageInfo) string {
+	if img.Tag == "" {
+		return img.Upstream + "/" + img.Repository
+	}
+	return img.Name()
+}
+
+// shortDigest is long enough to tell images apart.
+func shortDigest(d digest.Digest) string {
+	if d.Validate() != nil {
+		return d.String()
+	}
+	return d.Encoded()[:12]
+}
+
+func age(at time.Time) string {
+	if at.IsZero() {
+		return "-"
+	}
+	return humanize.Time(at)
+}
+
+func state(img cache.ImageInfo) string {
+	text := "complete"
+	if !img.Complete {
+		text = "incomplete"
+	}
+	if img.Pinned {
+		text += ", pinned"
+	}
+	return text
+}

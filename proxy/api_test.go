@@ -1,0 +1,135 @@
+package proxy_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/proxy"
+	"github.com/larder-registry/larder/upstream/ecrtest"
+)
+
+// api asks /api/v1 about an image, or all if it is empty, and decodes the
+// answer into v.
+func (r *rig) api(method, what, image string, v any) int {
+	r.t.Helper()
+	w := httptest.NewRecorder()
+	target := "/api/v1/" + what
+	if image != "" {
+		target += "?image=" + url.QueryEscape(image)
+	}
+	proxy.API(r.store).ServeHTTP(w, httptest.NewRequest(method, target, http.NoBody))
+	if w.Code == http.StatusNoContent {
+		return w.Code
+	}
+	if got := w.Header().Get("Content-Type"); got != "application/json" {
+		r.t.Errorf("%s %s: Content-Type %q", method, target, got)
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), v); err != nil {
+		r.t.Errorf("%s %s: %v", method, target, err)
+	}
+	return w.Code
+}
+
+func TestAPITellsPinsAndRemovesImages(t *testing.T) {
+	r := newRig(t, settings{})
+	var images []cache.ImageInfo
+	if status := r.api(http.MethodGet, "images", "", &images); status != http.StatusOK || images == nil || len(images) > 0 {
+		t.Errorf("an empty cache: %d %v", status, images)
+	}
+	added := r.addImage("v1", ecrtest.Random(1, 10_000))
+	if err := r.pull(t.Context(), "v1"); err != nil {
+		t.Fatal(err)
+	}
+	r.restart() // which waits for what is being committed
+	name := r.ecr.Host() + "/" + app + ":v1"
+
+	if status := r.api(http.MethodPut, "pins", name, nil); status != http.StatusNoContent {
+		t.Errorf("pin: %d", status)
+	}
+	if r.api(http.MethodGet, "images", "", &images); len(images) != 1 {
+		t.Fatalf("images: %v", images)
+	}
+	got := images[0]
+	if got.Name() != name || got.Digest != added.Root.Digest || !got.Complete || !got.Pinned || got.Bytes < 10_000 || got.Used.IsZero() {
+		t.Errorf("%+v", got)
+	}
+	var stats cache.Stats
+	r.api(http.MethodGet, "stats", "", &stats)
+	if want := (cache.Stats{Bytes: stats.Bytes, Free: stats.Free, Blobs: 3, Images: 1, Pinned: 1}); stats != want || stats.Bytes <= got.Bytes {
+		t.Error(cmp.Diff(want, stats))
+	}
+
+	var refused struct{ Error string }
+	if status := r.api(http.MethodDelete, "images", name, &refused); status != http.StatusConflict || !strings.Contains(refused.Error, "pinned") {
+		t.Errorf("remove what is pinned: %d %q", status, refused.Error)
+	}
+	if status := r.api(http.MethodDelete, "pins", name, nil); status != http.StatusNoContent {
+		t.Errorf("unpin: %d", status)
+	}
+	var removed proxy.Removed
+	if status := r.api(http.MethodDelete, "images", strings.ToUpper(r.ecr.Host())+"/"+app+":v1", &removed); status != http.StatusOK || removed.Freed != got.Bytes {
+		t.Errorf("remove: %d, freed %d of %d", status, removed.Freed, got.Bytes)
+	}
+}
+
+func TestAPIRefusesWhatIsNotAnImage(t *testing.T) {
+	r := newRig(t, settings{})
+	for _, c := range []struct {
+		image  string
+		status int
+	}{
+		{"", http.StatusBadRequest},
+		{"busybox", http.StatusBadRequest},
+		{"docker.io/library/busybox", http.StatusBadRequest},
+		{"docker.io/library/busybox:", http.StatusBadRequest},
+		{"docker.io:443/library/busybox", http.StatusBadRequest},
+		{"docker.io/library/../busybox:v1", http.StatusBadRequest},
+		{"docker.io/Library/busybox:v1", http.StatusBadRequest},
+		{"docker.io/library/busybox@sha256:12", http.StatusBadRequest},
+		{"docker.io/library/busybox@v1", http.StatusBadRequest},
+		{"docker.io/library/busybox:v1@" + digestOfNothing, http.StatusBadRequest},
+		{"docker.io/" + strings.Repeat("a", 255) + ":v1", http.StatusBadRequest},
+		{"docker.io/library/busybox:v1", http.StatusNotFound},
+		{"[::1]:5000/busybox:v1", http.StatusNotFound},
+		{"docker.io/library/busybox@" + digestOfNothing, http.StatusNotFound},
+	} {
+		for _, ask := range []struct{ method, what string }{
+			{http.MethodDelete, "images"}, {http.MethodPut, "pins"}, {http.MethodDelete, "pins"},
+		} {
+			var refused struct{ Error string }
+			if status := r.api(ask.method, ask.what, c.image, &refused); status != c.status || refused.Error == "" {
+				t.Errorf("%s %s %q: %d %q, want %d", ask.method, ask.what, c.image, status, refused.Error, c.status)
+			}
+		}
+	}
+}
+
+func TestAPIRefusesPinsBeyondTheBound(t *testing.T) {
+	r := newRig(t, settings{cache: cache.Options{MaxSize: 50 << 20}})
+	r.addImage("v1", ecrtest.Random(1, 30<<20))
+	a := r.get(manifestPath(app, "v1"))
+	wantStatus(t, a, http.StatusOK)
+	var refused struct{ Error string }
+	status := r.api(http.MethodPut, "pins", r.ecr.Host()+"/"+app+":v1", &refused)
+	if status != http.StatusInsufficientStorage || !strings.Contains(refused.Error, "of max_size") {
+		t.Errorf("%d %q", status, refused.Error)
+	}
+}
+
+func TestAPIOfAClosedStoreIsAnError(t *testing.T) {
+	r := newRig(t, settings{})
+	store := r.store
+	r.restart()
+	w := httptest.NewRecorder()
+	proxy.API(store).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/api/v1/images", http.NoBody))
+	if w.Code < http.StatusInternalServerError {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
