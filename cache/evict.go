@@ -36,7 +36,7 @@ func (s *Store) reserve(ctx context.Context, n int64) error {
 		if s.evictable() < short {
 			return fmt.Errorf("%s has no room for %d bytes: %w", s.layout.dir, n, unix.ENOSPC)
 		}
-		if _, err := s.evict(short); err != nil {
+		if err := s.evict(short); err != nil {
 			return err
 		}
 		s.evictOn()
@@ -46,10 +46,10 @@ func (s *Store) reserve(ctx context.Context, n int64) error {
 // evict removes what has expired, then what was not used for longest, until need
 // bytes are free or nothing is left. Those who need space wait for each other
 // here; nobody else does.
-func (s *Store) evict(need int64) (freed int64, err error) {
+func (s *Store) evict(need int64) error {
 	s.evicting.Lock()
 	defer s.evicting.Unlock()
-	for tries := s.recency.len(); freed < need && tries > 0; tries-- {
+	for tries := s.recency.len(); need > 0 && tries > 0; tries-- {
 		d, expired, ok := s.recency.first()
 		if !ok {
 			break
@@ -60,11 +60,11 @@ func (s *Store) evict(need int64) (freed int64, err error) {
 		}
 		n, err := s.evictOne(d, reason)
 		if err != nil {
-			return freed, fmt.Errorf("evict %s: %w", d, err)
+			return fmt.Errorf("evict %s: %w", d, err)
 		}
-		freed += n
+		need -= n
 	}
-	return freed, nil
+	return nil
 }
 
 // Why something is evicted, in logs and metrics.
@@ -200,10 +200,10 @@ func (s *Store) makeRoom(part float64) {
 	err := s.space.measure()
 	var over int64
 	if err == nil {
-		over, err = s.space.above(part)
+		over, err = s.space.above(part, s.recency.total()-s.evictable())
 	}
 	if err == nil && over > 0 {
-		_, err = s.evict(over)
+		err = s.evict(over)
 	}
 	if err != nil {
 		s.log.Error("the cache cannot be kept within its bounds", "error", err)

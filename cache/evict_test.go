@@ -192,7 +192,7 @@ func TestEvictedBlobIsReadToItsEnd(t *testing.T) {
 	settle(s)
 	blob := open(t, s, o)
 	defer blob.Close()
-	if _, err := s.evict(1); err != nil {
+	if err := s.evict(1); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Stat(o.digest); err == nil {
@@ -241,7 +241,7 @@ func TestEvictionEndsAtTheLowWaterMark(t *testing.T) {
 			settle(s)
 		}
 		synctest.Wait()
-		if over, err := s.space.above(opts.LowWater); err != nil || over > 1<<20 {
+		if over, err := s.space.above(opts.LowWater, 0); err != nil || over > 1<<20 {
 			t.Errorf("%d bytes above the low water mark, %v", over, err)
 		}
 	})

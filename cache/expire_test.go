@@ -28,7 +28,7 @@ func evicted(t *testing.T, s *Store, n int) []digest.Digest {
 	var gone []digest.Digest
 	for range n {
 		d, _, _ := s.recency.first()
-		if _, err := s.evict(1); err != nil {
+		if err := s.evict(1); err != nil {
 			t.Fatal(err)
 		}
 		gone = append(gone, d)
@@ -64,9 +64,9 @@ func TestExpiredImagesGoFirstTheOldestExpiryBeforeTheOthers(t *testing.T) {
 func TestExpiredImageThatIsUsedStays(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
 	layers := []*origin{newOrigin(1000, 1), newOrigin(1000, 2)}
-	old, new := newImage("old", layers[0]), newImage("new", layers[1])
+	old, young := newImage("old", layers[0]), newImage("young", layers[1])
 	hold(t, s, team, "old", old, layers[0])
-	hold(t, s, team, "new", new, layers[1])
+	hold(t, s, team, "young", young, layers[1])
 	if err := s.Doom([]Expired{{team, old.Digest, time.Now()}}); err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +74,7 @@ func TestExpiredImageThatIsUsedStays(t *testing.T) {
 	if _, _, err := s.Manifest(t.Context(), team, old.Digest, dead); err != nil {
 		t.Fatal(err)
 	}
-	if gone := evicted(t, s, 2); !slices.Equal(gone, []digest.Digest{new.Digest, layers[1].digest}) {
+	if gone := evicted(t, s, 2); !slices.Equal(gone, []digest.Digest{young.Digest, layers[1].digest}) {
 		t.Errorf("gone: %v", gone)
 	}
 }

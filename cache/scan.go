@@ -47,20 +47,9 @@ func (s *Store) scan() error {
 // blobs lists the complete blobs. cancelled ends it early.
 func (l layout) blobs(cancelled func() error) ([]found, error) {
 	var all []found
-	err := filepath.WalkDir(filepath.Join(l.dir, "blobs"), func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
-			return errors.Join(err, cancelled())
-		}
-		d := digest.NewDigestFromEncoded(digest.Algorithm(filepath.Base(filepath.Dir(filepath.Dir(path)))), entry.Name())
-		info, err := entry.Info()
-		if d.Validate() != nil || errors.Is(err, fs.ErrNotExist) {
-			return nil // not ours, or gone since
-		}
-		if err != nil {
-			return err
-		}
+	err := l.eachBlob("", func(d digest.Digest, info fs.FileInfo) error {
 		all = append(all, found{digest: d, item: item{bytes: allocated(info)}, used: info.ModTime(), rank: rankBlob})
-		return nil
+		return cancelled()
 	})
 	return all, err
 }

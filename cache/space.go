@@ -80,8 +80,9 @@ func (sp *space) fits(n int64) error {
 }
 
 // above is by how many bytes the folder is above a part of max_size, or the
-// file system below min_free.
-func (sp *space) above(part float64) (int64, error) {
+// file system below min_free. Of what is pinned all may stay: the part is one of
+// the rest.
+func (sp *space) above(part float64, pinned int64) (int64, error) {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
 	left, err := sp.layout.free()
@@ -90,7 +91,7 @@ func (sp *space) above(part float64) (int64, error) {
 	}
 	over := sp.free - left
 	if sp.most > 0 {
-		over = max(over, sp.taken+sp.overhead-int64(part*float64(sp.most)))
+		over = max(over, sp.taken+sp.overhead-pinned-int64(part*float64(sp.most-pinned)))
 	}
 	return over, nil
 }

@@ -29,7 +29,8 @@ type hinted struct {
 	log    bytes.Buffer
 }
 
-// startHinted gives the cache room for two images of 3 MiB and not for three.
+// startHinted gives the cache room for two images of 3 MiB and not for three: 57
+// MiB less some 50 for the index.
 func startHinted(t *testing.T, ecrKeys string) *hinted {
 	t.Helper()
 	for name, value := range map[string]string{
@@ -57,7 +58,7 @@ func startHinted(t *testing.T, ecrKeys string) *hinted {
 	}
 	h := &hinted{ecr: fake}
 	log := slog.New(slog.NewTextHandler(&h.log, nil))
-	h.store, err = cache.Open(t.TempDir(), cache.Options{MaxSize: 56 << 20, LowWater: 1, Log: slog.New(slog.DiscardHandler)})
+	h.store, err = cache.Open(t.TempDir(), cache.Options{MaxSize: 57 << 20, LowWater: 1, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

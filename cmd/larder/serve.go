@@ -98,6 +98,11 @@ type handlers struct {
 // when ctx ends or one fails.
 func listenAndServe(ctx context.Context, log *slog.Logger, cfg *config.Config, h handlers) error {
 	group, ctx := errgroup.WithContext(ctx)
+	socket := socketPath(cfg.Cache.Dir)
+	if len(socket) > maxSocketPath {
+		log.Warn("commands such as larder ls cannot reach this process: the path of its socket is too long", "socket", socket)
+		socket = ""
+	}
 	listenTCP := func(addr string) (net.Listener, error) { return new(net.ListenConfig).Listen(ctx, "tcp", addr) }
 	servers := []struct {
 		addr, what string
@@ -106,7 +111,7 @@ func listenAndServe(ctx context.Context, log *slog.Logger, cfg *config.Config, h
 	}{
 		{cfg.Listen, "clients", listenTCP, h.clients},
 		{cfg.Admin, "admin", listenTCP, h.admin},
-		{socketPath(cfg.Cache.Dir), "commands", func(path string) (net.Listener, error) { return listenUnix(ctx, path) }, h.commands},
+		{socket, "commands", func(path string) (net.Listener, error) { return listenUnix(ctx, path) }, h.commands},
 	}
 	listeners := make([]net.Listener, len(servers))
 	for i, s := range servers {
