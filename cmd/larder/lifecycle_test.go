@@ -92,7 +92,8 @@ func (h *hinted) add(t *testing.T, tag string, pushed time.Duration) *ecrtest.Ad
 	return added
 }
 
-// pull asks for an image as a runtime does.
+// pull asks for an image as a runtime does, again and again until all of it is
+// in the cache: a client has the last byte of a blob before that is.
 func (h *hinted) pull(t *testing.T, tag string, img *ecrtest.Added) {
 	t.Helper()
 	paths := []string{"manifests/" + tag}
@@ -100,19 +101,26 @@ func (h *hinted) pull(t *testing.T, tag string, img *ecrtest.Added) {
 		paths = append(paths, "blobs/"+blob.Digest.String())
 	}
 	for _, path := range paths {
-		resp, err := http.Get(h.server.URL + "/v2/team/app/" + path) //nolint:forbidigo // a client of the moment
-		if err != nil {
-			t.Fatal(err)
+		for h.get(t, path) != "HIT" {
 		}
-		if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode != http.StatusOK {
-			t.Fatalf("%s: %s, %v", path, resp.Status, err)
-		}
-		resp.Body.Close()
 	}
 }
 
-// holds reports whether the image's layer is in the cache. The last one to be
-// pulled may still be on its way there.
+// get returns the X-Cache of an answer.
+func (h *hinted) get(t *testing.T, path string) string {
+	t.Helper()
+	resp, err := h.server.Client().Get(h.server.URL + "/v2/team/app/" + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %s, %v", path, resp.Status, err)
+	}
+	return resp.Header.Get("X-Cache")
+}
+
+// holds reports whether the image's layers are in the cache.
 func (h *hinted) holds(img *ecrtest.Added) bool {
 	for _, blob := range img.Blobs {
 		if _, err := h.store.Stat(blob.Digest); err != nil {
