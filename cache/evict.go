@@ -17,6 +17,11 @@ import (
 // makes room when others have filled the disk.
 const tick = 30 * time.Second
 
+// maxRounds is how often a file that is about to be written may find the room
+// that was made for it taken by another, or not made because all that could go
+// is about to be filled.
+const maxRounds = 16
+
 // reserve takes n bytes of disk for a file that is about to be written, and
 // evicts what was not used for longest to have them. It waits for the scan.
 func (s *Store) reserve(ctx context.Context, n int64) error {
@@ -28,19 +33,20 @@ func (s *Store) reserve(ctx context.Context, n int64) error {
 	if err := s.space.fits(n); err != nil {
 		return err
 	}
-	for {
+	for range maxRounds {
 		short, err := s.space.take(n)
 		if short <= 0 || err != nil {
 			return err
 		}
 		if s.evictable() < short {
-			return fmt.Errorf("%s has no room for %d bytes: %w", s.layout.dir, n, unix.ENOSPC)
+			break
 		}
 		if err := s.evict(short); err != nil {
 			return err
 		}
 		s.evictOn()
 	}
+	return fmt.Errorf("%s has no room for %d bytes: %w", s.layout.dir, n, unix.ENOSPC)
 }
 
 // evict removes what has expired, then what was not used for longest, until need
