@@ -28,7 +28,7 @@ func (s *Store) commit(f *fill) error {
 	if err := errors.Join(f.part.journal.Close(), os.Remove(paths.journal)); err != nil {
 		s.log.Warn("a journal was left behind", "digest", f.digest, "error", err)
 	}
-	s.recency.add(f.digest, item{bytes: onDisk(f.size)}, s.opts.Now())
+	s.space.give(s.recency.add(f.digest, item{bytes: onDisk(f.size)}, s.opts.Now()))
 	if err := s.index.addBlob(f.digest, blobRecord{Size: f.size, Fetched: s.opts.Now()}); err != nil {
 		s.log.Warn("a blob was not recorded", "digest", f.digest, "error", err)
 	}
@@ -54,7 +54,7 @@ func (s *Store) abandon(f *fill, cause error) {
 		if err := f.part.journal.Close(); err != nil {
 			s.log.Warn("a journal may be incomplete", "digest", f.digest, "error", err)
 		}
-		s.recency.add(f.digest, item{bytes: onDisk(f.size), partial: true}, s.opts.Now())
+		s.space.give(s.recency.add(f.digest, item{bytes: onDisk(f.size), partial: true}, s.opts.Now()))
 		return
 	}
 	if f.part != nil {
@@ -70,6 +70,20 @@ func (s *Store) discard(f *fill) error {
 	err := errors.Join(f.part.journal.Close(), os.Remove(paths.journal), os.Remove(paths.data))
 	s.space.give(onDisk(f.size))
 	return err
+}
+
+// dropPartial removes what cannot be resumed, and returns what it was charged.
+func (s *Store) dropPartial(d digest.Digest, charged int64) {
+	if charged == 0 {
+		return
+	}
+	left := item{bytes: charged, partial: true}
+	if err := s.remove(d, left); err != nil {
+		s.log.Warn("a partial that cannot be resumed was left behind", "digest", d, "error", err)
+		s.recency.add(d, left, s.opts.Now())
+		return
+	}
+	s.space.give(charged)
 }
 
 // put stores a small blob whose digest the caller has checked. It survives a

@@ -33,6 +33,13 @@ func (s *Store) reserve(ctx context.Context, n int64) error {
 	if err := s.space.fits(n); err != nil {
 		return err
 	}
+	if short, err := s.space.take(n); short <= 0 || err != nil {
+		return err
+	}
+	// Those who need space wait for each other, so that each makes no more room
+	// than is missing when its turn comes. Nobody else waits.
+	s.evicting.Lock()
+	defer s.evicting.Unlock()
 	for range maxRounds {
 		short, err := s.space.take(n)
 		if short <= 0 || err != nil {
@@ -50,11 +57,8 @@ func (s *Store) reserve(ctx context.Context, n int64) error {
 }
 
 // evict removes what has expired, then what was not used for longest, until need
-// bytes are free or nothing is left. Those who need space wait for each other
-// here; nobody else does.
+// bytes are free or nothing is left. The caller holds s.evicting.
 func (s *Store) evict(need int64) error {
-	s.evicting.Lock()
-	defer s.evicting.Unlock()
 	for tries := s.recency.len(); need > 0 && tries > 0; tries-- {
 		d, expired, ok := s.recency.first()
 		if !ok {
@@ -173,8 +177,10 @@ func removeFile(path string) error {
 func (s *Store) tend() {
 	if err := s.scan(); err != nil {
 		s.log.Error("the cache folder could not be read; what is in it is served, and evicted after the next start", "error", err)
+		s.recency.load(nil)
 	}
 	close(s.scanned)
+	s.makeRoom(1) // the bound may be another than it was
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	for {
@@ -203,12 +209,14 @@ func (s *Store) evictOn() {
 // makeRoom evicts until the folder takes no more than a part of max_size, and
 // leaves min_free.
 func (s *Store) makeRoom(part float64) {
+	s.evicting.Lock()
+	defer s.evicting.Unlock()
 	err := s.space.measure()
 	var over int64
 	if err == nil {
 		over, err = s.space.above(part, s.recency.total()-s.evictable())
 	}
-	if err == nil && over > 0 {
+	if err == nil && 0 < over && over <= s.evictable() { // all of it in vain would help nobody
 		err = s.evict(over)
 	}
 	if err != nil {

@@ -18,6 +18,13 @@ var bounded = Options{
 	LowWater: 1, // so that a test sees which one had to go
 }
 
+// evictNow evicts need bytes.
+func evictNow(s *Store, need int64) error {
+	s.evicting.Lock()
+	defer s.evicting.Unlock()
+	return s.evict(need)
+}
+
 // usage is what the folder takes on disk, as du counts it.
 func usage(t *testing.T, s *Store) int64 {
 	t.Helper()
@@ -172,6 +179,66 @@ func TestUsingAnImageUsesItsLayers(t *testing.T) {
 	})
 }
 
+func TestManyWhoNeedSpaceEvictNoMoreThanIsMissing(t *testing.T) {
+	dir := t.TempDir()
+	opts := bounded
+	opts.MaxSize += 20 << 20
+	s := openStore(t, dir, opts)
+	for i := range 24 {
+		pull(t, s, newOrigin(1<<20, uint64(i)))
+	}
+	settle(s)
+	closeStore(t, s)
+	s = openStore(t, dir, bounded) // with less than half of the room
+	var needy sync.WaitGroup
+	for range 4 {
+		needy.Go(func() {
+			if err := s.reserve(t.Context(), 1<<20); err != nil {
+				t.Error(err)
+				return
+			}
+			s.space.placed(1 << 20)
+			s.space.give(1 << 20)
+		})
+	}
+	needy.Wait()
+	if left := s.recency.total(); left < 3<<20 {
+		t.Errorf("only %d bytes are left", left)
+	}
+}
+
+func TestReserveEndsWhereAllThatCouldGoIsAboutToBeFilled(t *testing.T) {
+	s := openStore(t, t.TempDir(), bounded)
+	o := newOrigin(4<<20, 1)
+	pull(t, s, o)
+	settle(s)
+	s.mu.Lock()
+	s.filling[o.digest] = newFill(s, o.digest, 0, nil) // queued, and not begun
+	s.mu.Unlock()
+	if err := s.reserve(t.Context(), 6<<20); err == nil {
+		t.Error("room was made of a blob that a fill is about to take up")
+	}
+	s.mu.Lock()
+	delete(s.filling, o.digest)
+	s.mu.Unlock()
+}
+
+func TestPartialThatCannotBeResumedIsRemovedBeforeItsSpaceIsGiven(t *testing.T) {
+	dir := t.TempDir()
+	o := newOrigin(9<<20, 1)
+	interrupt(t, dir, o)
+	if err := os.Truncate(layout{dir}.partial(o.digest).journal, 0); err != nil {
+		t.Fatal(err)
+	}
+	s := openStore(t, dir, Options{})
+	o.plan = func(int, Range) act { return act{err: os.ErrNotExist} }
+	if _, err := s.Open(t.Context(), o.digest, 0, o.fetch); err == nil {
+		t.Error("opened")
+	}
+	settle(s)
+	checkCharges(t, s)
+}
+
 func TestBlobLargerThanTheCacheEvictsNothing(t *testing.T) {
 	s := openStore(t, t.TempDir(), bounded)
 	small := newOrigin(1<<20, 1)
@@ -192,7 +259,7 @@ func TestEvictedBlobIsReadToItsEnd(t *testing.T) {
 	settle(s)
 	blob := open(t, s, o)
 	defer blob.Close()
-	if err := s.evict(1); err != nil {
+	if err := evictNow(s, 1); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Stat(o.digest); err == nil {

@@ -133,7 +133,7 @@ func (f *fill) start() {
 	charged := f.store.takeUp(f.ctx, f.digest)
 	part, notes, err := resumePartial(paths.data, paths.journal)
 	if err != nil {
-		f.store.space.give(charged)
+		f.store.dropPartial(f.digest, charged)
 		first := f.store.opts.Segment
 		if 0 < f.hint && f.hint <= 2*first {
 			first = f.hint

@@ -129,7 +129,7 @@ func TestTagOfAnEvictedManifestIsListedAsIncomplete(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{Tags: freshness})
 	img := newImage("a")
 	pullTag(t, s, team, "v1", img)
-	if err := s.evict(1); err != nil {
+	if err := evictNow(s, 1); err != nil {
 		t.Fatal(err)
 	}
 	got := listed(t, s)[team.String()+":v1"]

@@ -62,6 +62,8 @@ func (s *Store) Pin(repo Repository, reference string) error {
 	if err := s.awaitScan(); err != nil {
 		return err
 	}
+	s.evicting.Lock() // or what is pinned may be on its way out
+	defer s.evicting.Unlock()
 	s.pinned.rebuild.Lock()
 	defer s.pinned.rebuild.Unlock()
 	if _, err := s.index.root(pin); errors.Is(err, fs.ErrNotExist) {

@@ -15,7 +15,7 @@ import (
 func evictAll(t *testing.T, s *Store) {
 	t.Helper()
 	<-s.scanned
-	if err := s.evict(math.MaxInt64); err != nil {
+	if err := evictNow(s, math.MaxInt64); err != nil {
 		t.Fatal(err)
 	}
 }

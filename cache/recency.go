@@ -180,12 +180,13 @@ func (r *recency) use(d digest.Digest, now time.Time) {
 	}
 }
 
-// isRecent reports whether something was used since the last call of drain.
+// isRecent reports whether something was used since the last call of drain, and
+// since it was doomed.
 func (r *recency) isRecent(d digest.Digest) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	_, ok := r.recent[d]
-	return ok
+	return ok && !r.doomed.Contains(d)
 }
 
 // drain returns what was used since the last call, and when.

@@ -225,7 +225,7 @@ func TestScrubPassesOverWhatGoesMeanwhile(t *testing.T) {
 		if err := os.Remove(path); err != nil {
 			t.Error(err)
 		}
-		if err := s.evict(4 * 300 << 10); err != nil {
+		if err := evictNow(s, 4*300<<10); err != nil {
 			t.Error(err)
 		}
 	})

@@ -57,7 +57,8 @@ func (h *lifecycleHints) run(ctx context.Context) {
 }
 
 // refresh reads the policies of all cached repositories and hands the verdicts
-// to the store. A repository that cannot be read keeps its last verdict.
+// to the store. A repository that cannot be read for the moment keeps its last
+// verdict.
 func (h *lifecycleHints) refresh(ctx context.Context, pause time.Duration) error {
 	repos, err := h.store.Repositories()
 	if err != nil {
@@ -70,9 +71,10 @@ func (h *lifecycleHints) refresh(ctx context.Context, pause time.Duration) error
 			continue
 		}
 		expired, err := h.read(ctx, registry, repo)
-		switch {
-		case ctx.Err() != nil:
+		if !sleep(ctx, pause) {
 			return context.Cause(ctx)
+		}
+		switch {
 		case errors.Is(err, fs.ErrNotExist): // no policy, or not ECR
 			continue
 		case errors.Is(err, fs.ErrPermission):
@@ -83,9 +85,6 @@ func (h *lifecycleHints) refresh(ctx context.Context, pause time.Duration) error
 			expired = h.expired[repo]
 		}
 		latest[repo] = expired
-		if !sleep(ctx, pause) {
-			return context.Cause(ctx)
-		}
 	}
 	h.expired = latest
 	var all []cache.Expired
