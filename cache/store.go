@@ -114,8 +114,8 @@ type Store struct {
 var ErrClosed = errors.New("the store is closed")
 
 // Open takes the folder dir, which it creates, and is ready at once: it needs
-// no network, and looks at the blobs in the background. An index that cannot be read is
-// set aside, and a new one begun. It fails where another process has the
+// no network, and looks at the blobs in the background. An index that cannot be
+// read is set aside, and a new one begun. It fails where another process has the
 // folder, and names it.
 func Open(dir string, opts Options) (*Store, error) {
 	opts = opts.withDefaults()
@@ -257,8 +257,8 @@ type empty struct{ *bytes.Reader }
 func (empty) Close() error { return nil }
 
 // join returns the file of a blob that is complete, else its fill, and whether
-// that begins with this request. The fill is looked up first and leaves the map only when its outcome is on disk, so
-// nothing falls between the two.
+// that begins with this request. The fill is looked up first and leaves the map
+// only when its outcome is on disk, so nothing falls between the two.
 func (s *Store) join(dgst digest.Digest, hint int64, fetch Fetch) (f *fill, own bool, file *os.File, err error) {
 	s.mu.Lock()
 	f = s.filling[dgst]
