@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 
 	"github.com/opencontainers/go-digest"
@@ -17,7 +16,7 @@ import (
 // caching.
 func (s *Store) commit(f *fill) error {
 	paths := s.layout.partial(f.digest)
-	err := f.part.data.Sync()
+	err := s.layout.disk.sync(f.part.data)
 	if err == nil {
 		err = s.layout.publish(paths.data, f.digest)
 	}
@@ -25,7 +24,7 @@ func (s *Store) commit(f *fill) error {
 		s.log.Error("a blob was served but not kept", "digest", f.digest, "error", err)
 		return errors.Join(diskError{err}, s.discard(f))
 	}
-	if err := errors.Join(f.part.journal.Close(), os.Remove(paths.journal)); err != nil {
+	if err := errors.Join(f.part.journal.Close(), s.layout.disk.remove(paths.journal)); err != nil {
 		s.log.Warn("a journal was left behind", "digest", f.digest, "error", err)
 	}
 	s.space.give(s.recency.add(f.digest, item{bytes: onDisk(f.size)}, s.opts.Now()))
@@ -66,8 +65,8 @@ func (s *Store) abandon(f *fill, cause error) {
 
 // discard removes a partial. Readers keep the open file.
 func (s *Store) discard(f *fill) error {
-	paths := s.layout.partial(f.digest)
-	err := errors.Join(f.part.journal.Close(), os.Remove(paths.journal), os.Remove(paths.data))
+	paths, disk := s.layout.partial(f.digest), s.layout.disk
+	err := errors.Join(f.part.journal.Close(), disk.remove(paths.journal), disk.remove(paths.data))
 	s.space.give(onDisk(f.size))
 	return err
 }
@@ -105,20 +104,21 @@ func (s *Store) put(ctx context.Context, dgst digest.Digest, content []byte) err
 }
 
 func (s *Store) write(dgst digest.Digest, content []byte) error {
-	tmp, err := os.CreateTemp(filepath.Join(s.layout.dir, "partial"), tmpPrefix+"*")
+	disk := s.layout.disk
+	tmp, err := disk.createTemp(filepath.Join(s.layout.dir, "partial"), tmpPrefix)
 	if err != nil {
 		return err
 	}
-	_, err = tmp.Write(content)
+	err = disk.write(tmp, content)
 	if err == nil {
-		err = tmp.Sync()
+		err = disk.sync(tmp)
 	}
 	err = errors.Join(err, tmp.Close())
 	if err == nil {
 		err = s.layout.publish(tmp.Name(), dgst)
 	}
 	if err != nil {
-		return errors.Join(err, os.Remove(tmp.Name()))
+		return errors.Join(err, disk.removeIfThere(tmp.Name()))
 	}
 	return nil
 }

@@ -236,7 +236,7 @@ func (c *connection) accept(content Content) (int64, error) {
 // write puts bytes on disk, then makes them known.
 func (c *connection) write(chunk []byte) error {
 	f, off := c.fill, c.seg.next()
-	if _, err := f.part.data.WriteAt(chunk, off); err != nil {
+	if err := f.part.disk.writeAt(f.part.data, chunk, off); err != nil {
 		return err
 	}
 	end := c.advance(int64(len(chunk)))

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -154,21 +152,14 @@ func (s *Store) awaitLeaving(d digest.Digest) {
 func (s *Store) remove(d digest.Digest, it item) error {
 	if it.partial {
 		paths := s.layout.partial(d)
-		return errors.Join(removeFile(paths.journal), removeFile(paths.data))
+		return errors.Join(s.layout.disk.removeIfThere(paths.journal), s.layout.disk.removeIfThere(paths.data))
 	}
-	if err := removeFile(s.layout.blob(d)); err != nil {
+	if err := s.layout.disk.removeIfThere(s.layout.blob(d)); err != nil {
 		return err
 	}
 	s.memory.manifests.Remove(d)
 	if err := s.index.forget(d); err != nil {
 		s.log.Warn("records of an evicted blob were left", "digest", d, "error", err)
-	}
-	return nil
-}
-
-func removeFile(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
 	}
 	return nil
 }

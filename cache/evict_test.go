@@ -227,7 +227,7 @@ func TestPartialThatCannotBeResumedIsRemovedBeforeItsSpaceIsGiven(t *testing.T) 
 	dir := t.TempDir()
 	o := newOrigin(9<<20, 1)
 	interrupt(t, dir, o)
-	if err := os.Truncate(layout{dir}.partial(o.digest).journal, 0); err != nil {
+	if err := os.Truncate(layout{dir: dir}.partial(o.digest).journal, 0); err != nil {
 		t.Fatal(err)
 	}
 	s := openStore(t, dir, Options{})

@@ -131,7 +131,7 @@ func (f *fill) bring() error {
 func (f *fill) start() {
 	paths := f.store.layout.partial(f.digest)
 	charged := f.store.takeUp(f.ctx, f.digest)
-	part, notes, err := resumePartial(paths.data, paths.journal)
+	part, notes, err := resumePartial(f.store.layout.disk, paths.data, paths.journal)
 	if err != nil {
 		f.store.dropPartial(f.digest, charged)
 		first := f.store.opts.Segment
@@ -194,7 +194,7 @@ func (f *fill) place(paths partialPaths, size int64) (*partial, error) {
 	if err := s.reserve(f.ctx, bytes); err != nil {
 		return nil, err
 	}
-	part, err := createPartial(paths.data, paths.journal, size)
+	part, err := createPartial(s.layout.disk, paths.data, paths.journal, size)
 	s.space.placed(bytes)
 	if err != nil {
 		s.space.give(bytes)

@@ -123,7 +123,7 @@ func recoverIndex(l layout, log *slog.Logger) (*index, error) {
 		return nil, fmt.Errorf("remove an index that was set aside before: %w", err)
 	}
 	aside := fmt.Sprintf("%s.broken-%s", dir, time.Now().UTC().Format("20060102T150405.000"))
-	if moveErr := os.Rename(dir, aside); moveErr != nil {
+	if moveErr := l.disk.rename(dir, aside); moveErr != nil {
 		return nil, fmt.Errorf("open the index: %w", errors.Join(err, moveErr))
 	}
 	log.Error("the index could not be read and was set aside; tags and memberships are learnt anew from the upstreams",
@@ -136,7 +136,7 @@ func recoverIndex(l layout, log *slog.Logger) (*index, error) {
 }
 
 func opened(db *badger.DB, l layout) *index {
-	_ = os.Remove(l.opening()) // a note too many does no harm
+	_ = l.disk.remove(l.opening()) // a note too many does no harm
 	return &index{db: db, layout: l}
 }
 
@@ -144,7 +144,7 @@ func opened(db *badger.DB, l layout) *index {
 func (l layout) removeBroken() error {
 	all, err := filepath.Glob(l.index() + ".broken-*")
 	for _, dir := range all {
-		err = errors.Join(err, os.RemoveAll(dir))
+		err = errors.Join(err, l.disk.removeAll(dir))
 	}
 	return err
 }
@@ -159,12 +159,12 @@ var errCrashes = fmt.Errorf("the last %d attempts to open it ended the process",
 // countOpening notes that the index is about to be opened, and returns how many
 // such notes there are.
 func (l layout) countOpening() (int64, error) {
-	f, err := os.OpenFile(l.opening(), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o640)
+	f, err := l.disk.create(l.opening(), os.O_WRONLY|os.O_APPEND, 0o640)
 	if err != nil {
 		return 0, err
 	}
 	defer f.Close()
-	if _, err := f.Write([]byte("x")); err != nil {
+	if err := l.disk.write(f, []byte("x")); err != nil {
 		return 0, err
 	}
 	info, err := f.Stat()

@@ -15,7 +15,8 @@ import (
 
 // layout is where things are in the cache folder. FORMAT.md describes it.
 type layout struct {
-	dir string
+	dir  string
+	disk disk
 }
 
 func (l layout) lock() string    { return filepath.Join(l.dir, "larder.lock") }
@@ -39,12 +40,26 @@ func (l layout) partial(d digest.Digest) partialPaths {
 
 const journalSuffix = ".journal"
 
-// create makes the folders that are always there.
+// create makes the folders that are always there. It makes durable what they
+// hold, whoever made that: a blob's name is worth nothing without that of its
+// folder, and an earlier process may have been killed in between.
 func (l layout) create() error {
-	for _, dir := range []string{"blobs/sha256", "blobs/sha512", "partial"} {
-		if err := os.MkdirAll(filepath.Join(l.dir, dir), 0o750); err != nil {
-			return fmt.Errorf("create the cache folder: %w", err)
+	err := os.MkdirAll(filepath.Dir(l.dir), 0o750)
+	for _, name := range []string{"", "blobs", "blobs/sha256", "blobs/sha512", "partial"} {
+		if err == nil {
+			err = l.disk.mkdir(filepath.Join(l.dir, name))
 		}
+		if errors.Is(err, fs.ErrExist) {
+			err = nil
+		}
+	}
+	for _, name := range []string{"..", "", "blobs", "blobs/sha256", "blobs/sha512"} {
+		if err == nil {
+			err = l.disk.syncDir(filepath.Join(l.dir, name))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("create the cache folder: %w", err)
 	}
 	return nil
 }
@@ -68,7 +83,7 @@ func (l layout) sweep() error {
 		if isJournal && there[data] || there[name+journalSuffix] {
 			continue
 		}
-		err = errors.Join(err, os.Remove(filepath.Join(dir, name)))
+		err = errors.Join(err, l.disk.remove(filepath.Join(dir, name)))
 	}
 	return err
 }
@@ -108,26 +123,21 @@ func (l layout) acquire() (*os.File, error) {
 func (l layout) publish(from string, d digest.Digest) error {
 	to := l.blob(d)
 	dir := filepath.Dir(to)
-	err := os.Mkdir(dir, 0o750)
+	err := l.disk.mkdir(dir)
 	switch {
 	case err == nil:
-		err = syncDir(filepath.Dir(dir))
+		err = l.disk.syncDir(filepath.Dir(dir))
+		if err != nil {
+			err = errors.Join(err, l.disk.remove(dir)) // the next one is to try again
+		}
 	case errors.Is(err, fs.ErrExist):
 		err = nil
 	}
 	if err == nil {
-		err = os.Rename(from, to)
+		err = l.disk.rename(from, to)
 	}
 	if err == nil {
-		err = syncDir(dir)
+		err = l.disk.syncDir(dir)
 	}
 	return err
-}
-
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
 }

@@ -28,6 +28,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 //
 // Methods may be called from several goroutines at once.
 type partial struct {
+	disk    disk
 	data    *os.File
 	journal *os.File
 	size    int64
@@ -43,35 +44,35 @@ const journalHeader = "larder-partial 1 %d\n"
 
 // createPartial makes the two files, with all of the space for the data taken
 // at once, so that a disk that is too full says so before a byte is fetched.
-func createPartial(dataPath, journalPath string, size int64) (*partial, error) {
-	data, err := os.OpenFile(dataPath, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o640)
+func createPartial(disk disk, dataPath, journalPath string, size int64) (*partial, error) {
+	data, err := disk.create(dataPath, os.O_RDWR|os.O_TRUNC, 0o640)
 	if err != nil {
 		return nil, err
 	}
-	p := &partial{data: data, size: size}
-	if err := preallocate(data, size); err != nil {
-		return nil, errors.Join(err, p.close(), os.Remove(dataPath))
+	p := &partial{disk: disk, data: data, size: size}
+	if err := disk.preallocate(data, size); err != nil {
+		return nil, errors.Join(err, p.close(), disk.remove(dataPath))
 	}
-	p.journal, err = os.OpenFile(journalPath, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o640)
+	p.journal, err = disk.create(journalPath, os.O_WRONLY|os.O_TRUNC|os.O_APPEND, 0o640)
 	if err == nil {
-		_, err = fmt.Fprintf(p.journal, journalHeader, size)
+		err = disk.write(p.journal, fmt.Appendf(nil, journalHeader, size))
 	}
 	if err != nil {
-		return nil, errors.Join(err, p.close(), os.Remove(dataPath))
+		return nil, errors.Join(err, p.close(), disk.remove(dataPath))
 	}
 	return p, nil
 }
 
 // resumePartial opens what an earlier process left and returns its notes,
 // unchecked. Anything that does not look like a partial is fs.ErrNotExist.
-func resumePartial(dataPath, journalPath string) (*partial, []note, error) {
+func resumePartial(disk disk, dataPath, journalPath string) (*partial, []note, error) {
 	journal, err := os.OpenFile(journalPath, os.O_RDWR|os.O_APPEND, 0)
 	if err != nil {
 		return nil, nil, err
 	}
 	size, notes, length, err := readJournal(journal)
 	if err == nil {
-		err = journal.Truncate(length) // of a torn end, behind which new notes would be lost
+		err = disk.truncate(journal, length) // of a torn end, behind which new notes would be lost
 	}
 	if err != nil {
 		return nil, nil, errors.Join(err, journal.Close())
@@ -80,7 +81,7 @@ func resumePartial(dataPath, journalPath string) (*partial, []note, error) {
 	if err != nil {
 		return nil, nil, errors.Join(err, journal.Close())
 	}
-	p := &partial{data: data, journal: journal, size: size}
+	p := &partial{disk: disk, data: data, journal: journal, size: size}
 	if info, err := data.Stat(); err != nil || info.Size() != size {
 		return nil, nil, errors.Join(fmt.Errorf("%s is not %d bytes long: %w", dataPath, size, fs.ErrNotExist), p.close())
 	}
@@ -120,8 +121,7 @@ func readNote(lines *bufio.Reader) (n note, line string, ok bool) {
 // note appends to the journal. One write, so that notes of several
 // connections do not mix.
 func (p *partial) note(n note) error {
-	_, err := fmt.Fprintf(p.journal, "%d %d %x\n", n.off, n.n, n.crc)
-	return err
+	return p.disk.write(p.journal, fmt.Appendf(nil, "%d %d %x\n", n.off, n.n, n.crc))
 }
 
 func (p *partial) close() error {

@@ -103,7 +103,7 @@ func TestWhatIsOnDiskIsNotTrusted(t *testing.T) {
 			dir := t.TempDir()
 			o := newOrigin(9<<20, 1)
 			interrupt(t, dir, o)
-			data, err := os.OpenFile(layout{dir}.partial(o.digest).data, os.O_RDWR, 0)
+			data, err := os.OpenFile(layout{dir: dir}.partial(o.digest).data, os.O_RDWR, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -158,7 +158,7 @@ func TestResumeGoesOnBehindATornNote(t *testing.T) {
 	dir := t.TempDir()
 	o := newOrigin(9<<20, 1)
 	interrupt(t, dir, o)
-	journal := layout{dir}.partial(o.digest).journal
+	journal := layout{dir: dir}.partial(o.digest).journal
 	raw, err := os.ReadFile(journal)
 	if err != nil {
 		t.Fatal(err)
@@ -181,7 +181,7 @@ func TestResumedBlobIsVerifiedAsAWhole(t *testing.T) {
 	dir := t.TempDir()
 	good, bad := newOrigin(9<<20, 1), newOrigin(9<<20, 2)
 	interrupt(t, dir, bad)
-	from, to := layout{dir}.partial(bad.digest), layout{dir}.partial(good.digest)
+	from, to := layout{dir: dir}.partial(bad.digest), layout{dir: dir}.partial(good.digest)
 	if err := os.Rename(from.data, to.data); err != nil {
 		t.Fatal(err)
 	}

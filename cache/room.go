@@ -41,7 +41,7 @@ func (l layout) statfs() (st unix.Statfs_t, err error) {
 // dir is created.
 func DiskSize(dir string) (int64, error) {
 	for {
-		st, err := layout{dir}.statfs()
+		st, err := layout{dir: dir}.statfs()
 		if parent := filepath.Dir(dir); errors.Is(err, fs.ErrNotExist) && parent != dir {
 			dir = parent
 			continue
@@ -68,7 +68,7 @@ func (l layout) makeRoom() error {
 	if l.room(0, indexRoom) == nil {
 		return nil
 	}
-	if err := os.Remove(l.ballast()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := l.disk.removeIfThere(l.ballast()); err != nil {
 		return err
 	}
 	return l.room(0, indexRoom)
@@ -82,11 +82,11 @@ func (l layout) takeBallast() error {
 	if err := l.room(ballastSize, blobRoom); errors.Is(err, unix.ENOSPC) {
 		return nil // at a later start
 	}
-	f, err := os.OpenFile(l.ballast(), os.O_WRONLY|os.O_CREATE, 0o640)
+	f, err := l.disk.create(l.ballast(), os.O_WRONLY, 0o640)
 	if err != nil {
 		return err
 	}
-	return errors.Join(preallocate(f, ballastSize), f.Close())
+	return errors.Join(l.disk.preallocate(f, ballastSize), f.Close())
 }
 
 // preallocate takes the disk space for a file of size bytes, where the file

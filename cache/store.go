@@ -57,6 +57,8 @@ type Options struct {
 	Meter metric.MeterProvider
 	// Now is the clock for tags. Nil means time.Now.
 	Now func() time.Time
+
+	disk disk // of a test that has steps fail
 }
 
 func (o Options) withDefaults() Options {
@@ -123,7 +125,7 @@ func Open(dir string, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find the cache folder: %w", err)
 	}
-	l := layout{dir: dir}
+	l := layout{dir: dir, disk: opts.disk}
 	if err := l.create(); err != nil {
 		return nil, err
 	}
