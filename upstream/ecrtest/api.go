@@ -1,91 +1,205 @@
 package ecrtest
 
 import (
+	"bytes"
 	"encoding/base64"
+	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
 	"time"
 )
 
-// apiTarget is what X-Amz-Target begins with, in the protocol AWS JSON 1.1.
-const apiTarget = "AmazonEC2ContainerRegistry_V20150921."
+// What X-Amz-Target begins with, in the protocol AWS JSON 1.1.
+const (
+	privateTarget = "AmazonEC2ContainerRegistry_V20150921."
+	publicTarget  = "SpencerFrontendService."
+)
 
 // maxAPIRequest bounds the body of a call, in bytes.
 const maxAPIRequest = 1 << 20
 
-func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
+// call is a call of one of AWS's APIs.
+type call struct {
+	op        Op     // API or STS
+	public    bool   // it is of ECR Public's API
+	operation string // such as GetAuthorizationToken; empty if it is not one
+	sig       signature
+	refused   *refusal // why the signature does not count, if it does not
+	body      []byte
+}
+
+// readCall reads a call, whoever made it.
+func readCall(w http.ResponseWriter, r *http.Request) call {
 	// net/http notices that a client leaves only once its request is read to the end.
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxAPIRequest))
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
-	s.exchange(w, r, API, "", func(x *exchange) { s.callAPI(x, body) })
-}
-
-// callAPI answers a call of the ECR API with the request body.
-func (s *Server) callAPI(x *exchange, body []byte) {
-	operation, ok := strings.CutPrefix(x.r.Header.Get("X-Amz-Target"), apiTarget)
-	switch {
-	case x.r.Method != http.MethodPost || !ok:
-		x.failAPI("UnknownOperationException", "")
-	case !s.signedByUs(x):
-	case operation == "GetAuthorizationToken":
-		s.getAuthorizationToken(x)
-	case operation == "GetLifecyclePolicy":
-		s.getLifecyclePolicy(x, body)
-	case operation == "DescribeImages":
-		s.describeImages(x, body)
-	default:
-		x.failAPI("UnknownOperationException", "")
+	c := call{op: API, body: body}
+	c.sig, c.refused = readSignature(r)
+	if strings.HasPrefix(r.Header.Get("Content-Type"), formType) {
+		c.op = STS
+		c.operation = stsOperation(body)
+		return c
 	}
-}
-
-// signedByUs answers a call that does not name the access key, service and
-// region in a Signature Version 4, and tells whether it does. The signature
-// itself is taken on trust.
-func (s *Server) signedByUs(x *exchange) bool {
-	fields, ok := strings.CutPrefix(x.r.Header.Get("Authorization"), "AWS4-HMAC-SHA256 ")
+	target := r.Header.Get("X-Amz-Target")
+	operation, ok := strings.CutPrefix(target, privateTarget)
 	if !ok {
-		x.failAPI("MissingAuthenticationTokenException", "Missing Authentication Token")
-		return false
+		operation, c.public = strings.CutPrefix(target, publicTarget)
 	}
-	// Credential=<key>/<date>/<region>/<service>/aws4_request
-	var scope []string
-	for field := range strings.SplitSeq(fields, ",") {
-		if c, ok := strings.CutPrefix(strings.TrimSpace(field), "Credential="); ok {
-			scope = strings.Split(c, "/")
+	if (ok || c.public) && r.Method == http.MethodPost {
+		c.operation = operation
+	}
+	return c
+}
+
+// serveAPI answers a call, or has the registry answer that it is signed for.
+func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
+	c := readCall(w, r)
+	if to := s.calledBy(c); to != nil {
+		s = to
+	}
+	s.exchange(w, r, subject{op: c.op, operation: c.operation}, func(x *exchange) {
+		if c.op == STS {
+			s.callSTS(x, c)
+		} else {
+			s.callAPI(x, c)
 		}
+	})
+}
+
+// calledBy returns the registry that a call to this one is for, which is
+// another one where an endpoint serves several regions, or nil if there is none.
+func (s *Server) calledBy(c call) *Server {
+	if c.op == STS || c.public == s.opts.Public && (c.public || c.sig.region == s.opts.Region) {
+		return s
 	}
-	if len(scope) != 5 || scope[4] != "aws4_request" {
-		x.failAPI("IncompleteSignatureException", "Credential must have exactly 5 slash-delimited elements.")
+	return s.aws.find(func(other *Server) bool {
+		return c.public && other.opts.Public || !c.public && !other.opts.Public && other.opts.Region == c.sig.region
+	})
+}
+
+// callAPI answers a call of the ECR API.
+func (s *Server) callAPI(x *exchange, c call) {
+	operations := map[string]func(*Server, *exchange, []byte){
+		"GetAuthorizationToken": (*Server).getAuthorizationToken,
+		"GetLifecyclePolicy":    (*Server).getLifecyclePolicy,
+		"DescribeImages":        (*Server).describeImages,
+	}
+	answer := operations[c.operation]
+	switch {
+	case c.operation == "" || c.public:
+		x.failAPI("UnknownOperationException", "")
+	case !s.admitCall(x, c, s.opts.Region, "ecr"):
+	case answer == nil:
+		x.failAPI("UnknownOperationException", "")
+	default:
+		answer(s, x, c.body)
+	}
+}
+
+// admitCall answers a call that nobody known has signed, and else counts it
+// and says in x who has.
+func (s *Server) admitCall(x *exchange, c call, region string, services ...string) bool {
+	refused := c.refused
+	if refused == nil {
+		x.caller, refused = s.authenticate(c.sig, region, services...)
+	}
+	if refused != nil {
+		x.failAPI(refused.code, refused.message)
 		return false
 	}
-	if scope[0] != s.opts.AccessKey {
-		x.failAPI("UnrecognizedClientException", "The security token included in the request is invalid.")
-		return false
+	s.aws.count(Call{Principal: x.caller.arn, Region: c.sig.region, Action: services[0] + ":" + c.operation})
+	return true
+}
+
+// permit answers a call that the caller may not make, and tells whether he may.
+func (x *exchange) permit(action, resource, owner string, resourcePolicy Policy) bool {
+	why := judge(x.caller, action, resource, owner, resourcePolicy)
+	if why != "" {
+		x.failAPI("AccessDeniedException", why)
 	}
-	if scope[2] != s.opts.Region || scope[3] != "ecr" {
-		x.failAPI("InvalidSignatureException", "Credential should be scoped to a valid region and to service: 'ecr'.")
+	return why == ""
+}
+
+// authorizationData is a token in an answer.
+type authorizationData struct {
+	AuthorizationToken string  `json:"authorizationToken"`
+	ExpiresAt          float64 `json:"expiresAt"` // seconds since the Unix epoch
+	ProxyEndpoint      string  `json:"proxyEndpoint,omitempty"`
+}
+
+func (s *Server) getAuthorizationToken(x *exchange, _ []byte) {
+	if !x.permit("ecr:GetAuthorizationToken", "*", x.caller.account, nil) {
+		return
+	}
+	data := s.newAuthorization(x.caller)
+	data.ProxyEndpoint = "https://" + hostOf(x.caller.account, s.opts.Region)
+	x.replyAPI(http.StatusOK, struct {
+		AuthorizationData []authorizationData `json:"authorizationData"`
+	}{[]authorizationData{data}})
+}
+
+// newAuthorization issues a token and puts it as the APIs do.
+func (s *Server) newAuthorization(who caller) authorizationData {
+	password, expires := s.issueToken(who)
+	return authorizationData{
+		AuthorizationToken: base64.StdEncoding.EncodeToString([]byte("AWS:" + password)),
+		ExpiresAt:          apiTime(expires),
+	}
+}
+
+// repositoryID is how calls name a repository.
+type repositoryID struct {
+	RegistryID     string `json:"registryId"` // the caller's if empty
+	RepositoryName string `json:"repositoryName"`
+}
+
+// decodeAPI answers a call that is not of the form of in, and tells whether it
+// is.
+func (x *exchange) decodeAPI(body []byte, in any) bool {
+	dec := json.NewDecoder(bytes.NewReader(body))
+	dec.DisallowUnknownFields() // which this server would have to heed
+	if err := dec.Decode(in); err != nil {
+		x.failAPI("InvalidParameterException", err.Error())
 		return false
 	}
 	return true
 }
 
-func (s *Server) getAuthorizationToken(x *exchange) {
-	type authorizationData struct {
-		AuthorizationToken string  `json:"authorizationToken"`
-		ExpiresAt          float64 `json:"expiresAt"` // seconds since the Unix epoch
-		ProxyEndpoint      string  `json:"proxyEndpoint"`
+// readAPI answers a call that is not of the form of in, or about a repository
+// that does not exist, or that the caller may not make, and tells whether it is
+// none of these. The repository is that of the registry returned.
+func (s *Server) readAPI(x *exchange, body []byte, action string, in any, id *repositoryID) (*Server, *repository, bool) {
+	if !x.decodeAPI(body, in) {
+		return nil, nil, false
 	}
-	password, expires := s.issueToken()
-	x.replyAPI(http.StatusOK, struct {
-		AuthorizationData []authorizationData `json:"authorizationData"`
-	}{[]authorizationData{{
-		AuthorizationToken: base64.StdEncoding.EncodeToString([]byte("AWS:" + password)),
-		ExpiresAt:          apiTime(expires),
-		ProxyEndpoint:      "https://" + s.Host(),
-	}}})
+	if id.RegistryID == "" {
+		id.RegistryID = x.caller.account
+	}
+	if owner := s.aws.registry(id.RegistryID, s.opts.Region); owner != nil {
+		repo, denied := owner.reach(x.caller, action, id.RepositoryName)
+		switch {
+		case denied != "":
+			x.failAPI("AccessDeniedException", denied)
+			return nil, nil, false
+		case repo != nil:
+			return owner, repo, true
+		}
+	}
+	x.failAPI("RepositoryNotFoundException", noRepository(id.RepositoryName, id.RegistryID))
+	return nil, nil, false
+}
+
+func noRepository(repo, account string) string {
+	return fmt.Sprintf("The repository with name '%s' does not exist in the registry with id '%s'", repo, account)
+}
+
+// arnOf returns the ARN of a repository.
+func arnOf(region, account, repo string) string {
+	return "arn:" + partition(region) + ":ecr:" + region + ":" + account + ":repository/" + repo
 }
 
 // apiTime is a time in the protocol: seconds since the Unix epoch, to the
@@ -97,10 +211,13 @@ func apiTime(t time.Time) float64 {
 // failAPI sends an error as the protocol has it. All that are sent from here
 // are the caller's: status 400.
 func (x *exchange) failAPI(kind, message string) {
-	x.replyAPI(http.StatusBadRequest, struct {
-		Type    string `json:"__type"`
-		Message string `json:"message,omitempty"`
-	}{kind, message})
+	x.replyAPI(http.StatusBadRequest, apiError{kind, message})
+}
+
+// apiError is an error in AWS JSON 1.1.
+type apiError struct {
+	Type    string `json:"__type"`
+	Message string `json:"message,omitempty"`
 }
 
 func (x *exchange) replyAPI(status int, v any) {

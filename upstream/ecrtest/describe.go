@@ -52,7 +52,7 @@ func (s *Server) describeImages(x *exchange, body []byte) {
 		MaxResults *int   `json:"maxResults"`
 		NextToken  string `json:"nextToken"`
 	}
-	repo, ok := s.readAPI(x, body, &in, &in.repositoryID)
+	owner, repo, ok := s.readAPI(x, body, "ecr:DescribeImages", &in, &in.repositoryID)
 	if !ok {
 		return
 	}
@@ -69,7 +69,7 @@ func (s *Server) describeImages(x *exchange, body []byte) {
 		ImageDetails []imageDetail `json:"imageDetails"`
 		NextToken    string        `json:"nextToken,omitempty"`
 	}
-	images := s.imageDetails(repo, in.repositoryID, cmp.Or(in.Filter.ImageStatus, "ACTIVE"))
+	images := owner.imageDetails(repo, in.repositoryID, cmp.Or(in.Filter.ImageStatus, "ACTIVE"))
 	start, found := slices.BinarySearchFunc(images, digest.Digest(last), imageDetail.compare)
 	if found {
 		start++

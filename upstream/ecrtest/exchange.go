@@ -7,15 +7,14 @@ import (
 	"net/http"
 	"strconv"
 	"time"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // exchange is one request and the answer to it. Everything that is sent passes
 // through its WriteHeader and Write, where the fault acts and bytes are counted.
 type exchange struct {
 	http.ResponseWriter
-	r *http.Request
+	r      *http.Request
+	caller caller // who has signed it, or holds its token, once that is known
 
 	fault Fault           // the zero Fault for none
 	gone  <-chan struct{} // closed when the fault is removed
@@ -25,12 +24,11 @@ type exchange struct {
 	sent   int64       // bytes of the body
 }
 
-// exchange counts a request, lets a fault act on it, and answers it. content is
-// what the request is about, where that is known.
-func (s *Server) exchange(w http.ResponseWriter, r *http.Request, op Op, content digest.Digest, answer func(*exchange)) {
-	s.stats.count(op, r.Method)
+// exchange counts a request, lets a fault act on it, and answers it.
+func (s *Server) exchange(w http.ResponseWriter, r *http.Request, of subject, answer func(*exchange)) {
+	s.stats.count(of.op, r.Method)
 	x := &exchange{ResponseWriter: w, r: r}
-	x.fault, x.gone = s.faults.take(op, content)
+	x.fault, x.gone = s.faults.take(of)
 	x.pause(time.Duration(s.latency.Load()))
 	if x.fault.Notify != nil {
 		x.fault.Notify()
@@ -42,11 +40,16 @@ func (s *Server) exchange(w http.ResponseWriter, r *http.Request, op Op, content
 	if x.fault.Refuse {
 		panic(http.ErrAbortHandler)
 	}
-	if x.fault.Status != 0 {
+	x.Header().Set("Date", s.opts.Now().UTC().Format(http.TimeFormat))
+	refused := x.fault.refusal(of.op)
+	switch {
+	case refused != nil:
+		x.refuse(of.op, *refused)
+	case x.fault.Status != 0:
 		x.reply(x.fault.Status, "text/plain; charset=utf-8", []byte(x.fault.Body))
-		return
+	default:
+		answer(x)
 	}
-	answer(x)
 }
 
 // head tells that the answer has no body.

@@ -1,6 +1,7 @@
 package ecrtest
 
 import (
+	"cmp"
 	"net/http"
 	"slices"
 	"sync"
@@ -14,15 +15,19 @@ type Op uint
 
 // The kinds of request. All but Storage go to the registry's host.
 const (
-	API       Op = 1 << iota // the ECR API
-	Ping                     // /v2/
-	Manifest                 // /v2/<name>/manifests/<reference>
-	Blob                     // /v2/<name>/blobs/<digest>, which redirects
-	Tags                     // /v2/<name>/tags/list
-	Referrers                // /v2/<name>/referrers/<digest>
-	Storage                  // a signed URL
+	API         Op = 1 << iota // the ECR API
+	Ping                       // /v2/
+	Manifest                   // /v2/<name>/manifests/<reference>
+	Blob                       // /v2/<name>/blobs/<digest>, which redirects
+	Tags                       // /v2/<name>/tags/list
+	Referrers                  // /v2/<name>/referrers/<digest>
+	Storage                    // a signed URL
+	Catalog                    // /v2/_catalog
+	STS                        // the API of STS
+	Credentials                // the credentials of a container, or of an instance
+	Token                      // /token/ of ECR Public
 
-	Any = API | Ping | Manifest | Blob | Tags | Referrers | Storage
+	Any = API | Ping | Manifest | Blob | Tags | Referrers | Storage | Catalog | STS | Credentials | Token
 )
 
 // Fault is something that goes wrong. Which requests it acts on, On and Digest
@@ -31,8 +36,11 @@ const (
 type Fault struct {
 	On     Op
 	Digest digest.Digest // of the blob or manifest, a tag's too; any if empty
+	// Operation is of the ECR API or STS, such as GetAuthorizationToken; any if empty.
+	Operation string
 
 	Skip  int // how many requests that match are left alone first
+	Every int // of those after them it acts on each so-manieth; on each one if 0
 	Times int // on how many it acts then; on all if 0
 
 	// Notify, if set, is called each time the fault acts, when the request has
@@ -46,6 +54,12 @@ type Fault struct {
 	// Status, if not 0, is answered in place of what was asked for, with Body.
 	Status int
 	Body   string
+	// Code, if not empty, is answered as an error in the form of what was asked
+	// for, with Message, and with Status or else 400.
+	Code, Message string
+	// Throttle answers as AWS does to who asks too often: ThrottlingException from
+	// the ECR API, 429 from the registry, 503 SlowDown from storage.
+	Throttle bool
 	// Header is set on the answer, whatever its status. A name without values
 	// takes the header away.
 	Header http.Header
@@ -98,23 +112,76 @@ func (f *faults) remove(in *injected) {
 	f.list = slices.DeleteFunc(f.list, func(other *injected) bool { return other == in })
 }
 
+// subject is what a request is about, as far as that is known before it is
+// answered.
+type subject struct {
+	op        Op
+	content   digest.Digest // of a blob or manifest
+	operation string        // of an API
+}
+
 // take returns the fault that acts on a request, or the zero Fault, which does
 // nothing.
-func (f *faults) take(op Op, content digest.Digest) (Fault, <-chan struct{}) {
+func (f *faults) take(of subject) (Fault, <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, in := range f.list {
-		if in.On&op == 0 || in.Digest != "" && in.Digest != content {
-			continue
-		}
-		if in.Times > 0 && in.acted == in.Times {
+		if !in.matches(of) || in.Times > 0 && in.acted == in.Times {
 			continue
 		}
 		in.seen++
-		if in.seen > in.Skip {
+		if n := in.seen - in.Skip; n > 0 && n%max(in.Every, 1) == 0 {
 			in.acted++
 			return in.Fault, in.gone
 		}
 	}
 	return Fault{}, nil
+}
+
+func (f Fault) matches(of subject) bool {
+	return f.On&of.op != 0 &&
+		(f.Digest == "" || f.Digest == of.content) &&
+		(f.Operation == "" || f.Operation == of.operation)
+}
+
+// refusal returns the error that the fault answers a request with, or nil.
+func (f Fault) refusal(op Op) *refusal {
+	switch {
+	case f.Throttle:
+		return throttled(op)
+	case f.Code != "":
+		return &refusal{cmp.Or(f.Status, http.StatusBadRequest), f.Code, f.Message}
+	default:
+		return nil
+	}
+}
+
+// throttled is what AWS answers to who asks too often.
+func throttled(op Op) *refusal {
+	switch op {
+	case API:
+		return &refusal{http.StatusBadRequest, "ThrottlingException", "Rate exceeded"}
+	case STS:
+		return &refusal{http.StatusBadRequest, "Throttling", "Rate exceeded"}
+	case Storage:
+		return &refusal{http.StatusServiceUnavailable, "SlowDown", "Please reduce your request rate."}
+	default:
+		return &refusal{http.StatusTooManyRequests, "TOOMANYREQUESTS", "Rate exceeded"}
+	}
+}
+
+// refuse sends an error in the form of what was asked for.
+func (x *exchange) refuse(op Op, r refusal) {
+	switch op {
+	case API:
+		x.replyAPI(r.status, apiError{r.code, r.message})
+	case STS:
+		x.failSTS(r)
+	case Storage:
+		x.failStorage(storageError{status: r.status, Code: r.code, Message: r.message})
+	case Credentials:
+		x.failCredentials(r)
+	default:
+		x.fail(r.status, r.code, r.message)
+	}
 }

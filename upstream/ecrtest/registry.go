@@ -1,7 +1,6 @@
 package ecrtest
 
 import (
-	"fmt"
 	"net/http"
 	"regexp"
 	"strconv"
@@ -52,12 +51,19 @@ func cutLast(s string) (before, after string) {
 }
 
 func (s *Server) serveRegistry(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path == "/" {
+	if named := s.aws.named(r.Host); named != nil {
+		s = named
+	}
+	switch {
+	case r.URL.Path == "/":
 		s.serveAPI(w, r)
+		return
+	case isCredentials(r.URL.Path):
+		s.serveCredentials(w, r)
 		return
 	}
 	rt := parseRoute(r.URL.Path)
-	s.exchange(w, r, rt.op, s.contentOf(rt), func(x *exchange) { s.answer(x, rt) })
+	s.exchange(w, r, subject{op: rt.op, content: s.contentOf(rt)}, func(x *exchange) { s.answer(x, rt) })
 }
 
 // contentOf returns the digest that a manifest's tag stands for, else the
@@ -90,12 +96,13 @@ func (s *Server) answer(x *exchange, rt route) {
 		x.reply(http.StatusNotFound, "", nil)
 		return
 	}
-	s.mu.RLock()
-	repo := s.repos[rt.repo]
-	s.mu.RUnlock()
-	if repo == nil {
-		x.fail(http.StatusNotFound, "NAME_UNKNOWN", fmt.Sprintf(
-			"The repository with name '%s' does not exist in the registry with id '%s'", rt.repo, s.opts.Account))
+	repo, denied := s.reach(x.caller, rt.action(x.head()), rt.repo)
+	switch {
+	case denied != "":
+		x.fail(http.StatusForbidden, "DENIED", denied)
+		return
+	case repo == nil:
+		x.fail(http.StatusNotFound, "NAME_UNKNOWN", noRepository(rt.repo, s.opts.Account))
 		return
 	}
 	switch rt.op {
@@ -107,6 +114,41 @@ func (s *Server) answer(x *exchange, rt route) {
 		s.answerTags(x, repo, rt.repo)
 	case Referrers:
 		s.answerReferrers(x, repo, rt.ref)
+	}
+}
+
+// action returns which action a request carries out on its repository.
+func (rt route) action(head bool) string {
+	switch {
+	case rt.op == Tags:
+		return "ecr:ListImages"
+	case rt.op == Blob && head:
+		return "ecr:BatchCheckLayerAvailability"
+	case rt.op == Blob:
+		return "ecr:GetDownloadUrlForLayer"
+	default:
+		return "ecr:BatchGetImage"
+	}
+}
+
+// reach returns a repository for a caller to act on. It returns nil if there is
+// none, or if he may not act, and then why.
+func (s *Server) reach(who caller, action, name string) (repo *repository, denied string) {
+	var policy Policy
+	s.mu.RLock()
+	if repo = s.repos[name]; repo != nil {
+		policy = repo.access
+	}
+	s.mu.RUnlock()
+	denied = judge(who, action, arnOf(s.opts.Region, s.opts.Account, name), s.opts.Account, policy)
+	switch {
+	case denied == "":
+		return repo, ""
+	case repo == nil && who.account != s.opts.Account:
+		// There is no policy to allow it, and ECR says what there is not.
+		return nil, ""
+	default:
+		return nil, denied
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"io"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -31,11 +32,19 @@ const maxManifestSize = 4 << 20
 
 // Options describes a [Server]. The zero value is a working one.
 type Options struct {
+	// Public makes it ECR Public.
+	Public bool
+
 	Account string // of twelve digits; "123456789012" if empty
 	Region  string // "us-east-1" if empty
 
-	// AccessKey is the AWS access key that callers of the ECR API must name;
-	// "AKIDLARDERTEST" if empty. What they sign with it is not checked.
+	// AWS is what this registry is to share with others, from [Server.AWS] of the
+	// first. If nil it is a new one, of which AccessKey, SecretKey and Now are a
+	// part; with one that is given, AccessKey and SecretKey mean nothing.
+	AWS *AWS
+	// AccessKey is an AWS access key of the user "larder" of the account, who may do
+	// everything; "AKIDLARDERTEST" if empty. What callers sign with it, as with any
+	// other key, is not checked.
 	AccessKey string
 	// SecretKey is what tokens and URLs are signed with, "secret" if empty. They
 	// stay good in another server, or process, with the same secret.
@@ -44,7 +53,12 @@ type Options struct {
 	TokenTTL time.Duration // how long a token is good; 12 h if 0
 	URLTTL   time.Duration // how long a signed URL is good, in whole seconds; 1 h if 0
 
-	Now func() time.Time // the clock of tokens, URLs and pushes; time.Now if nil
+	// Now is the clock of tokens, URLs, pushes and the Date of answers; that of AWS
+	// or else time.Now if nil.
+	Now func() time.Time
+	// MaxSkew is how far the date of a call's signature may be from the clock; not
+	// checked if 0. AWS allows five minutes.
+	MaxSkew time.Duration
 
 	BytesPerSecond int64         // of each connection to storage; no limit if 0
 	Latency        time.Duration // before each answer
@@ -54,6 +68,8 @@ type Options struct {
 // several goroutines at once, and while it serves.
 type Server struct {
 	opts   Options
+	aws    *AWS
+	region *region
 	signer signer
 	faults faults
 	stats  requestCounts
@@ -62,10 +78,9 @@ type Server struct {
 	bandwidth atomic.Int64 // bytes per second, 0 for no limit
 	latency   atomic.Int64 // a time.Duration
 
-	tokens     atomic.Int64 // issued since ResetStats
-	tokenSeq   atomic.Int64 // makes tokens differ from each other
-	tokenEpoch atomic.Int64 // tokens of an earlier one have expired
-	urlEpoch   atomic.Int64 // and so have URLs
+	tokens   atomic.Int64 // issued since ResetStats
+	tokenSeq atomic.Int64 // makes tokens differ from each other
+	urlEpoch atomic.Int64 // URLs of an earlier one have expired
 
 	mu         sync.RWMutex // guards what follows
 	storageURL string
@@ -81,7 +96,8 @@ type repository struct {
 	tags      map[string]digest.Digest
 	referrers map[digest.Digest][]ocispec.Descriptor // by subject
 	states    map[digest.Digest]ImageState           // of manifests
-	policy    string                                 // the lifecycle policy, if not empty
+	lifecycle string                                 // the text of the policy, if not empty
+	access    Policy                                 // the repository's policy; replaced, never changed
 }
 
 // manifest is immutable.
@@ -102,17 +118,28 @@ type blob struct {
 // New returns an empty registry. Nothing listens yet: see [Start], or serve
 // [Server.Registry] and [Server.Storage] and say where with SetStorageURL.
 func New(opts Options) *Server {
-	opts.Account = cmp.Or(opts.Account, "123456789012")
 	opts.Region = cmp.Or(opts.Region, "us-east-1")
-	opts.AccessKey = cmp.Or(opts.AccessKey, "AKIDLARDERTEST")
-	opts.SecretKey = cmp.Or(opts.SecretKey, "secret")
 	opts.TokenTTL = cmp.Or(opts.TokenTTL, 12*time.Hour)
 	opts.URLTTL = cmp.Or(opts.URLTTL, time.Hour)
+	if aws := opts.AWS; aws != nil {
+		opts.Account = cmp.Or(opts.Account, aws.account)
+		opts.SecretKey = aws.secret
+		if opts.Now == nil {
+			opts.Now = aws.now
+		}
+	}
+	opts.Account = cmp.Or(opts.Account, "123456789012")
+	opts.AccessKey = cmp.Or(opts.AccessKey, "AKIDLARDERTEST")
+	opts.SecretKey = cmp.Or(opts.SecretKey, "secret")
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
+	if opts.AWS == nil {
+		opts.AWS = newAWS(opts)
+	}
 	s := &Server{
 		opts:    opts,
+		aws:     opts.AWS,
 		signer:  signer(opts.SecretKey),
 		chunks:  sync.Pool{New: func() any { return new(make([]byte, maxChunk)) }},
 		repos:   make(map[string]*repository),
@@ -121,17 +148,30 @@ func New(opts Options) *Server {
 	}
 	s.SetBandwidth(opts.BytesPerSecond)
 	s.SetLatency(opts.Latency)
+	s.region = s.aws.join(s)
 	return s
 }
 
+// AWS returns what the registry shares with those that were, or will be, made
+// with it as [Options.AWS].
+func (s *Server) AWS() *AWS { return s.aws }
+
 // Host returns the name that AWS would give this registry, such as
 // 123456789012.dkr.ecr.us-east-1.amazonaws.com.
-func (s *Server) Host() string {
-	return s.opts.Account + ".dkr.ecr." + s.opts.Region + ".amazonaws.com"
+func (s *Server) Host() string { return hostOf(s.opts.Account, s.opts.Region) }
+
+func hostOf(account, region string) string {
+	domain := "amazonaws.com"
+	if partition(region) == "aws-cn" {
+		domain = "amazonaws.com.cn"
+	}
+	return account + ".dkr.ecr." + region + "." + domain
 }
 
-// Registry returns the handler of the registry (/v2/) and of the ECR API
-// (POST /).
+// Registry returns the handler of the registry (/v2/), of the ECR API and STS
+// (POST /), and of the credentials of containers and instances. Requests whose
+// Host names another registry of the same [AWS] are answered by that one, and
+// calls that are signed for another region by one of that region.
 func (s *Server) Registry() http.Handler { return http.HandlerFunc(s.serveRegistry) }
 
 // Storage returns the handler of the signed URLs. It is meant for HTTP/1.1.
@@ -155,6 +195,18 @@ func (s *Server) SetLatency(d time.Duration) { s.latency.Store(int64(d)) }
 // repositoryName is ECR's grammar: API reference, CreateRepository.
 var repositoryName = regexp.MustCompile(
 	`^(?:[a-z0-9]+(?:[._-][a-z0-9]+)*/)*[a-z0-9]+(?:[._-][a-z0-9]+)*$`)
+
+// SetRepositoryPolicy gives a repository, which it creates if need be, the
+// policy that says who else may use it.
+func (s *Server) SetRepositoryPolicy(repo string, p Policy) error {
+	if !repositoryName.MatchString(repo) {
+		return fmt.Errorf("setting a repository policy: %q is not a repository name", repo)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.repository(repo).access = slices.Clone(p)
+	return nil
+}
 
 // AddBlob puts a blob into a repository, which it creates if need be. It reads
 // the whole content once, for its digest.

@@ -45,7 +45,7 @@ func (s *Server) serveStorage(w http.ResponseWriter, r *http.Request) {
 		content = b.digest
 		b.counts.requests.Add(1)
 	}
-	s.exchange(w, r, Storage, content, func(x *exchange) { s.answerObject(x, b) })
+	s.exchange(w, r, subject{op: Storage, content: content}, func(x *exchange) { s.answerObject(x, b) })
 }
 
 // answerObject answers a GET of a signed URL. The method is signed: no other

@@ -90,13 +90,13 @@ func TestStorageRefusesAuthorization(t *testing.T) {
 }
 
 func TestSignedURLExpires(t *testing.T) {
-	clock := newClock()
-	server, c := start(t, ecrtest.Options{Now: clock.now, URLTTL: time.Minute})
+	clock := ecrtest.NewClock()
+	server, c := start(t, ecrtest.Options{Now: clock.Now, URLTTL: time.Minute})
 	path := c.addBlob(ecrtest.Bytes([]byte("hello")))
 	signed := c.signedURL(path)
-	clock.advance(time.Minute - time.Second)
+	clock.Advance(time.Minute - time.Second)
 	wantStatus(t, c.get(signed), http.StatusOK)
-	clock.advance(time.Second)
+	clock.Advance(time.Second)
 	wantURLExpired(t, c, signed)
 
 	signed = c.signedURL(path)

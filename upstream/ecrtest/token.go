@@ -9,12 +9,14 @@ import (
 	"time"
 )
 
-// claims is what a token says. It is bound to a region, not to an account.
+// claims is what a token says. It is bound to a region, not to an account, and
+// gives the access of whom it was issued to.
 type claims struct {
-	Region  string `json:"region"`
-	Expires int64  `json:"expiration"` // milliseconds since the Unix epoch
-	Epoch   int64  `json:"epoch"`
-	Serial  int64  `json:"serial"`
+	Principal string `json:"principal"` // an ARN
+	Region    string `json:"region"`
+	Expires   int64  `json:"expiration"` // milliseconds since the Unix epoch
+	Epoch     int64  `json:"epoch"`
+	Serial    int64  `json:"serial"`
 }
 
 // Why a request is not let in.
@@ -24,15 +26,16 @@ var (
 	errTokenExpired  = errors.New("the token has expired")
 )
 
-// issueToken returns a new token, the password of the user AWS, and when it
-// expires.
-func (s *Server) issueToken() (password string, expires time.Time) {
+// issueToken returns a new token of a caller's, the password of the user AWS,
+// and when it expires.
+func (s *Server) issueToken(who caller) (password string, expires time.Time) {
 	expires = s.opts.Now().Add(s.opts.TokenTTL).Truncate(time.Millisecond)
 	body, err := json.Marshal(claims{
-		Region:  s.opts.Region,
-		Expires: expires.UnixMilli(),
-		Epoch:   s.tokenEpoch.Load(),
-		Serial:  s.tokenSeq.Add(1),
+		Principal: who.arn,
+		Region:    s.opts.Region,
+		Expires:   expires.UnixMilli(),
+		Epoch:     s.region.tokenEpoch.Load(),
+		Serial:    s.tokenSeq.Add(1),
 	})
 	if err != nil {
 		panic("ecrtest: encoding a token: " + err.Error())
@@ -42,39 +45,46 @@ func (s *Server) issueToken() (password string, expires time.Time) {
 	return payload + "." + s.signer.sign("token", payload), expires
 }
 
-// authorize returns nil for a request with a token that is good.
-func (s *Server) authorize(r *http.Request) error {
+// authorize returns whose token a request has.
+func (s *Server) authorize(r *http.Request) (caller, error) {
 	scheme, _, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Basic") {
-		return errNoCredentials
+		return caller{}, errNoCredentials
 	}
 	user, password, ok := r.BasicAuth()
 	if !ok || user != "AWS" {
-		return errUnreadable
+		return caller{}, errUnreadable
 	}
+	return s.readToken(password)
+}
+
+// readToken returns whose token a password is.
+func (s *Server) readToken(password string) (caller, error) {
 	payload, code, _ := strings.Cut(password, ".")
 	body, err := base64.RawURLEncoding.DecodeString(payload)
 	if err != nil {
-		return errUnreadable
+		return caller{}, errUnreadable
 	}
 	var c claims
 	if json.Unmarshal(body, &c) != nil {
-		return errUnreadable
+		return caller{}, errUnreadable
 	}
 	if !s.signer.valid(code, "token", payload) || c.Region != s.opts.Region {
-		return errNoCredentials
+		return caller{}, errNoCredentials
 	}
-	if c.Epoch < s.tokenEpoch.Load() || s.opts.Now().UnixMilli() >= c.Expires {
-		return errTokenExpired
+	if c.Epoch < s.region.tokenEpoch.Load() || s.opts.Now().UnixMilli() >= c.Expires {
+		return caller{}, errTokenExpired
 	}
-	return nil
+	return s.aws.caller(c.Principal), nil
 }
 
-// admit answers a request that authorize refuses, and tells whether it was let
-// in.
+// admit answers a request that authorize refuses, and else says in x whose it
+// is.
 func (s *Server) admit(x *exchange) bool {
-	switch err := s.authorize(x.r); {
+	who, err := s.authorize(x.r)
+	switch {
 	case err == nil:
+		x.caller = who
 		return true
 	case errors.Is(err, errUnreadable):
 		x.reply(http.StatusBadRequest, "", nil)
@@ -87,5 +97,5 @@ func (s *Server) admit(x *exchange) bool {
 	return false
 }
 
-// ExpireTokens makes every token issued so far an expired one.
-func (s *Server) ExpireTokens() { s.tokenEpoch.Add(1) }
+// ExpireTokens makes every token issued so far in the region an expired one.
+func (s *Server) ExpireTokens() { s.region.tokenEpoch.Add(1) }

@@ -56,11 +56,11 @@ func TestUnreadableCredentialsAreABadRequestWithoutChallenge(t *testing.T) {
 }
 
 func TestTokenIsGoodUntilItExpires(t *testing.T) {
-	clock := newClock()
-	_, c := start(t, ecrtest.Options{Now: clock.now, TokenTTL: time.Hour})
-	clock.advance(time.Hour - time.Millisecond)
+	clock := ecrtest.NewClock()
+	_, c := start(t, ecrtest.Options{Now: clock.Now, TokenTTL: time.Hour})
+	clock.Advance(time.Hour - time.Millisecond)
 	wantStatus(t, c.registry(http.MethodGet, "/v2/"), http.StatusOK)
-	clock.advance(time.Millisecond)
+	clock.Advance(time.Millisecond)
 	wantExpired(t, c)
 	c.login()
 	wantStatus(t, c.registry(http.MethodGet, "/v2/"), http.StatusOK)
