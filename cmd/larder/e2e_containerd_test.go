@@ -55,6 +55,17 @@ func requireContainerd(t *testing.T) {
 // startContainerd starts a daemon that holds nothing yet and asks Larder before it asks the upstream.
 func (s *stack) startContainerd(t *testing.T) *containerd {
 	t.Helper()
+	c := startEmptyContainerd(t)
+	writeFile(t, filepath.Join(c.hosts, s.ecr.Host, "hosts.toml"), fmt.Sprintf(`server = "https://%s"
+[host."http://%s"]
+  capabilities = ["pull", "resolve"]
+`, s.ecr.Host, s.listen))
+	return c
+}
+
+// startEmptyContainerd starts a daemon that holds nothing yet and knows no mirror.
+func startEmptyContainerd(t *testing.T) *containerd {
+	t.Helper()
 	dir := t.TempDir()
 	c := &containerd{
 		ctr:     require(t, "ctr"),
@@ -74,11 +85,6 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 [plugins."io.containerd.internal.v1.opt"]
   path = %q
 `, filepath.Join(dir, "root"), filepath.Join(dir, "state"), c.address, c.address+".ttrpc", filepath.Join(dir, "opt")))
-	writeFile(t, filepath.Join(c.hosts, s.ecr.Host, "hosts.toml"), fmt.Sprintf(`server = "https://%s"
-[host."http://%s"]
-  capabilities = ["pull", "resolve"]
-`, s.ecr.Host, s.listen))
-
 	cmd := exec.Command(require(t, "containerd"), "--config", filepath.Join(dir, "config.toml"))
 	cmd.Env = c.env
 	daemon := start(t, cmd)
@@ -94,13 +100,19 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 // pullAndRun pulls an image, unpacks it, and runs a container of it that must say what the image's command says.
 func (c *containerd) pullAndRun(t *testing.T, image string) {
 	t.Helper()
-	output(t, c.env, c.ctr, "--address", c.address,
-		"images", "pull", "--hosts-dir", c.hosts, "--snapshotter", snapshotter, image)
+	c.pull(t, image)
 	said := output(t, c.env, c.ctr, "--address", c.address,
 		"run", "--rm", "--snapshotter", snapshotter, "--fifo-dir", c.fifos, image, containerName)
 	if strings.TrimSpace(said) != greeting {
 		t.Errorf("the container said %q, want %q", said, greeting)
 	}
+}
+
+// pull pulls and unpacks an image.
+func (c *containerd) pull(t *testing.T, image string) {
+	t.Helper()
+	output(t, c.env, c.ctr, "--address", c.address,
+		"images", "pull", "--hosts-dir", c.hosts, "--snapshotter", snapshotter, image)
 }
 
 // removeContainer removes what a test left behind that failed: a container that outlives its daemon holds mounts in the

@@ -8,10 +8,12 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
 
+	"github.com/larder-registry/larder/cmd/larder/mirror"
 	"github.com/larder-registry/larder/config"
 )
 
@@ -38,6 +40,7 @@ type commands struct {
 	Pin     pinCommand     `cmd:"" help:"Keep images from being evicted, with all that they need."`
 	Unpin   unpinCommand   `cmd:"" help:"Let pinned images be evicted again."`
 	Rm      rmCommand      `cmd:"" help:"Forget images now, and free what no other image needs."`
+	Mirror  mirrorCommand  `cmd:"" help:"Have this node's container runtime pull through Larder."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
 
@@ -57,6 +60,7 @@ func run(ctx context.Context, args, env []string, stdout, stderr io.Writer) int 
 		kong.Name("larder"),
 		kong.Description("A node-local pull-through cache for container images, made for Amazon ECR."),
 		kong.Writers(stdout, stderr),
+		kong.Vars{"runtimes": strings.Join(mirror.Runtimes(), ", ")},
 		kong.Exit(func(code int) { exited = code }),
 	)
 	if err != nil {

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+)
+
+// oneDialTimeout is how long containerd waits for a mirror that does not answer, unless it is told otherwise.
+const oneDialTimeout = 30 * time.Second
+
+func TestContainerdPullsThroughTheMirrorAndFallsBackWhereItIsGone(t *testing.T) {
+	requireContainerd(t)
+	upstream := startOpenRegistry(t)
+	first, second := upstream.push(t, "first"), upstream.push(t, "second")
+	s := newStack(t, fmt.Sprintf("upstreams: [{host: %q, endpoint: %q}]\n", upstream.host, "http://"+upstream.host))
+	s.startLarder(t)
+	c := startEmptyContainerd(t)
+	before := filepath.Join(c.hosts, "other.example", "hosts.toml")
+	writeFile(t, before, "server = \"https://other.example\"\n")
+
+	said := s.mirror(t, c)
+	if want := "wrote " + filepath.Join(c.hosts, upstream.host, "hosts.toml"); !strings.Contains(said, want) {
+		t.Errorf("larder mirror says %q, want %q", said, want)
+	}
+	c.pull(t, first)
+	if direct := upstream.others.Swap(0); direct != 0 {
+		t.Errorf("containerd asked the registry itself %d times", direct)
+	}
+	if checked := s.mirror(t, c, "--check", "--containerd-config", c.criConfig(t)); strings.Contains(checked, "✗") {
+		t.Errorf("larder mirror --check says\n%s", checked)
+	}
+
+	if err := s.larder.stop(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	c.pull(t, second)
+	if took := time.Since(began); took > oneDialTimeout {
+		t.Errorf("without Larder a pull took %v, want one dial timeout at most", took)
+	}
+	if upstream.others.Load() == 0 {
+		t.Error("the registry itself was not asked though Larder is gone")
+	}
+
+	s.mirror(t, c, "--remove")
+	left, err := filepath.Glob(filepath.Join(c.hosts, "*", "*"))
+	if err != nil || len(left) != 1 || left[0] != before {
+		t.Errorf("--remove leaves %v, %v; before the mirror there was %s", left, err, before)
+	}
+	if folders, err := os.ReadDir(c.hosts); err != nil || len(folders) != 1 {
+		t.Errorf("--remove leaves the folders %v, %v", folders, err)
+	}
+}
+
+// mirror runs larder mirror for a containerd, and returns what it prints.
+func (s *stack) mirror(t *testing.T, c *containerd, args ...string) string {
+	t.Helper()
+	return output(t, environ(t), s.binary, append([]string{
+		"mirror", "--config", s.config, "--containerd-dir", c.hosts, "--containerd-socket", c.address,
+	}, args...)...)
+}
+
+// criConfig is a configuration by which the CRI of this containerd would read the same hosts.toml files: the tests pull
+// by ctr, and have no CRI.
+func (c *containerd) criConfig(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "config.toml")
+	writeFile(t, path, fmt.Sprintf("version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\n  config_path = %q\n", c.hosts))
+	return path
+}
+
+// An openRegistry is a registry that anybody may pull from, also without Larder.
+type openRegistry struct {
+	host   string
+	others atomic.Int64 // requests of others than Larder, since the last push
+}
+
+func startOpenRegistry(t *testing.T) *openRegistry {
+	t.Helper()
+	r := &openRegistry{}
+	handler := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if req.UserAgent() != "larder" {
+			r.others.Add(1)
+		}
+		handler.ServeHTTP(w, req)
+	}))
+	t.Cleanup(server.Close)
+	r.host = strings.TrimPrefix(server.URL, "http://")
+	return r
+}
+
+// push puts an image into the registry, and returns its name.
+func (r *openRegistry) push(t *testing.T, repository string) string {
+	t.Helper()
+	image, err := random.Image(1<<20, 2)
+	if err == nil {
+		image, err = mutate.ConfigFile(image, &v1.ConfigFile{OS: "linux", Architecture: runtime.GOARCH, RootFS: rootFS(t, image)})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	tag := r.host + "/" + repository + ":1.0"
+	reference, err := name.ParseReference(tag)
+	if err == nil {
+		err = remote.Write(reference, image, remoteOptions(t, transport(t))...)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.others.Store(0)
+	return tag
+}
+
+func rootFS(t *testing.T, image v1.Image) v1.RootFS {
+	t.Helper()
+	config, err := image.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return config.RootFS
+}

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/larder-registry/larder/cmd/larder/mirror"
+)
+
+// mirrorCommand is "larder mirror".
+type mirrorCommand struct {
+	Config            string        `help:"Configuration file of the daemon ($$LARDER_CONFIG)." type:"path" placeholder:"FILE"`
+	ContainerdDir     string        `help:"Folder of the hosts.toml files, which containerd's config_path names." default:"/etc/containerd/certs.d" type:"path" placeholder:"DIR"`
+	URL               string        `name:"url" help:"Where this node reaches Larder. Without it: by the configuration's listen." placeholder:"URL"`
+	Registry          []string      `help:"Registry to pull through Larder; may be given several times. Without it: all that are configured, and _default where patterns are." placeholder:"HOST"`
+	ContainerdVersion string        `help:"Who will read the files. Without it containerd is asked; where it does not answer, they are such that all versions read them." placeholder:"VERSION"`
+	ContainerdSocket  string        `help:"Where containerd is asked." default:"/run/containerd/containerd.sock" type:"path" placeholder:"SOCKET"`
+	ContainerdConfig  string        `help:"Containerd's own configuration, for --check." default:"/etc/containerd/config.toml" type:"path" placeholder:"FILE"`
+	Remove            bool          `help:"Take the mirror away, and restore what was there before, to the letter." xor:"mode"`
+	Check             bool          `help:"Find out whether this node would really pull through Larder; change nothing." xor:"mode"`
+	Watch             bool          `help:"Write, and go on to keep right what others change, until stopped." xor:"mode"`
+	Every             time.Duration `help:"How often --watch looks." default:"10s" placeholder:"DURATION"`
+	For               string        `help:"Print what to write into the configuration of another runtime: ${runtimes}." placeholder:"RUNTIME" xor:"mode"`
+}
+
+// errNotUsed is the result of a check that found something.
+var errNotUsed = errors.New("this node does not pull all of its images through Larder")
+
+// Run does what the flags say; without any, it writes the files.
+func (c *mirrorCommand) Run(p *invocation) error {
+	if c.Remove {
+		return c.report(p.stdout)(mirror.Remove(c.ContainerdDir))
+	}
+	m, err := c.mirror(p)
+	switch {
+	case err != nil:
+		return err
+	case c.For != "":
+		text, err := m.Snippet(c.For, c.ContainerdDir)
+		if err != nil {
+			return usageError{err}
+		}
+		_, err = io.WriteString(p.stdout, text)
+		return err
+	case c.Check:
+		return c.check(p, m)
+	case c.Watch:
+		return c.watch(p, m)
+	}
+	return c.report(p.stdout)(m.Install(c.ContainerdDir))
+}
+
+// mirror is what the flags and the configuration amount to.
+func (c *mirrorCommand) mirror(p *invocation) (mirror.Mirror, error) {
+	cfg, err := settings{Config: c.Config}.load(p.env)
+	if err != nil {
+		return mirror.Mirror{}, err
+	}
+	m := mirror.Mirror{URL: c.URL, Registries: c.Registry}
+	if m.URL == "" {
+		m.URL = nodeURL(cfg.Listen)
+	}
+	if len(m.Registries) == 0 {
+		for _, u := range cfg.Upstreams {
+			if strings.Contains(u.Host, "*") {
+				m.Default = true
+			} else {
+				m.Registries = append(m.Registries, u.Host)
+			}
+		}
+	}
+	if c.For == "" {
+		m.Containerd, err = c.version(p)
+	}
+	return m, err
+}
+
+// nodeURL is where Larder is reached from its own machine.
+func nodeURL(listen string) string {
+	host, port, _ := net.SplitHostPort(listen) // it is valid, as it comes from a configuration
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return "http://" + net.JoinHostPort(host, port)
+}
+
+// version is that of the containerd that is told about. One that does not answer
+// may be on its way up: what is written then is right for any.
+func (c *mirrorCommand) version(p *invocation) (mirror.Version, error) {
+	if c.ContainerdVersion != "" {
+		v, err := mirror.ParseVersion(c.ContainerdVersion)
+		if err != nil {
+			return v, usageError{err}
+		}
+		return v, nil
+	}
+	v, err := mirror.AskVersion(p.ctx, c.ContainerdSocket)
+	if err != nil {
+		fmt.Fprintf(p.stderr, "larder: %v; the files are written for any version, without dial_timeout: "+
+			"give --containerd-version to have it from 2.1 on\n", err)
+	}
+	return v, nil
+}
+
+// report prints what became of the files.
+func (c *mirrorCommand) report(w io.Writer) func([]mirror.Change, error) error {
+	return func(changes []mirror.Change, err error) error {
+		for _, change := range changes {
+			fmt.Fprintln(w, change.Did, change.Path)
+		}
+		if len(changes) == 0 && err == nil {
+			fmt.Fprintln(w, "nothing to do in", c.ContainerdDir)
+		}
+		return err
+	}
+}
+
+func (c *mirrorCommand) check(p *invocation, m mirror.Mirror) error {
+	node := mirror.Node{Hosts: c.ContainerdDir, Config: c.ContainerdConfig}
+	environ, err := mirror.Environ(p.ctx, c.ContainerdSocket)
+	if err != nil {
+		fmt.Fprintf(p.stderr, "larder: containerd's proxy variables are not checked: %v\n", err)
+	}
+	node.Environ = environ
+	bad := false
+	for _, f := range m.Check(p.ctx, node) {
+		mark := "✓"
+		if !f.OK {
+			mark, bad = "✗", true
+		}
+		fmt.Fprintln(p.stdout, mark, f.What)
+		if f.Advice != "" {
+			fmt.Fprintln(p.stdout, "  "+strings.ReplaceAll(f.Advice, "\n", "\n  "))
+		}
+	}
+	if bad {
+		return errNotUsed
+	}
+	return nil
+}
+
+// watch writes the files again whenever they are not as they should be. What
+// fails is said once, and tried again.
+func (c *mirrorCommand) watch(p *invocation, m mirror.Mirror) error {
+	var last string
+	for {
+		changes, err := m.Install(c.ContainerdDir)
+		for _, change := range changes {
+			if change.Did != mirror.Unchanged {
+				fmt.Fprintln(p.stdout, change.Did, change.Path)
+			}
+		}
+		if said := fmt.Sprint(err); said != last && err != nil {
+			fmt.Fprintln(p.stderr, "larder:", err)
+			last = said
+		} else if err == nil {
+			last = ""
+		}
+		if !sleep(p.ctx, c.Every) {
+			return nil
+		}
+		c.followVersion(p.ctx, &m)
+	}
+}
+
+// followVersion notices that containerd was replaced by another version.
+func (c *mirrorCommand) followVersion(ctx context.Context, m *mirror.Mirror) {
+	if c.ContainerdVersion != "" {
+		return
+	}
+	if v, err := mirror.AskVersion(ctx, c.ContainerdSocket); err == nil {
+		m.Containerd = v
+	}
+}

@@ -1,0 +1,196 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/net/http/httpproxy"
+)
+
+// A Finding is one thing that decides whether a node pulls through Larder.
+type Finding struct {
+	OK   bool   `json:"ok"`
+	What string `json:"what"`
+	// Advice is what to do, where it is not OK.
+	Advice string `json:"advice,omitempty"`
+}
+
+func good(format string, args ...any) Finding {
+	return Finding{OK: true, What: fmt.Sprintf(format, args...)}
+}
+
+// Node is where [Mirror.Check] looks.
+type Node struct {
+	// Hosts is the folder with the hosts.toml files.
+	Hosts string
+	// Config is containerd's own configuration file, which says from where it
+	// reads them. Empty means that it is not looked at.
+	Config string
+	// Environ is the environment of containerd, as "key=value". Nil means that it
+	// is not known.
+	Environ []string
+}
+
+// Check finds out whether a node's containerd would pull through the mirror: it
+// reads what containerd reads, and asks Larder for a sign of life.
+func (m Mirror) Check(ctx context.Context, node Node) []Finding {
+	var all []Finding
+	if node.Config != "" {
+		all = append(all, m.checkConfig(node))
+	}
+	all = append(all, m.checkFiles(node.Hosts)...)
+	all = append(all, m.checkHidden(node.Hosts)...)
+	if node.Environ != nil {
+		all = append(all, m.checkProxy(node.Environ))
+	}
+	return append(all, m.checkAnswer(ctx))
+}
+
+// checkConfig looks at config_path: it must be one folder, and this one. Since
+// 2.1 containerd's CRI takes a list of two for the name of one, and since 2.2 such
+// a list is its default, so that no hosts.toml is read and nobody told
+// (containerd/containerd issues 12415, 12808).
+func (m Mirror) checkConfig(node Node) Finding {
+	file, err := readConfig(node.Config)
+	if err != nil {
+		return Finding{
+			What:   fmt.Sprintf("%s cannot be read: %v", node.Config, err),
+			Advice: "name containerd's configuration with --containerd-config",
+		}
+	}
+	table, path := file.configPath(m.Containerd)
+	advice := fmt.Sprintf("write in %s, and restart containerd:\n[plugins.%q.registry]\n  config_path = %q", node.Config, table, node.Hosts)
+	switch folders := filepath.SplitList(path); {
+	case path == "" && m.Containerd.AtLeast(2, 2):
+		return Finding{What: "containerd reads hosts.toml from its default, which is two folders: it reads none", Advice: advice}
+	case path == "":
+		return Finding{What: "containerd has no config_path: it reads no hosts.toml", Advice: advice}
+	case len(folders) > 1:
+		return Finding{What: fmt.Sprintf("containerd's config_path is %d folders, %s: since 2.1 it reads neither", len(folders), path), Advice: advice}
+	case filepath.Clean(path) != filepath.Clean(node.Hosts):
+		return Finding{What: fmt.Sprintf("containerd's config_path is %s, not %s", path, node.Hosts),
+			Advice: "give that folder as --containerd-dir, or " + advice}
+	}
+	return good("containerd reads hosts.toml from %s", path)
+}
+
+func (m Mirror) checkFiles(dir string) []Finding {
+	files, err := m.plan(dir)
+	if err != nil {
+		return []Finding{{What: err.Error(), Advice: "see to it that the file can be read, and run larder mirror again"}}
+	}
+	var all []Finding
+	for _, f := range files {
+		switch hosts, err := readHosts(f.current); {
+		case !f.exists:
+			all = append(all, Finding{What: f.path + " is missing", Advice: "run larder mirror"})
+		case err != nil:
+			all = append(all, Finding{What: fmt.Sprintf("%s cannot be read: %v", f.path, err), Advice: "mend or remove it, and run larder mirror"})
+		case hosts[m.URL] == nil:
+			all = append(all, Finding{What: fmt.Sprintf("%s does not lead to %s", f.path, m.URL), Advice: "run larder mirror"})
+		case f.current != f.want:
+			all = append(all, Finding{What: f.path + " was changed since it was written, or is for another version of containerd", Advice: "run larder mirror"})
+		default:
+			all = append(all, good("%s leads to %s", f.path, m.URL))
+		}
+	}
+	return all
+}
+
+// checkHidden looks for folders that are read in place of _default: the first
+// that exists wins, even one that has certificates only.
+func (m Mirror) checkHidden(dir string) []Finding {
+	if !m.Default {
+		return nil
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return []Finding{{What: err.Error(), Advice: "see to it that the folder can be read"}}
+	}
+	var all []Finding
+	for _, e := range entries {
+		if !isFolder(filepath.Join(dir, e.Name())) || slices.Contains(m.folders(), registryOf(e.Name())) {
+			continue
+		}
+		text, _ := os.ReadFile(filepath.Join(dir, e.Name(), "hosts.toml"))
+		if hosts, _ := readHosts(string(text)); hosts[m.URL] == nil {
+			all = append(all, Finding{
+				What:   fmt.Sprintf("%s hides _default: images of this registry are not pulled through Larder", filepath.Join(dir, e.Name())),
+				Advice: fmt.Sprintf("add --registry %s to larder mirror, or leave it if that is meant", registryOf(e.Name())),
+			})
+		}
+	}
+	return all
+}
+
+// registryOf is the registry that a folder is for.
+func registryOf(folder string) string {
+	if host, ok := strings.CutSuffix(folder, "_"); ok {
+		if i := strings.LastIndexByte(host, '_'); i > 0 {
+			return host[:i] + ":" + host[i+1:]
+		}
+	}
+	return folder
+}
+
+// checkProxy sees whether containerd would go to Larder by way of a proxy. Go's
+// HTTP client never does for localhost and loopback addresses.
+func (m Mirror) checkProxy(environ []string) Finding {
+	env := make(map[string]string)
+	for _, entry := range environ {
+		key, value, _ := strings.Cut(entry, "=")
+		env[strings.ToUpper(key)] = value
+	}
+	target, err := url.Parse(m.URL)
+	if err != nil {
+		return Finding{What: fmt.Sprintf("%s is not a URL", m.URL), Advice: "give one with --url"}
+	}
+	proxies := httpproxy.Config{HTTPProxy: env["HTTP_PROXY"], HTTPSProxy: env["HTTPS_PROXY"], NoProxy: env["NO_PROXY"]}
+	if proxy, err := proxies.ProxyFunc()(target); err != nil || proxy != nil {
+		return Finding{
+			What:   "containerd's proxy variables send requests for Larder to a proxy",
+			Advice: fmt.Sprintf("add %s to NO_PROXY in containerd's environment, and restart it", target.Hostname()),
+		}
+	}
+	return good("no proxy stands between containerd and Larder")
+}
+
+// answerTimeout is far above what Larder takes for /v2/, and far below what a
+// person waits for.
+const answerTimeout = 3 * time.Second
+
+func (m Mirror) checkAnswer(ctx context.Context) Finding {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	status, err := m.ping(ctx)
+	switch {
+	case err != nil:
+		return Finding{What: fmt.Sprintf("Larder does not answer: %v", err),
+			Advice: "start larder serve, or give its address with --url; until then the node pulls from the registries themselves"}
+	case status != http.StatusOK:
+		return Finding{What: fmt.Sprintf("%s/v2/ answers %d, not 200", m.URL, status), Advice: "is it Larder that listens there?"}
+	}
+	return good("Larder answers at %s", m.URL)
+}
+
+func (m Mirror) ping(ctx context.Context) (status int, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.URL+"/v2/", nil)
+	if err != nil {
+		return 0, err
+	}
+	transport := &http.Transport{DisableKeepAlives: true}
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		return 0, err
+	}
+	return resp.StatusCode, resp.Body.Close()
+}

@@ -1,0 +1,140 @@
+package mirror
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// checked is a node on which all is well, until a test changes it.
+type checked struct {
+	Mirror
+	Node
+}
+
+func newChecked(t *testing.T) *checked {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	t.Cleanup(server.Close)
+	dir := t.TempDir()
+	c := &checked{
+		Mirror{URL: server.URL, Registries: []string{"docker.io"}, Default: true, Containerd: Version{2, 2}},
+		Node{Hosts: filepath.Join(dir, "certs.d"), Config: filepath.Join(dir, "config.toml"), Environ: []string{"PATH=/bin"}},
+	}
+	install(t, c.Hosts, c.Mirror)
+	c.config(t, c.Hosts)
+	return c
+}
+
+func (c *checked) config(t *testing.T, path string) {
+	t.Helper()
+	write(t, c.Config, "version = 3\n[plugins.'io.containerd.cri.v1.images'.registry]\n  config_path = '"+path+"'\n")
+}
+
+func TestCheckFindsNothingOnANodeThatIsRight(t *testing.T) {
+	c := newChecked(t)
+	for _, f := range c.Check(t.Context(), c.Node) {
+		if !f.OK {
+			t.Errorf("%+v", f)
+		}
+	}
+}
+
+func TestCheckSaysWhatIsWrongAndWhatToDo(t *testing.T) {
+	for name, test := range map[string]struct {
+		spoil        func(t *testing.T, c *checked)
+		what, advice string
+	}{
+		"two folders": {
+			func(t *testing.T, c *checked) { c.config(t, c.Hosts+":/etc/docker/certs.d") },
+			"config_path is 2 folders", "config_path = ",
+		},
+		"the default of 2.2": {
+			func(t *testing.T, c *checked) { write(t, c.Config, "version = 3\n") },
+			"its default, which is two folders", `[plugins."io.containerd.cri.v1.images".registry]`,
+		},
+		"no folder": {
+			func(t *testing.T, c *checked) { c.Containerd = Version{1, 7}; write(t, c.Config, "version = 2\n") },
+			"no config_path", `[plugins."io.containerd.grpc.v1.cri".registry]`,
+		},
+		"another folder": {
+			func(t *testing.T, c *checked) { c.config(t, "/elsewhere") },
+			"config_path is /elsewhere", "--containerd-dir",
+		},
+		"another folder in an import": {
+			func(t *testing.T, c *checked) {
+				dir := filepath.Dir(c.Config)
+				write(t, c.Config, "version = 3\nimports = ['conf.d/*.toml']\n")
+				write(t, filepath.Join(dir, "conf.d", "a.toml"),
+					"version = 3\n[plugins.'io.containerd.cri.v1.images'.registry]\n  config_path = '/elsewhere'\n")
+			},
+			"config_path is /elsewhere", "--containerd-dir",
+		},
+		"a configuration that cannot be read": {
+			func(t *testing.T, c *checked) { write(t, c.Config, "version = \n") },
+			"cannot be read", "--containerd-config",
+		},
+		"no file": {
+			func(_ *testing.T, c *checked) { c.Registries = append(c.Registries, "quay.io") },
+			"quay.io/hosts.toml is missing", "run larder mirror",
+		},
+		"a broken file": {
+			func(t *testing.T, c *checked) {
+				write(t, filepath.Join(c.Hosts, "docker.io", "hosts.toml"), newFileMark+"\nserver =\n")
+			},
+			"cannot be read", "run larder mirror",
+		},
+		"another address": {
+			func(t *testing.T, c *checked) {
+				other := c.Mirror
+				other.URL = "http://127.0.0.1:1"
+				install(t, c.Hosts, other)
+			},
+			"does not lead to", "run larder mirror",
+		},
+		"a file for another version": {
+			func(_ *testing.T, c *checked) { c.Containerd = Version{1, 7} },
+			"another version", "run larder mirror",
+		},
+		"a folder that hides _default": {
+			func(t *testing.T, c *checked) { write(t, filepath.Join(c.Hosts, "quay.io_5000_", "ca.crt"), "x") },
+			"quay.io_5000_ hides _default", "--registry quay.io:5000",
+		},
+		"a proxy": {
+			func(_ *testing.T, c *checked) {
+				c.URL = strings.Replace(c.URL, "127.0.0.1", "larder.example", 1)
+				c.Environ = []string{"http_proxy=http://proxy.example:3128"}
+			},
+			"to a proxy", "add larder.example to NO_PROXY",
+		},
+		"nobody there": {
+			func(t *testing.T, c *checked) { c.URL = "http://127.0.0.1:1"; install(t, c.Hosts, c.Mirror) },
+			"does not answer", "larder serve",
+		},
+		"somebody else there": {
+			func(t *testing.T, c *checked) {
+				server := httptest.NewServer(http.NotFoundHandler())
+				t.Cleanup(server.Close)
+				c.URL = server.URL
+				install(t, c.Hosts, c.Mirror)
+			},
+			"answers 404", "is it Larder",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newChecked(t)
+			test.spoil(t, c)
+			for _, f := range c.Check(t.Context(), c.Node) {
+				if !f.OK && strings.Contains(f.What, test.what) {
+					if !strings.Contains(f.Advice, test.advice) {
+						t.Errorf("advice is %q, want %q in it", f.Advice, test.advice)
+					}
+					return
+				}
+			}
+			t.Errorf("no finding has %q: %+v", test.what, c.Check(t.Context(), c.Node))
+		})
+	}
+}

@@ -1,0 +1,211 @@
+package mirror
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// A Change is what became of one file.
+type Change struct {
+	Path string
+	// Did is what was done.
+	Did string
+}
+
+// What a Change may say.
+const (
+	Wrote     = "wrote"
+	Merged    = "put the mirror into"
+	Unchanged = "unchanged"
+	Removed   = "removed"
+	Restored  = "restored"
+	Left      = "took the mirror out of"
+)
+
+// backupSuffix is behind the name of a file that was here before: a hard link to
+// it, so that it comes back with its owner, mode and times.
+const backupSuffix = ".before-larder"
+
+// hostsFile is one registry's hosts.toml and what it is to say.
+type hostsFile struct {
+	dir, path string
+	current   string // what is there now
+	exists    bool
+	want      string
+	foreign   bool // it has more than what is ours
+}
+
+// plan reads what is there and says what should be, for each folder.
+func (m Mirror) plan(dir string) ([]hostsFile, error) {
+	var files []hostsFile
+	for _, name := range m.folders() {
+		f, err := m.planFolder(filepath.Join(dir, folderName(dir, name)))
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, f)
+	}
+	return files, nil
+}
+
+// folderName is the folder that containerd reads for a registry: the first of
+// these that exists (docs/hosts.md, "Registry Host Namespace").
+func folderName(dir, registry string) string {
+	host, port, ok := strings.Cut(registry, ":")
+	if !ok {
+		return registry
+	}
+	if other := host + "_" + port + "_"; isFolder(filepath.Join(dir, other)) {
+		return other
+	}
+	return registry
+}
+
+func isFolder(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+func (m Mirror) planFolder(dir string) (hostsFile, error) {
+	f := hostsFile{dir: dir, path: filepath.Join(dir, "hosts.toml")}
+	text, err := os.ReadFile(f.path)
+	switch {
+	case err == nil:
+		f.current, f.exists = string(text), true
+	case !errors.Is(err, fs.ErrNotExist):
+		return f, err
+	}
+	if !f.exists || strings.HasPrefix(f.current, newFileMark) {
+		certs, err := findCertificates(dir)
+		if err != nil {
+			return f, err
+		}
+		folderIsNew := !isFolder(dir) || strings.Contains(f.current, newFolderMark)
+		f.want = m.newFile(folderIsNew, certs)
+		return f, nil
+	}
+	original, _ := cut(f.current)
+	f.foreign = true
+	if f.want, err = m.merge(original); err != nil {
+		return f, fmt.Errorf("%s was written by somebody else, and the mirror cannot be put into it: %w", f.path, err)
+	}
+	return f, nil
+}
+
+// Install writes a hosts.toml for each registry into dir, which is what
+// containerd's config_path names. A file that somebody else wrote keeps what it
+// says, with Larder as the first host to ask; it is kept beside as it was. What is
+// right already is not touched. With an error come the changes up to it.
+func (m Mirror) Install(dir string) ([]Change, error) {
+	files, err := m.plan(dir)
+	if err != nil {
+		return nil, err
+	}
+	var changes []Change
+	for _, f := range files {
+		did, err := f.install()
+		if err != nil {
+			return changes, fmt.Errorf("write %s: %w", f.path, err)
+		}
+		changes = append(changes, Change{f.path, did})
+	}
+	return changes, nil
+}
+
+func (f hostsFile) install() (did string, err error) {
+	if f.exists && f.current == f.want {
+		return Unchanged, nil
+	}
+	if err := os.MkdirAll(f.dir, 0o755); err != nil {
+		return "", err
+	}
+	if _, ours := cut(f.current); f.foreign && !ours {
+		if err := backUp(f.path); err != nil {
+			return "", err
+		}
+	}
+	if err := replace(f.path, f.want); err != nil {
+		return "", err
+	}
+	if f.foreign {
+		return Merged, nil
+	}
+	return Wrote, nil
+}
+
+// backUp keeps a file under another name. One that is left from before was not
+// restored, since what it was a copy of had been changed or replaced.
+func backUp(path string) error {
+	if err := os.Remove(path + backupSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return os.Link(path, path+backupSuffix)
+}
+
+// replace writes a file at once or not at all: containerd may read it any time.
+func replace(path, text string) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".hosts.toml-*")
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	err = errors.Join(err, f.Chmod(0o644), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
+}
+
+// Remove takes away what [Mirror.Install] wrote into dir, for whatever
+// registries: files of ours go, and files of others become what they were, to
+// the letter unless they were edited since; then the edits stay.
+func Remove(dir string) ([]Change, error) {
+	paths, err := filepath.Glob(filepath.Join(dir, "*", "hosts.toml"))
+	if err != nil {
+		return nil, err
+	}
+	var changes []Change
+	for _, path := range paths {
+		did, err := remove(path)
+		if err != nil {
+			return changes, fmt.Errorf("restore %s: %w", path, err)
+		}
+		if did != "" {
+			changes = append(changes, Change{path, did})
+		}
+	}
+	return changes, nil
+}
+
+func remove(path string) (did string, err error) {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	text := string(raw)
+	rest, ours := cut(text)
+	switch {
+	case !ours:
+		return "", nil
+	case strings.HasPrefix(text, newFileMark):
+		if err := os.Remove(path); err != nil {
+			return "", err
+		}
+		if strings.Contains(text, newFolderMark) {
+			_ = os.Remove(filepath.Dir(path)) // unless somebody put something else there
+		}
+		return Removed, nil
+	}
+	backup := path + backupSuffix
+	if before, err := os.ReadFile(backup); err == nil && (string(before) == rest || string(before)+"\n" == rest) {
+		return Restored, os.Rename(backup, path)
+	}
+	return Left, replace(path, rest)
+}

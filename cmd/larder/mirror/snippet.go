@@ -1,0 +1,64 @@
+package mirror
+
+import (
+	"embed"
+	"errors"
+	"fmt"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"text/template"
+)
+
+//go:embed snippets/*.txt
+var snippets embed.FS
+
+// Runtimes returns those for which there is a [Mirror.Snippet].
+func Runtimes() []string {
+	return []string{"docker", "buildkit", "podman", "crio", "k3s", "nodeadm", "bottlerocket"}
+}
+
+// ErrNoRegistries is returned for a runtime that must be told each registry, when
+// none is named: its configuration has no pattern like Larder's.
+var ErrNoRegistries = errors.New("it knows no patterns for registries: name each with --registry")
+
+// Snippet returns what is to be pasted into the configuration of a runtime, for
+// the folder hosts where it names that.
+func (m Mirror) Snippet(runtime, hosts string) (string, error) {
+	u, err := url.Parse(m.URL)
+	if err != nil {
+		return "", fmt.Errorf("the URL of the mirror: %w", err)
+	}
+	name := runtime
+	if runtime == "crio" {
+		name = "podman" // they share their configuration
+	}
+	if i := slices.IndexFunc(m.Registries, hasPort); i >= 0 && name == "podman" {
+		return "", fmt.Errorf("%s cannot pull %s through a mirror: the name of a registry with a port cannot stand in a path",
+			runtime, m.Registries[i])
+	}
+	tmpl, err := template.ParseFS(snippets, "snippets/"+name+".txt")
+	if err != nil {
+		return "", fmt.Errorf("%q is none of %s", runtime, strings.Join(Runtimes(), ", "))
+	}
+	if len(m.Registries) == 0 && needsRegistries(runtime) {
+		return "", fmt.Errorf("configure %s: %w", runtime, ErrNoRegistries)
+	}
+	var text strings.Builder
+	err = tmpl.Execute(&text, struct {
+		Mirror
+		Hosts     string
+		Authority string
+		TLS       bool
+	}{m, hosts, u.Host, u.Scheme == "https"})
+	return strings.TrimSpace(blankLines.ReplaceAllString(text.String(), "\n\n")) + "\n", err
+}
+
+var blankLines = regexp.MustCompile(`\n{3,}`)
+
+func hasPort(registry string) bool { return strings.Contains(registry, ":") }
+
+func needsRegistries(runtime string) bool {
+	return runtime == "buildkit" || runtime == "podman" || runtime == "crio"
+}

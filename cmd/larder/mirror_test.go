@@ -1,0 +1,46 @@
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestMirrorWatchKeepsTheFilesRightUntilItIsStopped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "docker.io", "hosts.toml")
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan int)
+		go func() {
+			ended <- run(ctx, []string{
+				"mirror", "--watch", "--every", "10s", "--containerd-dir", dir, "--registry", "docker.io", "--containerd-version", "2.2",
+			}, nil, io.Discard, io.Discard)
+		}()
+		synctest.Wait()
+		want, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, spoil := range []func() error{
+			func() error { return os.RemoveAll(filepath.Dir(path)) },
+			func() error { return os.WriteFile(path, want[:len(want)/2], 0o600) },
+		} {
+			if err := spoil(); err != nil {
+				t.Fatal(err)
+			}
+			<-time.After(15 * time.Second)
+			if got, err := os.ReadFile(path); err != nil || string(got) != string(want) {
+				t.Errorf("the file was spoilt and is now %q, %v", got, err)
+			}
+		}
+		stop()
+		if status := <-ended; status != exitDone {
+			t.Errorf("status %d, want %d", status, exitDone)
+		}
+	})
+}
