@@ -87,6 +87,7 @@ func (s *Server) callAPI(x *exchange, c call) {
 		"GetAuthorizationToken": (*Server).getAuthorizationToken,
 		"GetLifecyclePolicy":    (*Server).getLifecyclePolicy,
 		"DescribeImages":        (*Server).describeImages,
+		"DescribeRepositories":  (*Server).describeRepositories,
 	}
 	answer := operations[c.operation]
 	switch {
@@ -169,9 +170,8 @@ func (x *exchange) decodeAPI(body []byte, in any) bool {
 	return true
 }
 
-// readAPI answers a call that is not of the form of in, or about a repository
-// that does not exist, or that the caller may not make, and tells whether it is
-// none of these. The repository is that of the registry returned.
+// readAPI answers a call that is not of the form of in, or that reachAPI
+// answers, and tells whether it is neither.
 func (s *Server) readAPI(x *exchange, body []byte, action string, in any, id *repositoryID) (*Server, *repository, bool) {
 	if !x.decodeAPI(body, in) {
 		return nil, nil, false
@@ -179,6 +179,12 @@ func (s *Server) readAPI(x *exchange, body []byte, action string, in any, id *re
 	if id.RegistryID == "" {
 		id.RegistryID = x.caller.account
 	}
+	return s.reachAPI(x, action, *id)
+}
+
+// reachAPI returns a repository for the caller to act on, and the registry
+// that it is in. It answers that there is none, or that he may not.
+func (s *Server) reachAPI(x *exchange, action string, id repositoryID) (*Server, *repository, bool) {
 	if owner := s.aws.registry(id.RegistryID, s.opts.Region); owner != nil {
 		repo, denied := owner.reach(x.caller, action, id.RepositoryName)
 		switch {

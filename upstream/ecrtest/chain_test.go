@@ -48,6 +48,12 @@ func sdk(t *testing.T, server *ecrtest.Running, variables ...map[string]string) 
 	return cfg
 }
 
+// callerIdentity calls GetCallerIdentity.
+func callerIdentity(t *testing.T, cfg aws.Config) error {
+	t.Helper()
+	return second(sts.NewFromConfig(cfg).GetCallerIdentity(t.Context(), nil))
+}
+
 // whoIs asks STS who a configuration's credentials are.
 func whoIs(t *testing.T, cfg aws.Config) string {
 	t.Helper()

@@ -2,7 +2,6 @@ package ecrtest
 
 import (
 	"cmp"
-	"encoding/base64"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -17,7 +16,7 @@ import (
 // is one that it has not recorded.
 type ImageState struct {
 	Pushed    time.Time // when AddManifest added it, unless SetImageState says otherwise
-	Pulled    time.Time // for the last time; pulls from this server do not set it
+	Pulled    time.Time // for the last time; pulls set it once it is a day old
 	Archived  time.Time // for the last time
 	Activated time.Time // for the last time, out of the archive
 	Status    string    // "ACTIVE" if empty; what is "ARCHIVED" cannot be pulled
@@ -36,12 +35,6 @@ func (s *Server) SetImageState(repo string, dgst digest.Digest, st ImageState) e
 	return fmt.Errorf("setting the state of %s@%s: %w", repo, dgst, fs.ErrNotExist)
 }
 
-// ECR's pages of images: what it gives unless asked, and what it refuses to exceed.
-const (
-	imagesPage    = 100
-	maxImagesPage = 1000
-)
-
 // describeImages sends a page of images, in an order that means nothing.
 func (s *Server) describeImages(x *exchange, body []byte) {
 	var in struct {
@@ -56,30 +49,16 @@ func (s *Server) describeImages(x *exchange, body []byte) {
 	if !ok {
 		return
 	}
-	n := imagesPage
-	if in.MaxResults != nil {
-		n = *in.MaxResults
-	}
-	last, err := base64.URLEncoding.DecodeString(in.NextToken)
-	if n < 1 || n > maxImagesPage || err != nil {
-		x.failAPI("InvalidParameterException", "Invalid parameter at 'maxResults' or 'nextToken' failed to satisfy constraint")
-		return
-	}
 	var out struct {
 		ImageDetails []imageDetail `json:"imageDetails"`
 		NextToken    string        `json:"nextToken,omitempty"`
 	}
 	images := owner.imageDetails(repo, in.repositoryID, cmp.Or(in.Filter.ImageStatus, "ACTIVE"))
-	start, found := slices.BinarySearchFunc(images, digest.Digest(last), imageDetail.compare)
-	if found {
-		start++
+	out.ImageDetails, out.NextToken = page(x, images, in.MaxResults, in.NextToken,
+		func(d imageDetail) string { return d.ImageDigest.String() })
+	if out.ImageDetails != nil {
+		x.replyAPI(http.StatusOK, out)
 	}
-	out.ImageDetails = images[start:]
-	if len(out.ImageDetails) > n {
-		out.ImageDetails = out.ImageDetails[:n]
-		out.NextToken = base64.URLEncoding.EncodeToString([]byte(out.ImageDetails[n-1].ImageDigest))
-	}
-	x.replyAPI(http.StatusOK, out)
 }
 
 // imageDetail is an image in the answer of DescribeImages.
@@ -95,8 +74,6 @@ type imageDetail struct {
 	LastActivatedAt        float64       `json:"lastActivatedAt,omitempty"`
 	SubjectManifestDigest  digest.Digest `json:"subjectManifestDigest,omitempty"`
 }
-
-func (d imageDetail) compare(dgst digest.Digest) int { return cmp.Compare(d.ImageDigest, dgst) }
 
 // imageDetails returns the images of a status, or of "ANY", by digest.
 func (s *Server) imageDetails(repo *repository, id repositoryID, status string) []imageDetail {

@@ -53,6 +53,7 @@ func TestImagesAreDescribed(t *testing.T) {
 		ImageManifestMediaType: aws.String(ocispec.MediaTypeImageManifest),
 		ImageStatus:            types.ImageStatusActive,
 		ImagePushedAt:          aws.Time(now),
+		LastRecordedPullTime:   aws.Time(now), // by manifestOf
 		RegistryId:             aws.String("123456789012"),
 		RepositoryName:         aws.String("team/app"),
 	}

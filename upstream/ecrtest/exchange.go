@@ -42,6 +42,9 @@ func (s *Server) exchange(w http.ResponseWriter, r *http.Request, of subject, an
 	}
 	x.Header().Set("Date", s.opts.Now().UTC().Format(http.TimeFormat))
 	refused := x.fault.refusal(of.op)
+	if refused == nil && !s.limits.take(of.op, s.opts.Now()) {
+		refused = throttled(of.op)
+	}
 	switch {
 	case refused != nil:
 		x.refuse(of.op, *refused)

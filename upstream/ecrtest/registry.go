@@ -97,6 +97,9 @@ func (s *Server) answer(x *exchange, rt route) {
 		return
 	}
 	repo, denied := s.reach(x.caller, rt.action(x.head()), rt.repo)
+	if denied == "" && rt.op == Manifest && s.imported(x, repo, rt.repo, rt.ref) {
+		repo, _ = s.reach(x.caller, rt.action(x.head()), rt.repo)
+	}
 	switch {
 	case denied != "":
 		x.fail(http.StatusForbidden, "DENIED", denied)
@@ -174,6 +177,8 @@ func (s *Server) answerManifest(x *exchange, repo *repository, ref string) {
 	if x.head() {
 		x.Header().Set("Docker-Content-Digest", m.digest.String())
 		x.Header().Set("Sizes", "")
+	} else {
+		s.recordPull(repo, m)
 	}
 	x.reply(http.StatusOK, m.mediaType, m.raw)
 }

@@ -72,6 +72,7 @@ type Server struct {
 	region *region
 	signer signer
 	faults faults
+	limits limits
 	stats  requestCounts
 	chunks sync.Pool // of *[]byte, maxChunk long
 
@@ -82,11 +83,12 @@ type Server struct {
 	tokenSeq atomic.Int64 // makes tokens differ from each other
 	urlEpoch atomic.Int64 // URLs of an earlier one have expired
 
-	mu         sync.RWMutex // guards what follows
-	storageURL string
-	repos      map[string]*repository
-	blobs      map[digest.Digest]*blob
-	objects    map[string]*blob // by the path that storage has it under
+	mu           sync.RWMutex // guards what follows
+	storageURL   string
+	repos        map[string]*repository
+	blobs        map[digest.Digest]*blob
+	objects      map[string]*blob // by the path that storage has it under
+	pullThroughs []PullThrough
 }
 
 // repository is what one repository holds. Server.mu guards it.
@@ -96,8 +98,12 @@ type repository struct {
 	tags      map[string]digest.Digest
 	referrers map[digest.Digest][]ocispec.Descriptor // by subject
 	states    map[digest.Digest]ImageState           // of manifests
-	lifecycle string                                 // the text of the policy, if not empty
-	access    Policy                                 // the repository's policy; replaced, never changed
+	checked   map[string]time.Time                   // when a pull-through tag was imported
+
+	created    time.Time
+	mutability TagMutability
+	lifecycle  string // the text of the policy, if not empty
+	access     Policy // the repository's policy; replaced, never changed
 }
 
 // manifest is immutable.
@@ -141,6 +147,7 @@ func New(opts Options) *Server {
 		opts:    opts,
 		aws:     opts.AWS,
 		signer:  signer(opts.SecretKey),
+		limits:  limits{buckets: make(map[Op]*bucket)},
 		chunks:  sync.Pool{New: func() any { return new(make([]byte, maxChunk)) }},
 		repos:   make(map[string]*repository),
 		blobs:   make(map[digest.Digest]*blob),
@@ -220,14 +227,20 @@ func (s *Server) AddBlob(repo string, c Content) (ocispec.Descriptor, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.repository(repo).blobs[dgst] = s.blob(dgst, c)
+	return ocispec.Descriptor{MediaType: "application/octet-stream", Digest: dgst, Size: c.Size()}, nil
+}
+
+// blob returns the blob of a digest, of this content if it is new. The caller
+// holds s.mu.
+func (s *Server) blob(dgst digest.Digest, c Content) *blob {
 	b := s.blobs[dgst]
 	if b == nil {
 		b = &blob{content: c, digest: dgst, path: s.objectPath(dgst)}
 		s.blobs[dgst] = b
 		s.objects[b.path] = b
 	}
-	s.repository(repo).blobs[dgst] = b
-	return ocispec.Descriptor{MediaType: "application/octet-stream", Digest: dgst, Size: c.Size()}, nil
+	return b
 }
 
 // AddManifest puts a manifest into a repository, which it creates if need be,
@@ -249,18 +262,26 @@ func (s *Server) AddManifest(repo, tag, mediaType string, raw []byte) (ocispec.D
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := s.repository(repo)
-	_, known := r.manifests[m.digest]
-	r.manifests[m.digest] = m
+	if was := r.tags[tag]; was != "" && was != m.digest && !r.mutability.movable(tag) {
+		return ocispec.Descriptor{}, fmt.Errorf("adding a manifest to %s: the tag %s exists and is immutable", repo, tag)
+	}
+	s.putManifest(r, m)
 	if tag != "" {
 		r.tags[tag] = m.digest
 	}
-	if !known {
-		r.states[m.digest] = ImageState{Pushed: s.opts.Now()}
+	return ocispec.Descriptor{MediaType: mediaType, Digest: m.digest, Size: int64(len(raw))}, nil
+}
+
+// putManifest adds a manifest unless it is there. The caller holds s.mu.
+func (s *Server) putManifest(r *repository, m manifest) {
+	if _, known := r.manifests[m.digest]; known {
+		return
 	}
-	if subject, desc, ok := m.referrer(); ok && !known {
+	r.manifests[m.digest] = m
+	r.states[m.digest] = ImageState{Pushed: s.opts.Now()}
+	if subject, desc, ok := m.referrer(); ok {
 		r.referrers[subject] = append(r.referrers[subject], desc)
 	}
-	return ocispec.Descriptor{MediaType: mediaType, Digest: m.digest, Size: int64(len(raw))}, nil
 }
 
 // repository returns the repository of a name, new if there is none. The
@@ -274,6 +295,8 @@ func (s *Server) repository(name string) *repository {
 			tags:      make(map[string]digest.Digest),
 			referrers: make(map[digest.Digest][]ocispec.Descriptor),
 			states:    make(map[digest.Digest]ImageState),
+			checked:   make(map[string]time.Time),
+			created:   s.opts.Now(),
 		}
 		s.repos[name] = r
 	}

@@ -177,6 +177,18 @@ func TestStatsCountWhatEachBlobWasAskedFor(t *testing.T) {
 	}
 }
 
+// handToken takes a token without a network in between.
+func handToken(server *ecrtest.Server) string {
+	token := httptest.NewRequest(http.MethodPost, "/", nil)
+	token.Header.Set("X-Amz-Target", "AmazonEC2ContainerRegistry_V20150921.GetAuthorizationToken")
+	token.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=AKIDLARDERTEST/20260301/us-east-1/ecr/aws4_request")
+	answered := httptest.NewRecorder()
+	server.Registry().ServeHTTP(answered, token)
+	_, after, _ := strings.Cut(answered.Body.String(), `"authorizationToken":"`)
+	password, _, _ := strings.Cut(after, `"`)
+	return password
+}
+
 // signed returns a request of storage, without a network in between.
 func signed(t testing.TB, server *ecrtest.Server, content ecrtest.Content) *http.Request {
 	t.Helper()
@@ -185,17 +197,9 @@ func signed(t testing.TB, server *ecrtest.Server, content ecrtest.Content) *http
 		t.Fatal(err)
 	}
 	server.SetStorageURL("http://storage.test")
-	token := httptest.NewRequest(http.MethodPost, "/", nil)
-	token.Header.Set("X-Amz-Target", "AmazonEC2ContainerRegistry_V20150921.GetAuthorizationToken")
-	token.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=AKIDLARDERTEST/20260301/us-east-1/ecr/aws4_request")
-	answered := httptest.NewRecorder()
-	server.Registry().ServeHTTP(answered, token)
-	_, after, _ := strings.Cut(answered.Body.String(), `"authorizationToken":"`)
-	password, _, _ := strings.Cut(after, `"`)
-
 	blob := httptest.NewRequest(http.MethodGet, "/v2/app/blobs/"+desc.Digest.String(), nil)
-	blob.Header.Set("Authorization", "Basic "+password)
-	answered = httptest.NewRecorder()
+	blob.Header.Set("Authorization", "Basic "+handToken(server))
+	answered := httptest.NewRecorder()
 	server.Registry().ServeHTTP(answered, blob)
 	if answered.Code != http.StatusTemporaryRedirect {
 		t.Fatalf("GET blob: %d %s", answered.Code, answered.Body)
