@@ -1,14 +1,15 @@
 package cache
 
 import (
+	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
-	"github.com/opencontainers/go-digest"
+	"github.com/larder-registry/larder/cache/cachetest"
 	"go.uber.org/goleak"
 )
 
@@ -29,40 +30,52 @@ func openStore(t testing.TB, dir string, opts Options) *Store {
 	return s
 }
 
-// closeStore closes a store and checks what must hold for its folder whatever
-// happened.
+// closeStore closes a store and checks what must hold for it and its folder
+// whatever happened.
 func closeStore(t testing.TB, s *Store) {
 	t.Helper()
-	if err := s.Close(); err != nil {
-		t.Errorf("close: %v", err)
+	s.mu.Lock()
+	closed := s.closed
+	s.mu.Unlock()
+	if !closed { // by the test, which may have gone on with the folder
+		<-s.scanned
+		if err := s.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+		if err := checkAccount(s); err != nil {
+			t.Error(err)
+		}
 	}
-	checkFolder(t, s.layout.dir)
+	if err := cachetest.Check(s.layout.dir); err != nil {
+		t.Error(err)
+	}
 }
 
-// checkFolder fails the test where a blob does not match its name, or a partial
-// is not a pair of files.
-func checkFolder(t testing.TB, dir string) {
-	t.Helper()
-	for _, path := range files(t, filepath.Join(dir, "blobs")) {
-		raw, err := os.ReadFile(path)
-		if err != nil {
-			t.Error(err)
-			continue
-		}
-		algorithm := digest.Algorithm(filepath.Base(filepath.Dir(filepath.Dir(path))))
-		if got := algorithm.FromBytes(raw).Encoded(); got != filepath.Base(path) {
-			t.Errorf("blob %s has the digest %s", path, got)
+// checkAccount compares what a store that is closed believes to be in its folder
+// with what is there.
+func checkAccount(s *Store) error {
+	blobs, err := s.layout.blobs(func() error { return nil })
+	if err != nil {
+		return err
+	}
+	partials, err := s.layout.partials()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, f := range append(blobs, partials...) {
+		if it, ok := s.recency.look(f.digest); !ok || it.partial != f.partial || it.bytes < f.bytes {
+			errs = append(errs, fmt.Errorf("%s takes %+v on disk, and is taken for %+v", f.digest, f.item, it))
 		}
 	}
-	for _, path := range files(t, filepath.Join(dir, "partial")) {
-		twin, isJournal := strings.CutSuffix(path, journalSuffix)
-		if !isJournal {
-			twin = path + journalSuffix
-		}
-		if _, err := os.Stat(twin); err != nil {
-			t.Errorf("%s was left without its twin", path)
-		}
+	if n, believed := len(blobs)+len(partials), s.recency.len(); n != believed {
+		errs = append(errs, fmt.Errorf("%d blobs and partials are there, and %d are believed to be", n, believed))
 	}
+	if total := s.recency.total(); s.space.taken != total || s.space.unplaced != 0 {
+		errs = append(errs, fmt.Errorf("%d bytes are charged, of which %d are not placed, for %d bytes of items",
+			s.space.taken, s.space.unplaced, total))
+	}
+	return errors.Join(errs...)
 }
 
 // files lists the files below dir.

@@ -46,17 +46,6 @@ func TestPartialIsResumedAfterARestart(t *testing.T) {
 	}
 }
 
-// crash copies a folder as kill -9 would leave it: every write that was made is
-// there, and nothing is closed.
-func crash(t *testing.T, dir string) string {
-	t.Helper()
-	to := t.TempDir()
-	if err := os.CopyFS(to, os.DirFS(dir)); err != nil {
-		t.Fatal(err)
-	}
-	return to
-}
-
 func TestPartialIsResumedAfterACrash(t *testing.T) {
 	s := openStore(t, t.TempDir(), resumable)
 	o := newOrigin(9<<20, 1)

@@ -215,14 +215,16 @@ func TestBlobThatCannotBeReadIsDamaged(t *testing.T) {
 func TestScrubPassesOverWhatGoesMeanwhile(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{})
 	all := stock(t, s, 6, 300<<10)
-	path := s.layout.blob(all[5].digest)
 	began := false
 	got, err := s.Scrub(t.Context(), func(int64, int64) {
 		if began {
 			return
 		}
 		began = true
-		if err := os.Remove(path); err != nil {
+		s.evicting.Lock()
+		_, err := s.evictOne(all[5].digest, reasonUnused)
+		s.evicting.Unlock()
+		if err != nil {
 			t.Error(err)
 		}
 		if err := evictNow(s, 4*300<<10); err != nil {

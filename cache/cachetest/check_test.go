@@ -1,0 +1,171 @@
+package cachetest_test
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/cache/cachetest"
+	"github.com/opencontainers/go-digest"
+)
+
+var content = []byte("a blob")
+
+// folder is a cache with one blob, one manifest and one tag.
+func folder(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	s, err := cache.Open(dir, cache.Options{Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	blob, err := s.Open(t.Context(), digest.FromBytes(content), 0, func(context.Context, cache.Range) (cache.Content, error) {
+		return cache.Content{Body: io.NopCloser(bytes.NewReader(content)), Size: int64(len(content))}, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, blob); err != nil {
+		t.Fatal(err)
+	}
+	blob.Close()
+	raw := []byte(`{"mediaType":"application/vnd.oci.image.manifest.v1+json"}`)
+	repository := cache.Repository{Upstream: "registry.test", Name: "team/app"}
+	_, _, err = s.Tag(t.Context(), repository, "v1", func(context.Context, string, bool) (cache.Manifest, error) {
+		return cache.Manifest{Digest: digest.FromBytes(raw), Raw: raw}, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cachetest.CheckBlobs(dir); err != nil {
+		t.Errorf("while it is open: %v", err)
+	}
+	if err := cachetest.Check(dir); err == nil {
+		t.Error("a folder that is open was checked as if it were not")
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestWhatMustNotBeInAFolderIsFound(t *testing.T) {
+	d := digest.FromBytes(content)
+	blob := "blobs/sha256/" + d.Encoded()[:2] + "/" + d.Encoded()
+	partial := "partial/sha256-" + strings.Repeat("0", 64)
+	for name, c := range map[string]struct {
+		damage func(t *testing.T, dir string) error
+		want   string
+	}{
+		"nothing": {nothing, ""},
+		"a blob with another byte": {
+			func(_ *testing.T, dir string) error {
+				return os.WriteFile(filepath.Join(dir, blob), []byte("A blob"), 0)
+			},
+			"does not match its name",
+		},
+		"an empty blob": {
+			func(_ *testing.T, dir string) error { return os.Truncate(filepath.Join(dir, blob), 0) },
+			"does not match its name",
+		},
+		"a blob for everybody": {
+			func(_ *testing.T, dir string) error { return os.Chmod(filepath.Join(dir, blob), 0o644) },
+			"mode",
+		},
+		"a folder for everybody": {
+			func(_ *testing.T, dir string) error { return os.Chmod(filepath.Dir(filepath.Join(dir, blob)), 0o755) },
+			"mode",
+		},
+		"a blob in the wrong folder": {
+			func(_ *testing.T, dir string) error {
+				to := filepath.Join(dir, "blobs/sha512", d.Encoded()[:2])
+				return os.Rename(filepath.Dir(filepath.Join(dir, blob)), to)
+			},
+			"invalid",
+		},
+		"a file that is no blob": {touch("blobs/sha256/README"), "no place"},
+		"a folder that is no blob's": {
+			func(_ *testing.T, dir string) error { return os.Mkdir(filepath.Join(dir, "blobs/sha256/zz"), 0o750) },
+			"no place",
+		},
+		"a manifest on its way":          {touch("partial/put-1"), "no place"},
+		"a data file without a journal":  {touch(partial), "twin"},
+		"a journal without a data file":  {touch(partial + ".journal"), "twin"},
+		"a pair":                         {touch(partial, partial+".journal"), ""},
+		"a partial of a complete blob":   {touch("partial/sha256-"+d.Encoded(), "partial/sha256-"+d.Encoded()+".journal"), "complete"},
+		"a record of another size":       {put("blob/"+d.String(), `{"size":7}`), "says 7 bytes"},
+		"a record without a file":        {put("blob/sha256:"+strings.Repeat("0", 64), `{"size":7}`), ""},
+		"a record that is not JSON":      {put("blob/"+d.String(), `{`), "unexpected end"},
+		"a blob with children":           {put("blob/"+d.String(), `{"size":6,"children":["`+d.String()+`"]}`), "names others"},
+		"a use at no time":               {put("used/"+d.String(), `0`), "never used"},
+		"a membership in no repository":  {put("member/"+d.String()+"/", `{"size":6}`), "no repository"},
+		"a membership of no size":        {put("member/"+d.String()+"/r/n", `{"size":-2}`), "size"},
+		"a tag of nothing":               {put("tag/r/n:v1", `{"digest":"","checked":"2026-01-01T00:00:00Z"}`), "invalid"},
+		"a tag that was never confirmed": {put("tag/r/n:v1", `{"digest":"`+d.String()+`"}`), "never checked"},
+		"a pin of nothing":               {put("pin/r/n", `{}`), "no image"},
+		"an index that is none": {
+			func(_ *testing.T, dir string) error { return os.Truncate(filepath.Join(dir, "index/MANIFEST"), 3) },
+			"open the index",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := folder(t)
+			if err := c.damage(t, dir); err != nil {
+				t.Fatal(err)
+			}
+			err := cachetest.Check(dir)
+			if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+				t.Errorf("found %v, want %q", err, c.want)
+			}
+		})
+	}
+}
+
+func nothing(*testing.T, string) error { return nil }
+
+func touch(names ...string) func(t *testing.T, dir string) error {
+	return func(t *testing.T, dir string) error {
+		for _, name := range names {
+			if err := os.WriteFile(filepath.Join(dir, name), nil, 0o640); err != nil {
+				t.Error(err)
+			}
+		}
+		return nil
+	}
+}
+
+// put writes a record as a store would.
+func put(key, value string) func(t *testing.T, dir string) error {
+	return func(_ *testing.T, dir string) error {
+		db, err := badger.Open(badger.DefaultOptions(filepath.Join(dir, "index")).WithLogger(nil))
+		if err != nil {
+			return err
+		}
+		if err := db.Update(func(txn *badger.Txn) error { return txn.Set([]byte(key), []byte(value)) }); err != nil {
+			return err
+		}
+		return db.Close()
+	}
+}
+
+func TestUsageIsWhatDuCounts(t *testing.T) {
+	dir := t.TempDir()
+	before, err := cachetest.Usage(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "file"), make([]byte, 100<<10), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	after, err := cachetest.Usage(dir)
+	if grown := after - before; err != nil || grown < 100<<10 || grown > 116<<10 {
+		t.Errorf("100 KiB take %d bytes, %v", grown, err)
+	}
+}

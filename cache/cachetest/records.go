@@ -1,0 +1,118 @@
+package cachetest
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/opencontainers/go-digest"
+)
+
+// records checks the records of the index: each by itself, and those of blobs
+// against the files.
+func records(dir string, sizes map[digest.Digest]int64) error {
+	path := filepath.Join(dir, "index")
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil // it is made anew
+	}
+	db, err := badger.Open(badger.DefaultOptions(path).WithReadOnly(true).WithLogger(nil).WithMetricsEnabled(false))
+	if err != nil {
+		return fmt.Errorf("open the index of %s: %w", dir, err)
+	}
+	defer db.Close()
+	var errs []error
+	err = db.View(func(txn *badger.Txn) error {
+		it := txn.NewIterator(badger.DefaultIteratorOptions)
+		defer it.Close()
+		for it.Rewind(); it.Valid(); it.Next() {
+			key := string(it.Item().Key())
+			err := it.Item().Value(func(raw []byte) error { return record(key, raw, sizes) })
+			if err != nil {
+				errs = append(errs, fmt.Errorf("the record %s of %s: %w", key, dir, err))
+			}
+		}
+		return nil
+	})
+	return errors.Join(append(errs, err)...)
+}
+
+// record checks one record. FORMAT.md lists the keys; one that is not known here
+// is not looked at.
+func record(key string, raw []byte, sizes map[digest.Digest]int64) error {
+	kind, name, _ := strings.Cut(key, "/")
+	switch kind {
+	case "blob":
+		return blobRecord(digest.Digest(name), raw, sizes)
+	case "used":
+		var at int64
+		return errors.Join(digest.Digest(name).Validate(), json.Unmarshal(raw, &at), require(at > 0, "it was never used"))
+	case "member":
+		d, repository, _ := strings.Cut(name, "/")
+		var rec struct {
+			Size     int64 `json:"size"`
+			Manifest bool  `json:"manifest"`
+		}
+		return errors.Join(digest.Digest(d).Validate(), json.Unmarshal(raw, &rec),
+			require(strings.Contains(repository, "/"), "it names no repository"), require(rec.Size >= -1, "the size is none"))
+	case "tag":
+		var rec struct {
+			Digest  digest.Digest `json:"digest"`
+			Checked time.Time     `json:"checked"`
+		}
+		return errors.Join(json.Unmarshal(raw, &rec), rec.Digest.Validate(),
+			require(!rec.Checked.IsZero(), "it was never checked"), require(isImage(name), "it names no tag"))
+	case "pin":
+		var rec struct {
+			Since time.Time `json:"since"`
+		}
+		return errors.Join(json.Unmarshal(raw, &rec), require(isImage(name), "it names no image"))
+	}
+	return nil
+}
+
+func blobRecord(d digest.Digest, raw []byte, sizes map[digest.Digest]int64) error {
+	var rec struct {
+		Size      int64           `json:"size"`
+		Fetched   time.Time       `json:"fetched"`
+		MediaType string          `json:"mediaType"`
+		Children  []digest.Digest `json:"children"`
+	}
+	if err := errors.Join(d.Validate(), json.Unmarshal(raw, &rec)); err != nil {
+		return err
+	}
+	if size, here := sizes[d]; here && size != rec.Size {
+		return fmt.Errorf("it says %d bytes, and the file has %d", rec.Size, size)
+	}
+	if rec.MediaType == "" && len(rec.Children) > 0 {
+		return errors.New("a blob that is no manifest names others")
+	}
+	for _, child := range rec.Children {
+		if err := child.Validate(); err != nil {
+			return fmt.Errorf("it names %q: %w", child, err)
+		}
+	}
+	return nil
+}
+
+// isImage reports whether a name is <upstream>/<repository>:<tag> or …@<digest>.
+func isImage(name string) bool {
+	repository, reference, ok := strings.Cut(name, "@")
+	if ok {
+		return strings.Contains(repository, "/") && digest.Digest(reference).Validate() == nil
+	}
+	i := strings.LastIndexByte(name, ':')
+	return i > 0 && strings.Contains(name[:i], "/") && i < len(name)-1
+}
+
+func require(ok bool, otherwise string) error {
+	if ok {
+		return nil
+	}
+	return errors.New(otherwise)
+}
