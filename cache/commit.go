@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 
 	"github.com/opencontainers/go-digest"
@@ -66,9 +67,26 @@ func (s *Store) abandon(f *fill, cause error) {
 // discard removes a partial. Readers keep the open file.
 func (s *Store) discard(f *fill) error {
 	paths, disk := s.layout.partial(f.digest), s.layout.disk
-	err := errors.Join(f.part.journal.Close(), disk.remove(paths.journal), disk.remove(paths.data))
-	s.space.give(onDisk(f.size))
+	err := errors.Join(f.part.journal.Close(), disk.removeIfThere(paths.journal), disk.removeIfThere(paths.data))
+	s.giveBack(f.digest, onDisk(f.size))
 	return err
+}
+
+// giveBack returns what was taken for a blob that did not come about. Where a
+// file of it is there after all, since the disk would not do or undo a step, that
+// stays charged, and goes by age.
+func (s *Store) giveBack(d digest.Digest, bytes int64) {
+	_, noBlob := os.Lstat(s.layout.blob(d))
+	_, noPartial := os.Lstat(s.layout.partial(d).data)
+	switch {
+	case noBlob == nil:
+		s.space.give(s.recency.add(d, item{bytes: bytes}, s.opts.Now()))
+	case noPartial == nil:
+		s.space.give(s.recency.add(d, item{bytes: bytes, partial: true}, s.opts.Now()))
+	default:
+		it, _ := s.recency.remove(d) // of a file whose place this one was to take
+		s.space.give(bytes + it.bytes)
+	}
 }
 
 // dropPartial removes what cannot be resumed, and returns what it was charged.
@@ -85,22 +103,29 @@ func (s *Store) dropPartial(d digest.Digest, charged int64) {
 	s.space.give(charged)
 }
 
-// put stores a small blob whose digest the caller has checked. It survives a
-// crash once put has returned.
-func (s *Store) put(ctx context.Context, dgst digest.Digest, content []byte) error {
+// put stores a small blob whose digest the caller has checked, and then its
+// records. The blob survives a crash once put has returned.
+func (s *Store) put(ctx context.Context, dgst digest.Digest, content []byte, records ...entry) error {
+	if err := s.hold(ctx, dgst); err != nil {
+		return fmt.Errorf("store %s: %w", dgst, err)
+	}
+	defer s.unshut(dgst)
 	bytes := onDisk(int64(len(content)))
 	if err := s.reserve(ctx, bytes); err != nil {
 		return fmt.Errorf("store %s: %w", dgst, err)
 	}
-	s.awaitLeaving(dgst)
+	if it, _ := s.recency.look(dgst); it.partial {
+		s.recency.remove(dgst)
+		s.dropPartial(dgst, it.bytes)
+	}
 	err := s.write(dgst, content)
 	s.space.placed(bytes)
 	if err != nil {
-		s.space.give(bytes)
+		s.giveBack(dgst, bytes)
 		return fmt.Errorf("store %s: %w", dgst, err)
 	}
 	s.space.give(s.recency.add(dgst, item{bytes: bytes}, s.opts.Now()))
-	return nil
+	return s.index.put(records...)
 }
 
 func (s *Store) write(dgst digest.Digest, content []byte) error {

@@ -36,7 +36,9 @@ func (s *Store) reserve(ctx context.Context, n int64) error {
 	}
 	// Those who need space wait for each other, so that each makes no more room
 	// than is missing when its turn comes. Nobody else waits.
-	s.evicting.Lock()
+	if err := s.evicting.lock(ctx); err != nil {
+		return err
+	}
 	defer s.evicting.Unlock()
 	for range maxRounds {
 		short, err := s.space.take(n)
@@ -81,7 +83,7 @@ const (
 	reasonExpired = "expired by the lifecycle policy"
 )
 
-// evictOne removes a blob or partial, unless a fill of it runs.
+// evictOne removes a blob or partial, unless it is being written.
 func (s *Store) evictOne(d digest.Digest, reason string) (freed int64, err error) {
 	if s.pinned.holds(d) {
 		s.recency.pass(d)
@@ -104,47 +106,6 @@ func (s *Store) evictOne(d digest.Digest, reason string) (freed int64, err error
 	s.metrics.evicted(it.bytes, reason)
 	s.log.Info("evicted", "reason", reason, "digest", d, "bytes", it.bytes, "partial", it.partial)
 	return it.bytes, nil
-}
-
-// shut keeps fills of a blob from beginning, and reports false where one runs.
-func (s *Store) shut(d digest.Digest) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.filling[d] != nil {
-		return false
-	}
-	s.leaving[d] = make(chan struct{})
-	return true
-}
-
-func (s *Store) unshut(d digest.Digest) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	close(s.leaving[d])
-	delete(s.leaving, d)
-}
-
-// takeUp hands a blob to the fill that brings it, when it is not being evicted
-// any more, and returns how many bytes an earlier partial of it is charged.
-func (s *Store) takeUp(ctx context.Context, d digest.Digest) (charged int64) {
-	select {
-	case <-s.scanned:
-	case <-ctx.Done():
-		return 0
-	}
-	s.awaitLeaving(d)
-	it, _ := s.recency.remove(d)
-	return it.bytes
-}
-
-// awaitLeaving waits until a blob that is being removed is gone.
-func (s *Store) awaitLeaving(d digest.Digest) {
-	s.mu.Lock()
-	leaving := s.leaving[d]
-	s.mu.Unlock()
-	if leaving != nil {
-		<-leaving
-	}
 }
 
 // remove deletes the files, then the records: a crash in between leaves records

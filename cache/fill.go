@@ -119,8 +119,11 @@ func (f *fill) run() {
 }
 
 func (f *fill) bring() error {
+	if err := f.store.awaitTurn(f.ctx, f.digest); err != nil {
+		return err
+	}
 	if _, err := f.store.Stat(f.digest); err == nil {
-		return errEnded // by another fill, since the store last looked
+		return errEnded // it came here since the store last looked
 	}
 	f.start()
 	return f.verify()
@@ -141,6 +144,7 @@ func (f *fill) start() {
 		f.join(&connection{fill: f, first: first})
 		return
 	}
+	f.store.space.charge(onDisk(part.size) - charged) // none, unless the scan did not see it
 	f.log.Info("resuming a partial blob", "size", part.size)
 	recovery := &connection{fill: f}
 	f.begin(part, func() { recovery.reserveLocked(notes) })
@@ -150,6 +154,18 @@ func (f *fill) start() {
 	if seg := f.claimLocked(); seg != nil {
 		f.joinLocked(&connection{fill: f, seg: seg})
 	}
+}
+
+// takeUp hands a blob to the fill that brings it, and returns how many bytes an
+// earlier partial of it is charged. It waits for the scan.
+func (s *Store) takeUp(ctx context.Context, d digest.Digest) (charged int64) {
+	select {
+	case <-s.scanned:
+	case <-ctx.Done():
+		return 0
+	}
+	it, _ := s.recency.remove(d)
+	return it.bytes
 }
 
 // begin takes the file for the blob's bytes, and lets its caller claim ground.
@@ -197,7 +213,7 @@ func (f *fill) place(paths partialPaths, size int64) (*partial, error) {
 	part, err := createPartial(s.layout.disk, paths.data, paths.journal, size)
 	s.space.placed(bytes)
 	if err != nil {
-		s.space.give(bytes)
+		s.giveBack(f.digest, bytes)
 	}
 	return part, err
 }

@@ -64,8 +64,9 @@ func (l layout) create() error {
 	return nil
 }
 
-// sweep removes from partial/ what cannot be resumed: one file of a pair
-// without the other, and what was being written in one go.
+// sweep removes from partial/ what need not or cannot be resumed: one file of a
+// pair without the other, both where the blob is complete, and what was being
+// written in one go.
 func (l layout) sweep() error {
 	dir := filepath.Join(l.dir, "partial")
 	files, err := os.ReadDir(dir)
@@ -79,13 +80,29 @@ func (l layout) sweep() error {
 		}
 	}
 	for name := range there {
-		data, isJournal := strings.CutSuffix(name, journalSuffix)
-		if isJournal && there[data] || there[name+journalSuffix] {
+		data := strings.TrimSuffix(name, journalSuffix)
+		if there[data] && there[data+journalSuffix] && !l.complete(data) {
 			continue
 		}
 		err = errors.Join(err, l.disk.remove(filepath.Join(dir, name)))
 	}
 	return err
+}
+
+// complete reports whether the blob of a partial's data file is here.
+func (l layout) complete(name string) bool {
+	d := partialDigest(name)
+	if d.Validate() != nil {
+		return false
+	}
+	_, err := os.Lstat(l.blob(d))
+	return err == nil
+}
+
+// partialDigest undoes what partial makes of a digest. It returns what is none
+// for another file.
+func partialDigest(name string) digest.Digest {
+	return digest.Digest(strings.Replace(name, "-", ":", 1))
 }
 
 // tmpPrefix cannot begin the name of a partial: no digest algorithm has it.
@@ -119,7 +136,8 @@ func (l layout) acquire() (*os.File, error) {
 }
 
 // publish moves a synced file to its final name, and makes the name durable:
-// in the folder that holds it, and that folder's where it is new.
+// in the folder that holds it, and that folder's where it is new. Where that
+// fails it leaves nothing there, if the disk lets it.
 func (l layout) publish(from string, d digest.Digest) error {
 	to := l.blob(d)
 	dir := filepath.Dir(to)
@@ -133,11 +151,14 @@ func (l layout) publish(from string, d digest.Digest) error {
 	case errors.Is(err, fs.ErrExist):
 		err = nil
 	}
-	if err == nil {
-		err = l.disk.rename(from, to)
+	if err != nil {
+		return err
 	}
-	if err == nil {
+	if err = l.disk.rename(from, to); err == nil {
 		err = l.disk.syncDir(dir)
 	}
-	return err
+	if err != nil {
+		return errors.Join(err, l.disk.removeIfThere(to)) // nobody is to take it for durable
+	}
+	return nil
 }

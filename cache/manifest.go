@@ -111,11 +111,7 @@ func (s *Store) keep(ctx context.Context, repo Repository, m *Manifest) error {
 		rec.Children = append(rec.Children, child.Digest)
 	}
 	entries = append(entries, entry{blobKey(m.Digest), rec})
-	err = s.put(ctx, m.Digest, m.Raw)
-	if err == nil {
-		err = s.index.put(entries...)
-	}
-	if err != nil {
+	if err := s.put(ctx, m.Digest, m.Raw, entries...); err != nil {
 		s.log.Error("a manifest was served but not kept", "repository", repo, "digest", m.Digest, "error", err)
 	}
 	for dgst, rec := range members {

@@ -58,7 +58,7 @@ func createPartial(disk disk, dataPath, journalPath string, size int64) (*partia
 		err = disk.write(p.journal, fmt.Appendf(nil, journalHeader, size))
 	}
 	if err != nil {
-		return nil, errors.Join(err, p.close(), disk.remove(dataPath))
+		return nil, errors.Join(err, p.close(), disk.removeIfThere(journalPath), disk.remove(dataPath))
 	}
 	return p, nil
 }

@@ -29,6 +29,8 @@ type recency struct {
 	loaded bool
 	early  []digest.Digest             // used before load, each once
 	recent map[digest.Digest]time.Time // used since the last call of drain
+
+	watched map[digest.Digest]bool // used since the call of watch; nil where nobody watches
 }
 
 // item is something that takes disk space.
@@ -97,7 +99,7 @@ func (r *recency) load(all []found) {
 func (r *recency) add(d digest.Digest, it item, now time.Time) (replaced int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.recent[d] = now
+	r.noteLocked(d, now)
 	return r.addLocked(d, it)
 }
 
@@ -176,7 +178,14 @@ func (r *recency) use(d digest.Digest, now time.Time) {
 		here = true
 	}
 	if here || !r.loaded {
-		r.recent[d] = now
+		r.noteLocked(d, now)
+	}
+}
+
+func (r *recency) noteLocked(d digest.Digest, now time.Time) {
+	r.recent[d] = now
+	if r.watched != nil {
+		r.watched[d] = true
 	}
 }
 

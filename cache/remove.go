@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"time"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/opencontainers/go-digest"
@@ -35,9 +34,11 @@ const reasonRemoved = "removed by command"
 // about to bring. It returns how many bytes that freed, and fs.ErrNotExist where
 // [Store.Images] does not list the image.
 func (s *Store) Remove(repo Repository, reference string) (freed int64, err error) {
-	name, begin := imageName(repo, reference), s.opts.Now()
+	name := imageName(repo, reference)
 	s.evicting.Lock()
 	defer s.evicting.Unlock()
+	s.recency.watch()
+	defer s.recency.unwatch()
 	c, err := s.catalog()
 	if err != nil {
 		return 0, err
@@ -56,7 +57,7 @@ func (s *Store) Remove(repo Repository, reference string) (freed int64, err erro
 		return 0, fmt.Errorf("remove %s: %w", name, err)
 	}
 	for _, d := range c.without(reached, rest) {
-		if s.recency.usedAfter(d, begin) {
+		if s.recency.seen(d) {
 			continue // perhaps by an image that came meanwhile
 		}
 		n, err := s.evictOne(d, reasonRemoved)
@@ -68,10 +69,24 @@ func (s *Store) Remove(repo Repository, reference string) (freed int64, err erro
 	return freed, nil
 }
 
-func (r *recency) usedAfter(d digest.Digest, at time.Time) bool {
+// watch has seen know what is used from now on. There is one watcher at a time:
+// who holds Store.evicting.
+func (r *recency) watch() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.recent[d].After(at)
+	r.watched = make(map[digest.Digest]bool)
+}
+
+func (r *recency) unwatch() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.watched = nil
+}
+
+func (r *recency) seen(d digest.Digest) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.watched[d]
 }
 
 // part tells the images that a reference means from all others.

@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -62,7 +61,7 @@ func (l layout) partials() ([]found, error) {
 	}
 	var all []found
 	for _, entry := range entries {
-		d := digest.Digest(strings.Replace(entry.Name(), "-", ":", 1))
+		d := partialDigest(entry.Name())
 		if d.Validate() != nil {
 			continue // a journal
 		}

@@ -94,7 +94,7 @@ type Store struct {
 
 	scanned  chan struct{} // closed when recency and space know what is there
 	wake     chan struct{} // has tend evict; capacity 1
-	evicting sync.Mutex    // held by the one who evicts, during I/O
+	evicting gate          // held by the one who evicts, during I/O
 
 	scrubs *semaphore.Weighted // one: held by the Scrub that runs
 
@@ -109,7 +109,7 @@ type Store struct {
 	mu      sync.Mutex // guards what follows
 	closed  bool
 	filling map[digest.Digest]*fill
-	leaving map[digest.Digest]chan struct{} // being evicted
+	held    map[digest.Digest]chan struct{} // being removed or put; see shut
 }
 
 // ErrClosed is returned by the methods of a store that was closed.
@@ -145,22 +145,23 @@ func Open(dir string, opts Options) (*Store, error) {
 		return nil, errors.Join(err, lock.Close())
 	}
 	s := &Store{
-		opts:    opts,
-		log:     opts.Log,
-		layout:  l,
-		lock:    lock,
-		index:   ix,
-		metrics: m,
-		memory:  newMemory(),
-		scrubs:  semaphore.NewWeighted(1),
-		fills:   semaphore.NewWeighted(int64(opts.Fills)),
-		spare:   semaphore.NewWeighted(int64(opts.Spare)),
-		filling: make(map[digest.Digest]*fill),
-		leaving: make(map[digest.Digest]chan struct{}),
-		recency: newRecency(),
-		space:   &space{layout: l, most: opts.MaxSize, free: max(opts.MinFree, blobRoom)},
-		scanned: make(chan struct{}),
-		wake:    make(chan struct{}, 1),
+		opts:     opts,
+		log:      opts.Log,
+		layout:   l,
+		lock:     lock,
+		index:    ix,
+		metrics:  m,
+		memory:   newMemory(),
+		scrubs:   semaphore.NewWeighted(1),
+		fills:    semaphore.NewWeighted(int64(opts.Fills)),
+		spare:    semaphore.NewWeighted(int64(opts.Spare)),
+		filling:  make(map[digest.Digest]*fill),
+		held:     make(map[digest.Digest]chan struct{}),
+		recency:  newRecency(),
+		space:    &space{layout: l, most: opts.MaxSize, free: max(opts.MinFree, blobRoom)},
+		scanned:  make(chan struct{}),
+		evicting: newGate(),
+		wake:     make(chan struct{}, 1),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.work.Go(s.tend)

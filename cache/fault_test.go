@@ -1,0 +1,216 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/larder-registry/larder/cache/cachetest"
+	"golang.org/x/sys/unix"
+)
+
+// failing has steps fail, before they happen or, with late, after they did.
+func failing(late bool, which func(step) bool) Options {
+	opts := small
+	opts.Log = slog.New(slog.DiscardHandler)
+	opts.disk.around = func(s step, take func() error) error {
+		if !which(s) {
+			return take()
+		}
+		if late {
+			if err := take(); err != nil {
+				return err
+			}
+		}
+		return unix.EIO
+	}
+	return opts
+}
+
+// closeFaulty closes a store that steps failed of. What they left is known and
+// no blob, and gone after the next start.
+func closeFaulty(t *testing.T, s *Store) {
+	t.Helper()
+	<-s.scanned
+	err := s.Close()
+	err = errors.Join(err, checkAccount(s, false), cachetest.CheckBlobs(s.layout.dir))
+	if err != nil {
+		t.Error(err)
+	}
+	opts := s.opts
+	opts.disk = disk{}
+	closeStore(t, openStore(t, s.layout.dir, opts))
+}
+
+func TestBlobThatCannotBePublishedIsLeftNowhere(t *testing.T) {
+	for name, which := range map[string]func(step) bool{
+		"its file is not synced":         func(s step) bool { return s.op == opSync },
+		"its folder is not made":         func(s step) bool { return s.op == opMkdir && len(filepath.Base(s.path)) == 2 },
+		"it is not renamed":              func(s step) bool { return s.op == opRename },
+		"its folder is not synced":       func(s step) bool { return s.op == opSyncDir && len(filepath.Base(s.path)) == 2 },
+		"its journal is not removed":     func(s step) bool { return s.op == opRemove && strings.HasSuffix(s.path, journalSuffix) },
+		"its partial is not made":        func(s step) bool { return s.op == opCreate && strings.Contains(s.path, "sha256-") },
+		"its partial is not allocated":   func(s step) bool { return s.op == opPreallocate && strings.Contains(s.path, "sha256-") },
+		"its bytes are not written":      func(s step) bool { return s.op == opWrite && s.off > 0 },
+		"its journal is not written":     func(s step) bool { return s.op == opWrite && strings.HasSuffix(s.path, journalSuffix) },
+		"it is neither synced nor taken": func(s step) bool { return s.op == opSyncDir && len(filepath.Base(s.path)) == 2 || s.op == opRemove },
+	} {
+		for _, late := range []bool{false, true} {
+			t.Run(name+map[bool]string{true: ", it says"}[late], func(t *testing.T) {
+				s, err := Open(t.TempDir(), failing(late, which))
+				if err != nil {
+					t.Fatal(err)
+				}
+				o, img := newOrigin(3<<20, 1), newImage("a")
+				pull(t, s, o)
+				if _, _, err := s.Manifest(t.Context(), team, img.Digest, img.ask); err != nil {
+					t.Error(err)
+				}
+				settle(s)
+				pull(t, s, o)
+				settle(s)
+				closeFaulty(t, s)
+			})
+		}
+	}
+}
+
+// TestManifestIsNotEvictedWhileItIsPut has an eviction come by when the file is
+// in its place and the records are not.
+func TestManifestIsNotEvictedWhileItIsPut(t *testing.T) {
+	img := newImage("a")
+	var s *Store
+	opts := small
+	opts.disk.around = func(st step, take func() error) error {
+		err := take()
+		if st.op == opRename {
+			s.evicting.Lock()
+			defer s.evicting.Unlock()
+			s.recency.add(img.Digest, item{}, s.opts.Now()) // as of an older file
+			if _, err := s.evictOne(img.Digest, reasonUnused); err != nil {
+				t.Error(err)
+			}
+		}
+		return err
+	}
+	s = openStore(t, t.TempDir(), opts)
+	if _, _, err := s.Manifest(t.Context(), team, img.Digest, img.ask); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Stat(img.Digest); err != nil {
+		t.Error(err)
+	}
+	if _, _, err := s.Manifest(t.Context(), team, img.Digest, dead); err != nil {
+		t.Error(err)
+	}
+}
+
+// manifestAsBlob is what a client gets that asks for a manifest among the blobs.
+func manifestAsBlob(img *image) *origin {
+	o := newOrigin(len(img.Raw), 1)
+	o.content, o.digest = img.Raw, img.Digest
+	return o
+}
+
+func TestManifestTakesThePlaceOfItsPartial(t *testing.T) {
+	img := newImage("a")
+	o := manifestAsBlob(img)
+	dir := t.TempDir()
+	closeStore(t, openStore(t, dir, small))
+	writePartial(t, layout{dir: dir}, o)
+	s := openStore(t, dir, small)
+	if _, _, err := s.Manifest(t.Context(), team, img.Digest, img.ask); err != nil {
+		t.Fatal(err)
+	}
+	if left := files(t, filepath.Join(dir, "partial")); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+// writePartial leaves a partial of the origin's blob, as a store that was closed
+// does.
+func writePartial(t *testing.T, l layout, o *origin) {
+	t.Helper()
+	paths := l.partial(o.digest)
+	part, err := createPartial(l.disk, paths.data, paths.journal, int64(len(o.content)))
+	if err == nil {
+		err = part.close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestManifestIsServedWhileAFillBringsItAsABlob(t *testing.T) {
+	img := newImage("a")
+	o := manifestAsBlob(img)
+	hold := make(chan struct{})
+	o.plan = func(int, Range) act { return act{gate: func(int64) { <-hold }} }
+	s := openStore(t, t.TempDir(), small)
+	blob := open(t, s, o)
+	defer blob.Close()
+	if _, _, err := s.Manifest(t.Context(), team, img.Digest, img.ask); err != nil {
+		t.Error(err)
+	}
+	close(hold)
+	o.compare(t, blob, 0, int64(len(o.content)))
+	settle(s)
+}
+
+func TestStartUpRemovesThePartialOfACompleteBlob(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, small)
+	o := newOrigin(1000, 1)
+	pull(t, s, o)
+	settle(s)
+	closeStore(t, s)
+	writePartial(t, s.layout, o)
+	s = openStore(t, dir, small)
+	if state := pull(t, s, o); state != Hit {
+		t.Errorf("pulled: %s", state)
+	}
+}
+
+// TestResumedPartialThatTheScanDidNotSeeIsCharged is about a folder that could
+// not be read at start-up.
+func TestResumedPartialThatTheScanDidNotSeeIsCharged(t *testing.T) {
+	dir := t.TempDir()
+	o := newOrigin(9<<20, 1)
+	interrupt(t, dir, o)
+	s := openStore(t, dir, resumable)
+	<-s.scanned
+	it, _ := s.recency.remove(o.digest)
+	s.space.give(it.bytes)
+	pull(t, s, o)
+	settle(s)
+	checkCharges(t, s)
+}
+
+func TestReserveDoesNotWaitLongerThanItsCaller(t *testing.T) {
+	s := openStore(t, t.TempDir(), bounded)
+	pull(t, s, newOrigin(4<<20, 1))
+	settle(s)
+	s.evicting.Lock()
+	defer s.evicting.Unlock()
+	gone := errors.New("gone")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(gone)
+	if err := s.reserve(ctx, 6<<20); !errors.Is(err, gone) {
+		t.Errorf("reserve: %v", err)
+	}
+}
+
+func TestPartialThatCannotBeMadeLeavesNoFile(t *testing.T) {
+	dir := t.TempDir()
+	opts := failing(false, func(s step) bool { return s.op == opWrite })
+	data, journal := filepath.Join(dir, "data"), filepath.Join(dir, "journal")
+	if _, err := createPartial(opts.disk, data, journal, 1000); !errors.Is(err, unix.EIO) {
+		t.Errorf("made: %v", err)
+	}
+	if left := files(t, dir); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+}
