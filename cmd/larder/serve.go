@@ -45,7 +45,7 @@ func (c *serveCommand) Run(p *invocation) error {
 	if err != nil {
 		return err
 	}
-	store, err := openStore(cfg, log, meter)
+	store, err := openStore(cfg, log, meter, 0)
 	if err != nil {
 		return err
 	}
@@ -69,8 +69,9 @@ func (c *serveCommand) Run(p *invocation) error {
 	return errors.Join(err, store.Close(), client.Close())
 }
 
-// openStore opens the cache folder as the configuration says.
-func openStore(cfg *config.Config, log *slog.Logger, meter metric.MeterProvider) (*cache.Store, error) {
+// openStore opens the cache folder as the configuration says. scrubEvery is that of
+// cache.Options.
+func openStore(cfg *config.Config, log *slog.Logger, meter metric.MeterProvider, scrubEvery time.Duration) (*cache.Store, error) {
 	disk, err := cache.DiskSize(cfg.Cache.Dir)
 	if err != nil {
 		return nil, err
@@ -84,8 +85,9 @@ func openStore(cfg *config.Config, log *slog.Logger, meter metric.MeterProvider)
 			StaleIfError: cfg.Tags.StaleIfError,
 			Negative:     cfg.Tags.NegativeTTL,
 		},
-		Log:   log,
-		Meter: meter,
+		ScrubEvery: scrubEvery,
+		Log:        log,
+		Meter:      meter,
 	})
 }
 
