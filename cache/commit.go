@@ -25,6 +25,7 @@ func (s *Store) commit(f *fill) error {
 		s.log.Error("a blob was served but not kept", "digest", f.digest, "error", err)
 		return errors.Join(diskError{err}, s.discard(f))
 	}
+	s.setDamaged(f.digest, false)
 	if err := errors.Join(f.part.journal.Close(), s.layout.disk.remove(paths.journal)); err != nil {
 		s.log.Warn("a journal was left behind", "digest", f.digest, "error", err)
 	}
@@ -124,6 +125,7 @@ func (s *Store) put(ctx context.Context, dgst digest.Digest, content []byte, rec
 		s.giveBack(dgst, bytes)
 		return fmt.Errorf("store %s: %w", dgst, err)
 	}
+	s.setDamaged(dgst, false)
 	s.space.give(s.recency.add(dgst, item{bytes: bytes}, s.opts.Now()))
 	return s.index.put(records...)
 }

@@ -118,6 +118,7 @@ func (s *Store) remove(d digest.Digest, it item) error {
 	if err := s.layout.disk.removeIfThere(s.layout.blob(d)); err != nil {
 		return err
 	}
+	s.setDamaged(d, false)
 	s.memory.manifests.Remove(d)
 	if err := s.index.forget(d); err != nil {
 		s.log.Warn("records of an evicted blob were left", "digest", d, "error", err)

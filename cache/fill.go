@@ -164,8 +164,12 @@ func (s *Store) takeUp(ctx context.Context, d digest.Digest) (charged int64) {
 	case <-ctx.Done():
 		return 0
 	}
-	it, _ := s.recency.remove(d)
-	return it.bytes
+	it, _ := s.recency.look(d)
+	if it.partial {
+		s.recency.remove(d)
+		return it.bytes
+	}
+	return 0
 }
 
 // begin takes the file for the blob's bytes, and lets its caller claim ground.

@@ -53,7 +53,7 @@ func (l layout) create() error {
 			err = nil
 		}
 	}
-	for _, name := range []string{"..", "", "blobs", "blobs/sha256", "blobs/sha512"} {
+	for _, name := range []string{"", "blobs", "blobs/sha256", "blobs/sha512"} {
 		if err == nil {
 			err = l.disk.syncDir(filepath.Join(l.dir, name))
 		}

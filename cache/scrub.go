@@ -255,7 +255,8 @@ func (c *scrub) drop(d digest.Digest, seen fs.FileInfo, damage error) error {
 	c.store.metrics.scrubMismatches.Add(context.Background(), 1)
 	log := c.store.log.With("digest", d, "damage", damage)
 	if err != nil {
-		log.Error("a blob in the cache is damaged, and could not be removed", "error", err)
+		c.store.setDamaged(d, true)
+		log.Error("a blob in the cache is damaged, and could not be removed; it is not served any more", "error", err)
 		return nil
 	}
 	log.Error("a blob in the cache was damaged; it was removed, and is fetched again when it is asked for")
@@ -263,7 +264,8 @@ func (c *scrub) drop(d digest.Digest, seen fs.FileInfo, damage error) error {
 }
 
 // dropFile removes a blob as an eviction does, if it still is the file that was
-// seen and no fill of it runs.
+// seen and no fill of it runs. A power cut does not bring it back, as it may one
+// that is evicted.
 func (s *Store) dropFile(d digest.Digest, seen fs.FileInfo) (gone bool, err error) {
 	s.evicting.Lock()
 	defer s.evicting.Unlock()
@@ -283,6 +285,9 @@ func (s *Store) dropFile(d digest.Digest, seen fs.FileInfo) (gone bool, err erro
 		return false, err
 	}
 	s.space.give(it.bytes)
+	if err := s.layout.disk.syncDir(filepath.Dir(s.layout.blob(d))); err != nil {
+		s.log.Warn("a power cut may bring a damaged blob back", "digest", d, "error", err)
+	}
 	return true, nil
 }
 

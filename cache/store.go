@@ -110,6 +110,7 @@ type Store struct {
 	closed  bool
 	filling map[digest.Digest]*fill
 	held    map[digest.Digest]chan struct{} // being removed or put; see shut
+	damaged map[digest.Digest]bool          // blobs whose files cannot be removed: not to be served
 }
 
 // ErrClosed is returned by the methods of a store that was closed.
@@ -157,6 +158,7 @@ func Open(dir string, opts Options) (*Store, error) {
 		spare:    semaphore.NewWeighted(int64(opts.Spare)),
 		filling:  make(map[digest.Digest]*fill),
 		held:     make(map[digest.Digest]chan struct{}),
+		damaged:  make(map[digest.Digest]bool),
 		recency:  newRecency(),
 		space:    &space{layout: l, most: opts.MaxSize, free: max(opts.MinFree, blobRoom)},
 		scanned:  make(chan struct{}),
@@ -265,13 +267,16 @@ func (empty) Close() error { return nil }
 func (s *Store) join(dgst digest.Digest, hint int64, fetch Fetch) (f *fill, own bool, file *os.File, err error) {
 	s.mu.Lock()
 	f = s.filling[dgst]
+	damaged := s.damaged[dgst]
 	s.mu.Unlock()
 	if f != nil {
 		return f, false, nil, nil
 	}
-	file, err = os.Open(s.layout.blob(dgst))
-	if err == nil || !errors.Is(err, fs.ErrNotExist) {
-		return nil, false, file, err
+	if !damaged {
+		file, err = os.Open(s.layout.blob(dgst))
+		if err == nil || !errors.Is(err, fs.ErrNotExist) {
+			return nil, false, file, err
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -339,11 +344,29 @@ func (s *Store) Stat(dgst digest.Digest) (int64, error) {
 	if err := dgst.Validate(); err != nil {
 		return 0, err
 	}
+	s.mu.Lock()
+	damaged := s.damaged[dgst]
+	s.mu.Unlock()
+	if damaged {
+		return 0, fs.ErrNotExist
+	}
 	info, err := os.Stat(s.layout.blob(dgst))
 	if err != nil {
 		return 0, err
 	}
 	return info.Size(), nil
+}
+
+// setDamaged says whether the file of a blob, which should not be there, is none
+// to be served.
+func (s *Store) setDamaged(d digest.Digest, damaged bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if damaged {
+		s.damaged[d] = true
+	} else {
+		delete(s.damaged, d)
+	}
 }
 
 func (s *Store) forget(f *fill) {
