@@ -30,10 +30,6 @@ type serveCommand struct {
 	settings
 }
 
-// drain is how long running bodies may go on after SIGTERM. Kubernetes kills
-// after 30 s unless told otherwise.
-const drain = 25 * time.Second
-
 // Run serves until the context ends, then drains.
 func (c *serveCommand) Run(p *invocation) error {
 	cfg, err := c.load(p.env)
@@ -100,6 +96,10 @@ type handlers struct {
 // when ctx ends or one fails.
 func listenAndServe(ctx context.Context, log *slog.Logger, cfg *config.Config, h handlers) error {
 	group, ctx := errgroup.WithContext(ctx)
+	handed, err := inherited()
+	if err != nil {
+		return err
+	}
 	socket := socketPath(cfg.Cache.Dir)
 	if len(socket) > maxSocketPath {
 		log.Warn("commands such as larder ls cannot reach this process: the path of its socket is too long", "socket", socket)
@@ -117,6 +117,11 @@ func listenAndServe(ctx context.Context, log *slog.Logger, cfg *config.Config, h
 	}
 	listeners := make([]net.Listener, len(servers))
 	for i, s := range servers {
+		if l := handed[s.what]; l != nil {
+			log.Info("listening where the service manager says", "for", s.what, "address", l.Addr())
+			listeners[i] = l
+			continue
+		}
 		if s.addr == "" {
 			continue
 		}
@@ -141,6 +146,8 @@ func listenAndServe(ctx context.Context, log *slog.Logger, cfg *config.Config, h
 			serve(ctx, group, log, l, s.handler)
 		}
 	}
+	tell(log, isReady)
+	context.AfterFunc(ctx, func() { tell(log, isStopping) })
 	log.Info("ready", "version", currentVersion(), "listen", listeners[0].Addr(), "admin", cfg.Admin,
 		"cache", cfg.Cache.Dir, "upstreams", len(cfg.Upstreams))
 	return group.Wait()
@@ -148,15 +155,19 @@ func listenAndServe(ctx context.Context, log *slog.Logger, cfg *config.Config, h
 
 // serve runs one server in the group, and drains it when ctx ends.
 func serve(ctx context.Context, group *errgroup.Group, log *slog.Logger, l net.Listener, h http.Handler) {
+	var fresh newcomers
 	server := &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       3 * time.Minute,
 		MaxHeaderBytes:    128 << 10, // a thousand ranges are some 30 kB
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ConnState:         fresh.note,
 	}
+	accepting := make(chan struct{})
 	group.Go(func() error {
-		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		defer close(accepting)
+		if err := server.Serve(l); ctx.Err() == nil {
 			return fmt.Errorf("serve on %s: %w", l.Addr(), err)
 		}
 		return nil
@@ -166,9 +177,8 @@ func serve(ctx context.Context, group *errgroup.Group, log *slog.Logger, l net.L
 		log.Info("draining", "address", l.Addr(), "at_most", drain)
 		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
 		defer cancel()
-		if err := server.Shutdown(bounded); err != nil {
+		if err := shutDown(bounded, server, l, accepting, &fresh); err != nil {
 			log.Warn("bodies were cut at the end of the drain", "address", l.Addr())
-			return server.Close()
 		}
 		return nil
 	})
