@@ -1,0 +1,174 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// installed is what a package puts on a node, beside its documents.
+var installed = []string{
+	"etc/larder/larder.yaml",
+	"usr/bin/larder",
+	"usr/lib/systemd/system/larder.service",
+	"usr/lib/systemd/system/larder.socket",
+	"usr/lib/sysusers.d/larder.conf",
+	"usr/lib/tmpfiles.d/larder.conf",
+}
+
+func TestDebIsInstalledAndRemoved(t *testing.T) {
+	dpkg := require(t, "dpkg")
+	root := t.TempDir()
+	for _, name := range []string{"info", "updates", "triggers"} {
+		mkdir(t, filepath.Join(root, "var/lib/dpkg", name))
+	}
+	writeFile(t, filepath.Join(root, "var/lib/dpkg/status"), "", 0o644)
+	base := []string{"--root=" + root, "--force-not-root", "--force-script-chrootless", "--force-depends"}
+	// The machine's own service manager is none of the package's business in another root.
+	env := []string{"LARDER_SYSTEMD=/nowhere"}
+	execute(t, env, dpkg, append(base, "--install", makePackage(t, "deb"))...)
+	requireFiles(t, root, installed...)
+
+	writeFile(t, filepath.Join(root, "etc/larder/larder.yaml"), "listen: 127.0.0.1:6000\n", 0o644)
+	execute(t, env, dpkg, append(base, "--remove", "larder")...)
+	requireFiles(t, root, "etc/larder/larder.yaml") // an administrator's: it goes with --purge
+	execute(t, env, dpkg, append(base, "--purge", "larder")...)
+	requireFiles(t, root)
+}
+
+func TestRPMIsInstalledAndRemoved(t *testing.T) {
+	rpm := require(t, "rpm")
+	root := t.TempDir()
+	// Its scripts would need a shell in the other root; TestScripts has them.
+	execute(t, nil, rpm, "--root", root, "--noscripts", "--nodeps", "--ignorearch", "--install", makePackage(t, "rpm"))
+	requireFiles(t, root, installed...)
+	execute(t, nil, rpm, "--root", root, "--noscripts", "--nodeps", "--erase", "larder")
+	requireFiles(t, root)
+}
+
+func TestScriptsTellTheServiceManagerWhatItMustKnow(t *testing.T) {
+	const restart = "systemctl restart larder.service"
+	for name, test := range map[string]struct {
+		script string
+		args   []string
+		active bool
+		want   []string
+	}{
+		"deb, first":      {"postinstall.sh", []string{"configure", ""}, false, []string{"systemd-sysusers larder.conf", "systemd-tmpfiles --create larder.conf", "systemctl daemon-reload"}},
+		"deb, upgrade":    {"postinstall.sh", []string{"configure", "1.0"}, true, []string{"systemctl daemon-reload", restart}},
+		"rpm, upgrade":    {"postinstall.sh", []string{"2"}, true, []string{"systemctl daemon-reload", restart}},
+		"deb, removal":    {"preremove.sh", []string{"remove"}, true, []string{"systemctl disable --now larder.socket larder.service"}},
+		"rpm, removal":    {"preremove.sh", []string{"0"}, true, []string{"systemctl disable --now larder.socket larder.service"}},
+		"before upgrades": {"preremove.sh", []string{"upgrade", "2.0"}, true, nil},
+		"after a removal": {"postremove.sh", []string{"remove"}, false, []string{"systemctl daemon-reload"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			calls := filepath.Join(dir, "calls")
+			exit := "1"
+			if test.active {
+				exit = "0"
+			}
+			for _, program := range []string{"systemctl", "systemd-sysusers", "systemd-tmpfiles"} {
+				writeFile(t, filepath.Join(dir, program),
+					"#!/bin/sh\necho \"${0##*/} $*\" >>"+calls+"\n[ \"$1\" != is-active ] || exit "+exit+"\n", 0o755)
+			}
+			execute(t, []string{"PATH=" + dir + ":" + os.Getenv("PATH"), "LARDER_SYSTEMD=" + dir}, "/bin/sh", append([]string{test.script}, test.args...)...)
+			got, err := os.ReadFile(calls)
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				t.Fatal(err)
+			}
+			lines := strings.Split(strings.TrimSpace(string(got)), "\n")
+			for _, want := range test.want {
+				if !slices.Contains(lines, want) {
+					t.Errorf("%q was not called; calls:\n%s", want, got)
+				}
+			}
+			if slices.Contains(lines, restart) != slices.Contains(test.want, restart) || test.want == nil && len(got) > 0 {
+				t.Errorf("calls:\n%s", got)
+			}
+		})
+	}
+}
+
+// makePackage makes a package around a program that only says its name, and returns its path.
+func makePackage(t *testing.T, format string) string {
+	t.Helper()
+	dir := t.TempDir()
+	binary := filepath.Join(dir, "larder")
+	writeFile(t, binary, "#!/bin/sh\necho larder\n", 0o755)
+	var out bytes.Buffer
+	o := options{Version: "1.2.3", Binary: binary, Arch: "amd64", Format: []string{format}, Out: dir, Root: filepath.Join("..", "..")}
+	if err := o.run(&out); err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(out.String())
+}
+
+// requireFiles fails the test unless these are all the files under root that are ours and no documents.
+func requireFiles(t *testing.T, root string, want ...string) {
+	t.Helper()
+	var got []string
+	for _, dir := range []string{"etc", "usr"} {
+		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, e fs.DirEntry, err error) error {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			name, _ := filepath.Rel(root, path)
+			if err == nil && !e.IsDir() && !strings.HasPrefix(name, "usr/share/doc/") {
+				got = append(got, name)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("files (-want +got):\n%s", diff)
+	}
+}
+
+func execute(t *testing.T, env []string, program string, args ...string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), program, args...)
+	cmd.Env = append(os.Environ(), env...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s %s: %v\n%s", program, strings.Join(args, " "), err, out)
+	}
+}
+
+// require returns the path of a program, or skips the test, unless LARDER_REQUIRE names it.
+func require(t *testing.T, program string) string {
+	t.Helper()
+	path, err := exec.LookPath(program)
+	if err != nil && slices.Contains(strings.Split(os.Getenv("LARDER_REQUIRE"), ","), program) {
+		t.Fatalf("%s is not installed, and LARDER_REQUIRE names it", program)
+	}
+	if err != nil {
+		t.Skip(program + " is not installed")
+	}
+	return path
+}
+
+func mkdir(t *testing.T, path string) {
+	t.Helper()
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func writeFile(t *testing.T, path, text string, mode fs.FileMode) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), mode); err != nil {
+		t.Fatal(err)
+	}
+}

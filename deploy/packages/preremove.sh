@@ -1,0 +1,6 @@
+#!/bin/sh
+# Before a removal (deb: remove; rpm: 0). Before an upgrade there is nothing to do.
+set -e
+[ "$1" = remove ] || [ "$1" = 0 ] || exit 0
+[ -d "${LARDER_SYSTEMD:-/run/systemd/system}" ] || exit 0
+systemctl disable --now larder.socket larder.service
