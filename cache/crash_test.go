@@ -234,6 +234,7 @@ type wrecked struct {
 }
 
 func TestNoCrashCostsWhatIsDurable(t *testing.T) {
+	inMemory(t)
 	seed := rand.Uint64()
 	t.Logf("seed %#x", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
@@ -316,6 +317,7 @@ func TestNoFailedStepIsNoticedByAClient(t *testing.T) {
 		{"fails though it took effect", func(n, at int) failure { return when(n == at, failsAfter) }},
 		{"and all that follow fail", func(n, at int) failure { return when(n >= at, failsBefore) }},
 	}
+	inMemory(t)
 	seed := rand.Uint64()
 	steps := leadWithFault(t, func(int) failure { return works })
 	t.Logf("seed %#x, %d steps", seed, steps)
@@ -358,6 +360,16 @@ func leadWithFault(t *testing.T, fail func(n int) failure) (steps int) {
 	l.must(err)
 	l.after(t, dir, keys(l.safe), l.bad)
 	return steps
+}
+
+// inMemory has the test's folders be in memory, where the machine has a place for
+// that: the index is opened hundreds of times, and syncs each time.
+func inMemory(t *testing.T) {
+	t.Helper()
+	const shm = "/dev/shm"
+	if _, err := os.Stat(shm); err == nil {
+		t.Setenv("TMPDIR", shm)
+	}
 }
 
 // sampled picks one way for each step to go wrong, out of three, and of these a
