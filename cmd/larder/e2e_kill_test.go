@@ -3,12 +3,16 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 
+	"github.com/larder-registry/larder/cache/cachetest"
 	"github.com/larder-registry/larder/upstream/ecrtest"
+	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -48,6 +52,117 @@ func TestKilledInTheMiddleOfPullsItGoesOnWhereItWas(t *testing.T) {
 	for i, image := range images {
 		requirePull(t, s.newPullers(t, 1), "kill/app", fmt.Sprint(i), image.Root.Digest)
 	}
+}
+
+// The cache is kept full, so that every kill is amid fills, commits, evictions and what the index writes of them.
+func TestKilledAHundredTimesItServesNothingWrong(t *testing.T) {
+	rounds := 100
+	if testing.Short() {
+		rounds = 15
+	}
+	seed := rand.Uint64()
+	t.Logf("seed %#x", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	s := startStack(t)
+	s.stopAndCheck(t)
+	const maxSize = 256 << 20 // some 200 MiB of it for blobs: half of what there is
+	s.bound(t, "max_size: 256MiB, low_water: 99%")
+	images := make([]*ecrtest.Added, 100)
+	for i := range images {
+		images[i] = s.ecr.add(t, plainImage{
+			Repository: "full/app",
+			Tag:        fmt.Sprint(i),
+			Seed:       uint64(i),
+			Layers:     []int64{4 << 10, 300 << 10, 900 << 10, 3 << 20},
+		})
+	}
+	s.startLarder(t)
+	s.pullEach(t, images)
+	s.stopAndCheck(t)
+	s.ecr.limit(t, 48<<20)
+	for round := range rounds {
+		s.startLarder(t)
+		s.killUnderLoad(t, images, random.Int64N(32<<20), random.Uint64())
+		if err := cachetest.CheckBlobs(s.cache); err != nil {
+			t.Error(err)
+		}
+		if used, err := cachetest.Usage(s.cache); err != nil || used > maxSize {
+			t.Errorf("the folder takes %d bytes of %d: %v", used, maxSize, err)
+		}
+		if round%10 == 0 || round == rounds-1 {
+			s.startLarder(t)
+			s.stopAndCheck(t)
+		}
+		if t.Failed() {
+			t.Fatalf("in round %d", round)
+		}
+	}
+	s.startLarder(t)
+	s.pullEach(t, images)
+	if evictions := strings.Count(s.larder.logged(), "evicted"); evictions == 0 {
+		t.Error("nothing had to be evicted")
+	}
+	s.stopAndCheck(t)
+}
+
+// pullEach pulls every image once, several at the same time.
+func (s *stack) pullEach(t *testing.T, images []*ecrtest.Added) {
+	t.Helper()
+	var group errgroup.Group
+	group.SetLimit(8)
+	for i, image := range images {
+		p := s.newPuller(t)
+		group.Go(func() error {
+			defer p.client.CloseIdleConnections()
+			got, err := p.pull(t.Context(), "full/app", fmt.Sprint(i))
+			if err == nil && got != image.Root.Digest {
+				err = fmt.Errorf("image %d is %s, want %s", i, got, image.Root.Digest)
+			}
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+// stopAndCheck ends Larder as a service manager does, and checks its folder.
+func (s *stack) stopAndCheck(t *testing.T) {
+	t.Helper()
+	if err := s.larder.stop(syscall.SIGTERM); err != nil {
+		t.Errorf("larder was told to end: %v", err)
+	}
+	if err := cachetest.Check(s.cache); err != nil {
+		t.Error(err)
+	}
+}
+
+// killUnderLoad has clients pull images at random until they have received so many bytes together, when Larder is
+// killed.
+func (s *stack) killUnderLoad(t *testing.T, images []*ecrtest.Added, received int64, seed uint64) {
+	t.Helper()
+	larder := s.larder
+	wire := &tripwire{after: received, trip: sync.OnceFunc(func() { _ = larder.stop(syscall.SIGKILL) })}
+	var clients sync.WaitGroup
+	for n, p := range s.newPullers(t, 6) {
+		p.seen = wire
+		random := rand.New(rand.NewPCG(seed, uint64(n)))
+		clients.Go(func() {
+			defer p.client.CloseIdleConnections()
+			for larder.runs() {
+				i := random.IntN(len(images))
+				got, err := p.pull(t.Context(), "full/app", fmt.Sprint(i))
+				switch {
+				case errors.Is(err, errWrongBytes), err != nil && larder.runs() && !wire.tripped():
+					t.Errorf("a client's pull: %v", err)
+					wire.trip()
+				case err == nil && got != images[i].Root.Digest:
+					t.Errorf("a client got %s, want %s", got, images[i].Root.Digest)
+				}
+			}
+		})
+	}
+	clients.Wait()
 }
 
 // killWhileClientsPull kills Larder when the first of many cold clients has received so many bytes, and returns how many
@@ -95,6 +210,8 @@ type tripwire struct {
 	trip  func()
 	seen  atomic.Int64
 }
+
+func (w *tripwire) tripped() bool { return w.seen.Load() >= w.after }
 
 func (w *tripwire) Write(b []byte) (int, error) {
 	if w.seen.Add(int64(len(b))) >= w.after {

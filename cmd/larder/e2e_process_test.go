@@ -118,6 +118,16 @@ func (p *process) await(t *testing.T, ready func(context.Context) bool) {
 	}
 }
 
+// runs reports whether the process has not ended.
+func (p *process) runs() bool {
+	select {
+	case <-p.exited:
+		return false
+	default:
+		return true
+	}
+}
+
 func (p *process) logged() string {
 	b, err := os.ReadFile(p.log)
 	if err != nil {

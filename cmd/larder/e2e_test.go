@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -21,6 +23,7 @@ type stack struct {
 	admin  string // host:port
 	binary string
 	config string // file
+	cache  string // folder
 	larder *process
 }
 
@@ -52,14 +55,25 @@ func newStack(t *testing.T, upstreams string) *stack {
 		admin:  freeAddress(t),
 		binary: binary,
 		config: filepath.Join(dir, "larder.yaml"),
+		cache:  filepath.Join(dir, "cache"),
 	}
 	// The tag is fresh for so short a time that every pull revalidates it, or finds that it cannot.
 	writeFile(t, s.config, fmt.Sprintf(`listen: %s
 admin: %s
 cache: {dir: %s, min_free: 0}
 tags: {ttl: 1ms}
-`, s.listen, s.admin, filepath.Join(dir, "cache"))+upstreams)
+`, s.listen, s.admin, s.cache)+upstreams)
 	return s
+}
+
+// bound gives the cache bounds, of which there are none otherwise, from the next start on.
+func (s *stack) bound(t *testing.T, settings string) {
+	t.Helper()
+	raw, err := os.ReadFile(s.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, s.config, strings.Replace(string(raw), "min_free: 0", "min_free: 0, "+settings, 1))
 }
 
 // startLarder starts the binary and waits until it is ready.
