@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -222,4 +224,53 @@ type zeros struct{}
 func (zeros) Read(p []byte) (int, error) {
 	clear(p)
 	return len(p), nil
+}
+
+// TestDiskThatFillsUpDuringPullsFailsNone has others take the last byte of the
+// disk again and again, and give it back.
+func TestDiskThatFillsUpDuringPullsFailsNone(t *testing.T) {
+	disk := fullDisk(t, 200<<20, 200<<20)
+	s := openStore(t, filepath.Join(disk, "cache"), small)
+	var all []*origin
+	for i := range 60 { // more than there is room for
+		all = append(all, newOrigin(2<<20+i, uint64(i)))
+	}
+	pulls, done := make(chan struct{}), make(chan struct{})
+	var clients sync.WaitGroup
+	for c := range 4 {
+		random := rand.New(rand.NewPCG(1, uint64(c)))
+		clients.Go(func() {
+			for {
+				pull(t, s, all[random.IntN(len(all))])
+				select {
+				case pulls <- struct{}{}:
+				case <-done:
+					return
+				}
+			}
+		})
+	}
+	await := func(n int) {
+		for range n {
+			<-pulls
+		}
+	}
+	for range 5 {
+		await(20)
+		fillUp(t, disk)
+		await(20)
+		if err := os.Remove(filepath.Join(disk, "more")); err != nil {
+			t.Error(err)
+		}
+	}
+	close(done)
+	clients.Wait()
+	settle(s)
+	o := newOrigin(2<<20, 1000)
+	for _, want := range []State{Miss, Hit} {
+		if state := pull(t, s, o); state != want {
+			t.Errorf("with room again: %s, want %s", state, want)
+		}
+		settle(s)
+	}
 }

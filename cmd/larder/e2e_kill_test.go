@@ -82,7 +82,7 @@ func TestKilledAHundredTimesItServesNothingWrong(t *testing.T) {
 	s.ecr.limit(t, 48<<20)
 	for round := range rounds {
 		s.startLarder(t)
-		s.killUnderLoad(t, images, random.Int64N(32<<20), random.Uint64())
+		s.killUnderLoad(t, images, random.Int64N(20<<20), random.Uint64())
 		if err := cachetest.CheckBlobs(s.cache); err != nil {
 			t.Error(err)
 		}

@@ -66,6 +66,17 @@ tags: {ttl: 1ms}
 	return s
 }
 
+// moveCache has the next start use another folder.
+func (s *stack) moveCache(t *testing.T, dir string) {
+	t.Helper()
+	raw, err := os.ReadFile(s.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, s.config, strings.Replace(string(raw), s.cache, dir, 1))
+	s.cache = dir
+}
+
 // bound gives the cache bounds, of which there are none otherwise, from the next start on.
 func (s *stack) bound(t *testing.T, settings string) {
 	t.Helper()

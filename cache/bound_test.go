@@ -1,0 +1,81 @@
+package cache
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/larder-registry/larder/cache/cachetest"
+)
+
+// TestFolderIsNeverAboveItsBound has 16 clients pull images at random for ten
+// minutes, three times as many as the bound holds, and looks at the folder
+// whenever something takes space in it.
+func TestFolderIsNeverAboveItsBound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		var largest atomic.Int64
+		var steps sync.Mutex // held during a step: what is measured is no mixture
+		opts := bounded
+		opts.LowWater = 0.9
+		most := opts.MaxSize - overheadSlack + 1<<20 // the index is not going to grow by more
+		opts.Segment = 128 << 10
+		opts.disk.around = func(s step, take func() error) error {
+			steps.Lock()
+			defer steps.Unlock()
+			err := take()
+			switch s.op {
+			case opMkdir, opCreate, opPreallocate, opSync:
+				n, err := cachetest.Usage(dir)
+				if err != nil || n > most {
+					t.Errorf("after %s %s the folder takes %d bytes of %d: %v", s.op, s.path, n, most, err)
+				}
+				largest.Store(max(largest.Load(), n))
+			}
+			return err
+		}
+		s := openStore(t, dir, opts)
+
+		base := newOrigin(300<<10, 1000)
+		layers := make([]*origin, 56) // of 8 MiB three times, and then some
+		images := make([]*image, len(layers)/2)
+		for i := range layers {
+			layers[i] = newOrigin((100+i*12)<<10+i, uint64(i))
+		}
+		for i := range images {
+			images[i] = newImage(fmt.Sprint(i), base, layers[i], layers[len(layers)-1-i])
+		}
+		var hits, pulls atomic.Int64
+		var clients sync.WaitGroup
+		end := time.Now().Add(10 * time.Minute)
+		for c := range 16 {
+			random := rand.New(rand.NewPCG(1, uint64(c)))
+			clients.Go(func() {
+				for time.Now().Before(end) {
+					i := min(random.IntN(len(images)), random.IntN(len(images))) // some more than others
+					if _, _, err := s.Manifest(t.Context(), team, images[i].Digest, images[i].ask); err != nil {
+						t.Error(err)
+					}
+					for _, o := range []*origin{base, layers[i], layers[len(layers)-1-i]} {
+						pulls.Add(1)
+						if pull(t, s, o) == Hit {
+							hits.Add(1)
+						}
+					}
+					pass(time.Duration(random.IntN(60)) * time.Second)
+				}
+			})
+		}
+		clients.Wait()
+		settle(s)
+		checkCharges(t, s)
+		t.Logf("%d of %d pulls were hits; the folder took up to %d bytes of %d", hits.Load(), pulls.Load(), largest.Load(), most)
+		if part := float64(hits.Load()) / float64(pulls.Load()); part < 0.4 || part > 0.9 {
+			t.Errorf("%v of the pulls were hits: the cache is none, or not full", part)
+		}
+	})
+}
