@@ -229,7 +229,7 @@ func (zeros) Read(p []byte) (int, error) {
 // TestDiskThatFillsUpDuringPullsFailsNone has others take the last byte of the
 // disk again and again, and give it back.
 func TestDiskThatFillsUpDuringPullsFailsNone(t *testing.T) {
-	disk := fullDisk(t, 200<<20, 200<<20)
+	disk := fullDisk(t, 200<<20, 199<<20)
 	s := openStore(t, filepath.Join(disk, "cache"), small)
 	var all []*origin
 	for i := range 60 { // more than there is room for
