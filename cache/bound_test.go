@@ -66,7 +66,7 @@ func TestFolderIsNeverAboveItsBound(t *testing.T) {
 							hits.Add(1)
 						}
 					}
-					pass(time.Duration(random.IntN(60)) * time.Second)
+					pass(time.Duration(random.IntN(120)) * time.Second)
 				}
 			})
 		}

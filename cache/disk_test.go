@@ -232,8 +232,8 @@ func TestDiskThatFillsUpDuringPullsFailsNone(t *testing.T) {
 	disk := fullDisk(t, 200<<20, 199<<20)
 	s := openStore(t, filepath.Join(disk, "cache"), small)
 	var all []*origin
-	for i := range 60 { // more than there is room for
-		all = append(all, newOrigin(2<<20+i, uint64(i)))
+	for i := range 60 { // so that there is always something to fetch
+		all = append(all, newOrigin(1<<20+i, uint64(i)))
 	}
 	pulls, done := make(chan struct{}), make(chan struct{})
 	var clients sync.WaitGroup
@@ -256,9 +256,9 @@ func TestDiskThatFillsUpDuringPullsFailsNone(t *testing.T) {
 		}
 	}
 	for range 5 {
-		await(20)
+		await(8)
 		fillUp(t, disk)
-		await(20)
+		await(8)
 		if err := os.Remove(filepath.Join(disk, "more")); err != nil {
 			t.Error(err)
 		}

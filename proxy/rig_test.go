@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/cache/cachetest"
 	"github.com/larder-registry/larder/proxy"
 	"github.com/larder-registry/larder/upstream"
 	"github.com/larder-registry/larder/upstream/ecrtest"
@@ -116,7 +118,7 @@ func (r *rig) start() {
 // stop ends the Larder. The fake goes on.
 func (r *rig) stop() {
 	r.server.Close()
-	if err := r.store.Close(); err != nil {
+	if err := errors.Join(r.store.Close(), cachetest.Check(r.dir)); err != nil {
 		r.t.Error(err)
 	}
 	if err := r.client.Close(); err != nil {
