@@ -185,6 +185,17 @@ func (b *builder) addArtifact() error {
 		Layers:       []ocispec.Descriptor{layer},
 		Subject:      &b.added.Root,
 	})
+	if err != nil || !b.server.opts.NoReferrers {
+		return err
+	}
+	listed := b.added.Artifact
+	listed.ArtifactType = ArtifactType
+	root := b.added.Root.Digest
+	_, err = b.addManifest(root.Algorithm().String()+"-"+root.Encoded(), ocispec.MediaTypeImageIndex, ocispec.Index{
+		Versioned: specs.Versioned{SchemaVersion: 2},
+		MediaType: ocispec.MediaTypeImageIndex,
+		Manifests: []ocispec.Descriptor{listed},
+	})
 	return err
 }
 

@@ -13,6 +13,7 @@ func TestParseRoute(t *testing.T) {
 		"/v2/a/b/c/blobs/sha256:0":       {op: Blob, repo: "a/b/c", ref: "sha256:0"},
 		"/v2/manifests/tags/list":        {op: Tags, repo: "manifests"},
 		"/v2/a/tags/list/manifests/list": {op: Manifest, repo: "a/tags/list", ref: "list"},
+		"/v2/_catalog":                   {op: Catalog},
 		"/v2/app/referrers/sha256:0":     {op: Referrers, repo: "app", ref: "sha256:0"},
 		"/v2/app":                        {},
 		"/v2/app/manifests/":             {},
@@ -39,6 +40,10 @@ func FuzzParseRoute(f *testing.F) {
 		case Ping:
 			if strings.TrimSuffix(path, "/") != "/v2" {
 				t.Errorf("%q is not a ping", path)
+			}
+		case Catalog:
+			if path != "/v2/_catalog" {
+				t.Errorf("%q is not the catalog", path)
 			}
 		case Tags:
 			if path != "/v2/"+rt.repo+"/tags/list" {

@@ -9,6 +9,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
+const catalogPath = "/v2/_catalog"
+
 // tagName is the specification's grammar of tags, which are longer at ECR.
 var tagName = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,299}$`)
 
@@ -22,8 +24,11 @@ type route struct {
 // parseRoute reads a path. It does not ask that the repository's name or the
 // reference are good ones.
 func parseRoute(path string) route {
-	if path == "/v2" || path == "/v2/" {
+	switch path {
+	case "/v2", "/v2/":
 		return route{op: Ping}
+	case catalogPath:
+		return route{op: Catalog}
 	}
 	rest, ok := strings.CutPrefix(path, "/v2/")
 	if !ok {
@@ -94,6 +99,9 @@ func (s *Server) answer(x *exchange, rt route) {
 	switch rt.op {
 	case Ping:
 		x.reply(http.StatusOK, "", nil)
+		return
+	case Catalog:
+		s.answerCatalog(x)
 		return
 	case 0:
 		x.reply(http.StatusNotFound, "", nil)
@@ -189,11 +197,14 @@ func (s *Server) answerManifest(x *exchange, repo *repository, ref string) {
 		x.fail(http.StatusNotFound, "MANIFEST_UNKNOWN", "Requested image not found")
 		return
 	}
+	if isTag {
+		m = m.forAccept(x.r.Header.Values("Accept"))
+	}
 	if x.head() {
 		x.Header().Set("Docker-Content-Digest", m.digest.String())
 		x.Header().Set("Sizes", "")
 	} else {
-		s.recordPull(repo, m)
+		s.recordPull(repo, dgst)
 	}
 	x.reply(http.StatusOK, m.mediaType, m.raw)
 }

@@ -231,3 +231,40 @@ func TestImageIsWhole(t *testing.T) {
 		t.Errorf("blobs of %d bytes, said to be %d, of which %d were sent", size, added.Size, server.Stats().Bytes())
 	}
 }
+
+func TestRegistryOfBeforeReferrersListsThemUnderATag(t *testing.T) {
+	server, c := start(t, ecrtest.Options{NoReferrers: true})
+	added, err := server.AddImage("team/app", "v1", ecrtest.Image{Artifact: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantStatus(t, c.registry(http.MethodGet, "/v2/team/app/referrers/"+added.Root.Digest.String()), http.StatusNotFound)
+	a := c.registry(http.MethodGet, "/v2/team/app/manifests/sha256-"+added.Root.Digest.Encoded())
+	wantStatus(t, a, http.StatusOK)
+	var index ocispec.Index
+	if err := json.Unmarshal([]byte(a.body), &index); err != nil {
+		t.Fatal(err)
+	}
+	if len(index.Manifests) != 1 || index.Manifests[0].Digest != added.Artifact.Digest {
+		t.Errorf("the tag lists %v", index.Manifests)
+	}
+}
+
+func TestCatalogListsRepositories(t *testing.T) {
+	server, c := start(t, ecrtest.Options{})
+	for _, repo := range []string{"b", "a/b", "a"} {
+		if _, err := server.AddBlob(repo, ecrtest.Bytes(nil)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a := c.registry(http.MethodGet, "/v2/_catalog?n=2")
+	wantStatus(t, a, http.StatusOK)
+	wantBody(t, a, `{"repositories":["a","a/b"]}`)
+	next, _, _ := strings.Cut(strings.TrimPrefix(a.Header.Get("Link"), "<"+server.Endpoint), ">")
+	a = c.registry(http.MethodGet, next)
+	wantBody(t, a, `{"repositories":["b"]}`)
+	wantHeader(t, a, "Link", "")
+	key := server.AWS().AddUser(ownUser, ecrtest.Policy{ecrtest.Allow(ecrtest.PullActions()...)})
+	c.password = tokenOf(t, sdk(t, server, key.Environment()))
+	wantStatus(t, c.registry(http.MethodGet, "/v2/_catalog"), http.StatusForbidden)
+}

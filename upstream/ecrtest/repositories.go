@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 )
 
 // TagMutability says which tags of a repository can move.
@@ -171,14 +173,14 @@ func page[T any](x *exchange, all []T, size *int, token string, key func(T) stri
 
 // recordPull notes that an image was pulled. ECR refreshes what it has noted
 // once it is a day old (API reference, ImageDetail).
-func (s *Server) recordPull(repo *repository, m manifest) {
+func (s *Server) recordPull(repo *repository, dgst digest.Digest) {
 	const granularity = 24 * time.Hour
 	now := s.opts.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st, ok := repo.states[m.digest]
+	st, ok := repo.states[dgst]
 	if ok && now.Sub(st.Pulled) >= granularity {
 		st.Pulled = now
-		repo.states[m.digest] = st
+		repo.states[dgst] = st
 	}
 }

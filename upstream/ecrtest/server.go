@@ -63,6 +63,11 @@ type Options struct {
 	// checked if 0. AWS allows five minutes.
 	MaxSkew time.Duration
 
+	// NoReferrers makes it a registry from before the distribution specification
+	// 1.1: it has no /referrers/, and AddImage lists an artifact under a tag, as
+	// clients then do.
+	NoReferrers bool
+
 	BytesPerSecond int64         // of each connection to storage; no limit if 0
 	Latency        time.Duration // before each answer
 }
