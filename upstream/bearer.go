@@ -197,7 +197,10 @@ func (a *challenged) exchange(ctx context.Context, c challenge, repository strin
 	if err != nil {
 		return nil, errRealm
 	}
-	params := url.Values{"scope": {"repository:" + repository + ":pull"}}
+	params := make(url.Values)
+	if repository != "" { // else it is only to log in
+		params.Set("scope", "repository:"+repository+":pull")
+	}
 	if s := c.params["scope"]; s == "aws" { // ECR Public has one scope for all
 		params.Set("scope", s)
 	}

@@ -105,6 +105,15 @@ func (d *dockerConfig) refused(l login) bool {
 	return true
 }
 
+func (d *dockerConfig) source() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.kept.helper != "" && d.kept.login != (login{}) {
+		return d.file + " by docker-credential-" + d.kept.helper
+	}
+	return d.file
+}
+
 // fromHelper runs a helper for all who ask at the same time.
 func (d *dockerConfig) fromHelper(ctx context.Context, helper string) (login, error) {
 	if kept := d.keptOf(helper); kept.good(time.Now()) {

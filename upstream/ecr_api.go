@@ -39,14 +39,11 @@ func (a *ecrAPI) connect(ctx context.Context) (*ecr.Client, error) {
 	if a.api != nil {
 		return a.api, nil
 	}
-	cfg, err := awsconfig.LoadDefaultConfig(ctx,
-		awsconfig.WithRegion(a.host.Region),
-		awsconfig.WithHTTPClient(a.client),
-		awsconfig.WithRetryer(shortPauses))
+	cfg, err := a.config(ctx)
 	if err != nil {
-		return nil, &credentialsError{"load the AWS configuration", err}
+		return nil, err
 	}
-	a.api = ecr.NewFromConfig(cfg, func(o *ecr.Options) {
+	a.api = ecr.NewFromConfig(*cfg, func(o *ecr.Options) {
 		if a.endpoint != "" {
 			o.BaseEndpoint = aws.String(a.endpoint)
 		}
@@ -58,6 +55,17 @@ func (a *ecrAPI) connect(ctx context.Context) (*ecr.Client, error) {
 		}
 	})
 	return a.api, nil
+}
+
+func (a *ecrAPI) config(ctx context.Context) (*aws.Config, error) {
+	cfg, err := awsconfig.LoadDefaultConfig(ctx,
+		awsconfig.WithRegion(a.host.Region),
+		awsconfig.WithHTTPClient(a.client),
+		awsconfig.WithRetryer(shortPauses))
+	if err != nil {
+		return nil, &credentialsError{"load the AWS configuration", err}
+	}
+	return &cfg, nil
 }
 
 // shortPauses has the SDK's own retries over within a second, where it would

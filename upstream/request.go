@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 type request struct {
 	method     string // empty means GET
 	repository string
+	scope      string // the repository that credentials are for, if it is not this one
 	path       string // behind /v2/<repository>/
 	query      url.Values
 	accept     string
@@ -46,12 +48,13 @@ func (r *Registry) follow(ctx context.Context, req request) (*http.Response, err
 func (r *Registry) ask(ctx context.Context, req request) (*http.Response, error) {
 	target := r.endpoint.JoinPath("v2", req.repository, req.path)
 	target.RawQuery = req.query.Encode()
+	scope := cmp.Or(req.scope, req.repository)
 	for again := false; ; again = true {
 		out, err := r.newRequest(ctx, req.method, target, req)
 		if err != nil {
 			return nil, err
 		}
-		used, err := r.auth.authorize(ctx, out, req.repository)
+		used, err := r.auth.authorize(ctx, out, scope)
 		if err != nil {
 			return nil, fmt.Errorf("authenticate at %s: %w", r.host, err)
 		}
@@ -67,7 +70,7 @@ func (r *Registry) ask(ctx context.Context, req request) (*http.Response, error)
 			req.method = http.MethodGet
 			return r.ask(ctx, req)
 		}
-		retry, err := r.auth.refused(ctx, resp, used, req.repository)
+		retry, err := r.auth.refused(ctx, resp, used, scope)
 		if err != nil {
 			resp.Body.Close()
 			return nil, fmt.Errorf("authenticate at %s: %w", r.host, err)
