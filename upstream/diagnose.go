@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"maps"
 	"net/http"
@@ -111,6 +112,10 @@ func connect(ctx context.Context, send func(*http.Request) (*http.Response, erro
 	if err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
+		}
+		var wrapped *url.Error
+		if errors.As(err, &wrapped) {
+			err = wrapped.Err // it repeats what was asked
 		}
 		c.Stage, c.Err = w.reached, err
 		return c
@@ -266,4 +271,27 @@ func (r *Registry) Locate(ctx context.Context, repository string, dgst digest.Di
 	}
 	resp.Body.Close()
 	return origin(r.endpoint), nil
+}
+
+// Describe says in words what the registry is taken for, by its name.
+func (r *Registry) Describe() string {
+	host, isECR := parseECRHost(r.host)
+	_, byAPI := r.auth.(*ecrAuth)
+	switch {
+	case isECR:
+		text := "private ECR of account " + host.Account + " in " + host.Region
+		if host.FIPS {
+			text += ", FIPS"
+		}
+		if host.DualStack {
+			text += ", dual-stack"
+		}
+		if !byAPI {
+			text += ", with the configured login in place of AWS's own"
+		}
+		return text
+	case byAPI:
+		return "ECR under another name, by the configuration"
+	}
+	return "a registry that is not ECR's"
 }

@@ -125,3 +125,9 @@ func (a *ecrAuth) sts(ctx context.Context) (*sts.Client, error) {
 		}
 	}), nil
 }
+
+// IsECR tells whether the registry is asked with tokens of ECR's API.
+func (r *Registry) IsECR() bool {
+	_, ok := r.auth.(*ecrAuth)
+	return ok
+}

@@ -35,6 +35,7 @@ const (
 type commands struct {
 	Serve   serveCommand   `cmd:"" help:"Serve images to clients, from the cache and from the upstreams behind it."`
 	Check   checkCommand   `cmd:"" help:"Check the configuration and report every mistake at once, with its line."`
+	Doctor  doctorCommand  `cmd:"" help:"Find out what works between here and the upstreams: DNS, credentials, token, pull."`
 	Ls      lsCommand      `cmd:"" help:"List the images in the cache."`
 	Stats   statsCommand   `cmd:"" help:"Say how full the cache is, and of what."`
 	Pin     pinCommand     `cmd:"" help:"Keep images from being evicted, with all that they need."`

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/larder-registry/larder/upstream"
+)
+
+// firstBytes is how much of a layer is fetched.
+const firstBytes = 1024
+
+// image pulls the beginning of an image.
+func (e *examination) image(r *upstream.Registry, image imageName) {
+	var layer ocispec.Descriptor
+	e.step("manifest", []string{"registry", "token"}, func(ctx context.Context) finding {
+		m, detail, err := platformManifest(ctx, r, image)
+		if err != nil {
+			return wrong(err, adviceOnManifest(err))
+		}
+		if layer = m.Config; len(m.Layers) > 0 {
+			layer = m.Layers[0]
+		}
+		return finding{status: stepOK, detail: detail}
+	})
+	e.rateLimit(r)
+	var place string
+	e.step("redirect", []string{"manifest"}, func(ctx context.Context) finding {
+		var err error
+		if place, err = r.Locate(ctx, image.repository, layer.Digest); err != nil {
+			return wrong(err, "The registry has the manifest and does not hand out the layer. At ECR that is ecr:GetDownloadUrlForLayer; see deploy/iam.")
+		}
+		if place == r.BaseURL() {
+			return notApplicable("the registry sends layers itself")
+		}
+		return fine("layers are at %s", place)
+	})
+	if place != "" && place != r.BaseURL() {
+		e.place("storage", stepFailed, func(ctx context.Context) upstream.Connection { return r.ConnectTo(ctx, place) })
+	}
+	e.step("layer", []string{"redirect", "storage"}, func(ctx context.Context) finding {
+		return fetchBeginning(ctx, r, image.repository, layer)
+	})
+}
+
+// platformManifest returns the manifest of an image for this platform, or for
+// another one where there is none.
+func platformManifest(ctx context.Context, r *upstream.Registry, image imageName) (m ocispec.Manifest, detail string, err error) {
+	desc, body, err := r.Manifest(ctx, image.repository, image.reference, false)
+	if err != nil {
+		return m, "", err
+	}
+	detail = fmt.Sprintf("%s, %s", desc.Digest, desc.MediaType)
+	var index ocispec.Index
+	if err := json.Unmarshal(body, &index); err != nil {
+		return m, "", fmt.Errorf("read the manifest: %w", err)
+	}
+	if len(index.Manifests) > 0 {
+		child := choose(index.Manifests)
+		if _, body, err = r.Manifest(ctx, image.repository, child.Digest.String(), false); err != nil {
+			return m, "", fmt.Errorf("the index lists it: %w", err)
+		}
+		detail += fmt.Sprintf(" of %d; of these %s%s", len(index.Manifests), child.Digest, platformOf(child))
+	}
+	if err := json.Unmarshal(body, &m); err != nil {
+		return m, "", fmt.Errorf("read the manifest: %w", err)
+	}
+	for _, d := range append([]ocispec.Descriptor{m.Config}, m.Layers...) {
+		if err := d.Digest.Validate(); err != nil {
+			return m, "", fmt.Errorf("the manifest names no valid layers: %w", err)
+		}
+	}
+	return m, detail, nil
+}
+
+// choose prefers this platform, then any; attestations are of none.
+func choose(manifests []ocispec.Descriptor) ocispec.Descriptor {
+	for _, fits := range []func(ocispec.Platform) bool{
+		func(p ocispec.Platform) bool { return p.OS == "linux" && p.Architecture == runtime.GOARCH },
+		func(p ocispec.Platform) bool { return p.OS != "unknown" },
+	} {
+		i := slices.IndexFunc(manifests, func(d ocispec.Descriptor) bool { return d.Platform != nil && fits(*d.Platform) })
+		if i >= 0 {
+			return manifests[i]
+		}
+	}
+	return manifests[0]
+}
+
+func platformOf(d ocispec.Descriptor) string {
+	if d.Platform == nil {
+		return ""
+	}
+	return " for " + d.Platform.OS + "/" + d.Platform.Architecture
+}
+
+// rateLimit shows what the registry said of its limit, if it has.
+func (e *examination) rateLimit(r *upstream.Registry) {
+	limit, ok := r.RateLimit()
+	if !ok {
+		return
+	}
+	detail := fmt.Sprintf("%d of %d pulls are left", limit.Remaining, limit.Limit)
+	if limit.Window > 0 {
+		detail += fmt.Sprintf(" in %v", limit.Window)
+	}
+	if limit.Source != "" {
+		detail += ", counted for " + limit.Source
+	}
+	f := finding{status: stepOK, detail: detail}
+	if limit.Remaining == 0 {
+		f = warn(detail, "Pulls are refused until the window ends. Log in (auth of this upstream), or pull from a mirror of these images such as ECR Public.")
+	}
+	e.add("rate-limit", f, 0)
+}
+
+// fetchBeginning gets the first bytes of a layer as a pull does.
+func fetchBeginning(ctx context.Context, r *upstream.Registry, repository string, layer ocispec.Descriptor) finding {
+	began := time.Now()
+	n := min(firstBytes, layer.Size)
+	body, _, _, err := r.Blob(ctx, repository, layer.Digest, 0, max(n, 1), false)
+	if err != nil {
+		return wrong(err, "The storage behind the registry refuses or breaks off. Where S3 is reached by a VPC endpoint, its policy must allow s3:GetObject on the registry's layer bucket.")
+	}
+	stop := context.AfterFunc(ctx, func() { body.Close() })
+	defer stop()
+	defer body.Close()
+	got, err := io.CopyN(io.Discard, body, n)
+	if err != nil {
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return wrong(fmt.Errorf("after %d of %d bytes: %w", got, n, err), "Something on the way cuts or holds connections to the storage: look at proxies, firewalls and the MTU.")
+	}
+	return fine("%d bytes of %s in %v", got, shorten(layer.Digest), time.Since(began).Round(time.Millisecond))
+}
+
+func shorten(d digest.Digest) string {
+	return strings.Replace(d.String(), d.Encoded(), shortDigest(d), 1)
+}
