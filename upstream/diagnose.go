@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"io"
 	"maps"
 	"net/http"
 	"net/http/httptrace"
@@ -121,7 +120,6 @@ func connect(ctx context.Context, send func(*http.Request) (*http.Response, erro
 		return c
 	}
 	defer resp.Body.Close()
-	_, _ = io.CopyN(io.Discard, resp.Body, maxErrorBody) // so that the connection can be used again
 	c.Took[StageAnswer] = time.Since(w.begin)
 	c.Status, c.Here = resp.StatusCode, time.Now()
 	if at, err := http.ParseTime(resp.Header.Get("Date")); err == nil {

@@ -45,7 +45,12 @@ func (e *examination) image(r *upstream.Registry, image imageName) {
 		}
 		return fine("layers are at %s", place)
 	})
-	if place != "" && place != r.BaseURL() {
+	switch {
+	case e.missing["redirect"] != "":
+		e.noPlace("storage", "not tried, since "+e.missing["redirect"]+" failed")
+	case place == r.BaseURL():
+		e.noPlace("storage", "the registry sends layers itself")
+	default:
 		e.place("storage", stepFailed, func(ctx context.Context) upstream.Connection { return r.ConnectTo(ctx, place) })
 	}
 	e.step("layer", []string{"redirect", "storage"}, func(ctx context.Context) finding {

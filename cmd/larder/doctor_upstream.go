@@ -129,6 +129,13 @@ func (e *examination) place(name string, severity stepStatus, connect func(conte
 	return c
 }
 
+// noPlace stands in for place where there is none to connect to.
+func (e *examination) noPlace(name, why string) {
+	for _, stage := range []upstream.Stage{upstream.StageDNS, upstream.StageTCP, upstream.StageTLS} {
+		e.add(name+"-"+string(stage), notApplicable(why), 0)
+	}
+}
+
 func dnsFinding(c upstream.Connection) finding {
 	switch {
 	case c.Proxy != "" && len(c.Addresses) > 0:
