@@ -28,9 +28,9 @@ func (c *doctorCommand) Run(p *invocation) error {
 	}
 	var image imageName
 	if c.Image != "" {
-		var err error
-		if image, err = parseImage(fullName(c.Image)); err != nil {
-			return usageError{err}
+		var ok bool
+		if image, ok = parseImage(fullName(c.Image)); !ok {
+			return usageError{fmt.Errorf("%q is not an image: <host>/<repository>:<tag> or <host>/<repository>@<digest> is needed", c.Image)}
 		}
 	}
 	show := showStep(p.stdout)
@@ -61,25 +61,24 @@ type imageName struct {
 
 // parseImage reads the full name of an image. Where it has a tag and a digest,
 // the digest counts, as with any client.
-func parseImage(full string) (imageName, error) {
-	wrong := fmt.Errorf("%q is not an image: <host>/<repository>:<tag> or <host>/<repository>@<digest> is needed", full)
+func parseImage(full string) (imageName, bool) {
 	name, byDigest, hasDigest := strings.Cut(full, "@")
 	host, rest, ok := strings.Cut(name, "/")
 	repository, tag, hasTag := strings.Cut(rest, ":")
 	if !ok || host == "" || repository == "" || strings.ContainsAny(full, " \t\n?#%") {
-		return imageName{}, wrong
+		return imageName{}, false
 	}
 	image := imageName{strings.ToLower(host), repository, tag}
 	switch {
 	case hasDigest:
 		if digest.Digest(byDigest).Validate() != nil {
-			return imageName{}, wrong
+			return imageName{}, false
 		}
 		image.reference = byDigest
 	case !hasTag || tag == "" || strings.Contains(tag, "/"):
-		return imageName{}, wrong
+		return imageName{}, false
 	}
-	return image, nil
+	return image, true
 }
 
 // showStep prints each step on a line when it is done, under a heading for each

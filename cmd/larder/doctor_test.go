@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -547,6 +548,48 @@ func TestDoctorPrintsALineForEachStep(t *testing.T) {
 	} {
 		if !strings.Contains(stdout, line) {
 			t.Errorf("the output lacks %q:\n%s", line, stdout)
+		}
+	}
+}
+
+// iamDocument is how advice names one.
+var iamDocument = regexp.MustCompile(`deploy/iam/[a-z-]+\.json`)
+
+func TestAdviceNamesPoliciesThatExist(t *testing.T) {
+	source, err := os.ReadFile("doctor_advice.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := iamDocument.FindAllString(string(source), -1)
+	if len(named) == 0 {
+		t.Fatal("advice names no policy")
+	}
+	for _, name := range named {
+		if _, err := os.Stat(filepath.Join(repository, name)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestImagesAreReadAsClientsDo(t *testing.T) {
+	dgst := digest.FromString("x").String()
+	for text, want := range map[string]imageName{
+		"busybox":                      {"docker.io", "library/busybox", "latest"},
+		"grafana/grafana:11":           {"docker.io", "grafana/grafana", "11"},
+		"GHCR.io/a/b":                  {"ghcr.io", "a/b", "latest"},
+		"localhost:5000/a:b":           {"localhost:5000", "a", "b"},
+		"ghcr.io/a/b@" + dgst:          {"ghcr.io", "a/b", dgst},
+		"ghcr.io/a/b:tag@" + dgst:      {"ghcr.io", "a/b", dgst},
+		"registry.example.com/a@" + "": {},
+		"ghcr.io/a@sha256:abc":         {},
+		"ghcr.io/a:":                   {},
+		"ghcr.io/":                     {},
+		"ghcr.io/a b":                  {},
+		"ghcr.io/a?b=c:d":              {},
+	} {
+		got, ok := parseImage(fullName(text))
+		if got != want || ok != (want != imageName{}) {
+			t.Errorf("%q is read as %+v, %t; want %+v", text, got, ok, want)
 		}
 	}
 }

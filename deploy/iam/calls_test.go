@@ -1,0 +1,92 @@
+package iam_test
+
+import (
+	"go/ast"
+	"go/types"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/tools/go/packages"
+)
+
+// services are the packages of the AWS SDK whose clients Larder calls, and how
+// IAM names their actions.
+var services = map[string]string{
+	"github.com/aws/aws-sdk-go-v2/service/ecr":       "ecr",
+	"github.com/aws/aws-sdk-go-v2/service/ecrpublic": "ecr-public",
+	"github.com/aws/aws-sdk-go-v2/service/sts":       "sts",
+}
+
+// free needs no permission (API reference, GetCallerIdentity).
+const free = "sts:GetCallerIdentity"
+
+// TestEveryCallOfAWSIsInADocument reads the code: what it calls of AWS's APIs,
+// a document must allow.
+func TestEveryCallOfAWSIsInADocument(t *testing.T) {
+	files, err := fs.Glob(os.DirFS("."), "*.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	allowed := make(map[string]bool)
+	for _, file := range files {
+		for _, action := range actions(document(t, file)) {
+			allowed[action] = true
+		}
+	}
+	calls := awsCalls(t)
+	if !slices.Contains(calls, "ecr:GetAuthorizationToken") {
+		t.Fatalf("the code was not understood: it calls %v", calls)
+	}
+	for _, call := range calls {
+		if !allowed[call] && call != free {
+			t.Errorf("Larder calls %s, which no document allows", call)
+		}
+	}
+}
+
+// awsCalls are the operations of AWS that this module's code uses, by their
+// actions.
+func awsCalls(t *testing.T) []string {
+	t.Helper()
+	loaded, err := packages.Load(&packages.Config{
+		Context: t.Context(),
+		Mode:    packages.NeedSyntax | packages.NeedTypes | packages.NeedTypesInfo | packages.NeedImports | packages.NeedExportFile | packages.NeedFiles,
+	}, "github.com/larder-registry/larder/upstream", "github.com/larder-registry/larder/cmd/larder")
+	if err != nil {
+		t.Fatal(err)
+	}
+	calls := make(map[string]bool)
+	for _, p := range loaded {
+		for _, err := range p.Errors {
+			t.Error(err)
+		}
+		for id, object := range p.TypesInfo.Uses {
+			if call, ok := operation(id, object); ok {
+				calls[call] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(calls))
+}
+
+// operation recognises a method of an SDK client that is an operation: they all
+// take options of the client last. Assuming a role is by a helper of the SDK.
+func operation(id *ast.Ident, object types.Object) (action string, ok bool) {
+	f, ok := object.(*types.Func)
+	if !ok || f.Pkg() == nil {
+		return "", false
+	}
+	if strings.HasSuffix(f.Pkg().Path(), "/credentials/stscreds") && id.Name == "NewAssumeRoleProvider" {
+		return "sts:AssumeRole", true
+	}
+	service, ok := services[f.Pkg().Path()]
+	signature := f.Signature()
+	if !ok || signature.Recv() == nil || !signature.Variadic() || !strings.HasSuffix(signature.Recv().Type().String(), ".Client") {
+		return "", false
+	}
+	return service + ":" + f.Name(), true
+}
