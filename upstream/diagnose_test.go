@@ -133,7 +133,7 @@ func TestBlobIsNotLocatedWhereAnUpstreamMayNotLead(t *testing.T) {
 
 func TestCallerIsWhomSTSNames(t *testing.T) {
 	server := startECR(t, ecrtest.Options{})
-	t.Setenv("AWS_ENDPOINT_URL_STS", server.Running.Endpoint)
+	t.Setenv("AWS_ENDPOINT_URL_STS", server.Endpoint)
 	caller, err := server.Caller(t.Context())
 	if err != nil || caller.ARN != "arn:aws:iam::123456789012:user/larder" || caller.Source != "EnvConfigCredentials" {
 		t.Errorf("got %+v, %v", caller, err)
@@ -171,7 +171,7 @@ func TestMetadataServiceIsJudgedByItsAnswer(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { silent.Close() })
-	answers := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	answers := serve(t, func(_ http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodPut || r.URL.Path != "/latest/api/token" || r.Header.Get("X-Aws-Ec2-Metadata-Token-Ttl-Seconds") == "" {
 			t.Errorf("%s %s", r.Method, r.URL)
 		}
