@@ -79,6 +79,11 @@ func (a *challenged) authorize(ctx context.Context, req *http.Request, repositor
 	return "", nil
 }
 
+
+// anonymous reports whether requests are nobody's in particular: whether no login
+// is configured.
+func (a *challenged) anonymous() bool { return a.logins.source() == "" }
+
 func (a *challenged) refused(ctx context.Context, resp *http.Response, used, repository string) (bool, error) {
 	if used != "" && used != "basic" {
 		if token, ok := a.tokens.Peek(repository); ok && token.value == used {

@@ -37,6 +37,8 @@ func (r *Registry) Blob(ctx context.Context, repository string, dgst digest.Dige
 		repository: repository,
 		path:       "blobs/" + dgst.String(),
 		byteRange:  fmt.Sprintf("bytes=%d-%d", off, off+n-1),
+		priority:   blobs,
+		spare:      spare,
 	})
 	if err == nil {
 		size, whole, err = span(resp, off)
@@ -69,6 +71,7 @@ func (r *Registry) hasBlob(ctx context.Context, repository string, dgst digest.D
 		repository: repository,
 		path:       "blobs/" + dgst.String(),
 		byteRange:  "bytes=0-0",
+		priority:   blobs,
 	})
 	if err != nil {
 		return 0, err

@@ -312,7 +312,7 @@ func TestWaitForASlotEndsWithTheContext(t *testing.T) {
 func TestStorageFailureIsNotRetriedHere(t *testing.T) {
 	server := startECR(t, ecrtest.Options{})
 	dgst := addBlob(t, server, ecrtest.Random(1, 1000))
-	server.Inject(ecrtest.Fault{On: ecrtest.Storage, Status: http.StatusServiceUnavailable, Body: "<Error><Code>SlowDown</Code></Error>"})
+	server.Inject(ecrtest.Fault{On: ecrtest.Storage, Status: http.StatusServiceUnavailable, Body: "<Error><Code>ServiceUnavailable</Code></Error>"})
 	_, _, _, err := server.Blob(t.Context(), repo, dgst, 0, 1000, false)
 	var answer *Error
 	if !errors.As(err, &answer) || answer.Status != http.StatusServiceUnavailable {

@@ -171,6 +171,7 @@ func (c *Client) region(host ecrHost, cfg Config) ecrRegion {
 		client:   c.aws,
 		timeout:  cfg.Timeout,
 		now:      time.Now,
+		calls:    newLimiter("the ECR API of "+host.Region, 0),
 		reading:  semaphore.NewWeighted(1),
 	}
 	if len(c.regions) >= maxRegistries {

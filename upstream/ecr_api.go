@@ -24,6 +24,7 @@ type ecrAPI struct {
 	client   aws.HTTPClient
 	timeout  time.Duration // of each call
 	now      func() time.Time
+	calls    *limiter // but for tokens, whose source has pauses of its own
 
 	// reading lets one reading of lifecycle policies and images run at a time:
 	// ECR publishes no quota for these calls, which other tools share.
@@ -83,7 +84,13 @@ func callECR[In, Out any](ctx context.Context, a *ecrAPI, what string,
 	if err != nil {
 		return nil, err
 	}
+	deadline, _ := ctx.Deadline()
+	sent, err := a.calls.wait(ctx, priorityOf(ctx, manifests), deadline)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
+	}
 	out, err := call(api, ctx, in)
+	a.calls.learn(sent, apiRefusal(err))
 	if err != nil {
 		return nil, newAPIError(ctx, what, err)
 	}

@@ -27,6 +27,8 @@ type Error struct {
 	Detail errcode.Error
 	// Wait is what the upstream asked for by Retry-After, or 0.
 	Wait time.Duration
+
+	slowDown bool // S3's way to say that there are too many requests
 }
 
 func (e *Error) Error() string {
@@ -55,7 +57,13 @@ func (e *Error) Unwrap() error { return e.Detail }
 func (e *Error) RetryAfter() time.Duration { return e.Wait }
 
 // Throttled reports whether the upstream refused because of too many requests.
-func (e *Error) Throttled() bool { return e.Status == http.StatusTooManyRequests }
+func (e *Error) Throttled() bool { return e.Status == http.StatusTooManyRequests || e.slowDown }
+
+// isThrottled reports an error that is because of too many requests.
+func isThrottled(err error) bool {
+	var throttled interface{ Throttled() bool }
+	return errors.As(err, &throttled) && throttled.Throttled()
+}
 
 // temporary reports whether the same request may succeed shortly.
 func (e *Error) temporary() bool {
@@ -98,6 +106,8 @@ func errorFrom(resp *http.Response) *Error {
 		Status: resp.StatusCode,
 		Wait:   retryAfter(resp.Header),
 		Detail: firstError(body),
+
+		slowDown: resp.StatusCode == http.StatusServiceUnavailable && bytes.Contains(body, []byte("<Code>SlowDown</Code>")),
 	}
 }
 

@@ -115,6 +115,7 @@ func (g *guard) check(what string, from, to *url.URL) error {
 // is what gives parallel fetches their speed.
 type transports struct {
 	proxies map[string]bool
+	limits  *limits // of the places that are asked through them
 
 	mu  sync.Mutex
 	all map[class]*transport
@@ -126,7 +127,7 @@ type transport struct {
 }
 
 func newTransports() *transports {
-	return &transports{proxies: proxyAddresses(), all: make(map[class]*transport)}
+	return &transports{proxies: proxyAddresses(), limits: newLimits(), all: make(map[class]*transport)}
 }
 
 func (t *transports) get(allowed class) *transport {

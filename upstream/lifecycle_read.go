@@ -41,8 +41,12 @@ func (r *Registry) Lifecycle(ctx context.Context, repository string) (LifecycleP
 		return LifecyclePolicy{}, nil, context.Cause(ctx)
 	}
 	defer auth.api.reading.Release(1)
-	ctx, cancel := context.WithTimeoutCause(ctx, lifecycleTimeout, errTimeout)
+	ctx, cancel := context.WithTimeoutCause(Background(ctx), lifecycleTimeout, errTimeout)
 	defer cancel()
+	until, _ := ctx.Deadline()
+	if _, err := r.requests.wait(ctx, background, until); err != nil { // what throttles pulls has enough to do
+		return LifecyclePolicy{}, nil, err
+	}
 	var account *string // nil means the one of the credentials
 	if auth.account != "" {
 		account = &auth.account

@@ -51,6 +51,11 @@ type Registry struct {
 	locations *locations
 	limit     atomic.Pointer[RateLimit]
 
+	limits   *limits  // of the places that the registry redirects to
+	requests *limiter // of the registry itself
+	// In its stead where pulls have a quota of their own, or nil.
+	pulls, anonymousPulls *limiter
+
 	slots *semaphore.Weighted // one a blob body
 	spare *semaphore.Weighted // one a blob body that only speeds a fill up
 }
@@ -82,7 +87,7 @@ func newRegistry(cfg Config, auth authorizer, trs *transports, endpoint *url.URL
 	if cfg.Timeout == 0 {
 		cfg.Timeout = 20 * time.Second
 	}
-	return &Registry{
+	r := &Registry{
 		host:      cfg.Host,
 		endpoint:  endpoint,
 		timeout:   cfg.Timeout,
@@ -93,6 +98,8 @@ func newRegistry(cfg Config, auth authorizer, trs *transports, endpoint *url.URL
 		slots:     semaphore.NewWeighted(blobSlots),
 		spare:     semaphore.NewWeighted(spareSlots),
 	}
+	r.pace(trs.limits)
+	return r
 }
 
 // Manifest returns a manifest by tag or digest. With head it asks for the
@@ -175,7 +182,7 @@ func (r *Registry) document(ctx context.Context, req request) (http.Header, []by
 	if errors.As(err, &permanent) {
 		err = permanent.Unwrap()
 	}
-	if err != nil && errors.Is(context.Cause(ctx), errTimeout) {
+	if err != nil && errors.Is(context.Cause(ctx), errTimeout) && !isThrottled(err) {
 		err = fmt.Errorf("%s from %s: %w", req.path, r.host, errTimeout)
 	}
 	return got.header, got.body, err
@@ -187,7 +194,7 @@ func retryable(err error) error {
 	var refused *refusedError
 	var credentials *credentialsError
 	switch {
-	case errors.As(err, &refused), errors.As(err, &credentials):
+	case errors.As(err, &refused), errors.As(err, &credentials), isThrottled(err): // [Registry.paced] has tried again
 		return backoff.Permanent(err)
 	case !errors.As(err, &answer):
 		return err

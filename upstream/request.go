@@ -20,6 +20,9 @@ type request struct {
 	query      url.Values
 	accept     string
 	byteRange  string
+
+	priority priority // while the upstream throttles
+	spare    bool     // not worth waiting for then
 }
 
 // maxHops bounds redirects. Registries use one, mirrors in front of them two.
@@ -50,19 +53,21 @@ func (r *Registry) ask(ctx context.Context, req request) (*http.Response, error)
 	target.RawQuery = req.query.Encode()
 	scope := cmp.Or(req.scope, req.repository)
 	for again := false; ; again = true {
-		out, err := r.newRequest(ctx, req.method, target, req)
-		if err != nil {
-			return nil, err
-		}
-		used, err := r.auth.authorize(ctx, out, scope)
-		if err != nil {
-			return nil, fmt.Errorf("authenticate at %s: %w", r.host, err)
-		}
-		resp, err := r.send(out)
+		var used string
+		resp, err := r.paced(ctx, r.limiterOf(req), req, func() (*http.Response, error) {
+			out, err := r.newRequest(ctx, req.method, target, req)
+			if err != nil {
+				return nil, err
+			}
+			if used, err = r.auth.authorize(ctx, out, scope); err != nil {
+				return nil, fmt.Errorf("authenticate at %s: %w", r.host, err)
+			}
+			return r.send(out)
+		})
 		if err != nil || !suspicious(resp) || again {
 			return resp, err
 		}
-		if resp.StatusCode != http.StatusUnauthorized && out.Method == http.MethodHead {
+		if resp.StatusCode != http.StatusUnauthorized && req.method == http.MethodHead {
 			// A HEAD's refusal has no body to tell an expired token from a real
 			// one: ECR answers a bare 403. A GET's has, and its answer serves as
 			// well as a second HEAD's.
@@ -121,16 +126,22 @@ func (r *Registry) location(resp *http.Response) (*url.URL, error) {
 // fetch asks a place that the registry redirected to. Credentials go along only
 // where it is the registry itself.
 func (r *Registry) fetch(ctx context.Context, method string, to *url.URL, req request) (*http.Response, error) {
-	out, err := r.newRequest(ctx, method, to, req)
-	if err != nil {
-		return nil, err
+	own, l := r.own(to), r.requests
+	if !own {
+		l = r.limits.of(to.Host, to.Host, 0)
 	}
-	if r.own(to) {
-		if _, err := r.auth.authorize(ctx, out, req.repository); err != nil {
-			return nil, fmt.Errorf("authenticate at %s: %w", r.host, err)
+	return r.paced(ctx, l, req, func() (*http.Response, error) {
+		out, err := r.newRequest(ctx, method, to, req)
+		if err != nil {
+			return nil, err
 		}
-	}
-	return r.send(out)
+		if own {
+			if _, err := r.auth.authorize(ctx, out, req.repository); err != nil {
+				return nil, fmt.Errorf("authenticate at %s: %w", r.host, err)
+			}
+		}
+		return r.send(out)
+	})
 }
 
 // own reports whether a URL is at the registry itself, the one place for which

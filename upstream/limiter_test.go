@@ -1,0 +1,447 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// tooMany is an answer that lowers a limit.
+func tooMany(wait time.Duration) refusal {
+	err := &Error{Op: "GET /v2/", Host: "registry.test", Status: http.StatusTooManyRequests, Wait: wait}
+	return refusal{err: err, wait: wait, throttled: true}
+}
+
+// throttled returns a limiter whose rate is this, and whose next turn is a gap
+// away.
+func throttled(t *testing.T, rate int) *limiter {
+	t.Helper()
+	l := newLimiter("registry.test", 0)
+	for range 2 * rate {
+		mustWait(t, l, manifests)
+	}
+	pass(time.Millisecond)
+	l.learn(time.Now(), tooMany(0))
+	if got := int(l.rate); got != rate {
+		t.Fatalf("%d requests in a second, and a refusal, make a rate of %d, want %d", 2*rate, got, rate)
+	}
+	return l
+}
+
+func mustWait(t *testing.T, l *limiter, p priority) time.Time {
+	t.Helper()
+	sent, err := l.wait(t.Context(), p, time.Now().Add(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sent
+}
+
+// wantThrottled wants the error of a request that was not sent.
+func wantThrottled(t *testing.T, err error, wait time.Duration) {
+	t.Helper()
+	var refused *throttledError
+	if !errors.As(err, &refused) {
+		t.Fatalf("got %v, want that it was not sent", err)
+	}
+	if !refused.Throttled() || refused.RetryAfter() != wait {
+		t.Errorf("throttled %t, for %v, want %v", refused.Throttled(), refused.RetryAfter(), wait)
+	}
+}
+
+func TestNobodyWaitsWhereNothingWasRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLimiter("registry.test", 0)
+		began := time.Now()
+		for range 10_000 {
+			l.learn(mustWait(t, l, blobs), refusal{})
+			if _, err := l.take(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if took := time.Since(began); took != 0 {
+			t.Errorf("waited %v", took)
+		}
+	})
+}
+
+func TestRefusalHalvesTheRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := throttled(t, 50)
+		began := time.Now()
+		for range 50 {
+			mustWait(t, l, manifests)
+		}
+		if took := time.Since(began); took != time.Second {
+			t.Errorf("50 requests at 50 a second took %v", took)
+		}
+	})
+}
+
+func TestRefusalsOfWhatWasSentBeforeCountOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLimiter("registry.test", 0)
+		var sent []time.Time
+		for range 100 {
+			sent = append(sent, mustWait(t, l, manifests))
+		}
+		pass(50 * time.Millisecond)
+		for _, at := range sent {
+			l.learn(at, tooMany(0))
+		}
+		if l.rate != 50 {
+			t.Errorf("100 refusals at once lower the rate from 100 to %v, want 50", l.rate)
+		}
+	})
+}
+
+func TestRateComesBackAndTheLimitIsLifted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := throttled(t, 50)
+		for began := time.Now(); time.Since(began) < climb/2*time.Second; {
+			l.learn(mustWait(t, l, manifests), refusal{})
+		}
+		if l.rate < 85 || l.rate > 95 {
+			t.Errorf("after %d s without a refusal the rate is %v, want about 90 of the 100 of before", climb/2, l.rate)
+		}
+		pass(calm)
+		mustWait(t, l, manifests)
+		if l.rate != 0 {
+			t.Errorf("after a minute more there is a limit of %v", l.rate)
+		}
+	})
+}
+
+func TestKnownLimitIsKeptFromTheFirstRequestAndNeverExceeded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLimiter("public.ecr.aws", 1)
+		var last time.Time
+		for range 100 {
+			sent := mustWait(t, l, manifests)
+			if gap := sent.Sub(last); gap < time.Second {
+				t.Fatalf("a request came %v after the one before", gap)
+			}
+			last = sent
+			l.learn(sent, refusal{})
+		}
+	})
+}
+
+func TestRetryAfterHoldsEverybodyBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLimiter("registry.test", 0)
+		l.learn(mustWait(t, l, manifests), tooMany(7*time.Second))
+		began := time.Now()
+		if _, err := l.take(); err == nil {
+			t.Error("a spare request is sent")
+		}
+		_, err := l.wait(t.Context(), manifests, began.Add(6*time.Second))
+		wantThrottled(t, err, 7*time.Second)
+		if took := time.Since(began); took != 0 {
+			t.Errorf("who has not the time for it is told after %v", took)
+		}
+		mustWait(t, l, blobs)
+		if took := time.Since(began); took != 7*time.Second {
+			t.Errorf("waited %v, want 7s", took)
+		}
+	})
+}
+
+func TestOneAnswerHasAPlaceLeftAloneForAMinuteAtMost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLimiter("registry.test", 0)
+		l.learn(mustWait(t, l, manifests), tooMany(time.Hour))
+		began := time.Now()
+		mustWait(t, l, manifests)
+		if took := time.Since(began); took != longestPause {
+			t.Errorf("waited %v, want %v", took, longestPause)
+		}
+	})
+}
+
+func TestErrorSaysWhyItWasNotSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		refused, known := throttled(t, 5), newLimiter("public.ecr.aws", 1)
+		mustWait(t, refused, manifests)
+		mustWait(t, known, manifests)
+		for l, want := range map[*limiter]string{
+			refused: "registry.test is not asked for another 200ms, as it gets too many requests: GET /v2/ from registry.test: 429 Too Many Requests",
+			known:   "public.ecr.aws is not asked for another 1.053s, as it allows no more than 1 pulls a second",
+		} {
+			if _, err := l.take(); err == nil || err.Error() != want {
+				t.Errorf("got %v, want %s", err, want)
+			}
+		}
+	})
+}
+
+// queue has requests of these priorities wait, one after the other, and returns
+// the numbers of those that were sent, in order.
+func queue(t *testing.T, l *limiter, order ...priority) []int {
+	t.Helper()
+	var mu sync.Mutex
+	var served []int
+	var done sync.WaitGroup
+	for i, p := range order {
+		done.Go(func() {
+			if _, err := l.wait(t.Context(), p, time.Now().Add(time.Hour)); err != nil {
+				t.Error(err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			served = append(served, i)
+		})
+		synctest.Wait()
+	}
+	done.Wait()
+	return served
+}
+
+func TestManifestsGoBeforeBlobsAndClientsBeforeBackground(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := throttled(t, 5)
+		got := queue(t, l, background, blobs, background, blobs, manifests, manifests, manifests)
+		// The fourth turn is a blob's in any case.
+		if diff := cmp.Diff([]int{4, 5, 6, 1, 3, 0, 2}, got); diff != "" {
+			t.Errorf("served in this order (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestManifestsWithoutEndDoNotHoldUpBlobs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := throttled(t, 5)
+		ctx, cancel := context.WithCancel(t.Context())
+		var crowd sync.WaitGroup
+		for range 20 {
+			crowd.Go(func() {
+				for ctx.Err() == nil {
+					_, _ = l.wait(ctx, manifests, time.Now().Add(time.Hour))
+				}
+			})
+		}
+		synctest.Wait()
+		began := time.Now()
+		for range 5 {
+			mustWait(t, l, blobs)
+		}
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("five blobs took %v at 5 requests a second", took)
+		}
+		cancel()
+		crowd.Wait()
+	})
+}
+
+func TestWhoCannotBeServedInTimeIsToldAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := throttled(t, 5)
+		began := time.Now()
+		results := make(chan error)
+		for range 100 {
+			go func() {
+				_, err := l.wait(t.Context(), manifests, began.Add(2100*time.Millisecond))
+				results <- err
+			}()
+		}
+		served, told := 0, 0
+		for range 100 {
+			if err := <-results; err == nil {
+				served++
+			} else if told++; time.Since(began) != 0 {
+				t.Errorf("told after %v: %v", time.Since(began), err)
+			}
+		}
+		if served != 10 || told != 90 {
+			t.Errorf("%d were served and %d told, want 10 and 90", served, told)
+		}
+	})
+}
+
+func TestWaitIsNeverLongerThanAllowed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := throttled(t, 5)
+		began := time.Now()
+		late := make(chan error)
+		go func() {
+			_, err := l.wait(t.Context(), background, began.Add(2*time.Second))
+			late <- err
+		}()
+		synctest.Wait()
+		for range 50 { // come later, and go before
+			go func() { _, _ = l.wait(t.Context(), manifests, began.Add(time.Minute)) }()
+		}
+		wantThrottled(t, <-late, 200*time.Millisecond)
+		if took := time.Since(began); took != 2*time.Second {
+			t.Errorf("waited %v, want 2s", took)
+		}
+		if n := len(l.waiting[background]); n != 0 {
+			t.Errorf("%d are left in the queue", n)
+		}
+		pass(time.Minute)
+	})
+}
+
+func TestQueueIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := throttled(t, 5)
+		ctx, cancel := context.WithCancel(t.Context())
+		var crowd sync.WaitGroup
+		for range maxWaiting {
+			crowd.Go(func() { _, _ = l.wait(ctx, blobs, time.Now().Add(time.Hour)) })
+		}
+		synctest.Wait()
+		if _, err := l.wait(ctx, manifests, time.Now().Add(time.Hour)); !isThrottled(err) {
+			t.Errorf("number %d waits: %v", maxWaiting+1, err)
+		}
+		cancel()
+		crowd.Wait()
+		if n := l.waitersLocked(); n != 0 {
+			t.Errorf("%d are left in the queue", n)
+		}
+	})
+}
+
+func TestWaitForATurnEndsWithTheContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := throttled(t, 5)
+		gone := errors.New("the client hung up")
+		for name, test := range map[string]struct {
+			cause     error
+			throttled bool
+		}{
+			"client":  {gone, false},
+			"timeout": {errTimeout, true}, // of which the throttling is the reason
+		} {
+			ctx, cancel := context.WithCancelCause(t.Context())
+			ended := make(chan error, 1)
+			go func() {
+				_, err := l.wait(ctx, manifests, time.Now().Add(time.Hour))
+				ended <- err
+			}()
+			synctest.Wait()
+			cancel(test.cause)
+			if err := <-ended; isThrottled(err) != test.throttled || !test.throttled && !errors.Is(err, test.cause) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	})
+}
+
+func TestPlaceThatRefusesEverythingIsNotWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := throttled(t, leastRate)
+		began := time.Now()
+		var waiting sync.WaitGroup
+		for range 10 {
+			waiting.Go(func() {
+				for {
+					sent, err := l.wait(t.Context(), manifests, began.Add(time.Hour))
+					if err != nil {
+						wantThrottled(t, err, shutFor)
+						return
+					}
+					l.learn(sent, tooMany(0))
+				}
+			})
+		}
+		waiting.Wait()
+		if took := time.Since(began); took != maxStays*time.Second/leastRate {
+			t.Errorf("gave up after %v", took)
+		}
+		pass(shutFor - time.Second)
+		_, err := l.wait(t.Context(), manifests, time.Now().Add(time.Hour))
+		wantThrottled(t, err, time.Second)
+		pass(time.Second)
+		l.learn(mustWait(t, l, manifests), refusal{})
+		mustWait(t, l, manifests)
+	})
+}
+
+// quota refuses what exceeds a number of requests per second, as a bucket of
+// tokens.
+type quota struct {
+	perSecond float64
+	tokens    float64
+	at        time.Time
+}
+
+func (q *quota) refuses() bool {
+	now := time.Now()
+	q.tokens = min(q.tokens+q.perSecond*now.Sub(q.at).Seconds(), q.perSecond)
+	q.at = now
+	if q.tokens < 1 {
+		return true
+	}
+	q.tokens--
+	return false
+}
+
+// The bound of five seconds is the issue's.
+func TestRateFallsBelowAQuotaWithin5SecondsAndUsesIt(t *testing.T) {
+	for _, perSecond := range []int{5, 20, 200} {
+		t.Run(fmt.Sprint(perSecond), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const roundTrip = 20 * time.Millisecond
+				l := newLimiter("registry.test", 0)
+				began := time.Now()
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				var mu sync.Mutex
+				q := quota{perSecond: float64(perSecond)}
+				sentIn, refusedIn := make([]int, 62), make([]int, 62)
+				var clients sync.WaitGroup
+				for range 300 {
+					clients.Go(func() {
+						for ctx.Err() == nil {
+							sent, err := l.wait(ctx, manifests, began.Add(time.Hour))
+							if err != nil {
+								return
+							}
+							mu.Lock()
+							second := int(time.Since(began) / time.Second)
+							sentIn[second]++
+							var verdict refusal
+							if q.refuses() {
+								refusedIn[second]++
+								verdict = tooMany(0)
+							}
+							mu.Unlock()
+							pass(roundTrip)
+							l.learn(sent, verdict)
+						}
+					})
+				}
+				clients.Wait()
+				if sentIn[0] <= perSecond {
+					t.Errorf("%d requests in the first second are no test of %d", sentIn[0], perSecond)
+				}
+				if sentIn[5] > perSecond {
+					t.Errorf("%d requests in the sixth second, of %d that are allowed; %v", sentIn[5], perSecond, sentIn)
+				}
+				total, refused := 0, 0
+				for s := 5; s < 60; s++ {
+					total += sentIn[s]
+					refused += refusedIn[s]
+				}
+				if total < 55*perSecond/2 {
+					t.Errorf("%d requests in 55 s use less than half of %d a second", total, perSecond)
+				}
+				if 10*refused > total {
+					t.Errorf("%d of %d requests are refused", refused, total)
+				}
+				if over := slices.Max(sentIn[6:60]); over > perSecond*5/4+1 {
+					t.Errorf("%d requests in one second, of %d that are allowed", over, perSecond)
+				}
+			})
+		})
+	}
+}

@@ -1,0 +1,417 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/larder-registry/larder/upstream/ecrtest"
+)
+
+const rateExceeded = `{"errors":[{"code":"TOOMANYREQUESTS","message":"Rate exceeded"}]}`
+
+// patiently asks as a fill does: again when it was told to come back, a few
+// times.
+func patiently(ask func() error) error {
+	for range 8 {
+		err := ask()
+		var throttled interface{ RetryAfter() time.Duration }
+		if !errors.As(err, &throttled) {
+			return err
+		}
+		pass(min(throttled.RetryAfter(), 10*time.Second))
+	}
+	return errors.New("throttled to the end")
+}
+
+// The case and its bounds are the issue's.
+func TestPullsFinishWhileEverySecondRequestIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int64
+		var mu sync.Mutex
+		var perSecond [120]int
+		began := time.Now()
+		r := startInBubble(t, func(w http.ResponseWriter, req *http.Request) {
+			since := time.Since(began)
+			mu.Lock()
+			perSecond[since/time.Second]++
+			mu.Unlock()
+			if asked.Add(1)%2 == 0 && since < 30*time.Second {
+				w.WriteHeader(http.StatusTooManyRequests)
+				_, _ = io.WriteString(w, rateExceeded)
+				return
+			}
+			content(w, req)
+		})
+		const clients = 5
+		var pulls sync.WaitGroup
+		for client := range clients {
+			pulls.Go(func() {
+				pull := func() error {
+					_, _, err := r.Manifest(t.Context(), repo, fmt.Sprintf("v%d", client), false)
+					return err
+				}
+				if err := patiently(pull); err != nil {
+					t.Errorf("manifest of client %d: %v", client, err)
+				}
+				for layer := range 5 {
+					pull := func() error {
+						body, _, _, err := r.Blob(t.Context(), repo, digest.FromString(fmt.Sprint(client, layer)), 0, 100, false)
+						if err == nil {
+							err = body.Close()
+						}
+						return err
+					}
+					if err := patiently(pull); err != nil {
+						t.Errorf("layer %d of client %d: %v", layer, client, err)
+					}
+				}
+			})
+		}
+		pulls.Wait()
+		for second := 5; second < 30; second++ {
+			if n := perSecond[second]; n > clients {
+				t.Errorf("%d requests in second %d", n, second)
+			}
+		}
+	})
+}
+
+func TestThrottledRequestIsSentAgainInItsTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for question, ask := range questions {
+			var refused atomic.Int64
+			r := startInBubble(t, func(w http.ResponseWriter, req *http.Request) {
+				if refused.Add(1) <= 2 {
+					w.WriteHeader(http.StatusTooManyRequests)
+					return
+				}
+				content(w, req)
+			})
+			before := time.Now()
+			if err := ask(t.Context(), r, someBlob); err != nil {
+				t.Errorf("%s: %v", question, err)
+			}
+			if took := time.Since(before); took < time.Second/leastRate || took > 5*time.Second {
+				t.Errorf("%s: answered after %v", question, took)
+			}
+		}
+	})
+}
+
+func TestThrottledClientHearsWithinHalfOfItsTime(t *testing.T) {
+	for name, handler := range map[string]http.HandlerFunc{
+		"for good": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTooManyRequests) },
+		"for a time": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Retry-After", "15")
+			w.WriteHeader(http.StatusTooManyRequests)
+		},
+		"and closed": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("RateLimit-Remaining", "0;w=21600")
+			w.WriteHeader(http.StatusTooManyRequests)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := startInBubble(t, handler)
+				for range 3 {
+					before := time.Now()
+					_, _, err := r.Manifest(t.Context(), repo, "v1", false)
+					if took := time.Since(before); took > defaultTimeout/2 {
+						t.Errorf("heard after %v", took)
+					}
+					var throttled interface{ Throttled() bool }
+					if !errors.As(err, &throttled) || !throttled.Throttled() {
+						t.Errorf("got %v", err)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestSpareConnectionDoesNotCompeteWhileAnUpstreamThrottles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int64
+		r := startInBubble(t, func(w http.ResponseWriter, _ *http.Request) {
+			asked.Add(1)
+			w.Header().Set("Retry-After", "5")
+			w.WriteHeader(http.StatusTooManyRequests)
+		})
+		for range 2 {
+			before := time.Now()
+			if _, _, _, err := r.Blob(t.Context(), repo, someBlob, 0, 1, true); !isThrottled(err) {
+				t.Errorf("got %v", err)
+			}
+			if took := time.Since(before); took != 0 {
+				t.Errorf("a spare connection waits %v", took)
+			}
+		}
+		if n := asked.Load(); n != 1 {
+			t.Errorf("asked %d times, want once", n)
+		}
+		wantAllSlots(t, r)
+	})
+}
+
+func TestSlowStorageIsNotTheRegistrysFault(t *testing.T) {
+	server := startECR(t, ecrtest.Options{})
+	dgst := addBlob(t, server, ecrtest.Random(1, 1000))
+	server.Inject(ecrtest.Fault{
+		On: ecrtest.Storage, Times: 1, Status: http.StatusServiceUnavailable,
+		Body: "<?xml version=\"1.0\"?>\n<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>",
+	})
+	if err := questions["blob"](t.Context(), server.Registry, dgst); err != nil {
+		t.Fatal(err)
+	}
+	if got := server.Stats().Blobs[dgst].Requests; got != 2 {
+		t.Errorf("storage was asked %d times, want once more after it asked to slow down", got)
+	}
+	if rate := server.requests.rate; rate != 0 {
+		t.Errorf("the registry is limited to %v requests a second", rate)
+	}
+	host := mustURL(t, server.StorageURL).Host
+	storage := server.limits.of(host, host, 0)
+	if storage.rate == 0 {
+		t.Error("storage is not limited")
+	}
+}
+
+func TestNamesOfOneRegistryShareALimit(t *testing.T) {
+	c, _ := newTestClient(t,
+		Config{Host: "123456789012.dkr.ecr.us-east-1.amazonaws.com"},
+		Config{Host: "123456789012.dkr-ecr.us-east-1.on.aws"},
+		Config{Host: "123456789012.dkr.ecr.us-west-2.amazonaws.com"},
+		Config{Host: "210987654321.dkr.ecr.us-east-1.amazonaws.com"},
+	)
+	limit := func(host string) *limiter { return registryOf(t, c, host).requests }
+	if limit("123456789012.dkr.ecr.us-east-1.amazonaws.com") != limit("123456789012.dkr-ecr.us-east-1.on.aws") {
+		t.Error("two names of one registry have a limit each")
+	}
+	all := map[*limiter]bool{
+		limit("123456789012.dkr.ecr.us-east-1.amazonaws.com"): true,
+		limit("123456789012.dkr.ecr.us-west-2.amazonaws.com"): true,
+		limit("210987654321.dkr.ecr.us-east-1.amazonaws.com"): true,
+	}
+	if len(all) != 3 {
+		t.Errorf("three registries have %d limits", len(all))
+	}
+}
+
+func TestPullsFromECRPublicKeepItsLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var pulls []time.Time
+		var heads int
+		r := startInBubble(t, func(w http.ResponseWriter, req *http.Request) {
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case !strings.Contains(req.URL.Path, "/manifests/"):
+			case req.Method == http.MethodHead:
+				heads++
+				w.Header().Set("Docker-Content-Digest", someBlob.String())
+			default:
+				pulls = append(pulls, time.Now())
+			}
+			content(w, req)
+		})
+		r.host = "public.ecr.aws"
+		r.pace(newLimits())
+		var clients sync.WaitGroup
+		var told atomic.Int64
+		for range 20 {
+			clients.Go(func() {
+				if err := questions["manifest"](t.Context(), r, ""); isThrottled(err) {
+					told.Add(1)
+				} else if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		synctest.Wait()
+		before := time.Now()
+		for _, question := range []string{"head manifest", "blob"} {
+			if err := questions[question](t.Context(), r, someBlob); err != nil {
+				t.Error(err)
+			}
+		}
+		if took := time.Since(before); took != 0 || heads != 1 {
+			t.Errorf("what does not count as a pull took %v; %d heads", took, heads)
+		}
+		clients.Wait()
+		for i := range len(pulls) - 1 {
+			if gap := pulls[i+1].Sub(pulls[i]); gap < time.Second/publicPullsAnonymous {
+				t.Errorf("a pull came %v after the one before", gap)
+			}
+		}
+		if len(pulls) != 10 || told.Load() != 10 {
+			t.Errorf("%d pulls and %d who were sent elsewhere, want 10 of each", len(pulls), told.Load())
+		}
+	})
+}
+
+// publicECR is ECR Public as far as it is peculiar: bearer tokens that it
+// answers by 400 once they are old, 401 to any HEAD of a blob, and a pull a second.
+type publicECR struct {
+	mu     sync.Mutex // guards what follows
+	quota  quota
+	token  int // the number of the good one
+	issued int
+	throttled,
+	pulls int
+}
+
+func (p *publicECR) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if r.URL.Path == "/token/" {
+		p.issued++
+		_, _ = fmt.Fprintf(w, `{"token":"token-%d"}`, p.token)
+		return
+	}
+	isPull := strings.Contains(r.URL.Path, "/manifests/") && r.Method == http.MethodGet
+	switch got := r.Header.Get("Authorization"); {
+	case got == "", r.Method == http.MethodHead && strings.Contains(r.URL.Path, "/blobs/"):
+		w.Header().Set("WWW-Authenticate", `Bearer realm="http://registry.test/token/",service="public.ecr.aws",scope="aws"`)
+		w.WriteHeader(http.StatusUnauthorized)
+	case got != fmt.Sprintf("Bearer token-%d", p.token):
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = io.WriteString(w, `{"errors":[{"code":"DENIED","message":"Your Authorization Token is invalid."}]}`)
+	case isPull && p.quota.refuses():
+		p.throttled++
+		w.WriteHeader(http.StatusTooManyRequests)
+		_, _ = io.WriteString(w, rateExceeded)
+	default:
+		if isPull {
+			p.pulls++
+		}
+		content(w, r)
+	}
+}
+
+// expire ends the life of the tokens so far.
+func (p *publicECR) expire() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.token++
+}
+
+// The case is the issue's.
+func TestPullsFromECRPublicWork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		public := &publicECR{quota: quota{perSecond: 1}}
+		r := startInBubble(t, public.ServeHTTP)
+		r.host = "public.ecr.aws"
+		r.pace(newLimits())
+		const pulls = 30
+		began := time.Now()
+		for range pulls {
+			for question, ask := range questions {
+				if question == "tags" {
+					continue
+				}
+				if err := ask(t.Context(), r, someBlob); err != nil {
+					t.Fatalf("%s: %v", question, err)
+				}
+			}
+			public.expire()
+		}
+		if public.throttled > 0 {
+			t.Errorf("%d of %d pulls exceeded the limit", public.throttled, public.pulls)
+		}
+		if took := time.Since(began); took > 4*pulls*time.Second {
+			t.Errorf("%d pulls took %v", public.pulls, took)
+		}
+		if public.issued != pulls {
+			t.Errorf("%d tokens were asked for, want one for each that ran out, %d", public.issued, pulls)
+		}
+	})
+}
+
+func TestQuotaThatIsUsedUpDoesNotHoldUpLayers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var pulls atomic.Int64
+		r := startInBubble(t, func(w http.ResponseWriter, req *http.Request) {
+			if !strings.Contains(req.URL.Path, "/manifests/") {
+				content(w, req)
+				return
+			}
+			pulls.Add(1)
+			w.Header().Set("RateLimit-Remaining", "0;w=21600")
+			w.WriteHeader(http.StatusTooManyRequests)
+		})
+		r.host = dockerHub
+		r.pace(newLimits())
+		for range 3 {
+			for _, question := range []string{"manifest", "head manifest"} {
+				before := time.Now()
+				if err := questions[question](t.Context(), r, ""); !isThrottled(err) {
+					t.Errorf("%s: %v", question, err)
+				}
+				if took := time.Since(before); took > time.Second {
+					t.Errorf("%s: heard after %v", question, took)
+				}
+			}
+			if err := questions["blob"](t.Context(), r, someBlob); err != nil {
+				t.Error(err)
+			}
+		}
+		if n := pulls.Load(); n != 1 {
+			t.Errorf("asked %d times for what is used up for hours", n)
+		}
+	})
+}
+
+func TestLimitOfECRPublicGoesByTheCredentials(t *testing.T) {
+	for _, host := range []string{"public.ecr.aws", "ecr-public.aws.com"} {
+		for most, cfg := range map[float64]Config{
+			publicPullsAnonymous: {Host: host},
+			publicPulls:          {Host: host, Username: "AWS", PasswordFile: "/nowhere"},
+		} {
+			c, _ := newTestClient(t, cfg)
+			got := registryOf(t, c, host).limiterOf(request{path: "manifests/v1"}).most
+			if got != most*knownMargin {
+				t.Errorf("%s with credentials %t: %v pulls a second, want %v", host, cfg.Username != "", got, most)
+			}
+		}
+	}
+}
+
+func TestThrottledAPIIsCalledLessOften(t *testing.T) {
+	server := startECR(t, ecrtest.Options{})
+	server.Inject(ecrtest.Fault{
+		On: ecrtest.API, Status: http.StatusBadRequest, Body: `{"__type":"ThrottlingException","message":"Rate exceeded"}`,
+	})
+	api := server.auth.(*ecrAuth).api
+	if _, _, err := server.Lifecycle(t.Context(), repo); err == nil {
+		t.Fatal("throttling is no error")
+	}
+	if api.calls.rate != leastRate {
+		t.Errorf("the API is called %v times a second, want %v", api.calls.rate, leastRate)
+	}
+	if server.requests.rate != 0 {
+		t.Error("the API's throttling holds up clients")
+	}
+}
+
+func TestBackgroundWaitsForClients(t *testing.T) {
+	if p := priorityOf(t.Context(), manifests); p != manifests {
+		t.Errorf("a client's priority is %d", p)
+	}
+	ctx, cancel := context.WithCancel(Background(t.Context()))
+	defer cancel()
+	if p := priorityOf(ctx, manifests); p != background {
+		t.Errorf("the priority of background work is %d", p)
+	}
+}
