@@ -35,6 +35,8 @@ type settings struct {
 	fallback *string
 	// also is another host that the fake stands for.
 	also string
+	// replica is a fake of another region that has what the first one has, or nil.
+	replica *ecrtest.Running
 }
 
 // rig is a Larder in this process in front of a fake ECR, and a client of it.
@@ -137,12 +139,20 @@ func (r *rig) timeout() time.Duration { return cmp.Or(r.set.timeout, time.Minute
 
 // lookup is the closed world of the rig.
 func (r *rig) lookup(host string) (upstream.Config, bool) {
-	return upstream.Config{
+	cfg := upstream.Config{
 		Host:     host,
 		Endpoint: r.ecr.Endpoint,
 		Timeout:  r.timeout(),
 		ECR:      upstream.ECRConfig{APIEndpoint: r.ecr.Endpoint, Region: "us-east-1"},
-	}, host == r.ecr.Host() || host == r.set.also && host != ""
+	}
+	if replica := r.set.replica; replica != nil {
+		if host == replica.Host() {
+			cfg.Endpoint, cfg.ECR = replica.Endpoint, upstream.ECRConfig{APIEndpoint: replica.Endpoint}
+			return cfg, true
+		}
+		cfg.ECR.Replicas = []string{replica.Host()}
+	}
+	return cfg, host == r.ecr.Host() || host == r.set.also && host != ""
 }
 
 // addImage puts an image into the fake's repository app, under tag.

@@ -26,28 +26,60 @@ import (
 // With spare it fails rather than wait while the upstream is busy.
 func (r *Registry) Blob(ctx context.Context, repository string, dgst digest.Digest, off, n int64, spare bool) (content io.ReadCloser, size int64, whole bool, err error) {
 	if n == 0 {
-		size, err := r.hasBlob(ctx, repository, dgst)
-		return nil, size, false, err
+		got, err := r.anyBlob(ctx, spare, func(ctx context.Context, at *Registry) (blob, error) {
+			size, err := at.hasBlob(ctx, repository, dgst)
+			return blob{size: size}, err
+		})
+		return nil, got.size, false, err
 	}
 	release, err := r.acquire(ctx, spare)
 	if err != nil {
 		return nil, 0, false, err
 	}
-	resp, err := r.openBlob(ctx, request{
-		repository: repository,
-		path:       "blobs/" + dgst.String(),
-		byteRange:  fmt.Sprintf("bytes=%d-%d", off, off+n-1),
-		priority:   blobs,
-		spare:      spare,
+	got, err := r.anyBlob(ctx, spare, func(ctx context.Context, at *Registry) (blob, error) {
+		resp, err := at.openBlob(ctx, request{
+			repository: repository,
+			path:       "blobs/" + dgst.String(),
+			byteRange:  fmt.Sprintf("bytes=%d-%d", off, off+n-1),
+			priority:   blobs,
+			spare:      spare,
+		})
+		if err != nil {
+			return blob{}, err
+		}
+		size, whole, err := span(resp, off)
+		return blob{resp.Body, size, whole}, err
 	})
-	if err == nil {
-		size, whole, err = span(resp, off)
-	}
 	if err != nil {
 		release()
 		return nil, 0, false, err
 	}
-	return &body{resp.Body, release}, size, whole, nil
+	return &body{got.body, release}, got.size, got.whole, nil
+}
+
+// blob is an answer to the question for one.
+type blob struct {
+	body  io.ReadCloser // nil where only its existence was asked for
+	size  int64
+	whole bool
+}
+
+// anyBlob asks a question about a blob of the registry, or of whatever replica
+// can answer it.
+func (r *Registry) anyBlob(ctx context.Context, spare bool, ask func(context.Context, *Registry) (blob, error)) (blob, error) {
+	if len(r.replicas) == 0 {
+		return ask(ctx, r)
+	}
+	got, done, err := withReplicas(ctx, r, spare, ask)
+	switch {
+	case err != nil:
+		return blob{}, err
+	case got.body == nil:
+		done()
+	default:
+		got.body = &body{got.body, done}
+	}
+	return got, nil
 }
 
 // acquire takes a place among the bodies that this upstream sends at once.

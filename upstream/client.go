@@ -137,7 +137,8 @@ func (c *Client) newRegistry(cfg Config) (*Registry, error) {
 	if cfg.Timeout == 0 {
 		cfg.Timeout = 20 * time.Second
 	}
-	return newRegistry(cfg, c.authorizer(cfg, endpoint), c.transports, endpoint, c.log), nil
+	r := newRegistry(cfg, c.authorizer(cfg, endpoint), c.transports, endpoint, c.log)
+	return r, c.addReplicas(r, cfg)
 }
 
 // authorizer picks how to authenticate: credentials that are configured come

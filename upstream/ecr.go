@@ -15,6 +15,10 @@ type ECRConfig struct {
 	APIEndpoint string
 	// Region is that of the registry. Empty means the one in its host's name.
 	Region string
+	// Replicas are the hosts of registries in other regions to which this one's
+	// repositories are replicated, in the order in which they stand in for it.
+	// Their own settings are those that Options.Lookup knows, if any.
+	Replicas []string
 }
 
 // ecrHost is what the name of an ECR registry says.

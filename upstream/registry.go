@@ -56,6 +56,9 @@ type Registry struct {
 	// In its stead where pulls have a quota of their own, or nil.
 	pulls, anonymousPulls *limiter
 
+	replicas []*Registry // that have the same content, or will
+	breaker  breaker     // of those who could ask another of them
+
 	slots *semaphore.Weighted // one a blob body
 	spare *semaphore.Weighted // one a blob body that only speeds a fill up
 }
@@ -108,6 +111,14 @@ func newRegistry(cfg Config, auth authorizer, trs *transports, endpoint *url.URL
 func (r *Registry) Manifest(ctx context.Context, repository, reference string, head bool) (ocispec.Descriptor, []byte, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, r.timeout, errTimeout)
 	defer cancel()
+	if len(r.replicas) > 0 {
+		return r.replicatedManifest(ctx, repository, reference, head)
+	}
+	return r.manifest(ctx, repository, reference, head)
+}
+
+// manifest is Manifest at this very registry.
+func (r *Registry) manifest(ctx context.Context, repository, reference string, head bool) (ocispec.Descriptor, []byte, error) {
 	req := request{
 		repository: repository,
 		path:       "manifests/" + reference,

@@ -1,0 +1,268 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/larder-registry/larder/upstream/ecrtest"
+)
+
+// replicated is a registry in one region with a replica in another. Both have
+// the manifest and the blob that questions are about.
+type replicated struct {
+	*Registry
+	primary, replica *ecrtest.Running
+	blob             digest.Digest
+	log              *logBuffer
+}
+
+func startReplicated(t *testing.T) *replicated {
+	t.Helper()
+	r := &replicated{primary: startECR(t, ecrtest.Options{}).Running}
+	replica, err := ecrtest.Start(ecrtest.Options{Region: "us-west-2", AWS: r.primary.AWS()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := replica.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	r.replica = replica
+	if _, err := replica.AddManifest(repo, "v1", manifestType, []byte(manifestBody)); err != nil {
+		t.Fatal(err)
+	}
+	for _, server := range []*ecrtest.Running{r.primary, replica} {
+		desc, err := server.AddBlob(repo, ecrtest.Random(1, 1000))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.blob = desc.Digest
+	}
+	cfg := ecrConfig(r.primary)
+	cfg.ECR.Replicas = []string{replica.Host()}
+	c, log := newTestClient(t, cfg, ecrConfig(replica))
+	r.Registry, r.log = registryOf(t, c, cfg.Host), log
+	return r
+}
+
+// byDigest are the questions that any copy can answer.
+var byDigest = map[string]func(context.Context, *Registry, digest.Digest) error{
+	"manifest": func(ctx context.Context, r *Registry, _ digest.Digest) error {
+		_, body, err := r.Manifest(ctx, repo, digest.FromString(manifestBody).String(), false)
+		if err == nil && string(body) != manifestBody {
+			err = errors.New("another manifest came")
+		}
+		return err
+	},
+	"blob":     questions["blob"],
+	"has blob": questions["has blob"],
+}
+
+// outagesOfARegion are ways in which a region fails.
+var outagesOfARegion = map[string]func(*ecrtest.Running){
+	"gone":        func(s *ecrtest.Running) { s.Stop() },
+	"broken":      func(s *ecrtest.Running) { s.Inject(ecrtest.Fault{On: ecrtest.Any, Status: http.StatusInternalServerError}) },
+	"unavailable": func(s *ecrtest.Running) { s.Inject(ecrtest.Fault{On: ecrtest.Any, Status: http.StatusServiceUnavailable}) },
+	"throttled": func(s *ecrtest.Running) {
+		s.Inject(ecrtest.Fault{
+			On: ecrtest.Manifest | ecrtest.Blob, Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"30"}},
+		})
+	},
+}
+
+func TestReplicaStandsInForARegionThatFails(t *testing.T) {
+	for outage, strike := range outagesOfARegion {
+		for question, ask := range byDigest {
+			t.Run(outage+"/"+question, func(t *testing.T) {
+				r := startReplicated(t)
+				strike(r.primary)
+				for range maxFailures + 1 {
+					if err := ask(t.Context(), r.Registry, r.blob); err != nil {
+						t.Fatal(err)
+					}
+				}
+				r.log.wantLines(t, "the registry fails", 1)
+				if n := r.replica.Stats().Tokens; n != 1 {
+					t.Errorf("%d tokens of the replica's own region, want 1", n)
+				}
+				wantAllSlots(t, r.Registry)
+			})
+		}
+	}
+}
+
+func TestSilentRegionIsLeftForItsReplicaInTime(t *testing.T) {
+	r := startReplicated(t)
+	r.timeout = 200 * time.Millisecond
+	defer r.primary.Inject(ecrtest.Fault{On: ecrtest.Manifest | ecrtest.Blob, Hang: true})()
+	for question, ask := range byDigest {
+		if err := ask(t.Context(), r.Registry, r.blob); err != nil {
+			t.Errorf("%s: %v", question, err)
+		}
+	}
+	if n := r.primary.Stats().Requests; n[ecrtest.Manifest]+n[ecrtest.Blob] != 1 {
+		t.Errorf("a region that does not answer is waited for again: %v", n)
+	}
+}
+
+func TestReplicaIsNotAskedWhileThePrimaryAnswers(t *testing.T) {
+	for _, status := range []int{0, http.StatusNotFound, http.StatusForbidden, http.StatusBadRequest} {
+		r := startReplicated(t)
+		r.primary.Inject(ecrtest.Fault{On: ecrtest.Manifest | ecrtest.Blob, Status: status})
+		for question, ask := range byDigest {
+			err := ask(t.Context(), r.Registry, r.blob)
+			var answer *Error
+			if status != 0 && (!errors.As(err, &answer) || answer.Status != status) {
+				t.Errorf("%s: %v, want status %d", question, err, status)
+			} else if status == 0 && err != nil {
+				t.Errorf("%s: %v", question, err)
+			}
+		}
+		if got := r.replica.Stats().Requests; len(got) != 0 {
+			t.Errorf("status %d: the replica was asked: %v", status, got)
+		}
+	}
+}
+
+func TestReplicaIsNeverAskedForATag(t *testing.T) {
+	r := startReplicated(t)
+	r.primary.Stop()
+	for _, question := range []string{"manifest", "head manifest", "tags"} {
+		if err := questions[question](t.Context(), r.Registry, r.blob); err == nil || errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %v", question, err)
+		}
+	}
+	if got := r.replica.Stats().Requests; len(got) != 0 {
+		t.Errorf("the replica was asked: %v", got)
+	}
+}
+
+func TestNoOfAReplicaDoesNotCount(t *testing.T) {
+	for status, kind := range map[int]error{http.StatusNotFound: fs.ErrNotExist, http.StatusForbidden: fs.ErrPermission} {
+		r := startReplicated(t)
+		r.replica.Inject(ecrtest.Fault{On: ecrtest.Manifest | ecrtest.Blob, Status: status})
+		r.primary.Inject(ecrtest.Fault{On: ecrtest.Manifest | ecrtest.Blob, Status: http.StatusBadGateway})
+		for question, ask := range byDigest {
+			for range maxFailures { // so that the primary is asked last at the end
+				err := ask(t.Context(), r.Registry, r.blob)
+				if err == nil || errors.Is(err, kind) {
+					t.Errorf("%s: %v", question, err)
+				} else if text := err.Error(); !strings.Contains(text, "502") || !strings.Contains(text, r.replica.Host()) {
+					t.Errorf("%s: %q does not tell of both", question, text)
+				}
+			}
+		}
+		wantAllSlots(t, r.Registry)
+	}
+}
+
+func TestPrimaryIsLeftAloneForAWhileAndThenAskedAgain(t *testing.T) {
+	r := startReplicated(t)
+	heal := r.primary.Inject(ecrtest.Fault{On: ecrtest.Blob, Status: http.StatusInternalServerError})
+	ask := func() {
+		t.Helper()
+		if err := questions["has blob"](t.Context(), r.Registry, r.blob); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 10 {
+		ask()
+	}
+	if n := r.primary.Stats().Requests[ecrtest.Blob]; n != maxFailures {
+		t.Errorf("the primary was asked %d times, want %d", n, maxFailures)
+	}
+	heal()
+	r.breaker.until = time.Now() // its pause is over
+	before := r.replica.Stats().Requests[ecrtest.Blob]
+	for range 10 {
+		ask()
+	}
+	if n := r.replica.Stats().Requests[ecrtest.Blob]; n != before {
+		t.Errorf("the replica was asked %d times after the primary was back", n-before)
+	}
+	r.log.wantLines(t, "the registry answers again", 1)
+}
+
+func TestAnswerToATagShowsThatThePrimaryIsBack(t *testing.T) {
+	r := startReplicated(t)
+	heal := r.primary.Inject(ecrtest.Fault{On: ecrtest.Manifest, Status: http.StatusInternalServerError})
+	for range maxFailures {
+		_ = questions["manifest"](t.Context(), r.Registry, "")
+	}
+	if ok, _ := r.breaker.enter(); ok {
+		t.Error("failures with tags do not count")
+	}
+	heal()
+	if err := questions["manifest"](t.Context(), r.Registry, ""); err != nil {
+		t.Fatal(err)
+	}
+	if ok, try := r.breaker.enter(); !ok || try {
+		t.Error("a success with a tag does not count")
+	}
+}
+
+func TestSpareConnectionIsNoReasonToLeaveThePrimary(t *testing.T) {
+	r := startReplicated(t)
+	r.primary.Inject(ecrtest.Fault{On: ecrtest.Blob, Status: http.StatusTooManyRequests})
+	for range maxFailures + 1 {
+		if _, _, _, err := r.Blob(t.Context(), repo, r.blob, 0, 1, true); !isThrottled(err) {
+			t.Errorf("got %v", err)
+		}
+	}
+	if ok, _ := r.breaker.enter(); !ok {
+		t.Error("the primary counts as failing")
+	}
+	wantAllSlots(t, r.Registry)
+}
+
+func TestClientThatLeavesSaysNothingOfARegion(t *testing.T) {
+	r := startReplicated(t)
+	for question, ask := range byDigest {
+		for range maxFailures {
+			ctx, cancel := context.WithCancel(t.Context())
+			remove := r.primary.Inject(ecrtest.Fault{On: ecrtest.Manifest | ecrtest.Blob, Hang: true, Notify: cancel})
+			if err := ask(ctx, r.Registry, r.blob); !errors.Is(err, context.Canceled) {
+				t.Errorf("%s: %v", question, err)
+			}
+			remove()
+		}
+	}
+	if ok, _ := r.breaker.enter(); !ok {
+		t.Error("the primary counts as failing")
+	}
+	if got := r.replica.Stats().Requests; len(got) != 0 {
+		t.Errorf("the replica was asked: %v", got)
+	}
+	wantAllSlots(t, r.Registry)
+}
+
+func TestReplicaNeedsNoEntryOfItsOwn(t *testing.T) {
+	const host, replica = "123456789012.dkr.ecr.us-east-1.amazonaws.com", "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
+	c, _ := newTestClient(t, Config{
+		Host: host, Timeout: time.Second,
+		ECR: ECRConfig{APIEndpoint: "https://vpce.test", Replicas: []string{replica}},
+	})
+	r := registryOf(t, c, host)
+	if len(r.replicas) != 1 {
+		t.Fatalf("%d replicas", len(r.replicas))
+	}
+	got := r.replicas[0]
+	auth := got.auth.(*ecrAuth)
+	if got.endpoint.String() != "https://"+replica || got.timeout != time.Second || auth.api.endpoint != "" || auth.account != "123456789012" {
+		t.Errorf("endpoint %s, timeout %v, API at %q, account %s", got.endpoint, got.timeout, auth.api.endpoint, auth.account)
+	}
+	if auth.source == r.auth.(*ecrAuth).source {
+		t.Error("it has the other region's token")
+	}
+	if _, err := c.Registry(replica); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("clients may ask for it by its own name: %v", err)
+	}
+}
