@@ -131,6 +131,7 @@ func (l *loader) checkECR(key string, u *Upstream) {
 	case isECR && region != "" && region != told:
 		l.reject(key+".region", fmt.Sprintf("expected %s, which the host tells, or none", told))
 	}
+	l.checkReplicas(key+".replicas", u)
 	if isExposing(u.ECR.APIEndpoint) {
 		l.reject(key+".api_endpoint", "expected https, since credentials come from there and it is not a loopback address")
 	}

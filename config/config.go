@@ -108,6 +108,12 @@ type ECR struct {
 	// has expired are evicted first, and "off" where the policy is not read.
 	// Default hint. See [Upstream.HeedsLifecycle].
 	Lifecycle string
+	// Replicas are the regions, or hosts, to which the registry is replicated, in
+	// the order in which they stand in for it. See [Upstream.ReplicaHosts].
+	Replicas []string
+	// PullThrough are the prefixes of the registry's pull-through cache rules;
+	// ROOT stands for all repositories.
+	PullThrough []string
 }
 
 // lifecycleHint is the default of ECR.Lifecycle.

@@ -49,14 +49,29 @@ func ecrRegion(host string) (string, bool) {
 	if slices.Contains(ecrPublicHosts(), host) {
 		return ecrPublicRegion, true
 	}
+	_, _, region, ok := splitECRHost(host)
+	return region, ok
+}
+
+// inRegion returns the registry of the same account in another region, by the
+// same form of name. Of a pattern it returns a pattern. For hosts that are not
+// private ECR registries it reports false.
+func inRegion(host, region string) (string, bool) {
+	account, form, _, ok := splitECRHost(host)
+	return account + form.service + region + form.domain, ok
+}
+
+// splitECRHost takes the name of a private registry, or a pattern for some,
+// apart.
+func splitECRHost(host string) (account string, form ecrForm, region string, ok bool) {
 	for _, form := range ecrForms() {
 		account, rest, _ := strings.Cut(host, form.service)
 		region, ok := strings.CutSuffix(rest, form.domain)
 		if ok && region != "" && !strings.Contains(region, ".") && isAccount(account) {
-			return region, true
+			return account, form, region, true
 		}
 	}
-	return "", false
+	return "", ecrForm{}, "", false
 }
 
 // isAccount reports whether s is an AWS account's number, or a pattern of some.

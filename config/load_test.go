@@ -60,6 +60,8 @@ func TestEveryKeyIsLoaded(t *testing.T) {
 					APIEndpoint: "https://vpce-0123.api.ecr.eu-central-1.vpce.amazonaws.com",
 					Region:      "eu-central-1",
 					Lifecycle:   "off",
+					Replicas:    []string{"eu-west-1", "images.example.com"},
+					PullThrough: []string{"docker-hub", "mirrors/quay"},
 				},
 				Allow: []string{"team/*", "base"},
 			},

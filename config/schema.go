@@ -68,6 +68,8 @@ func upstreamFields(u *Upstream, base string) []field {
 				{name: "api_endpoint", set: httpURL(&u.ECR.APIEndpoint)},
 				{name: "region", set: region(&u.ECR.Region)},
 				{name: "lifecycle", set: lifecycle(&u.ECR.Lifecycle)},
+				{name: "replicas", list: texts(&u.ECR.Replicas, regionOrHost)},
+				{name: "pull_through", list: texts(&u.ECR.PullThrough, pullThroughPrefix)},
 			}
 		}},
 		{name: "auth", section: func() []field {
@@ -77,14 +79,7 @@ func upstreamFields(u *Upstream, base string) []field {
 				{name: "docker_config", set: filePath(&u.Auth.DockerConfig, base)},
 			}
 		}},
-		{name: "allow", list: func(n int) []field {
-			u.Allow = make([]string, n)
-			items := make([]field, n)
-			for i := range items {
-				items[i].set = repositoryPattern(&u.Allow[i])
-			}
-			return items
-		}},
+		{name: "allow", list: texts(&u.Allow, repositoryPattern)},
 	}
 }
 

@@ -19,6 +19,9 @@ type ECRConfig struct {
 	// repositories are replicated, in the order in which they stand in for it.
 	// Their own settings are those that Options.Lookup knows, if any.
 	Replicas []string
+	// PullThrough are the prefixes of the registry's pull-through cache rules; ROOT
+	// stands for all repositories.
+	PullThrough []string
 }
 
 // ecrHost is what the name of an ECR registry says.

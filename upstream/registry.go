@@ -58,6 +58,7 @@ type Registry struct {
 
 	replicas []*Registry // that have the same content, or will
 	breaker  breaker     // of those who could ask another of them
+	imports  *importer
 
 	slots *semaphore.Weighted // one a blob body
 	spare *semaphore.Weighted // one a blob body that only speeds a fill up
@@ -98,6 +99,7 @@ func newRegistry(cfg Config, auth authorizer, trs *transports, endpoint *url.URL
 		transport: trs.get(classifyHost(endpoint.Hostname())),
 		log:       log.With("upstream", cfg.Host),
 		locations: newLocations(),
+		imports:   newImporter(cfg.ECR.PullThrough),
 		slots:     semaphore.NewWeighted(blobSlots),
 		spare:     semaphore.NewWeighted(spareSlots),
 	}
@@ -109,8 +111,17 @@ func newRegistry(cfg Config, auth authorizer, trs *transports, endpoint *url.URL
 // descriptor only, and returns no bytes unless it needed them to know it. The
 // digest by tag is that of the bytes, or for a HEAD the one of the header.
 func (r *Registry) Manifest(ctx context.Context, repository, reference string, head bool) (ocispec.Descriptor, []byte, error) {
+	if r.imports.fills(repository) {
+		return r.importedManifest(ctx, repository, reference, head)
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, r.timeout, errTimeout)
 	defer cancel()
+	return r.anyManifest(ctx, repository, reference, head)
+}
+
+// anyManifest asks for a manifest of the registry, or of whatever replica has
+// it.
+func (r *Registry) anyManifest(ctx context.Context, repository, reference string, head bool) (ocispec.Descriptor, []byte, error) {
 	if len(r.replicas) > 0 {
 		return r.replicatedManifest(ctx, repository, reference, head)
 	}
@@ -123,6 +134,9 @@ func (r *Registry) manifest(ctx context.Context, repository, reference string, h
 		repository: repository,
 		path:       "manifests/" + reference,
 		accept:     acceptManifests,
+	}
+	if r.imports.fills(repository) {
+		req.timeout = max(importTimeout, r.timeout)
 	}
 	if head {
 		req.method = http.MethodHead

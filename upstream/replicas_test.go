@@ -68,9 +68,13 @@ var byDigest = map[string]func(context.Context, *Registry, digest.Digest) error{
 
 // outagesOfARegion are ways in which a region fails.
 var outagesOfARegion = map[string]func(*ecrtest.Running){
-	"gone":        func(s *ecrtest.Running) { s.Stop() },
-	"broken":      func(s *ecrtest.Running) { s.Inject(ecrtest.Fault{On: ecrtest.Any, Status: http.StatusInternalServerError}) },
-	"unavailable": func(s *ecrtest.Running) { s.Inject(ecrtest.Fault{On: ecrtest.Any, Status: http.StatusServiceUnavailable}) },
+	"gone": func(s *ecrtest.Running) { s.Stop() },
+	"broken": func(s *ecrtest.Running) {
+		s.Inject(ecrtest.Fault{On: ecrtest.Any, Status: http.StatusInternalServerError})
+	},
+	"unavailable": func(s *ecrtest.Running) {
+		s.Inject(ecrtest.Fault{On: ecrtest.Any, Status: http.StatusServiceUnavailable})
+	},
 	"throttled": func(s *ecrtest.Running) {
 		s.Inject(ecrtest.Fault{
 			On: ecrtest.Manifest | ecrtest.Blob, Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"30"}},

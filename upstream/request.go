@@ -20,6 +20,7 @@ type request struct {
 	query      url.Values
 	accept     string
 	byteRange  string
+	timeout    time.Duration // of each answer; 0 means Registry.timeout
 
 	priority priority // while the upstream throttles
 	spare    bool     // not worth waiting for then
@@ -62,7 +63,7 @@ func (r *Registry) ask(ctx context.Context, req request) (*http.Response, error)
 			if used, err = r.auth.authorize(ctx, out, scope); err != nil {
 				return nil, fmt.Errorf("authenticate at %s: %w", r.host, err)
 			}
-			return r.send(out)
+			return r.send(out, req.timeout)
 		})
 		if err != nil || !suspicious(resp) || again {
 			return resp, err
@@ -140,7 +141,7 @@ func (r *Registry) fetch(ctx context.Context, method string, to *url.URL, req re
 				return nil, fmt.Errorf("authenticate at %s: %w", r.host, err)
 			}
 		}
-		return r.send(out)
+		return r.send(out, req.timeout)
 	})
 }
 
@@ -165,12 +166,12 @@ func (r *Registry) newRequest(ctx context.Context, method string, to *url.URL, r
 	return out, nil
 }
 
-// send makes one round trip, and waits r.timeout for its headers, and for the
-// body where it is that of an error. Any other body is the caller's to bound;
-// every body is the caller's to close.
-func (r *Registry) send(req *http.Request) (*http.Response, error) {
+// send makes one round trip, and waits so long for its headers, and for the body
+// where it is that of an error; r.timeout if that is 0. Any other body is the
+// caller's to bound; every body is the caller's to close.
+func (r *Registry) send(req *http.Request, timeout time.Duration) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(req.Context())
-	timer := time.AfterFunc(r.timeout, func() { cancel(errTimeout) })
+	timer := time.AfterFunc(cmp.Or(timeout, r.timeout), func() { cancel(errTimeout) })
 	defer timer.Stop()
 	resp, err := r.transport.RoundTrip(req.WithContext(ctx))
 	if err != nil {

@@ -24,7 +24,12 @@ func lookup(cfg *config.Config) func(host string) (upstream.Config, bool) {
 			DockerConfig: entry.Auth.DockerConfig,
 		}
 		if entry.ECR != nil {
-			c.ECR = upstream.ECRConfig{APIEndpoint: entry.ECR.APIEndpoint, Region: entry.ECR.Region}
+			c.ECR = upstream.ECRConfig{
+				APIEndpoint: entry.ECR.APIEndpoint,
+				Region:      entry.ECR.Region,
+				Replicas:    entry.ReplicaHosts(host),
+				PullThrough: entry.ECR.PullThrough,
+			}
 		}
 		return c, true
 	}
