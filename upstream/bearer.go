@@ -79,7 +79,6 @@ func (a *challenged) authorize(ctx context.Context, req *http.Request, repositor
 	return "", nil
 }
 
-
 // anonymous reports whether requests are nobody's in particular: whether no login
 // is configured.
 func (a *challenged) anonymous() bool { return a.logins.source() == "" }
