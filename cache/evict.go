@@ -80,7 +80,7 @@ func (s *Store) evict(need int64) error {
 // Why something is evicted, in logs and metrics.
 const (
 	reasonUnused  = "least recently used"
-	reasonExpired = "expired by the lifecycle policy"
+	reasonExpired = "expired by a lifecycle rule"
 )
 
 // evictOne removes a blob or partial, unless it is being written.

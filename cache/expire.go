@@ -9,92 +9,121 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Expired is an image that the lifecycle policy of its repository has expired.
-type Expired struct {
+// Expiry says since when, and by which rule, an image has expired.
+type Expiry struct {
+	Since  time.Time `json:"since"`
+	Rule   int       `json:"rule"`   // its priority
+	Source string    `json:"source"` // whose rule it is, in the words of the caller of [Store.Doom]
+}
+
+// Verdict says that a lifecycle rule has expired an image of a repository.
+type Verdict struct {
 	Repository Repository
 	Digest     digest.Digest
-	Since      time.Time
-}
-
-// Repositories returns those of which a tag is in the cache.
-func (s *Store) Repositories() ([]Repository, error) {
-	var all []Repository
-	err := s.index.each(tagPrefix, func(item *badger.Item) error {
-		repo, _ := splitTagKey(string(item.Key()))
-		if len(all) == 0 || all[len(all)-1] != repo { // keys are in order
-			all = append(all, repo)
-		}
-		return nil
-	})
-	return all, err
-}
-
-// Children returns what a cached index or manifest names, and false where it is
-// not in the cache.
-func (s *Store) Children(d digest.Digest) ([]digest.Digest, bool) {
-	var rec blobRecord
-	if err := s.index.get(blobKey(d), &rec); err != nil || rec.MediaType == "" {
-		return nil, false
-	}
-	return rec.Children, true
+	Expiry
 }
 
 // Doom has images that have expired be evicted before all others, the oldest
-// expiry first, each before what it alone needs. It takes the place of earlier
-// calls. What is used after that, by an image or by itself, goes with the others
-// again.
+// expiry first, each before what it needs and none of the others does. It takes
+// the place of earlier calls, and holds after a restart. What is used after that,
+// by an image or by itself, goes with the others again until the next call, or
+// the next start.
 //
 // A digest that several repositories hold has expired when it has in all of
-// them. Nothing that another image needs goes with an expired one.
-func (s *Store) Doom(expired []Expired) error {
-	c, err := s.catalog()
+// them. Nothing that another image needs goes with an expired one. Verdicts on
+// what is not in the cache are dropped.
+func (s *Store) Doom(verdicts []Verdict) error {
+	if err := s.awaitScan(); err != nil {
+		return err
+	}
+	s.dooming.Lock()
+	defer s.dooming.Unlock()
+	kept, err := s.doom(verdicts)
 	if err != nil {
 		return err
 	}
-	digests, err := s.expiredEverywhere(expired)
-	if err != nil {
-		return err
-	}
-	s.recency.doom(c.doomed(digests))
-	return nil
+	return s.index.replaceVerdicts(kept)
 }
 
-// expiredEverywhere returns the digests that have expired in all repositories
-// that are known to hold them.
-func (s *Store) expiredEverywhere(expired []Expired) ([]digest.Digest, error) {
-	in := make(map[digest.Digest]map[Repository]bool)
-	for _, e := range expired {
-		if in[e.Digest] == nil {
-			in[e.Digest] = make(map[Repository]bool)
-		}
-		in[e.Digest][e.Repository] = true
+// doomAgain dooms what had expired when the process before this one ended.
+func (s *Store) doomAgain() error {
+	s.dooming.Lock()
+	defer s.dooming.Unlock()
+	verdicts, err := s.index.verdicts()
+	if err != nil || len(verdicts) == 0 {
+		return err
 	}
-	sorted := slices.SortedFunc(slices.Values(expired), func(a, b Expired) int { return a.Since.Compare(b.Since) })
-	var digests []digest.Digest
-	for _, e := range sorted {
-		if in[e.Digest] == nil {
-			continue // seen already
+	_, err = s.doom(verdicts)
+	return err
+}
+
+// doom is Doom without the records. It returns the verdicts on what is here. The
+// caller holds s.dooming.
+func (s *Store) doom(verdicts []Verdict) (here []Verdict, err error) {
+	watch := s.recency.watch() // what comes from now on may need what looks doomed
+	defer s.recency.unwatch(watch)
+	c, err := s.readCatalog()
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range verdicts {
+		if _, ok := c.manifests[v.Digest]; ok {
+			here = append(here, v)
 		}
+	}
+	digests, err := s.expiredEverywhere(here)
+	if err != nil {
+		return nil, err
+	}
+	s.recency.doom(c.doomed(digests), watch)
+	return here, nil
+}
+
+// Verdicts returns what the latest call of Doom kept, less what was evicted or
+// removed since. It holds after a restart.
+func (s *Store) Verdicts() ([]Verdict, error) { return s.index.verdicts() }
+
+// expiredEverywhere returns the digests that have expired in all repositories
+// that are known to hold them, the oldest expiry first. Such a digest has
+// expired when it did in the last of them.
+func (s *Store) expiredEverywhere(verdicts []Verdict) ([]digest.Digest, error) {
+	in := make(map[digest.Digest]map[Repository]bool)
+	since := make(map[digest.Digest]time.Time)
+	for _, v := range verdicts {
+		if in[v.Digest] == nil {
+			in[v.Digest] = make(map[Repository]bool)
+		}
+		in[v.Digest][v.Repository] = true
+		if since[v.Digest].Before(v.Since) {
+			since[v.Digest] = v.Since
+		}
+	}
+	var digests []digest.Digest
+	for d, repos := range in {
 		everywhere := true
-		prefix := membersOf(e.Digest)
+		prefix := membersOf(d)
 		err := s.index.each(prefix, func(item *badger.Item) error {
-			upstream, name, _ := strings.Cut(string(item.Key())[len(prefix):], "/")
-			everywhere = everywhere && in[e.Digest][Repository{upstream, name}]
+			everywhere = everywhere && repos[cutRepository(string(item.Key()[len(prefix):]))]
 			return nil
 		})
 		if err != nil {
 			return nil, err
 		}
 		if everywhere {
-			digests = append(digests, e.Digest)
+			digests = append(digests, d)
 		}
-		delete(in, e.Digest)
 	}
+	slices.SortFunc(digests, func(a, b digest.Digest) int {
+		if c := since[a].Compare(since[b]); c != 0 {
+			return c
+		}
+		return strings.Compare(string(a), string(b))
+	})
 	return digests, nil
 }
 
-// doomed returns the expired images, each followed by what no image that stays
-// needs.
+// doomed returns the expired images and what only they need: each image in its
+// place, what it needs after the last one that does.
 func (c *catalog) doomed(expired []digest.Digest) []digest.Digest {
 	goes := make(map[digest.Digest]bool)
 	for _, d := range expired {
@@ -106,21 +135,7 @@ func (c *catalog) doomed(expired []digest.Digest) []digest.Digest {
 			stay = append(stay, img.Digest)
 		}
 	}
-	seen := c.closure(stay...)
-	var doomed []digest.Digest
-	var visit func(d digest.Digest)
-	visit = func(d digest.Digest) {
-		if seen[d] {
-			return
-		}
-		seen[d] = true
-		doomed = append(doomed, d)
-		for _, child := range c.manifests[d].Children {
-			visit(child)
-		}
-	}
-	for _, d := range expired {
-		visit(d)
-	}
-	return doomed
+	needed := c.closure(stay...)
+	all := descend(expired, func(d digest.Digest) []digest.Digest { return c.manifests[d].Children })
+	return slices.DeleteFunc(all, func(d digest.Digest) bool { return needed[d] })
 }

@@ -4,11 +4,66 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 )
+
+// TestSharedLayersOutliveAnImageThatGoes removes one of two images that share a
+// layer, or has it expire and go, and then pulls the other one without an
+// upstream.
+func TestSharedLayersOutliveAnImageThatGoes(t *testing.T) {
+	base, own := newOrigin(10_000, 1), []*origin{newOrigin(1000, 2), newOrigin(1000, 3)}
+	goes, stays := newImage("goes", base, own[0]), newImage("stays", base, own[1])
+	for name, let := range map[string]func(*testing.T, *Store){
+		"removed": func(t *testing.T, s *Store) {
+			if _, err := s.Remove(team, "goes"); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"expired": func(t *testing.T, s *Store) {
+			if err := s.Doom([]Verdict{{team, goes.Digest, Expiry{Since: time.Now()}}}); err != nil {
+				t.Fatal(err)
+			}
+			for {
+				if _, expired, _ := s.recency.first(); !expired {
+					return
+				}
+				evicted(t, s, 1)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			opts := Options{Tags: freshness}
+			s := openStore(t, dir, opts)
+			pullTag(t, s, team, "stays", stays, base, own[1])
+			pullTag(t, s, team, "goes", goes, own[0])
+			let(t, s)
+			for _, d := range []digest.Digest{goes.Digest, own[0].digest} {
+				if _, err := s.Stat(d); err == nil {
+					t.Errorf("%s is still there", d)
+				}
+			}
+			closeStore(t, s)
+			s = openStore(t, dir, opts)
+			m, _, err := s.Tag(t.Context(), team, "stays", dead)
+			if err != nil || m.Digest != stays.Digest {
+				t.Errorf("the other tag: %v, %v", m.Digest, err)
+			}
+			for _, l := range []*origin{base, own[1]} {
+				if state := pull(t, s, l); state != Hit {
+					t.Errorf("a layer of the other: %s", state)
+				}
+			}
+		})
+	}
+}
 
 // hold brings an image into the cache, its layers too.
 func hold(t *testing.T, s *Store, repo Repository, tag string, img *image, layers ...*origin) {
@@ -47,10 +102,10 @@ func TestExpiredImagesGoFirstTheOldestExpiryBeforeTheOthers(t *testing.T) {
 		hold(t, s, team, fmt.Sprint("v", i), img, base, l)
 	}
 	now := time.Now()
-	err := s.Doom([]Expired{
-		{team, images[1].Digest, now.Add(-time.Hour)},
-		{team, images[2].Digest, now.Add(-2 * time.Hour)},
-		{team, digest.FromString("not here"), now},
+	err := s.Doom([]Verdict{
+		{team, images[1].Digest, Expiry{Since: now.Add(-time.Hour)}},
+		{team, images[2].Digest, Expiry{Since: now.Add(-2 * time.Hour)}},
+		{team, digest.FromString("not here"), Expiry{Since: now}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -67,7 +122,7 @@ func TestExpiredImageThatIsUsedStays(t *testing.T) {
 	old, young := newImage("old", layers[0]), newImage("young", layers[1])
 	hold(t, s, team, "old", old, layers[0])
 	hold(t, s, team, "young", young, layers[1])
-	if err := s.Doom([]Expired{{team, old.Digest, time.Now()}}); err != nil {
+	if err := s.Doom([]Verdict{{team, old.Digest, Expiry{Since: time.Now()}}}); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, err := s.Manifest(t.Context(), team, old.Digest, dead); err != nil {
@@ -84,13 +139,13 @@ func TestImageThatHasExpiredInOneRepositoryOnlyStays(t *testing.T) {
 	hold(t, s, team, "v1", img)
 	hold(t, s, other, "v1", img)
 	hold(t, s, team, "v2", younger)
-	if err := s.Doom([]Expired{{team, img.Digest, time.Now()}}); err != nil {
+	if err := s.Doom([]Verdict{{team, img.Digest, Expiry{Since: time.Now()}}}); err != nil {
 		t.Fatal(err)
 	}
 	if _, expired, _ := s.recency.first(); expired {
 		t.Error("it goes, though the other repository keeps it")
 	}
-	if err := s.Doom([]Expired{{team, img.Digest, time.Now()}, {other, img.Digest, time.Now()}}); err != nil {
+	if err := s.Doom([]Verdict{{team, img.Digest, Expiry{Since: time.Now()}}, {other, img.Digest, Expiry{Since: time.Now()}}}); err != nil {
 		t.Fatal(err)
 	}
 	if d, expired, _ := s.recency.first(); !expired || d != img.Digest {
@@ -118,7 +173,7 @@ func TestExpiredIndexTakesItsPlatformsAlong(t *testing.T) {
 	pull(t, s, layer)
 	settle(s)
 	hold(t, s, team, "v2", newImage("other"))
-	if err := s.Doom([]Expired{{team, index.Digest, time.Now()}}); err != nil {
+	if err := s.Doom([]Verdict{{team, index.Digest, Expiry{Since: time.Now()}}}); err != nil {
 		t.Fatal(err)
 	}
 	if gone := evicted(t, s, 3); !slices.Equal(gone, []digest.Digest{index.Digest, platform.Digest, layer.digest}) {
@@ -129,16 +184,183 @@ func TestExpiredIndexTakesItsPlatformsAlong(t *testing.T) {
 	}
 }
 
-func TestRepositoriesAreThoseWithTags(t *testing.T) {
-	s := openStore(t, t.TempDir(), small)
-	port := Repository{"registry.example:5000", "a/b"}
-	for _, repo := range []Repository{port, team, other} {
-		for _, tag := range []string{"v1", "v2"} {
-			hold(t, s, repo, tag, newImage("a"))
+func TestImageThatTwoRepositoriesHoldExpiresWithTheLater(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{})
+	img, between := newImage("a"), newImage("b")
+	pullTag(t, s, team, "v1", img)
+	pullTag(t, s, other, "v1", img)
+	pullTag(t, s, team, "v2", between)
+	now := time.Now()
+	err := s.Doom([]Verdict{
+		{team, img.Digest, Expiry{Since: now.Add(-3 * time.Hour)}},
+		{other, img.Digest, Expiry{Since: now.Add(-time.Hour)}},
+		{team, between.Digest, Expiry{Since: now.Add(-2 * time.Hour)}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if gone := evicted(t, s, 2); !slices.Equal(gone, []digest.Digest{between.Digest, img.Digest}) {
+		t.Errorf("gone: %v", gone)
+	}
+}
+
+func TestLayerOfTwoExpiredImagesStaysWithTheLater(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{})
+	base := newOrigin(1000, 1)
+	first, second := newImage("first", base), newImage("second", base)
+	pullTag(t, s, team, "v1", first, base)
+	pullTag(t, s, team, "v2", second)
+	now := time.Now()
+	err := s.Doom([]Verdict{
+		{team, first.Digest, Expiry{Since: now.Add(-2 * time.Hour)}},
+		{team, second.Digest, Expiry{Since: now.Add(-time.Hour)}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if gone := evicted(t, s, 3); !slices.Equal(gone, []digest.Digest{first.Digest, second.Digest, base.digest}) {
+		t.Errorf("gone: %v", gone)
+	}
+}
+
+func TestVerdictThatIsTakenBackLeavesAnImageInItsPlace(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{})
+	images := []*image{newImage("a"), newImage("b"), newImage("c")}
+	for i, img := range images {
+		pullTag(t, s, team, fmt.Sprint("v", i), img)
+	}
+	for _, verdicts := range [][]Verdict{{{team, images[1].Digest, Expiry{Since: time.Now()}}}, nil} {
+		if err := s.Doom(verdicts); err != nil {
+			t.Fatal(err)
 		}
 	}
-	all, err := s.Repositories()
-	if err != nil || len(all) != 3 || !slices.Contains(all, port) || !slices.Contains(all, team) || !slices.Contains(all, other) {
-		t.Errorf("%v, %v", all, err)
+	if gone := evicted(t, s, 3); !slices.Equal(gone, []digest.Digest{images[0].Digest, images[1].Digest, images[2].Digest}) {
+		t.Errorf("gone: %v", gone)
 	}
+}
+
+// TestLayerOfAnImageThatComesWhileOthersAreDoomedStays has the image come after
+// the index was read, and before what it says is acted upon.
+func TestLayerOfAnImageThatComesWhileOthersAreDoomedStays(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{})
+	base := newOrigin(1000, 1)
+	old, young := newImage("old", base), newImage("young", base)
+	pullTag(t, s, team, "old", old, base)
+	watch := s.recency.watch()
+	c, err := s.catalog()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pullTag(t, s, team, "young", young)
+	s.recency.doom(c.doomed([]digest.Digest{old.Digest}), watch)
+	s.recency.unwatch(watch)
+	if gone := evicted(t, s, 2); !slices.Equal(gone, []digest.Digest{old.Digest, young.Digest}) {
+		t.Errorf("gone: %v", gone)
+	}
+}
+
+func TestVerdictsOutliveTheStoreAndGoWithTheImage(t *testing.T) {
+	dir := t.TempDir()
+	opts := Options{Tags: freshness}
+	s := openStore(t, dir, opts)
+	layer := newOrigin(1000, 1)
+	images := []*image{newImage("young"), newImage("old", layer), newImage("older")}
+	pullTag(t, s, team, "young", images[0])
+	pullTag(t, s, team, "old", images[1], layer)
+	pullTag(t, s, team, "older", images[2])
+	since := time.Now().Add(-time.Hour).UTC().Truncate(time.Second)
+	old := Expiry{Since: since, Rule: 10, Source: "ecr"}
+	older := Expiry{Since: since.Add(-time.Hour), Rule: 20, Source: "local"}
+	err := s.Doom([]Verdict{{team, images[1].Digest, old}, {team, images[2].Digest, older}, {team, digest.FromString("gone"), older}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	closeStore(t, s)
+	s = openStore(t, dir, opts)
+	want := map[string]*Expiry{"young": nil, "old": &old, "older": &older}
+	got := make(map[string]*Expiry)
+	for _, img := range listed(t, s) {
+		got[img.Tag] = img.Expired
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("listed (-want +got):\n%s", diff)
+	}
+	if gone := evicted(t, s, 1); !slices.Equal(gone, []digest.Digest{images[2].Digest}) {
+		t.Errorf("gone after a restart: %v", gone)
+	}
+	verdicts, err := s.Verdicts()
+	if diff := cmp.Diff([]Verdict{{team, images[1].Digest, old}}, verdicts); diff != "" || err != nil {
+		t.Errorf("after an eviction: %v (-want +got):\n%s", err, diff)
+	}
+	if _, err := s.Remove(team, "old"); err != nil {
+		t.Fatal(err)
+	}
+	if verdicts, err := s.Verdicts(); len(verdicts) != 0 || err != nil {
+		t.Errorf("after a removal: %v, %v", verdicts, err)
+	}
+}
+
+func TestEvictionsAreCountedByReason(t *testing.T) {
+	m := newMeter()
+	s := openStore(t, t.TempDir(), Options{Meter: m.MeterProvider, Tags: freshness})
+	for i := range 3 {
+		pullTag(t, s, team, fmt.Sprint("v", i), newImage(fmt.Sprint(i)))
+	}
+	if err := s.Doom([]Verdict{{team, newImage("2").Digest, Expiry{Since: time.Now()}}}); err != nil {
+		t.Fatal(err)
+	}
+	evicted(t, s, 2)
+	if _, err := s.Remove(team, "v1"); err != nil {
+		t.Fatal(err)
+	}
+	var all metricdata.ResourceMetrics
+	if err := m.reader.Collect(t.Context(), &all); err != nil {
+		t.Fatal(err)
+	}
+	got := make(map[string]int64)
+	for _, it := range all.ScopeMetrics[0].Metrics {
+		if sum, ok := it.Data.(metricdata.Sum[int64]); ok && it.Name == "larder.evictions" {
+			for _, point := range sum.DataPoints {
+				reason, _ := point.Attributes.Value("reason")
+				got[reason.AsString()] = point.Value
+			}
+		}
+	}
+	want := map[string]int64{reasonExpired: 1, reasonUnused: 1, reasonRemoved: 1}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("evictions (-want +got):\n%s", diff)
+	}
+}
+
+func TestHoldingsAreWhatLifecycleRulesGoBy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openStore(t, t.TempDir(), Options{Tags: freshness, ScrubEvery: -1})
+		layer := newOrigin(1000, 1)
+		amd, arm := newImage("amd", layer), newImage("arm")
+		list := newList(amd, arm)
+		begin := time.Now()
+		pullTag(t, s, team, "v1", list)
+		pullTag(t, s, team, "latest", list)
+		pullDigest(t, s, team, amd, layer)
+		raw := fmt.Appendf(nil, `{"mediaType": %q, "layers": [], "subject": {"digest": %q}}`, ocispec.MediaTypeImageManifest, amd.Digest)
+		signature := &image{Manifest: Manifest{Digest: digest.FromBytes(raw), MediaType: ocispec.MediaTypeImageManifest, Size: int64(len(raw)), Raw: raw}}
+		pullDigest(t, s, team, signature)
+		pass(time.Hour)
+		pullDigest(t, s, other, amd) // which is here already, for another repository
+		got, err := s.Holdings()
+		if err != nil {
+			t.Fatal(err)
+		}
+		later := begin.Add(time.Hour)
+		platform := Holding{Digest: amd.Digest, Children: []digest.Digest{layer.digest}, Fetched: begin, Used: later}
+		want := map[Repository][]Holding{
+			team: {platform, {Digest: signature.Digest, Subject: amd.Digest, Fetched: begin, Used: begin}, {Digest: list.Digest, Tags: []string{"latest", "v1"}, Index: true,
+				Children: []digest.Digest{amd.Digest, arm.Digest}, Fetched: begin, Used: begin}},
+			other: {platform},
+		}
+		byDigest := func(a, b Holding) bool { return a.Digest < b.Digest }
+		if diff := cmp.Diff(want, got, cmpopts.EquateApproxTime(time.Second), cmpopts.SortSlices(byDigest)); diff != "" {
+			t.Errorf("holdings (-want +got):\n%s", diff)
+		}
+	})
 }

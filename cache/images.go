@@ -29,6 +29,9 @@ type ImageInfo struct {
 	// Checked is when the upstream last confirmed the tag.
 	Checked time.Time `json:"checked,omitzero"`
 	Pinned  bool      `json:"pinned"`
+	// Expired is there where a lifecycle rule of the repository, or for it, has
+	// expired the image.
+	Expired *Expiry `json:"expired,omitempty"`
 }
 
 // Name is <upstream>/<repository>:<tag>, or @<digest> where there is no tag.
@@ -77,9 +80,11 @@ func (s *Store) awaitScan() error {
 // catalog is what the index said at one time. It belongs to one goroutine.
 type catalog struct {
 	recency   *recency
-	manifests map[digest.Digest]blobRecord // those that are on disk
+	manifests map[digest.Digest]blobRecord   // those that are on disk
+	members   map[Repository][]digest.Digest // of these, which each repository holds
 	images    []ImageInfo
-	whole     map[digest.Digest]bool // what complete found out
+	used      map[digest.Digest]time.Time // when the manifests were
+	whole     map[digest.Digest]bool      // what complete found out
 }
 
 // catalog reads the index and lists the images. It waits for the scan, without
@@ -88,9 +93,15 @@ func (s *Store) catalog() (*catalog, error) {
 	if err := s.awaitScan(); err != nil {
 		return nil, err
 	}
+	return s.readCatalog()
+}
+
+// readCatalog is catalog for who knows what is on disk.
+func (s *Store) readCatalog() (*catalog, error) {
 	c := &catalog{
 		recency:   s.recency,
 		manifests: make(map[digest.Digest]blobRecord),
+		members:   make(map[Repository][]digest.Digest),
 		whole:     make(map[digest.Digest]bool),
 	}
 	if err := c.readManifests(s.index); err != nil {
@@ -99,21 +110,27 @@ func (s *Store) catalog() (*catalog, error) {
 	if err := c.readTags(s.index); err != nil {
 		return nil, err
 	}
-	if err := c.readUntagged(s.index); err != nil {
+	if err := c.readMembers(s.index); err != nil {
 		return nil, err
 	}
+	c.addUntagged()
 	pinned, err := s.index.pins()
 	if err != nil {
 		return nil, err
 	}
-	used, err := c.readUses(s.index)
+	verdicts, err := s.index.verdicts()
+	if err != nil {
+		return nil, err
+	}
+	c.used, err = c.readUses(s.index)
 	if err != nil {
 		return nil, err
 	}
 	for i := range c.images {
-		c.describe(&c.images[i], used)
+		c.describe(&c.images[i])
 		c.images[i].Pinned = isPinned(c.images[i], pinned)
 	}
+	c.judge(verdicts)
 	slices.SortFunc(c.images, func(a, b ImageInfo) int { return cmp.Compare(a.Name(), b.Name()) })
 	return c, nil
 }
@@ -143,28 +160,14 @@ func (c *catalog) readTags(ix *index) error {
 	})
 }
 
-// readUntagged adds the manifests that nothing else in their repository leads
+// addUntagged adds the manifests that nothing else in their repository leads
 // to.
-func (c *catalog) readUntagged(ix *index) error {
-	const prefix = "member/"
-	members := make(map[Repository][]digest.Digest)
-	err := ix.each(prefix, func(item *badger.Item) error {
-		d, repo, ok := strings.Cut(string(item.Key()[len(prefix):]), "/")
-		if _, here := c.manifests[digest.Digest(d)]; !ok || !here {
-			return nil
-		}
-		var rec memberRecord
-		if unmarshal(item, &rec) == nil && rec.Manifest {
-			r := cutRepository(repo)
-			members[r] = append(members[r], digest.Digest(d))
-		}
-		return nil
-	})
+func (c *catalog) addUntagged() {
 	reached := make(map[Repository][]digest.Digest)
 	for _, img := range c.images {
 		reached[img.repo()] = append(reached[img.repo()], img.Digest)
 	}
-	for repo, manifests := range members {
+	for repo, manifests := range c.members {
 		named := c.closure(reached[repo]...)
 		for _, d := range manifests {
 			for _, child := range c.manifests[d].Children {
@@ -177,14 +180,13 @@ func (c *catalog) readUntagged(ix *index) error {
 			}
 		}
 	}
-	return err
 }
 
-// readUses returns when the images were last used.
+// readUses returns when the manifests were last used.
 func (c *catalog) readUses(ix *index) (map[digest.Digest]time.Time, error) {
 	used := make(map[digest.Digest]time.Time)
-	for _, img := range c.images {
-		used[img.Digest] = c.manifests[img.Digest].Fetched
+	for d, rec := range c.manifests {
+		used[d] = rec.Fetched
 	}
 	err := ix.each(usedPrefix, func(item *badger.Item) error {
 		d := digest.Digest(item.Key()[len(usedPrefix):])
@@ -205,14 +207,27 @@ func (c *catalog) readUses(ix *index) (map[digest.Digest]time.Time, error) {
 }
 
 // describe fills in what follows from the manifest.
-func (c *catalog) describe(img *ImageInfo, used map[digest.Digest]time.Time) {
+func (c *catalog) describe(img *ImageInfo) {
 	img.MediaType = c.manifests[img.Digest].MediaType
 	for d := range c.closure(img.Digest) {
 		img.Bytes += c.held(d)
 	}
 	img.Complete = c.complete(img.Digest)
-	if at := used[img.Digest]; !at.IsZero() {
+	if at := c.used[img.Digest]; !at.IsZero() {
 		img.Used = at.UTC().Truncate(time.Second)
+	}
+}
+
+// judge notes which images have expired.
+func (c *catalog) judge(verdicts []Verdict) {
+	expired := make(map[member]*Expiry)
+	for i := range verdicts {
+		v := &verdicts[i]
+		expired[member{v.Repository, v.Digest}] = &v.Expiry
+	}
+	for i := range c.images {
+		img := &c.images[i]
+		img.Expired = expired[member{img.repo(), img.Digest}]
 	}
 }
 
@@ -263,10 +278,7 @@ func (c *catalog) held(d digest.Digest) int64 {
 func (r *recency) look(d digest.Digest) (it item, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if it, ok = r.order.Peek(d); !ok {
-		it, ok = r.doomed.Peek(d)
-	}
-	return it, ok
+	return r.order.Peek(d)
 }
 
 // Stats is the state of a store at one time. Sizes are in bytes.

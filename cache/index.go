@@ -44,6 +44,7 @@ type blobRecord struct {
 	// Of a manifest or an index:
 	MediaType string          `json:"mediaType,omitempty"`
 	Children  []digest.Digest `json:"children,omitempty"`
+	Subject   digest.Digest   `json:"subject,omitempty"` // see Holding
 }
 
 // memberRecord says that a repository holds a blob or a manifest, and what the
@@ -288,12 +289,20 @@ func (ix *index) addBlob(d digest.Digest, r blobRecord) error {
 // forget removes all records of a blob.
 func (ix *index) forget(d digest.Digest) error {
 	keys := [][]byte{blobKey(d), usedKey(d)}
-	err := ix.each(membersOf(d), func(item *badger.Item) error {
+	var repos []Repository
+	prefix := membersOf(d)
+	err := ix.each(prefix, func(item *badger.Item) error {
 		keys = append(keys, item.KeyCopy(nil))
+		repos = append(repos, cutRepository(string(item.Key()[len(prefix):])))
 		return nil
 	})
 	if err != nil {
 		return err
+	}
+	for _, repo := range repos {
+		if ix.judged(repo, d) {
+			keys = append(keys, verdictKey(repo, d))
+		}
 	}
 	return ix.update(func(batch *badger.WriteBatch) error {
 		for _, key := range keys {
@@ -320,15 +329,25 @@ func (ix *index) putUses(uses map[digest.Digest]time.Time) error {
 // known returns what the records say of each blob.
 func (ix *index) known() (map[digest.Digest]knownBlob, error) {
 	all := make(map[digest.Digest]knownBlob)
+	var inner []digest.Digest // what indexes list
 	err := ix.each(blobPrefix, func(item *badger.Item) error {
 		var rec blobRecord
 		if unmarshal(item, &rec) == nil {
-			all[digest.Digest(item.Key()[len(blobPrefix):])] = knownBlob{rank: rankOf(rec.MediaType)}
+			blob := knownBlob{rank: rankOf(rec.MediaType)}
+			all[digest.Digest(item.Key()[len(blobPrefix):])] = blob
+			if blob.rank == rankIndex {
+				inner = append(inner, rec.Children...)
+			}
 		}
 		return nil
 	})
 	if err != nil {
 		return nil, err
+	}
+	for _, d := range inner {
+		if blob, ok := all[d]; ok && blob.rank == rankIndex {
+			all[d] = knownBlob{rank: rankInner}
+		}
 	}
 	err = ix.each(usedPrefix, func(item *badger.Item) error {
 		d := digest.Digest(item.Key()[len(usedPrefix):])

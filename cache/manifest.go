@@ -106,7 +106,11 @@ func (s *Store) keep(ctx context.Context, repo Repository, m *Manifest) error {
 		entries = append(entries, entry{memberKey(repo, dgst), rec})
 	}
 	// The last one makes the manifest known: what it names is, by then.
-	rec := blobRecord{Size: m.Size, Fetched: s.opts.Now(), MediaType: m.MediaType}
+	rec := blobRecord{Size: m.Size, Fetched: s.opts.Now(), MediaType: m.MediaType, Subject: subjectOf(m.Raw)}
+	var known blobRecord
+	if s.index.get(blobKey(m.Digest), &known) == nil && known.MediaType != "" {
+		rec.Fetched = known.Fetched // by another repository, perhaps
+	}
 	for _, child := range children {
 		rec.Children = append(rec.Children, child.Digest)
 	}
@@ -117,7 +121,7 @@ func (s *Store) keep(ctx context.Context, repo Repository, m *Manifest) error {
 	for dgst, rec := range members {
 		s.memory.members.Add(member{repo, dgst}, rec)
 	}
-	s.useClosure(m.Digest, maxDepth) // the layers that it shares with others
+	s.useClosure(m.Digest) // the layers that it shares with others
 	s.manifestKept(m.Digest)
 	return nil
 }

@@ -131,8 +131,30 @@ func (s *Store) repin() error {
 		return err
 	}
 	digests, err := s.reach(pins)
+	s.letGo(digests)
 	s.pinned.set(pins, digests)
 	return err
+}
+
+// letGo puts what is about to be pinned no more in the order in which it is to
+// be evicted: while it was pinned, evictions that passed over a part of it may
+// have left an image behind its layers.
+func (s *Store) letGo(held map[digest.Digest]int64) {
+	var left []digest.Digest
+	s.pinned.mu.Lock()
+	for d := range s.pinned.digests {
+		if _, ok := held[d]; !ok {
+			left = append(left, d)
+		}
+	}
+	s.pinned.mu.Unlock()
+	parts := func(d digest.Digest) []digest.Digest {
+		all, _ := s.index.children(d)
+		return all
+	}
+	for _, d := range descend(left, parts) {
+		s.recency.pass(d)
+	}
 }
 
 // manifestKept says that a manifest is here with what it names.
@@ -184,9 +206,8 @@ func (s *Store) evictable() int64 {
 func (r *recency) pass(d digest.Digest) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if it, ok := r.removeLocked(d); ok {
-		r.addLocked(d, it)
-	}
+	r.order.Get(d)
+	r.doomed.Remove(d)
 }
 
 // reach returns all that the pins hold, and what it takes on disk. What is not

@@ -19,18 +19,18 @@ import (
 // always more recent than the image: the image goes first, and what another one
 // shares with it stays.
 //
-// What a lifecycle policy has expired goes before all that. It stands in an
-// order of its own until it is used.
+// What lifecycle rules have expired goes before all that. It stands in an order
+// of its own as well until it is used.
 type recency struct {
 	mu     sync.Mutex // guards what follows
 	order  *lru.LRU[digest.Digest, item]
-	doomed *lru.LRU[digest.Digest, item] // has nothing that order has
+	doomed *lru.LRU[digest.Digest, struct{}] // a part of order
 	bytes  int64
 	loaded bool
-	early  []digest.Digest             // used before load, each once
-	recent map[digest.Digest]time.Time // used since the last call of drain
+	early  *lru.LRU[digest.Digest, struct{}] // used before load
+	recent map[digest.Digest]time.Time       // used since the last call of drain
 
-	watched map[digest.Digest]bool // used since the call of watch; nil where nobody watches
+	watches map[*watch]bool // those that did not end
 }
 
 // item is something that takes disk space.
@@ -53,16 +53,24 @@ type rank int
 // From first to last: what is evicted earlier.
 const (
 	rankIndex rank = iota
+	rankInner      // an index that another one lists
 	rankManifest
 	rankBlob
 )
 
 func newRecency() *recency {
-	return &recency{order: newOrder(), doomed: newOrder(), recent: make(map[digest.Digest]time.Time)}
+	return &recency{
+		order:  newOrder[item](),
+		doomed: newOrder[struct{}](),
+		early:  newOrder[struct{}](),
+		recent: make(map[digest.Digest]time.Time),
+
+		watches: make(map[*watch]bool),
+	}
 }
 
-func newOrder() *lru.LRU[digest.Digest, item] {
-	order, _ := lru.NewLRU[digest.Digest, item](math.MaxInt, nil) // fails only for a size that is not positive
+func newOrder[V any]() *lru.LRU[digest.Digest, V] {
+	order, _ := lru.NewLRU[digest.Digest, V](math.MaxInt, nil) // fails only for a size that is not positive
 	return order
 }
 
@@ -88,10 +96,10 @@ func (r *recency) load(all []found) {
 		fresh.addLocked(d, it)
 	}
 	r.order, r.bytes, r.loaded = fresh.order, fresh.bytes, true
-	for _, d := range r.early {
+	for _, d := range r.early.Keys() {
 		r.order.Get(d)
 	}
-	r.early = nil
+	r.early.Purge()
 }
 
 // add takes up something as used just now, and returns how many bytes it takes
@@ -111,14 +119,12 @@ func (r *recency) addLocked(d digest.Digest, it item) (replaced int64) {
 }
 
 func (r *recency) removeLocked(d digest.Digest) (it item, ok bool) {
-	for _, order := range []*lru.LRU[digest.Digest, item]{r.order, r.doomed} {
-		if it, ok = order.Peek(d); ok {
-			order.Remove(d)
-			r.bytes -= it.bytes
-			return it, true
-		}
+	if it, ok = r.order.Peek(d); ok {
+		r.order.Remove(d)
+		r.doomed.Remove(d)
+		r.bytes -= it.bytes
 	}
-	return item{}, false
+	return it, ok
 }
 
 // remove forgets something, and returns what it was.
@@ -140,52 +146,69 @@ func (r *recency) first() (d digest.Digest, expired, ok bool) {
 	return d, false, ok
 }
 
-// doom has these go before all others, in this order, until they are used. What
-// was doomed before and is not among them counts as just used.
-func (r *recency) doom(digests []digest.Digest) {
-	doomed := newOrder()
+// watch is what was used since it began. It is for who reads the index, and acts
+// upon what it said then.
+type watch struct {
+	seen map[digest.Digest]bool // recency.mu guards it
+}
+
+// watch begins a watch, which unwatch ends.
+func (r *recency) watch() *watch {
+	w := &watch{seen: make(map[digest.Digest]bool)}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.watches[w] = true
+	return w
+}
+
+func (r *recency) unwatch(w *watch) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.watches, w)
+}
+
+func (r *recency) seen(w *watch, d digest.Digest) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return w.seen[d]
+}
+
+// doom has these, and no others, go before all others, in this order, until they
+// are used. What was used since w began is passed over.
+func (r *recency) doom(digests []digest.Digest, w *watch) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.doomed.Purge()
 	for _, d := range digests {
-		if it, ok := r.removeLocked(d); ok {
-			doomed.Add(d, it)
-			r.bytes += it.bytes
+		if r.order.Contains(d) && !w.seen[d] {
+			r.doomed.Add(d, struct{}{})
 		}
 	}
-	for _, d := range r.doomed.Keys() {
-		it, _ := r.doomed.Peek(d)
-		r.order.Add(d, it)
-	}
-	r.doomed = doomed
 }
 
 func (r *recency) len() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.order.Len() + r.doomed.Len()
+	return r.order.Len()
 }
 
 // use makes something the most recent.
 func (r *recency) use(d digest.Digest, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, again := r.recent[d]; !r.loaded && !again {
-		r.early = append(r.early, d)
+	if !r.loaded {
+		r.early.Add(d, struct{}{})
 	}
-	_, here := r.order.Get(d)
-	if it, doomed := r.doomed.Peek(d); doomed {
-		r.addLocked(d, it)
-		here = true
-	}
-	if here || !r.loaded {
+	r.doomed.Remove(d)
+	if _, here := r.order.Get(d); here || !r.loaded {
 		r.noteLocked(d, now)
 	}
 }
 
 func (r *recency) noteLocked(d digest.Digest, now time.Time) {
 	r.recent[d] = now
-	if r.watched != nil {
-		r.watched[d] = true
+	for w := range r.watches {
+		w.seen[d] = true
 	}
 }
 
@@ -205,7 +228,7 @@ func (r *recency) drain() map[digest.Digest]time.Time {
 	recent := r.recent
 	r.recent = make(map[digest.Digest]time.Time)
 	for d := range recent {
-		if !r.order.Contains(d) { // what is doomed was not used
+		if !r.order.Contains(d) {
 			delete(recent, d)
 		}
 	}

@@ -66,6 +66,18 @@ func TestRecencyAgreesWithAList(t *testing.T) {
 	})
 }
 
+func TestOrderOfUsesBeforeTheScanIsThatOfTheLatest(t *testing.T) {
+	r := newRecency()
+	now := time.Now()
+	for _, d := range []digest.Digest{"image a", "base", "image b", "base"} {
+		r.use(d, now)
+	}
+	r.load([]found{{digest: "base", used: now}, {digest: "image b", used: now}, {digest: "image a", used: now}, {digest: "other", used: now}})
+	if got, want := r.order.Keys(), []digest.Digest{"other", "image a", "image b", "base"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
 func TestScanPutsWhatItFoundBehindWhatWasUsedMeanwhile(t *testing.T) {
 	r := newRecency()
 	now := time.Now()

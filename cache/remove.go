@@ -26,19 +26,32 @@ func (a absent) Error() string { return string(a) }
 // Is is for errors.Is.
 func (absent) Is(target error) bool { return target == fs.ErrNotExist }
 
-// reasonRemoved is the reason of [Store.Remove], in logs and metrics.
-const reasonRemoved = "removed by command"
+// Why something is removed before its turn, in logs and metrics.
+const (
+	reasonRemoved = "removed by command"
+	reasonGone    = "expired, and gone upstream"
+)
 
 // Remove forgets an image by its tag, or by its digest with all of its tags, and
 // removes from disk what no other image reaches, no pin holds and no fill is
 // about to bring. It returns how many bytes that freed, and fs.ErrNotExist where
 // [Store.Images] does not list the image.
 func (s *Store) Remove(repo Repository, reference string) (freed int64, err error) {
+	return s.removeImage(repo, reference, reasonRemoved)
+}
+
+// RemoveExpired is Remove, by digest, of an image that has expired and that its
+// upstream does not have any more.
+func (s *Store) RemoveExpired(repo Repository, d digest.Digest) (freed int64, err error) {
+	return s.removeImage(repo, d.String(), reasonGone)
+}
+
+func (s *Store) removeImage(repo Repository, reference, reason string) (freed int64, err error) {
 	name := imageName(repo, reference)
 	s.evicting.Lock()
 	defer s.evicting.Unlock()
-	s.recency.watch()
-	defer s.recency.unwatch()
+	watch := s.recency.watch()
+	defer s.recency.unwatch(watch)
 	c, err := s.catalog()
 	if err != nil {
 		return 0, err
@@ -57,36 +70,16 @@ func (s *Store) Remove(repo Repository, reference string) (freed int64, err erro
 		return 0, fmt.Errorf("remove %s: %w", name, err)
 	}
 	for _, d := range c.without(reached, rest) {
-		if s.recency.seen(d) {
+		if s.recency.seen(watch, d) {
 			continue // perhaps by an image that came meanwhile
 		}
-		n, err := s.evictOne(d, reasonRemoved)
+		n, err := s.evictOne(d, reason)
 		freed += n
 		if err != nil {
 			return freed, fmt.Errorf("remove %s: %w", name, err)
 		}
 	}
 	return freed, nil
-}
-
-// watch has seen know what is used from now on. There is one watcher at a time:
-// who holds Store.evicting.
-func (r *recency) watch() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.watched = make(map[digest.Digest]bool)
-}
-
-func (r *recency) unwatch() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.watched = nil
-}
-
-func (r *recency) seen(d digest.Digest) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.watched[d]
 }
 
 // part tells the images that a reference means from all others.
@@ -142,6 +135,9 @@ func (s *Store) disown(repo Repository, images []ImageInfo, blobs []digest.Diges
 	tags := len(keys)
 	for _, d := range blobs {
 		keys = append(keys, memberKey(repo, d))
+		if s.index.judged(repo, d) {
+			keys = append(keys, verdictKey(repo, d))
+		}
 	}
 	err := s.index.update(func(batch *badger.WriteBatch) error {
 		for _, key := range keys {

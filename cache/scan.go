@@ -40,6 +40,9 @@ func (s *Store) scan() error {
 	s.recency.load(append(all, partials...))
 	s.space.charge(s.recency.total() - before)
 	s.repinOrWarn()
+	if err := s.doomAgain(); err != nil {
+		s.log.Warn("what lifecycle rules have expired goes with the rest until they are applied again", "error", err)
+	}
 	return s.space.measure()
 }
 

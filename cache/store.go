@@ -95,6 +95,7 @@ type Store struct {
 	scanned  chan struct{} // closed when recency and space know what is there
 	wake     chan struct{} // has tend evict; capacity 1
 	evicting gate          // held by the one who evicts, during I/O
+	dooming  sync.Mutex    // held by the one who finds out what has expired, during I/O
 
 	scrubs *semaphore.Weighted // one: held by the Scrub that runs
 

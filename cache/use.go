@@ -1,6 +1,11 @@
 package cache
 
-import "github.com/opencontainers/go-digest"
+import (
+	"cmp"
+	"slices"
+
+	"github.com/opencontainers/go-digest"
+)
 
 // maxDepth bounds how deep indexes may nest: a registry's own are one or two
 // levels deep.
@@ -13,17 +18,71 @@ func (s *Store) useImage(d digest.Digest) {
 	if s.recency.isRecent(d) {
 		return
 	}
-	s.useClosure(d, maxDepth)
+	s.useClosure(d)
 }
 
-// useClosure goes from the image to its parts: see recency.
-func (s *Store) useClosure(d digest.Digest, depth int) {
-	s.recency.use(d, s.opts.Now())
+// useClosure goes from the image to its parts: see recency. What has no parts
+// comes last, large before small, since all of it has the same age.
+func (s *Store) useClosure(d digest.Digest) {
+	manifests := make(map[digest.Digest]bool)
+	closure := descend([]digest.Digest{d}, func(d digest.Digest) []digest.Digest {
+		parts, ok := s.index.children(d)
+		manifests[d] = ok
+		return parts
+	})
+	bytes := make(map[digest.Digest]int64)
+	for _, d := range closure {
+		it, _ := s.recency.look(d)
+		bytes[d] = it.bytes
+	}
+	slices.SortStableFunc(closure, func(a, b digest.Digest) int {
+		switch {
+		case manifests[a] && manifests[b]:
+			return 0
+		case manifests[a]:
+			return -1
+		case manifests[b]:
+			return 1
+		}
+		return cmp.Compare(bytes[b], bytes[a])
+	})
+	now := s.opts.Now()
+	for _, d := range closure {
+		s.recency.use(d, now)
+	}
+}
+
+// children returns what a manifest names, and false for what is not known as one.
+func (ix *index) children(d digest.Digest) ([]digest.Digest, bool) {
 	var rec blobRecord
-	if depth == 0 || s.index.get(blobKey(d), &rec) != nil {
-		return
+	if err := ix.get(blobKey(d), &rec); err != nil || rec.MediaType == "" {
+		return nil, false
 	}
-	for _, child := range rec.Children {
-		s.useClosure(child, depth-1)
+	return rec.Children, true
+}
+
+// descend lists what the roots lead to, themselves included: each once, after
+// all that leads to it, and no earlier than the last root that does. A root
+// that leads to none before it keeps its place among them.
+func descend(roots []digest.Digest, children func(digest.Digest) []digest.Digest) []digest.Digest {
+	var backwards []digest.Digest
+	seen := make(map[digest.Digest]bool)
+	var visit func(d digest.Digest, depth int)
+	visit = func(d digest.Digest, depth int) {
+		if seen[d] {
+			return
+		}
+		seen[d] = true
+		if depth > 0 {
+			for _, child := range slices.Backward(children(d)) {
+				visit(child, depth-1)
+			}
+		}
+		backwards = append(backwards, d)
 	}
+	for _, root := range slices.Backward(roots) {
+		visit(root, maxDepth)
+	}
+	slices.Reverse(backwards)
+	return backwards
 }

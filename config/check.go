@@ -20,14 +20,19 @@ func (l *loader) check() {
 		l.checkUpstream(fmt.Sprintf("upstreams[%d]", i), &l.config.Upstreams[i], hosts)
 	}
 	l.checkDefaultUpstream()
+	l.checkLifecycle(l.rules)
 }
 
-// reject reports a mistake about a key, unless there is one already. A key that
-// is not there counts as being where the section around it is.
+// reject reports a mistake about a key, unless there is one already.
 func (l *loader) reject(key, problem string) {
-	if l.failed[key] {
-		return
+	if !l.failed[key] {
+		l.report(l.where(key), key, problem)
 	}
+}
+
+// where returns the place of a key. One that is not there counts as being where
+// the section around it is.
+func (l *loader) where(key string) place {
 	at, ok := l.places[key]
 	for around := key; !ok && around != ""; at, ok = l.places[around] {
 		around = around[:max(strings.LastIndexAny(around, ".["), 0)]
@@ -35,7 +40,7 @@ func (l *loader) reject(key, problem string) {
 	if !ok {
 		at = place{file: l.file}
 	}
-	l.report(at, key, problem)
+	return at
 }
 
 func (l *loader) checkListeners() {
@@ -137,19 +142,23 @@ func (l *loader) checkECR(key string, u *Upstream) {
 	}
 }
 
-// checkDefaultUpstream says nothing while a host is unknown, since that may be
-// the one that would serve.
 func (l *loader) checkDefaultUpstream() {
 	c := l.config
-	if c.DefaultUpstream == "" || l.failed["upstreams"] {
-		return
-	}
-	for i := range c.Upstreams {
-		if key := fmt.Sprintf("upstreams[%d]", i); l.failed[key] || l.failed[key+".host"] {
-			return
-		}
-	}
-	if _, ok := c.Match(c.DefaultUpstream); !ok {
+	if c.DefaultUpstream != "" && !l.mayServe(c.DefaultUpstream) {
 		l.reject("default_upstream", fmt.Sprintf("expected a host that one of the upstreams serves, got %q", c.DefaultUpstream))
 	}
+}
+
+// mayServe reports whether an upstream serves a host, or one whose own host is
+// not known may do so.
+func (l *loader) mayServe(host string) bool {
+	if _, ok := l.config.Match(host); ok || l.failed["upstreams"] {
+		return true
+	}
+	for i := range l.config.Upstreams {
+		if key := fmt.Sprintf("upstreams[%d]", i); l.failed[key] || l.failed[key+".host"] {
+			return true
+		}
+	}
+	return false
 }

@@ -37,6 +37,10 @@ type Config struct {
 	// of ECR host, ECR Public and Docker Hub. See [Config.Match].
 	Upstreams []Upstream
 
+	// Lifecycle are lifecycle rules that go by what the cache knows itself, beside
+	// those of ECR's repositories. See [Config.LocalRules].
+	Lifecycle []LocalRules
+
 	Log Log
 }
 
@@ -105,8 +109,9 @@ type ECR struct {
 	// Region is the AWS region; "" means the one in the host's name.
 	Region string
 	// Lifecycle is "hint" where images that the repository's own lifecycle policy
-	// has expired are evicted first, and "off" where the policy is not read.
-	// Default hint. See [Upstream.HeedsLifecycle].
+	// has expired are evicted first, "enforce" where they are removed, too, once
+	// the registry does not have them any more, and "off" where the policy is not
+	// read. Default hint. See [Upstream.HeedsLifecycle].
 	Lifecycle string
 	// Replicas are the regions, or hosts, to which the registry is replicated, in
 	// the order in which they stand in for it. See [Upstream.ReplicaHosts].
@@ -116,13 +121,21 @@ type ECR struct {
 	PullThrough []string
 }
 
-// lifecycleHint is the default of ECR.Lifecycle.
-const lifecycleHint = "hint"
+// The values of ECR.Lifecycle.
+const (
+	lifecycleHint    = "hint"
+	lifecycleEnforce = "enforce"
+	lifecycleOff     = "off"
+)
 
 // HeedsLifecycle tells whether eviction goes by the lifecycle policies of the
 // upstream's repositories, if it is ECR.
-func (u *Upstream) HeedsLifecycle() bool {
-	return u.ECR == nil || u.ECR.Lifecycle == lifecycleHint
+func (u *Upstream) HeedsLifecycle() bool { return u.ECR == nil || u.ECR.Lifecycle != lifecycleOff }
+
+// EnforcesLifecycle tells whether expired images that the upstream does not have
+// any more are removed.
+func (u *Upstream) EnforcesLifecycle() bool {
+	return u.ECR != nil && u.ECR.Lifecycle == lifecycleEnforce
 }
 
 // Auth is a user name and where its password is, of which both are set or

@@ -27,6 +27,8 @@ func (l *loader) decode(key string, at place, node *yaml.Node, f field) {
 		}
 	case f.section != nil:
 		l.decodeSection(key, at, node, f.section)
+	case f.rules != nil:
+		l.decodeRules(key, at, node, f.rules)
 	default:
 		l.decodeList(key, at, node, f.list)
 	}

@@ -30,7 +30,14 @@ const maxFile = 1 << 20
 // If anything is wrong the error is a [Mistakes] with all of it, and there is no
 // configuration.
 func Load(path string, overrides ...Override) (*Config, error) {
+	return LoadChecked(path, nil, overrides...)
+}
+
+// LoadChecked is Load with what rules finds in lifecycle rules among the
+// mistakes. Without it they are only known to be a list.
+func LoadChecked(path string, rules RulesCheck, overrides ...Override) (*Config, error) {
 	l := newLoader(path)
+	l.rules = rules
 	whole := true
 	if path != "" {
 		whole = l.read()
@@ -44,6 +51,7 @@ func Load(path string, overrides ...Override) (*Config, error) {
 // A loader gathers one configuration and all that is wrong with it.
 type loader struct {
 	file     string
+	rules    RulesCheck // nil for none
 	config   *Config
 	places   map[string]place // where each key got the value that it has
 	failed   map[string]bool  // keys with a mistake, about which no more is said

@@ -84,6 +84,14 @@ func TestEveryKeyIsLoaded(t *testing.T) {
 			},
 			{Host: "docker.io", Endpoint: "https://registry-1.docker.io", Timeout: 20 * time.Second},
 		},
+		Lifecycle: []LocalRules{
+			{Match: "docker.io/library/*", Rules: `{"rules":[` +
+				`{"rulePriority":1,"description":"yes","selection":{"tagStatus":"tagged","tagPatternList":["v*","2026-01-01","yes"],` +
+				`"countType":"imageCountMoreThan","countNumber":16},"action":{"type":"expire"}},` +
+				`{"rulePriority":2,"selection":{"tagStatus":"any","countType":"sinceImagePulled","countUnit":"days","countNumber":30},` +
+				`"action":{"type":"expire"}}]}`},
+			{Match: "*/*", Rules: `{"rules":[]}`},
+		},
 		Log: Log{Level: slog.LevelDebug, Format: "json"},
 	}
 	if diff := cmp.Diff(want, load(t, "full.yaml")); diff != "" {

@@ -2,8 +2,8 @@ package config
 
 import "go.yaml.in/yaml/v3"
 
-// A field is a key of the configuration. It has exactly one of set, section and
-// list.
+// A field is a key of the configuration. It has exactly one of set, section,
+// list and rules.
 type field struct {
 	name string
 	// set stores a plain value. Its error says what was expected.
@@ -13,6 +13,8 @@ type field struct {
 	// list makes room for n items, in place of those that were there, and returns
 	// a field for each.
 	list func(n int) []field
+	// rules takes a list of lifecycle rules, as JSON.
+	rules *string
 }
 
 // fields returns the keys of the configuration file, in the order in which
@@ -45,6 +47,20 @@ func fields(c *Config, base string) []field {
 				u := &c.Upstreams[i]
 				u.Timeout = defaultTimeout
 				items[i].section = func() []field { return upstreamFields(u, base) }
+			}
+			return items
+		}},
+		{name: "lifecycle", list: func(n int) []field {
+			c.Lifecycle = make([]LocalRules, n)
+			items := make([]field, n)
+			for i := range items {
+				r := &c.Lifecycle[i]
+				items[i].section = func() []field {
+					return []field{
+						{name: "match", set: localMatch(&r.Match)},
+						{name: "rules", rules: &r.Rules},
+					}
+				}
 			}
 			return items
 		}},

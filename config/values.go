@@ -229,14 +229,16 @@ func username(to *string) func(*yaml.Node) error {
 // distribution specification: anything else would never allow anything.
 func repositoryPattern(to *string) func(*yaml.Node) error {
 	const want = "a repository such as team/app, or a pattern such as team/*, in lower case"
-	return check(to, want, func(s string) bool {
-		for element := range strings.SplitSeq(s, "/") {
-			if element == "" || strings.Contains(element, "**") || strings.Trim(element, "abcdefghijklmnopqrstuvwxyz0123456789._-*") != "" {
-				return false
-			}
+	return check(to, want, isRepositoryPattern)
+}
+
+func isRepositoryPattern(s string) bool {
+	for element := range strings.SplitSeq(s, "/") {
+		if element == "" || strings.Contains(element, "**") || strings.Trim(element, "abcdefghijklmnopqrstuvwxyz0123456789._-*") != "" {
+			return false
 		}
-		return true
-	})
+	}
+	return true
 }
 
 func level(to *slog.Level) func(*yaml.Node) error {
@@ -263,7 +265,9 @@ func level(to *slog.Level) func(*yaml.Node) error {
 }
 
 func lifecycle(to *string) func(*yaml.Node) error {
-	return check(to, "hint or off", func(s string) bool { return s == lifecycleHint || s == "off" })
+	return check(to, "hint, enforce or off", func(s string) bool {
+		return s == lifecycleHint || s == lifecycleEnforce || s == lifecycleOff
+	})
 }
 
 func logFormat(to *string) func(*yaml.Node) error {

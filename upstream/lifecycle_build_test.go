@@ -82,7 +82,7 @@ func policyOf(t testing.TB, rules ...testRule) LifecyclePolicy {
 	for i := range rules {
 		rules[i].Priority = cmp.Or(rules[i].Priority, i+1)
 	}
-	p, err := ParseLifecyclePolicy(marshalRules(rules))
+	p, err := ParseLocalPolicy(marshalRules(rules))
 	if err != nil {
 		t.Fatal(err)
 	}

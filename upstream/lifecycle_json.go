@@ -9,13 +9,36 @@ import (
 	"strings"
 )
 
+// PolicyMistake is one thing that is wrong with a lifecycle policy.
+type PolicyMistake struct {
+	// Key is where it is, such as rules[1].selection.countUnit; "" if it is about
+	// the whole.
+	Key     string
+	Problem string
+}
+
+// PolicyMistakes is all that is wrong with a lifecycle policy.
+type PolicyMistakes []PolicyMistake
+
+func (ms PolicyMistakes) Error() string {
+	lines := make([]string, len(ms))
+	for i, m := range ms {
+		lines[i] = m.Problem
+		if m.Key != "" {
+			lines[i] = m.Key + ": " + m.Problem
+		}
+	}
+	return "lifecycle policy: " + strings.Join(lines, "\n")
+}
+
 // policyReader collects mistakes.
 type policyReader struct {
-	mistakes []error
+	local    bool // see ParseLocalPolicy
+	mistakes PolicyMistakes
 }
 
 func (r *policyReader) mistake(key, format string, args ...any) {
-	r.mistakes = append(r.mistakes, fmt.Errorf("%s: %s", key, fmt.Sprintf(format, args...)))
+	r.mistakes = append(r.mistakes, PolicyMistake{key, fmt.Sprintf(format, args...)})
 }
 
 // object reads doc, which is valid JSON, into the targets by their keys. It

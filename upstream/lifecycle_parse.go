@@ -3,7 +3,6 @@ package upstream
 import (
 	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -18,27 +17,36 @@ const (
 	maxWildcards    = 4 // in a tag pattern
 )
 
-// ParseLifecyclePolicy reads a policy in ECR's JSON form. The error tells the
-// mistakes, each with its rule and key, such as rules[1].selection.countUnit.
-//
-// It takes what ECR takes, and one thing more: a rule by sinceImagePulled may
-// expire images, where ECR's only move them to the archive. A cache has no
-// archive, and its pulls are all that it knows of most registries.
+// ParseLifecyclePolicy reads a policy in ECR's JSON form, and takes what ECR
+// takes. An error is [PolicyMistakes].
 func ParseLifecyclePolicy(text []byte) (LifecyclePolicy, error) {
-	if n := utf8.RuneCount(text); n > maxPolicyLength {
-		return LifecyclePolicy{}, fmt.Errorf("lifecycle policy: %d characters, more than the %d that ECR takes", n, maxPolicyLength)
-	}
+	return new(policyReader).parse(text)
+}
+
+// ParseLocalPolicy is ParseLifecyclePolicy for rules that somebody wrote for a
+// cache. It takes one thing more: a rule by sinceImagePulled may expire images,
+// where ECR's only move them to the archive. A cache has no archive, and its
+// pulls are what it knows best.
+func ParseLocalPolicy(text []byte) (LifecyclePolicy, error) {
+	return (&policyReader{local: true}).parse(text)
+}
+
+func (r *policyReader) parse(text []byte) (LifecyclePolicy, error) {
 	var doc json.RawMessage
-	if err := json.Unmarshal(text, &doc); err != nil {
-		return LifecyclePolicy{}, fmt.Errorf("lifecycle policy: %w", err)
+	if n := utf8.RuneCount(text); n > maxPolicyLength {
+		r.mistake("", "%d characters, more than the %d that ECR takes", n, maxPolicyLength)
+	} else if err := json.Unmarshal(text, &doc); err != nil {
+		r.mistake("", "%v", err)
 	}
-	var r policyReader
+	if len(r.mistakes) > 0 {
+		return LifecyclePolicy{}, r.mistakes
+	}
 	rules := r.policy(doc)
 	if len(r.mistakes) == 0 {
 		r.together(rules)
 	}
-	if err := errors.Join(r.mistakes...); err != nil {
-		return LifecyclePolicy{}, fmt.Errorf("lifecycle policy: %w", err)
+	if len(r.mistakes) > 0 {
+		return LifecyclePolicy{}, r.mistakes
 	}
 	slices.SortFunc(rules, func(a, b lifecycleRule) int { return cmp.Compare(a.priority, b.priority) })
 	return LifecyclePolicy{rules}, nil
@@ -173,6 +181,8 @@ func (r *policyReader) action(path string, doc json.RawMessage, rule *lifecycleR
 		r.mistake(path+".targetStorageClass", "only a transition has one")
 	case !rule.expires && target != "archive":
 		r.mistake(path+".targetStorageClass", `a transition has "archive", not %q`, target)
+	case rule.expires && rule.count == sinceImagePulled && !r.local:
+		r.mistake(path+".type", "at ECR a rule by %s only moves images to the archive", rule.count)
 	case !rule.expires && rule.count == sinceImageTransitioned:
 		r.mistake(path+".type", "a rule by %s can only expire", rule.count)
 	}

@@ -37,7 +37,6 @@ var goodPolicies = map[string]string{
 	"empty list beside":     edit(`"tagStatus"`, `"tagPrefixList":[],"tagStatus"`),
 	"transition":            edit(`"expire"`, `"transition","targetStorageClass":"archive"`),
 	"pulled and transition": edit(`sinceImagePushed","countUnit":"days","countNumber":14},"action":{"type":"expire"`, `sinceImagePulled","countUnit":"days","countNumber":14},"action":{"type":"transition","targetStorageClass":"archive"`),
-	"pulled and expire":     edit("sinceImagePushed", "sinceImagePulled"),
 	"archive":               edit(`"countType":"sinceImagePushed"`, `"storageClass":"archive","countType":"sinceImageTransitioned"`),
 	"any beside archived": edit(`"tagged","tagPatternList":["v*"]`, `"any"`,
 		`{"rulePriority":2,"selection":{"tagStatus":"any","storageClass":"archive","countType":"sinceImageTransitioned",`+
@@ -49,6 +48,17 @@ func TestGoodPoliciesAreRead(t *testing.T) {
 		if _, err := ParseLifecyclePolicy([]byte(text)); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+func TestLocalRulesMayExpireByPull(t *testing.T) {
+	text := []byte(edit("sinceImagePushed", "sinceImagePulled"))
+	if _, err := ParseLocalPolicy(text); err != nil {
+		t.Error(err)
+	}
+	want := PolicyMistakes{{"rules[0].action.type", "at ECR a rule by sinceImagePulled only moves images to the archive"}}
+	if _, err := ParseLifecyclePolicy(text); !gocmp.Equal(err, error(want)) {
+		t.Errorf("at ECR: %v", err)
 	}
 }
 
@@ -137,13 +147,14 @@ func FuzzParseLifecyclePolicy(f *testing.F) {
 	}
 	f.Add([]byte(`{"rules":[{"rulePriority":1,"selection":{},"action":null}]}`))
 	f.Add([]byte(edit("14", "9223372036854775807")))
+	f.Add([]byte(edit("sinceImagePushed", "sinceImagePulled")))
 	images := []Image{
 		pushed("A", 20*day, "v1"), pushed("B", 10*day, "v2", "*"), pushed("C", day), archived(pushed("D", 99*day), 95*day),
 		index(pushed("E", 30*day), "A", "C"), about(pushed("F", 0), "B"), {Digest: "G", Tags: []string{""}},
 		{Digest: "H", Pushed: time.Unix(1<<62, 0)}, {Digest: "I", Pushed: time.Unix(-1<<62, 0)},
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		policy, err := ParseLifecyclePolicy(text)
+		policy, err := ParseLocalPolicy(text)
 		if err != nil {
 			if len(policy.rules) != 0 || !strings.HasPrefix(err.Error(), "lifecycle policy: ") {
 				t.Errorf("%d rules beside the error %v", len(policy.rules), err)

@@ -230,7 +230,7 @@ func drawRules(t *rapid.T) []testRule {
 // parseRules is policyOf in a property.
 func parseRules(t *rapid.T, rules []testRule) LifecyclePolicy {
 	t.Helper()
-	policy, err := ParseLifecyclePolicy(marshalRules(rules))
+	policy, err := ParseLocalPolicy(marshalRules(rules))
 	if err != nil {
 		t.Fatal(err)
 	}

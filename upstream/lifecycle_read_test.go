@@ -123,6 +123,9 @@ func TestMissingLifecycleDoesNotExist(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			server.ResetStats()
+			if test.registry.HasLifecycle() != (test.calls > 0) {
+				t.Errorf("it may have policies: %t", test.registry.HasLifecycle())
+			}
 			if _, _, err := test.registry.Lifecycle(t.Context(), test.repo); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("got %v, want %v", err, fs.ErrNotExist)
 			}

@@ -8,126 +8,227 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/config"
 	"github.com/larder-registry/larder/upstream"
 )
 
-// lifecycleHints has the cache evict first what the lifecycle policies of its
-// ECR repositories have expired. It belongs to one goroutine.
-type lifecycleHints struct {
+// lifecycle has the cache evict first what lifecycle rules have expired: those
+// of ECR's repositories, and local ones. It belongs to one goroutine. What it
+// finds out is in the store, so that it holds after a restart, and while the
+// upstreams cannot be asked.
+type lifecycle struct {
 	cfg    *config.Config
 	client *upstream.Client
 	store  *cache.Store
 	log    *slog.Logger
+	pause  time.Duration // between two questions to upstreams
 
-	expired map[cache.Repository][]cache.Expired // by the latest reading of each
-	denied  map[string]bool                      // upstreams of which this was said
+	denied map[string]bool // upstreams of which this was said
 }
 
 const (
-	// lifecycleFirst is how long after start-up policies are first read: a node
+	// lifecycleFirst is how long after start-up rules are first applied: a node
 	// that boots has better things to do.
 	lifecycleFirst = 5 * time.Minute
-	// lifecycleEvery is how often they are read after that. ECR itself applies a
-	// policy within 24 hours.
+	// lifecycleEvery is how often they are applied after that. ECR itself applies
+	// a policy within 24 hours.
 	lifecycleEvery = time.Hour
-	// lifecyclePause is between two repositories, far below what ECR allows for
-	// an account.
+	// lifecyclePause is between two questions, far below what ECR allows for an
+	// account.
 	lifecyclePause = time.Second
-	// maxLifecycleRepositories bounds one reading.
+	// maxLifecycleRepositories and maxLifecycleImages bound how many repositories
+	// are read at a time, and how many images are asked about. Which ones is a
+	// matter of chance, so that all have their turn.
 	maxLifecycleRepositories = 1000
+	maxLifecycleImages       = 1000
 )
 
-func newLifecycleHints(cfg *config.Config, client *upstream.Client, store *cache.Store, log *slog.Logger) *lifecycleHints {
-	return &lifecycleHints{
+// Whose rule a verdict is by.
+const (
+	sourceECR   = "ecr"
+	sourceLocal = "local"
+)
+
+func newLifecycle(cfg *config.Config, client *upstream.Client, store *cache.Store, log *slog.Logger) *lifecycle {
+	return &lifecycle{
 		cfg: cfg, client: client, store: store, log: log,
-		expired: make(map[cache.Repository][]cache.Expired),
-		denied:  make(map[string]bool),
+		pause:  lifecyclePause,
+		denied: make(map[string]bool),
 	}
 }
 
-// run reads again and again until ctx ends.
-func (h *lifecycleHints) run(ctx context.Context) {
+// run applies the rules again and again until ctx ends.
+func (l *lifecycle) run(ctx context.Context) {
 	for pause := lifecycleFirst; sleep(ctx, jittered(pause)); pause = lifecycleEvery {
-		if err := h.refresh(ctx, lifecyclePause); err != nil && ctx.Err() == nil {
-			h.log.Warn("lifecycle hints were not brought up to date", "error", err)
+		if err := l.refresh(ctx); err != nil && ctx.Err() == nil {
+			l.log.Warn("lifecycle rules were not applied", "error", err)
 		}
 	}
 }
 
-// refresh reads the policies of all cached repositories and hands the verdicts
-// to the store. A repository that cannot be read for the moment keeps its last
-// verdict.
-func (h *lifecycleHints) refresh(ctx context.Context, pause time.Duration) error {
-	repos, err := h.store.Repositories()
+// imageID names an image of one repository.
+type imageID struct {
+	cache.Repository
+	digest.Digest
+}
+
+// refresh reads the policies of the cached repositories, hands the store its
+// verdicts, and removes what is to be removed.
+func (l *lifecycle) refresh(ctx context.Context) error {
+	policies, err := l.readPolicies(ctx)
 	if err != nil {
 		return err
 	}
-	latest := make(map[cache.Repository][]cache.Expired)
-	for _, repo := range repos[:min(len(repos), maxLifecycleRepositories)] {
-		registry, ok := h.registry(repo.Upstream)
-		if !ok {
-			continue
-		}
-		expired, err := h.read(ctx, registry, repo)
-		if !sleep(ctx, pause) {
-			return context.Cause(ctx)
-		}
-		switch {
-		case errors.Is(err, fs.ErrNotExist): // no policy, or not ECR
-			continue
-		case errors.Is(err, fs.ErrPermission):
-			h.sayDenied(repo.Upstream, err)
-			continue
-		case err != nil:
-			h.log.Warn("a lifecycle policy could not be read", "repository", repo, "error", err)
-			expired = h.expired[repo]
-		}
-		latest[repo] = expired
+	local, err := l.applyLocal()
+	if err != nil {
+		return err
 	}
-	h.expired = latest
-	var all []cache.Expired
-	for _, expired := range latest {
-		all = append(all, expired...)
+	if err := l.store.Doom(union(policies.verdicts, local)); err != nil {
+		return err
 	}
-	return h.store.Doom(all)
+	return l.enforce(ctx, policies.listed)
 }
 
-// registry returns the upstream of a repository whose policies are heeded.
-func (h *lifecycleHints) registry(host string) (*upstream.Registry, bool) {
-	entry, ok := h.cfg.Match(host)
-	if !ok || !entry.HeedsLifecycle() {
+// policies is what a round of reading ECR's policies came to.
+type policies struct {
+	verdicts []cache.Verdict
+	listed   map[imageID]bool // of what is in the cache, what ECR has
+}
+
+// readPolicies applies ECR's policies. A repository that is not read this time
+// keeps its verdicts.
+func (l *lifecycle) readPolicies(ctx context.Context) (policies, error) {
+	p := policies{listed: make(map[imageID]bool)}
+	holdings, err := l.store.Holdings()
+	if err != nil {
+		return p, err
+	}
+	known, err := l.store.Verdicts()
+	if err != nil {
+		return p, err
+	}
+	before := make(map[cache.Repository][]cache.Verdict)
+	for _, v := range known {
+		if v.Source == sourceECR {
+			before[v.Repository] = append(before[v.Repository], v)
+		}
+	}
+	left := maxLifecycleRepositories
+	for _, repo := range shuffled(holdings) {
+		registry, ok := l.heeded(repo)
+		switch {
+		case !ok:
+			continue
+		case left == 0:
+			p.verdicts = append(p.verdicts, before[repo]...)
+			continue
+		}
+		left--
+		verdicts, err := l.readPolicy(ctx, registry, repo, holdings[repo], before[repo], p.listed)
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // no policy
+		case errors.Is(err, fs.ErrPermission):
+			l.sayDenied(repo.Upstream, err)
+		case err != nil:
+			l.log.Warn("a lifecycle policy could not be read", "repository", repo, "error", err)
+			verdicts = before[repo]
+		}
+		p.verdicts = append(p.verdicts, verdicts...)
+		if !sleep(ctx, l.pause) {
+			return p, context.Cause(ctx)
+		}
+	}
+	return p, nil
+}
+
+// shuffled returns the repositories in an order of chance.
+func shuffled(holdings map[cache.Repository][]cache.Holding) []cache.Repository {
+	var repos []cache.Repository
+	for repo := range holdings {
+		repos = append(repos, repo)
+	}
+	rand.Shuffle(len(repos), func(i, j int) { repos[i], repos[j] = repos[j], repos[i] })
+	return repos
+}
+
+// heeded returns the upstream of a repository whose policy counts.
+func (l *lifecycle) heeded(repo cache.Repository) (*upstream.Registry, bool) {
+	entry, ok := l.cfg.Match(repo.Upstream)
+	if !ok || !entry.HeedsLifecycle() || !entry.Allows(repo.Name) {
 		return nil, false
 	}
-	registry, err := h.client.Registry(host)
-	return registry, err == nil
+	registry, err := l.client.Registry(repo.Upstream)
+	return registry, err == nil && registry.HasLifecycle()
 }
 
-// read evaluates one repository's policy. ECR does not say what an index lists;
-// the cache knows it of the indexes that it has.
-func (h *lifecycleHints) read(ctx context.Context, registry *upstream.Registry, repo cache.Repository) ([]cache.Expired, error) {
+// readPolicy applies one repository's policy to what ECR says that it has, and
+// notes what of that is held here. ECR does not say what an index lists; the
+// cache knows it of those that it has. What had expired before and is not at ECR
+// any more is gone because of that, and stays expired.
+func (l *lifecycle) readPolicy(ctx context.Context, registry *upstream.Registry, repo cache.Repository,
+	held []cache.Holding, before []cache.Verdict, listed map[imageID]bool) ([]cache.Verdict, error) {
 	policy, images, err := registry.Lifecycle(ctx, repo.Name)
 	if err != nil {
 		return nil, err
 	}
+	children := make(map[digest.Digest][]digest.Digest)
+	for _, h := range held {
+		children[h.Digest] = h.Children
+	}
 	for i := range images {
-		if children, ok := h.store.Children(images[i].Digest); ok {
-			images[i].Children = children
+		parts, here := children[images[i].Digest]
+		images[i].Children = parts
+		if here {
+			listed[imageID{repo, images[i].Digest}] = true
 		}
 	}
-	var expired []cache.Expired
-	for _, e := range policy.Expired(images, time.Now()) {
-		expired = append(expired, cache.Expired{Repository: repo, Digest: e.Digest, Since: e.Since})
+	verdicts := verdictsOf(policy, images, repo, sourceECR)
+	for _, v := range before {
+		if !listed[imageID{repo, v.Digest}] {
+			verdicts = append(verdicts, v)
+		}
 	}
-	return expired, nil
+	return verdicts, nil
+}
+
+func verdictsOf(policy upstream.LifecyclePolicy, images []upstream.Image, repo cache.Repository, source string) []cache.Verdict {
+	var verdicts []cache.Verdict
+	for _, e := range policy.Expired(images, time.Now()) {
+		verdicts = append(verdicts, cache.Verdict{
+			Repository: repo, Digest: e.Digest, Expiry: cache.Expiry{Since: e.Since, Rule: e.Rule, Source: source},
+		})
+	}
+	return verdicts
+}
+
+// union has an image expire by whichever verdict is the older.
+func union(a, b []cache.Verdict) []cache.Verdict {
+	var all []cache.Verdict
+	place := make(map[imageID]int)
+	for _, verdicts := range [][]cache.Verdict{a, b} {
+		for _, v := range verdicts {
+			id := imageID{v.Repository, v.Digest}
+			i, again := place[id]
+			switch {
+			case !again:
+				place[id] = len(all)
+				all = append(all, v)
+			case v.Since.Before(all[i].Since):
+				all[i] = v
+			}
+		}
+	}
+	return all
 }
 
 // sayDenied logs once for an upstream that its policies cannot be read.
-func (h *lifecycleHints) sayDenied(host string, err error) {
-	if !h.denied[host] {
-		h.denied[host] = true
-		h.log.Info("lifecycle policies are not read: eviction goes by last use alone; to change that allow "+
+func (l *lifecycle) sayDenied(host string, err error) {
+	if !l.denied[host] {
+		l.denied[host] = true
+		l.log.Info("lifecycle policies are not read: eviction goes by last use alone; to change that allow "+
 			"ecr:GetLifecyclePolicy and ecr:DescribeImages, and to silence this set ecr.lifecycle to off",
 			"upstream", host, "error", err)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"log/slog"
@@ -12,6 +13,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/go-digest"
 
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/config"
@@ -24,14 +28,17 @@ import (
 type hinted struct {
 	ecr    *ecrtest.Running
 	store  *cache.Store
-	hints  *lifecycleHints
+	rules  *lifecycle
 	server *httptest.Server
 	log    bytes.Buffer
 }
 
 // startHinted gives the cache room for two images of 3 MiB and not for three: 57
 // MiB less some 50 for the index.
-func startHinted(t *testing.T, ecrKeys string) *hinted {
+//
+// The texts are more keys of the configuration, of the upstream's ecr and at the
+// top.
+func startHinted(t *testing.T, ecrKeys, keys string) *hinted {
 	t.Helper()
 	for name, value := range map[string]string{
 		"AWS_ACCESS_KEY_ID":           "AKIDLARDERTEST",
@@ -48,11 +55,11 @@ func startHinted(t *testing.T, ecrKeys string) *hinted {
 		t.Fatal(err)
 	}
 	file := filepath.Join(t.TempDir(), "larder.yaml")
-	text := fmt.Sprintf("upstreams: [{host: %q, endpoint: %q, ecr: {api_endpoint: %q%s}}]", fake.Host(), fake.Endpoint, fake.Endpoint, ecrKeys)
+	text := fmt.Sprintf("upstreams: [{host: %q, endpoint: %q, ecr: {api_endpoint: %q%s}}]\n%s\n", fake.Host(), fake.Endpoint, fake.Endpoint, ecrKeys, keys)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cfg, err := config.Load(file)
+	cfg, err := config.LoadChecked(file, checkRules)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +70,8 @@ func startHinted(t *testing.T, ecrKeys string) *hinted {
 		t.Fatal(err)
 	}
 	client := upstream.NewClient(upstream.Options{Lookup: lookup(cfg), Log: log})
-	h.hints = newLifecycleHints(cfg, client, h.store, log)
+	h.rules = newLifecycle(cfg, client, h.store, log)
+	h.rules.pause = 0
 	h.server = httptest.NewServer(proxy.New(proxy.Options{
 		Upstreams: sources(cfg, client, log), Default: fake.Host(), Store: h.store, Log: slog.New(slog.DiscardHandler),
 	}))
@@ -130,6 +138,39 @@ func (h *hinted) holds(img *ecrtest.Added) bool {
 	return true
 }
 
+// moreThanTwo is a policy that expires all images but the latest two.
+const moreThanTwo = `{"rules": [{"rulePriority": 10, "selection": {"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": 2}, "action": {"type": "expire"}}]}`
+
+func (h *hinted) setPolicy(t *testing.T, text string) {
+	t.Helper()
+	if err := h.ecr.SetLifecyclePolicy("team/app", text); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (h *hinted) refresh(t *testing.T) {
+	t.Helper()
+	if err := h.rules.refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// expired returns the tags of the images that have expired, and by what.
+func (h *hinted) expired(t *testing.T) map[string]string {
+	t.Helper()
+	images, err := h.store.Images()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := make(map[string]string)
+	for _, img := range images {
+		if img.Expired != nil {
+			all[cmp.Or(img.Tag, img.Digest.String())] = fmt.Sprint(img.Expired.Source, " ", img.Expired.Rule)
+		}
+	}
+	return all
+}
+
 func TestExpiredImagesAreEvictedFirst(t *testing.T) {
 	for _, c := range []struct {
 		name, keys string
@@ -139,18 +180,13 @@ func TestExpiredImagesAreEvictedFirst(t *testing.T) {
 		{"off", ", lifecycle: \"off\"", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := startHinted(t, c.keys)
+			h := startHinted(t, c.keys, "")
 			old, young := h.add(t, "old", 48*time.Hour), h.add(t, "young", 2*time.Hour)
-			policy := `{"rules": [{"rulePriority": 1, "selection": {"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": 2}, "action": {"type": "expire"}}]}`
-			if err := h.ecr.SetLifecyclePolicy("team/app", policy); err != nil {
-				t.Fatal(err)
-			}
+			h.setPolicy(t, moreThanTwo)
 			third := h.add(t, "third", time.Hour)
 			h.pull(t, "young", young)
 			h.pull(t, "old", old) // the one that expired was used last
-			if err := h.hints.refresh(t.Context(), 0); err != nil {
-				t.Fatal(err)
-			}
+			h.refresh(t)
 			h.pull(t, "third", third)
 			if h.holds(old) != c.keepsOld || h.holds(young) == c.keepsOld {
 				t.Errorf("held: the expired image %t, the other %t", h.holds(old), h.holds(young))
@@ -160,17 +196,162 @@ func TestExpiredImagesAreEvictedFirst(t *testing.T) {
 }
 
 func TestRefusedLifecyclePolicyIsSaidOnce(t *testing.T) {
-	h := startHinted(t, "")
+	h := startHinted(t, "", "")
 	img := h.add(t, "v1", time.Hour)
 	h.pull(t, "v1", img)
 	h.ecr.Inject(ecrtest.Fault{On: ecrtest.API, Status: http.StatusBadRequest,
 		Body: `{"__type":"AccessDeniedException","message":"no"}`})
 	for range 2 {
-		if err := h.hints.refresh(t.Context(), 0); err != nil {
-			t.Fatal(err)
-		}
+		h.refresh(t)
 	}
 	if n := strings.Count(h.log.String(), "ecr:GetLifecyclePolicy"); n != 1 {
 		t.Errorf("said %d times:\n%s", n, &h.log)
+	}
+}
+
+// threeWithOneThatExpired has a policy that expires the oldest of three images,
+// of which the cache holds the older two.
+func threeWithOneThatExpired(t *testing.T, ecrKeys string) (h *hinted, old, young *ecrtest.Added) {
+	h = startHinted(t, ecrKeys, "")
+	old, young = h.add(t, "old", 48*time.Hour), h.add(t, "young", 2*time.Hour)
+	h.add(t, "third", time.Hour)
+	h.setPolicy(t, moreThanTwo)
+	h.pull(t, "old", old)
+	h.pull(t, "young", young)
+	h.refresh(t)
+	if diff := gocmp.Diff(map[string]string{"old": "ecr 10"}, h.expired(t)); diff != "" {
+		t.Fatalf("expired (-want +got):\n%s", diff)
+	}
+	return h, old, young
+}
+
+func TestExpiredImageThatIsGoneUpstreamIsRemovedWhereThatIsEnforced(t *testing.T) {
+	gone := func(t *testing.T, h *hinted, old *ecrtest.Added) {
+		if err := h.ecr.RemoveManifest("team/app", old.Root.Digest); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, c := range map[string]struct {
+		keys    string
+		happens func(*testing.T, *hinted, *ecrtest.Added)
+		removed bool
+		asked   int // about manifests
+	}{
+		"enforce":     {", lifecycle: enforce", gone, true, 1},
+		"hint":        {"", gone, false, 0},
+		"still there": {", lifecycle: enforce", func(*testing.T, *hinted, *ecrtest.Added) {}, false, 0},
+		"pinned": {", lifecycle: enforce", func(t *testing.T, h *hinted, old *ecrtest.Added) {
+			if err := h.store.Pin(cache.Repository{Upstream: h.ecr.Host(), Name: "team/app"}, "old"); err != nil {
+				t.Fatal(err)
+			}
+			gone(t, h, old)
+		}, false, 0},
+		"answered otherwise": {", lifecycle: enforce", func(t *testing.T, h *hinted, old *ecrtest.Added) {
+			gone(t, h, old)
+			h.ecr.Inject(ecrtest.Fault{On: ecrtest.Manifest, Status: http.StatusNotImplemented})
+		}, false, 1},
+		"not in the listing, and still there": {", lifecycle: enforce", func(t *testing.T, h *hinted, old *ecrtest.Added) {
+			gone(t, h, old)
+			h.ecr.Inject(ecrtest.Fault{On: ecrtest.Manifest, Status: http.StatusOK, Header: http.Header{
+				"Docker-Content-Digest": {old.Root.Digest.String()}}})
+		}, false, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h, old, young := threeWithOneThatExpired(t, c.keys)
+			c.happens(t, h, old)
+			before := h.ecr.Stats().Requests[ecrtest.Manifest]
+			h.refresh(t)
+			if h.holds(old) == c.removed || !h.holds(young) {
+				t.Errorf("held: the expired image %t, the other %t", h.holds(old), h.holds(young))
+			}
+			if asked := h.ecr.Stats().Requests[ecrtest.Manifest] - before; asked != c.asked {
+				t.Errorf("%d questions about manifests, want %d", asked, c.asked)
+			}
+			if _, expired := h.expired(t)["old"]; expired == c.removed {
+				t.Errorf("the verdict is kept: %t", expired)
+			}
+		})
+	}
+}
+
+func TestVerdictIsKeptWhileThePolicyCannotBeRead(t *testing.T) {
+	h, _, _ := threeWithOneThatExpired(t, "")
+	remove := h.ecr.Inject(ecrtest.Fault{On: ecrtest.API, Status: http.StatusInternalServerError})
+	h.refresh(t)
+	remove()
+	if _, kept := h.expired(t)["old"]; !kept {
+		t.Error("it is dropped when ECR fails")
+	}
+	h.setPolicy(t, "")
+	h.refresh(t)
+	if _, kept := h.expired(t)["old"]; kept {
+		t.Error("it is kept without a policy")
+	}
+}
+
+func TestImagesThatWerePulledByDigestOnlyExpireToo(t *testing.T) {
+	h := startHinted(t, "", "")
+	old := h.add(t, "old", 48*time.Hour)
+	h.add(t, "young", 2*time.Hour)
+	h.add(t, "third", time.Hour)
+	h.setPolicy(t, moreThanTwo)
+	h.get(t, "manifests/"+old.Root.Digest.String())
+	h.refresh(t)
+	if diff := gocmp.Diff(map[string]string{old.Root.Digest.String(): "ecr 10"}, h.expired(t)); diff != "" {
+		t.Errorf("expired (-want +got):\n%s", diff)
+	}
+}
+
+const oneOfTeam = `
+lifecycle:
+  - match: "*/team/*"
+    rules:
+      - rulePriority: 5
+        selection: {tagStatus: any, countType: imageCountMoreThan, countNumber: 1}
+        action: {type: expire}
+`
+
+func TestLocalRulesGoByWhatTheCacheKnows(t *testing.T) {
+	h := startHinted(t, ", lifecycle: \"off\"", oneOfTeam)
+	first, second := h.add(t, "first", time.Hour), h.add(t, "second", 48*time.Hour) // came in the other order at ECR
+	h.pull(t, "first", first)
+	h.pull(t, "second", second)
+	h.pull(t, "first", first)
+	h.refresh(t)
+	if diff := gocmp.Diff(map[string]string{"first": "local 5"}, h.expired(t)); diff != "" {
+		t.Errorf("expired (-want +got):\n%s", diff)
+	}
+	if n := h.ecr.Stats().Requests[ecrtest.API]; n != 1 {
+		t.Errorf("%d calls of the API, want the one for a token", n)
+	}
+	h.pull(t, "third", h.add(t, "third", 3*time.Hour))
+	if h.holds(first) || !h.holds(second) {
+		t.Errorf("held: the expired image %t, the other %t", h.holds(first), h.holds(second))
+	}
+}
+
+func TestImageExpiresByLocalRulesOrByECRs(t *testing.T) {
+	h := startHinted(t, "", oneOfTeam)
+	old, young := h.add(t, "old", 48*time.Hour), h.add(t, "young", 2*time.Hour)
+	h.add(t, "third", time.Hour)
+	h.setPolicy(t, moreThanTwo)
+	h.pull(t, "young", young)
+	h.pull(t, "old", old)
+	h.refresh(t)
+	if diff := gocmp.Diff(map[string]string{"old": "ecr 10", "young": "local 5"}, h.expired(t)); diff != "" {
+		t.Errorf("expired (-want +got):\n%s", diff)
+	}
+}
+
+func TestOlderOfTwoVerdictsCounts(t *testing.T) {
+	verdict := func(name string, since int64, source string) cache.Verdict {
+		return cache.Verdict{Digest: digest.FromString(name), Expiry: cache.Expiry{Since: time.Unix(since, 0), Source: source}}
+	}
+	got := union(
+		[]cache.Verdict{verdict("a", 1, sourceECR), verdict("b", 2, sourceECR), verdict("c", 3, sourceECR)},
+		[]cache.Verdict{verdict("b", 1, sourceLocal), verdict("c", 4, sourceLocal), verdict("d", 5, sourceLocal)})
+	want := []cache.Verdict{verdict("a", 1, sourceECR), verdict("b", 1, sourceLocal), verdict("c", 3, sourceECR), verdict("d", 5, sourceLocal)}
+	if diff := gocmp.Diff(want, got); diff != "" {
+		t.Errorf("union (-want +got):\n%s", diff)
 	}
 }

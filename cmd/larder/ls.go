@@ -19,6 +19,7 @@ import (
 // lsCommand is "larder ls".
 type lsCommand struct {
 	folder
+	Expired bool   `help:"Only images that a lifecycle rule has expired."`
 	JSON    bool   `name:"json" help:"Print everything that is known of each image, as a JSON array."`
 	Pattern string `arg:"" optional:"" help:"Only images whose whole name, <host>/<repository>:<tag>, or @<digest> where there is no tag, matches: * stands for any text, slashes too; ? for one character; [a-z] for one of these."`
 }
@@ -35,16 +36,16 @@ func (c *lsCommand) Run(p *invocation) error {
 		}
 		images = slices.DeleteFunc(images, func(img cache.ImageInfo) bool {
 			ok, _ := matches(c.Pattern, img.Name())
-			return !ok
+			return !ok || c.Expired && img.Expired == nil
 		})
 		if c.JSON {
 			return printJSON(p.stdout, images)
 		}
 		table := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(table, "IMAGE\tDIGEST\tSIZE\tUSED\tSTATE")
+		fmt.Fprintln(table, "IMAGE\tDIGEST\tSIZE\tUSED\tSTATE\tLIFECYCLE")
 		for _, img := range images {
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", rowName(img), shortDigest(img.Digest),
-				size(img.Bytes), age(img.Used), state(img))
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", rowName(img), shortDigest(img.Digest),
+				size(img.Bytes), age(img.Used), state(img), lifecycleOf(img))
 		}
 		return table.Flush()
 	})
@@ -91,4 +92,16 @@ func state(img cache.ImageInfo) string {
 		text += ", pinned"
 	}
 	return text
+}
+
+// lifecycleOf says since when an image has expired, and by which rule.
+func lifecycleOf(img cache.ImageInfo) string {
+	if img.Expired == nil {
+		return "-"
+	}
+	rule := "rule"
+	if img.Expired.Source == sourceLocal {
+		rule = "local rule"
+	}
+	return fmt.Sprintf("expired %s (%s %d)", age(img.Expired.Since), rule, img.Expired.Rule)
 }

@@ -1,6 +1,11 @@
 package main
 
-import "testing"
+import (
+	"testing"
+	"time"
+
+	"github.com/larder-registry/larder/cache"
+)
 
 func TestPatternsCrossSlashes(t *testing.T) {
 	const name = "registry.example:5000/team/web/app:v1.2"
@@ -46,6 +51,22 @@ func TestShortNamesAreCompletedAsDockerDoes(t *testing.T) {
 	} {
 		if got := fullName(short); got != want {
 			t.Errorf("%s: got %s, want %s", short, got, want)
+		}
+	}
+}
+
+func TestVerdictIsToldWithItsRule(t *testing.T) {
+	since := time.Now().Add(-73 * time.Hour)
+	for _, c := range []struct {
+		expired *cache.Expiry
+		want    string
+	}{
+		{nil, "-"},
+		{&cache.Expiry{Since: since, Rule: 10, Source: sourceECR}, "expired 3 days ago (rule 10)"},
+		{&cache.Expiry{Since: since, Rule: 1, Source: sourceLocal}, "expired 3 days ago (local rule 1)"},
+	} {
+		if got := lifecycleOf(cache.ImageInfo{Expired: c.expired}); got != c.want {
+			t.Errorf("got %q, want %q", got, c.want)
 		}
 	}
 }

@@ -51,7 +51,7 @@ func (c *serveCommand) Run(p *invocation) error {
 	}
 	ctx, stop := context.WithCancel(p.ctx)
 	var background sync.WaitGroup
-	background.Go(func() { newLifecycleHints(cfg, client, store, log).run(ctx) })
+	background.Go(func() { newLifecycle(cfg, client, store, log).run(ctx) })
 	handler := proxy.New(proxy.Options{
 		Upstreams: sources(cfg, client, log),
 		Default:   cfg.DefaultUpstream,

@@ -40,7 +40,7 @@ func (s settings) load(env []string) (*config.Config, error) {
 			overrides = append(overrides, config.Override{Key: flag.key, Value: *flag.value, Source: flag.name})
 		}
 	}
-	return config.Load(s.file(env), overrides...)
+	return config.LoadChecked(s.file(env), checkRules, overrides...)
 }
 
 // file is the configuration file, or "" if there is none.

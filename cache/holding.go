@@ -1,0 +1,82 @@
+package cache
+
+import (
+	"encoding/json"
+	"strings"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/opencontainers/go-digest"
+)
+
+// Holding is a manifest that a repository has in the cache, with what lifecycle
+// rules go by. Each platform of an index is one, as it is in a registry.
+type Holding struct {
+	Digest   digest.Digest
+	Tags     []string        // as they are known here
+	Index    bool            // it lists other manifests
+	Children []digest.Digest // what it names
+	Subject  digest.Digest   // what it is about, if it is a referrer such as a signature
+	Fetched  time.Time       // when it first came, since it is here
+	Used     time.Time       // when it was last asked for, or Fetched
+}
+
+// Holdings returns what each repository has in the cache. It reads as much as
+// [Store.Images] does.
+func (s *Store) Holdings() (map[Repository][]Holding, error) {
+	c, err := s.catalog()
+	if err != nil {
+		return nil, err
+	}
+	tags := make(map[member][]string)
+	for _, img := range c.images { // in the order of their names
+		if img.Tag != "" {
+			id := member{img.repo(), img.Digest}
+			tags[id] = append(tags[id], img.Tag)
+		}
+	}
+	all := make(map[Repository][]Holding)
+	for repo, manifests := range c.members {
+		for _, d := range manifests {
+			rec := c.manifests[d]
+			all[repo] = append(all[repo], Holding{
+				Digest:   d,
+				Tags:     tags[member{repo, d}],
+				Index:    rankOf(rec.MediaType) == rankIndex,
+				Children: rec.Children,
+				Subject:  rec.Subject,
+				Fetched:  rec.Fetched,
+				Used:     c.used[d],
+			})
+		}
+	}
+	return all, nil
+}
+
+// subjectOf returns the digest of a manifest's subject, or nothing.
+func subjectOf(raw []byte) digest.Digest {
+	var doc struct {
+		Subject descriptor `json:"subject"`
+	}
+	if json.Unmarshal(raw, &doc) != nil || doc.Subject.Digest.Validate() != nil {
+		return ""
+	}
+	return doc.Subject.Digest
+}
+
+// readMembers notes which repositories hold which of the manifests that are
+// here.
+func (c *catalog) readMembers(ix *index) error {
+	return ix.each(memberPrefix, func(item *badger.Item) error {
+		d, repo, ok := strings.Cut(string(item.Key()[len(memberPrefix):]), "/")
+		if _, here := c.manifests[digest.Digest(d)]; !ok || !here {
+			return nil
+		}
+		var rec memberRecord
+		if unmarshal(item, &rec) == nil && rec.Manifest {
+			r := cutRepository(repo)
+			c.members[r] = append(c.members[r], digest.Digest(d))
+		}
+		return nil
+	})
+}

@@ -1,0 +1,476 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/go-digest"
+	"pgregory.net/rapid"
+)
+
+// TestEvictionKeepsItsOrder drives a store beside a model that tells, of each
+// thing that goes, whether it was one of those that had to.
+func TestEvictionKeepsItsOrder(t *testing.T) {
+	log := &evictionLog{Handler: slog.DiscardHandler}
+	s := openStore(t, t.TempDir(), Options{Log: slog.New(log), ScrubEvery: -1})
+	<-s.scanned
+	rapid.Check(t, func(rt *rapid.T) {
+		clearOut(t, s)
+		m := drawModel(t, rt, s)
+		m.log = log
+		rt.Repeat(map[string]func(*rapid.T){
+			"pull":   m.pull,
+			"use":    m.use,
+			"doom":   m.doom,
+			"pin":    m.pin,
+			"unpin":  m.unpin,
+			"remove": m.remove,
+			"evict":  m.evict,
+			"":       m.compare,
+		})
+	})
+}
+
+// clearOut leaves nothing in a store.
+func clearOut(t *testing.T, s *Store) {
+	t.Helper()
+	pins, err := s.Pins()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pin := range pins {
+		if err := s.Unpin(pin.Repository, pin.Reference); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, img := range listed(t, s) {
+		if _, err := s.Remove(img.repo(), img.Digest.String()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+	}
+	evictAll(t, s)
+	if err := s.Doom(nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// evictionLog keeps the latest reason of each thing's eviction, as it is logged.
+type evictionLog struct {
+	slog.Handler // for all else
+	reasons      map[digest.Digest]string
+}
+
+func (*evictionLog) Enabled(context.Context, slog.Level) bool { return true }
+
+func (l *evictionLog) Handle(_ context.Context, r slog.Record) error {
+	said := make(map[string]slog.Value)
+	r.Attrs(func(a slog.Attr) bool {
+		said[a.Key] = a.Value
+		return true
+	})
+	if r.Message == "evicted" && l.reasons != nil {
+		l.reasons[said["digest"].Any().(digest.Digest)] = said["reason"].String()
+	}
+	return nil
+}
+
+// orderModel knows all that eviction goes by, and looks through all of it at
+// each step.
+type orderModel struct {
+	t     *testing.T
+	store *Store
+	log   *evictionLog
+
+	images []*image // manifests, then indexes of them
+	layers []*origin
+	parts  map[digest.Digest][]digest.Digest
+
+	here   map[digest.Digest]modelItem
+	clock  int
+	tags   map[int]bool                  // the images that have theirs, by their place
+	pins   map[int]bool                  // the same
+	doomed map[digest.Digest]modelExpiry // what goes first
+}
+
+// modelItem is what the store has.
+type modelItem struct {
+	bytes int64
+	used  int // by the model's clock
+	// loose is set where the store may put things of the same time in any order,
+	// but for an image before its parts.
+	loose bool
+}
+
+// modelExpiry is that of the last of the images that need something.
+type modelExpiry struct {
+	since time.Time
+	image digest.Digest
+}
+
+func (e modelExpiry) before(other modelExpiry) bool {
+	if c := e.since.Compare(other.since); c != 0 {
+		return c < 0
+	}
+	return e.image < other.image
+}
+
+// drawModel draws images that share layers, and indexes that share images.
+func drawModel(t *testing.T, rt *rapid.T, s *Store) *orderModel {
+	m := &orderModel{
+		t: t, store: s,
+		parts:  make(map[digest.Digest][]digest.Digest),
+		here:   make(map[digest.Digest]modelItem),
+		tags:   make(map[int]bool),
+		pins:   make(map[int]bool),
+		doomed: make(map[digest.Digest]modelExpiry),
+	}
+	for i := range 6 {
+		m.layers = append(m.layers, newOrigin(1+5000*i, uint64(i)))
+	}
+	for i := range 4 {
+		layers := rapid.SliceOfNDistinct(rapid.SampledFrom(m.layers), 1, 4, func(o *origin) digest.Digest { return o.digest }).Draw(rt, "layers")
+		img := newImage(fmt.Sprint(i), layers...)
+		for _, l := range layers {
+			m.parts[img.Digest] = append(m.parts[img.Digest], l.digest)
+		}
+		m.images = append(m.images, img)
+	}
+	platforms := slices.Clone(m.images)
+	for range 2 {
+		list := rapid.SliceOfNDistinct(rapid.SampledFrom(platforms), 1, 3, func(i *image) digest.Digest { return i.Digest }).Draw(rt, "platforms")
+		index := newList(list...)
+		if m.parts[index.Digest] != nil {
+			continue // the same again
+		}
+		for _, p := range list {
+			m.parts[index.Digest] = append(m.parts[index.Digest], p.Digest)
+		}
+		m.images = append(m.images, index)
+	}
+	return m
+}
+
+func tagOf(i int) string { return fmt.Sprint("v", i) }
+
+func (m *orderModel) drawImage(rt *rapid.T) int {
+	return rapid.IntRange(0, len(m.images)-1).Draw(rt, "image")
+}
+
+// reach is what the roots lead to, by way of manifests that are here.
+func (m *orderModel) reach(roots ...digest.Digest) map[digest.Digest]bool {
+	all := make(map[digest.Digest]bool)
+	for len(roots) > 0 {
+		d := roots[0]
+		roots = roots[1:]
+		if _, here := m.here[d]; here && !all[d] {
+			roots = append(roots, m.parts[d]...)
+		}
+		all[d] = true
+	}
+	return all
+}
+
+// listed are the images by the letter of ls: what has a tag, and manifests that
+// no tag leads to and no manifest names.
+func (m *orderModel) listed() []digest.Digest {
+	var all []digest.Digest
+	for i := range m.tags {
+		all = append(all, m.images[i].Digest)
+	}
+	led := m.reach(all...)
+	for _, img := range m.images {
+		if _, here := m.here[img.Digest]; here && !led[img.Digest] && len(m.needing(img.Digest)) == 0 {
+			all = append(all, img.Digest)
+		}
+	}
+	return all
+}
+
+// needing are the manifests that are here and name a thing.
+func (m *orderModel) needing(d digest.Digest) []digest.Digest {
+	var all []digest.Digest
+	for _, img := range m.images {
+		if _, here := m.here[img.Digest]; here && slices.Contains(m.parts[img.Digest], d) {
+			all = append(all, img.Digest)
+		}
+	}
+	return all
+}
+
+func (m *orderModel) pinned() map[digest.Digest]bool {
+	var roots []digest.Digest
+	for i := range m.pins {
+		roots = append(roots, m.images[i].Digest)
+	}
+	return m.reach(roots...)
+}
+
+// touch makes things that are here the most recent, all at once.
+func (m *orderModel) touch(all map[digest.Digest]bool, loose bool) {
+	m.clock++
+	for d := range all {
+		if it, ok := m.here[d]; ok {
+			it.used, it.loose = m.clock, loose
+			m.here[d] = it
+			delete(m.doomed, d)
+		}
+	}
+}
+
+func (m *orderModel) usedImage(img *image) {
+	m.here[img.Digest] = modelItem{bytes: onDisk(img.Size)}
+	m.touch(m.reach(img.Digest), false)
+}
+
+// pull brings an image as runtimes do, or part of it.
+func (m *orderModel) pull(rt *rapid.T) {
+	i := m.drawImage(rt)
+	m.store.writeUses() // or what was used a moment ago is left as it is
+	pullTag(m.t, m.store, team, tagOf(i), m.images[i])
+	m.tags[i] = true
+	m.usedImage(m.images[i])
+	for _, img := range m.images {
+		if slices.Contains(m.parts[m.images[i].Digest], img.Digest) && rapid.Bool().Draw(rt, "platform") {
+			m.store.writeUses()
+			pullDigest(m.t, m.store, team, img)
+			m.usedImage(img)
+		}
+	}
+	needs := m.reach(m.images[i].Digest)
+	for _, l := range m.layers {
+		if needs[l.digest] && rapid.IntRange(0, 3).Draw(rt, "layer") > 0 {
+			pullLayers(m.t, m.store, l)
+			m.here[l.digest] = modelItem{bytes: onDisk(int64(len(l.content)))}
+			m.touch(map[digest.Digest]bool{l.digest: true}, false)
+		}
+	}
+}
+
+// use asks for a manifest or a layer that is here.
+func (m *orderModel) use(rt *rapid.T) {
+	m.store.writeUses()
+	if img := m.images[m.drawImage(rt)]; rapid.Bool().Draw(rt, "whole") {
+		if _, here := m.here[img.Digest]; here {
+			pullDigest(m.t, m.store, team, img)
+			m.touch(m.reach(img.Digest), false)
+		}
+		return
+	}
+	l := rapid.SampledFrom(m.layers).Draw(rt, "layer")
+	if _, here := m.here[l.digest]; here {
+		pullLayers(m.t, m.store, l)
+		m.touch(map[digest.Digest]bool{l.digest: true}, false)
+	}
+}
+
+// doom has some images expire, some of which are not here.
+func (m *orderModel) doom(rt *rapid.T) {
+	var verdicts []Verdict
+	expired := make(map[digest.Digest]modelExpiry)
+	for _, img := range m.images {
+		hours := rapid.IntRange(-3, 3).Draw(rt, "hours")
+		if hours < 1 {
+			continue
+		}
+		since := time.Unix(0, 0).Add(time.Duration(hours) * time.Hour)
+		verdicts = append(verdicts, Verdict{team, img.Digest, Expiry{Since: since}})
+		if _, here := m.here[img.Digest]; here {
+			expired[img.Digest] = modelExpiry{since, img.Digest}
+		}
+	}
+	if err := m.store.Doom(verdicts); err != nil {
+		rt.Fatal(err)
+	}
+	stay := m.reach(slices.DeleteFunc(m.listed(), func(d digest.Digest) bool { _, goes := expired[d]; return goes })...)
+	doomed := make(map[digest.Digest]modelExpiry)
+	for root, e := range expired {
+		for d := range m.reach(root) {
+			if _, here := m.here[d]; here && !stay[d] && (doomed[d].image == "" || doomed[d].before(e)) {
+				doomed[d] = e
+			}
+		}
+	}
+	m.doomed = doomed
+}
+
+func (m *orderModel) pin(rt *rapid.T) {
+	i := m.drawImage(rt)
+	if err := m.store.Pin(team, tagOf(i)); (err == nil) != m.tags[i] {
+		rt.Fatalf("pin %d: %v", i, err)
+	}
+	if m.tags[i] {
+		m.pins[i] = true
+	}
+}
+
+func (m *orderModel) unpin(rt *rapid.T) {
+	i := m.drawImage(rt)
+	before := m.pinned()
+	if err := m.store.Unpin(team, tagOf(i)); (err == nil) != m.pins[i] {
+		rt.Fatalf("unpin %d: %v", i, err)
+	}
+	delete(m.pins, i)
+	for d := range m.pinned() {
+		delete(before, d)
+	}
+	m.touch(before, true)
+}
+
+func (m *orderModel) remove(rt *rapid.T) {
+	i := m.drawImage(rt)
+	m.log.reasons = make(map[digest.Digest]string)
+	_, err := m.store.Remove(team, tagOf(i))
+	if wanted := m.tags[i] && !m.pins[i]; (err == nil) != wanted {
+		rt.Fatalf("remove %d: %v", i, err)
+	} else if !wanted {
+		return
+	}
+	rest := slices.DeleteFunc(m.listed(), func(d digest.Digest) bool { return d == m.images[i].Digest })
+	gone := m.reach(m.images[i].Digest)
+	delete(m.tags, i)
+	want := make(map[digest.Digest]string)
+	others := m.reach(rest...)
+	for d := range gone {
+		if _, here := m.here[d]; here && !others[d] {
+			want[d] = reasonRemoved
+			delete(m.here, d)
+			delete(m.doomed, d)
+		}
+	}
+	if diff := cmp.Diff(want, m.log.reasons); diff != "" {
+		rt.Fatalf("removed (-want +got):\n%s", diff)
+	}
+}
+
+// evict has one thing go.
+func (m *orderModel) evict(rt *rapid.T) {
+	m.log.reasons = make(map[digest.Digest]string)
+	if err := evictNow(m.store, 1); err != nil {
+		rt.Fatal(err)
+	}
+	candidates := m.evictable()
+	if len(candidates) == 0 && len(m.log.reasons) == 0 {
+		return
+	}
+	gone := slices.Collect(maps.Keys(m.log.reasons))
+	if len(gone) != 1 {
+		rt.Fatalf("%d things went, and %d could", len(gone), len(candidates))
+	}
+	d, want := gone[0], reasonUnused
+	if _, expired := m.doomed[d]; expired {
+		want = reasonExpired
+	}
+	if wrong := m.wrong(d, candidates); wrong != "" || m.log.reasons[d] != want {
+		rt.Fatalf("%s went, %s: %s\n%s", m.name(d), m.log.reasons[d], wrong, m)
+	}
+	delete(m.here, d)
+	delete(m.doomed, d)
+}
+
+func (m *orderModel) evictable() []digest.Digest {
+	pinned := m.pinned()
+	var all []digest.Digest
+	for d := range m.here {
+		if !pinned[d] {
+			all = append(all, d)
+		}
+	}
+	return all
+}
+
+// wrong says why something had to stay, or nothing.
+func (m *orderModel) wrong(d digest.Digest, candidates []digest.Digest) string {
+	if !slices.Contains(candidates, d) {
+		return "it is pinned"
+	}
+	if needing := m.needing(d); len(needing) > 0 {
+		return m.name(needing[0]) + " needs it"
+	}
+	it := m.here[d]
+	e, expired := m.doomed[d]
+	for _, other := range candidates {
+		than := m.here[other]
+		oe, otherExpired := m.doomed[other]
+		switch {
+		case !expired && otherExpired:
+			return m.name(other) + " has expired"
+		case expired && otherExpired && oe.before(e):
+			return m.name(other) + " expired earlier"
+		case expired || otherExpired:
+		case than.used < it.used:
+			return m.name(other) + " was not used for longer"
+		case than.used == it.used && !it.loose && m.isLayer(d) && m.isLayer(other) && than.bytes > it.bytes:
+			return m.name(other) + " is larger"
+		}
+	}
+	return ""
+}
+
+func (m *orderModel) isLayer(d digest.Digest) bool { return m.parts[d] == nil }
+
+// compare wants the store to have what the model has.
+func (m *orderModel) compare(rt *rapid.T) {
+	got := make(map[string]int64)
+	for d := range resident(m.store) {
+		it, _ := m.store.recency.look(d)
+		got[m.name(d)] = it.bytes
+	}
+	want := make(map[string]int64)
+	for d, it := range m.here {
+		want[m.name(d)] = it.bytes
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		rt.Fatalf("here (-want +got):\n%s", diff)
+	}
+}
+
+// resident is what a store has.
+func resident(s *Store) map[digest.Digest]bool {
+	s.recency.mu.Lock()
+	defer s.recency.mu.Unlock()
+	all := make(map[digest.Digest]bool)
+	for _, d := range s.recency.order.Keys() {
+		all[d] = true
+	}
+	return all
+}
+
+func (m *orderModel) name(d digest.Digest) string {
+	for i, img := range m.images {
+		if img.Digest == d {
+			return fmt.Sprint("image ", i)
+		}
+	}
+	for i, l := range m.layers {
+		if l.digest == d {
+			return fmt.Sprint("layer ", i)
+		}
+	}
+	return string(d)
+}
+
+// String tells what there was to choose from.
+func (m *orderModel) String() string {
+	var b strings.Builder
+	pinned := m.pinned()
+	for d, it := range m.here {
+		fmt.Fprintf(&b, "%s: used %d, %d bytes, pinned %t, needs", m.name(d), it.used, it.bytes, pinned[d])
+		for _, p := range m.parts[d] {
+			fmt.Fprintf(&b, " %s,", m.name(p))
+		}
+		if e, ok := m.doomed[d]; ok {
+			fmt.Fprintf(&b, " expired %s of %s", e.since.Format(time.TimeOnly), m.name(e.image))
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
