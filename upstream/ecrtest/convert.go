@@ -29,7 +29,7 @@ func (m manifest) forAccept(accept []string) manifest {
 		return m
 	}
 	var replace []string
-	to := ""
+	var to string
 	switch {
 	case m.mediaType == dockerManifest && accepts(accept, ocispec.MediaTypeImageManifest):
 		to = ocispec.MediaTypeImageManifest

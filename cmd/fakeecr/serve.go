@@ -1,0 +1,197 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/larder-registry/larder/upstream/ecrtest"
+)
+
+// flags is the command line.
+type flags struct {
+	Addr    string   `default:"127.0.0.1:5100" placeholder:"HOST:PORT" help:"Where the registry and the ECR API are (${default}). Storage, where blobs are redirected to, has a free port beside it."`
+	Images  []string `placeholder:"PATH" type:"path" sep:"none" help:"An OCI layout, a folder or an uncompressed tar; may be given several times. Without one there is an image of random bytes, sample/app:1.0."`
+	Account string   `default:"123456789012" help:"The account whose registry it is (${default})."`
+	Region  string   `default:"us-east-1" help:"Its region (${default})."`
+
+	TokenLife time.Duration `default:"12h" placeholder:"DURATION" help:"How long a token is good (${default})."`
+	Latency   time.Duration `placeholder:"DURATION" help:"Wait so long before each answer."`
+	Bandwidth size          `placeholder:"SIZE" help:"So many bytes a second on each connection to storage, such as 10MB."`
+
+	BreakAfter    size `placeholder:"SIZE" help:"Break each answer from storage after so many bytes. A client that resumes gets on."`
+	ThrottleEvery int  `placeholder:"N" help:"Throttle each Nth request: 429 from the registry, ThrottlingException from the API, 503 from storage."`
+}
+
+// size is a number of bytes.
+type size int64
+
+// UnmarshalText reads a size such as 10MB, 64KiB or 1000.
+func (s *size) UnmarshalText(text []byte) error {
+	n, err := humanize.ParseBytes(string(text))
+	if err != nil || n == 0 || n > 1<<62 {
+		return fmt.Errorf("%q is not a size such as 10MB", text)
+	}
+	*s = size(n)
+	return nil
+}
+
+// Validate is called by kong.
+func (f flags) Validate() error {
+	host, _, err := net.SplitHostPort(f.Addr)
+	if err != nil {
+		return fmt.Errorf("--addr: %w", err)
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		return fmt.Errorf("--addr: redirects need a host that clients can reach, not %q", f.Addr)
+	}
+	if f.ThrottleEvery < 0 {
+		return errors.New("--throttle-every: must not be negative")
+	}
+	return nil
+}
+
+// served is an image that there is.
+type served struct {
+	repository, tag string // no tag if empty
+	root            ocispec.Descriptor
+	size            int64 // of all blobs that the layout has for it
+}
+
+// serve serves until ctx ends.
+func serve(ctx context.Context, opts flags, stdout io.Writer) (err error) {
+	host, _, err := net.SplitHostPort(opts.Addr)
+	if err != nil {
+		return err
+	}
+	var lib library
+	defer func() { err = errors.Join(err, lib.close()) }() // once nothing is served from it
+	fake, err := ecrtest.StartAt(ecrtest.Options{
+		Account:        opts.Account,
+		Region:         opts.Region,
+		TokenTTL:       opts.TokenLife,
+		BytesPerSecond: int64(opts.Bandwidth),
+		Latency:        opts.Latency,
+	}, opts.Addr, net.JoinHostPort(host, "0"))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, fake.Close()) }()
+	if opts.BreakAfter > 0 {
+		defer fake.Inject(ecrtest.Fault{On: ecrtest.Storage, CutAfter: new(int64(opts.BreakAfter))})()
+	}
+	if opts.ThrottleEvery > 0 {
+		defer fake.Inject(ecrtest.Fault{On: ecrtest.Any, Every: opts.ThrottleEvery, Throttle: true})()
+	}
+	if err := lib.addTo(fake.Server, opts.Images); err != nil {
+		return err
+	}
+	greet(stdout, fake, lib.images)
+	<-ctx.Done()
+	fmt.Fprintln(stdout, "Ended.")
+	return nil
+}
+
+// library is the layouts that are served, and what they hold.
+type library struct {
+	layouts []*layout
+	images  []served
+}
+
+// addTo adds what layouts hold to a registry, or without any the sample.
+func (l *library) addTo(fake *ecrtest.Server, paths []string) error {
+	if len(paths) == 0 {
+		sample, err := addSample(fake)
+		l.images = append(l.images, sample)
+		return err
+	}
+	for _, path := range paths {
+		opened, err := openLayout(path)
+		if err != nil {
+			return fmt.Errorf("opening the images of %s: %w", path, err)
+		}
+		l.layouts = append(l.layouts, opened)
+		images, err := opened.addTo(fake)
+		if err != nil {
+			return fmt.Errorf("reading the images of %s: %w", path, err)
+		}
+		l.images = append(l.images, images...)
+	}
+	return nil
+}
+
+func (l *library) close() error {
+	var errs []error
+	for _, opened := range l.layouts {
+		errs = append(errs, opened.close())
+	}
+	return errors.Join(errs...)
+}
+
+func addSample(fake *ecrtest.Server) (served, error) {
+	const repository, tag = "sample/app", "1.0"
+	added, err := fake.AddImage(repository, tag, ecrtest.Image{
+		Layers: []ecrtest.Layer{
+			{Content: ecrtest.TarLayer("opt/base", 1, 1_000_000)},
+			{Content: ecrtest.TarLayer("opt/app", 2, 20_000_000)},
+		},
+		Platforms: []string{"linux/amd64", "linux/arm64"},
+		Artifact:  true,
+	})
+	if err != nil {
+		return served{}, err
+	}
+	return served{repository, tag, added.Root, added.Size}, nil
+}
+
+// greet says what there is, at least one image, and how Larder comes to it.
+func greet(out io.Writer, fake *ecrtest.Running, images []served) {
+	fmt.Fprintf(out, "%s is at %s, with\n\n", fake.Host(), fake.Endpoint)
+	slices.SortStableFunc(images, func(a, b served) int {
+		return cmp.Or(cmp.Compare(a.repository, b.repository), cmp.Compare(a.tag, b.tag))
+	})
+	for _, i := range images {
+		fmt.Fprintf(out, "    %-40s %9s  %s\n", i.repository+i.reference(), humanize.Bytes(uint64(i.size)), i.root.Digest)
+	}
+	fmt.Fprintf(out, `
+A configuration of Larder in front of it, larder.yaml:
+
+    listen: 127.0.0.1:5000
+    admin: ""
+    cache: {dir: larder-cache}
+    default_upstream: ""
+    upstreams:
+      - host: %s
+        endpoint: %s
+        ecr: {api_endpoint: %s}
+
+The only credentials that it knows:
+
+    export AWS_ACCESS_KEY_ID=AKIDLARDERTEST AWS_SECRET_ACCESS_KEY=secret
+    larder serve --config larder.yaml
+
+`, fake.Host(), fake.Endpoint, fake.Endpoint)
+	i := images[0]
+	fmt.Fprintf(out, `Pulls through Larder:
+
+    curl -i http://127.0.0.1:5000/v2/%[1]s/%[2]s/manifests/%[3]s
+    crane pull --insecure 127.0.0.1:5000/%[1]s/%[2]s%[4]s image.tar
+
+`, fake.Host(), i.repository, cmp.Or(i.tag, i.root.Digest.String()), i.reference())
+}
+
+// reference is what follows the repository's name.
+func (i served) reference() string {
+	if i.tag == "" {
+		return "@" + i.root.Digest.String()
+	}
+	return ":" + i.tag
+}
