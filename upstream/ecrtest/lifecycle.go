@@ -6,7 +6,7 @@ import (
 )
 
 // SetLifecyclePolicy gives a repository, which it creates if need be, a policy
-// text as it is. An empty one takes the policy away. Nothing evaluates it.
+// text as it is. An empty one takes the policy away. RunLifecycle carries it out.
 func (s *Server) SetLifecyclePolicy(repo, text string) error {
 	if !repositoryName.MatchString(repo) {
 		return fmt.Errorf("setting a lifecycle policy: %q is not a repository name", repo)

@@ -191,7 +191,7 @@ func (s *Server) answerManifest(x *exchange, repo *repository, ref string) {
 		dgst = repo.tags[ref]
 	}
 	m, ok := repo.manifests[dgst]
-	archived := repo.states[dgst].Status == "ARCHIVED"
+	archived := repo.states[dgst].Status == archivedStatus
 	s.mu.RUnlock()
 	if !ok || archived {
 		x.fail(http.StatusNotFound, "MANIFEST_UNKNOWN", "Requested image not found")
