@@ -51,7 +51,7 @@ func (l *lifecycle) isGone(ctx context.Context, id imageID) bool {
 	if err != nil {
 		return false
 	}
-	_, _, err = registry.Manifest(ctx, id.Name, id.Digest.String(), true)
+	_, _, err = registry.Manifest(upstream.Background(ctx), id.Name, id.Digest.String(), true)
 	var answer *upstream.Error
 	return errors.As(err, &answer) && errors.Is(answer, fs.ErrNotExist)
 }
