@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"strings"
 )
 
@@ -33,31 +32,6 @@ func (e *credentialsError) Error() string {
 }
 
 var errNoToken = errors.New("there is no token in it")
-
-// secret is a user name with a password from a file, read at each use.
-type secret struct {
-	username, passwordFile string
-}
-
-func (s secret) given() bool { return s.username != "" }
-
-func (s secret) password() (string, error) {
-	raw, err := os.ReadFile(s.passwordFile)
-	if err != nil {
-		return "", &credentialsError{"read the password", err}
-	}
-	return strings.TrimRight(string(raw), "\r\n"), nil
-}
-
-// apply sets basic authentication (RFC 7617).
-func (s secret) apply(req *http.Request) error {
-	password, err := s.password()
-	if err != nil {
-		return err
-	}
-	req.SetBasicAuth(s.username, password)
-	return nil
-}
 
 // challenge is one of the schemes in a WWW-Authenticate header, with its
 // parameters (RFC 9110, 11.6.1).

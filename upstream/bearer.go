@@ -23,7 +23,7 @@ import (
 // repository (distribution-spec and the Docker "Token Authentication" page).
 type challenged struct {
 	endpoint  *url.URL
-	secret    secret
+	logins    logins
 	transport *transport
 	timeout   time.Duration
 	log       *slog.Logger
@@ -51,9 +51,9 @@ const (
 // errRealm does not quote the realm, which may be long and hold a password.
 var errRealm = errors.New("the realm is not a URL")
 
-func newChallenged(endpoint *url.URL, s secret, tr *transport, timeout time.Duration, log *slog.Logger) *challenged {
+func newChallenged(endpoint *url.URL, l logins, tr *transport, timeout time.Duration, log *slog.Logger) *challenged {
 	tokens, _ := lru.New[string, bearerToken](1024) // fails only for a size that is not positive
-	return &challenged{endpoint: endpoint, secret: s, transport: tr, timeout: timeout, log: log, tokens: tokens}
+	return &challenged{endpoint: endpoint, logins: l, transport: tr, timeout: timeout, log: log, tokens: tokens}
 }
 
 func (a *challenged) authorize(ctx context.Context, req *http.Request, repository string) (string, error) {
@@ -62,9 +62,12 @@ func (a *challenged) authorize(ctx context.Context, req *http.Request, repositor
 	a.mu.Unlock()
 	switch last.scheme {
 	case "basic":
-		if a.secret.given() {
-			return "basic", a.secret.apply(req)
+		l, err := a.logins.login(ctx)
+		if err != nil || l.username == "" {
+			return "", err
 		}
+		req.SetBasicAuth(l.username, l.password) // RFC 7617
+		return "basic", nil
 	case "bearer":
 		token, err := a.token(ctx, last, repository)
 		if err != nil {
@@ -76,7 +79,7 @@ func (a *challenged) authorize(ctx context.Context, req *http.Request, repositor
 	return "", nil
 }
 
-func (a *challenged) refused(_ context.Context, resp *http.Response, used, repository string) (bool, error) {
+func (a *challenged) refused(ctx context.Context, resp *http.Response, used, repository string) (bool, error) {
 	if used != "" && used != "basic" {
 		if token, ok := a.tokens.Peek(repository); ok && token.value == used {
 			a.tokens.Remove(repository)
@@ -87,10 +90,15 @@ func (a *challenged) refused(_ context.Context, resp *http.Response, used, repos
 		// ECR Public says 400 to a token that ran out.
 		return used != "" && used != "basic" && resp.StatusCode == http.StatusBadRequest, nil
 	}
-	if c.scheme == "basic" && (!a.secret.given() || used == "basic") {
-		return false, nil
-	}
-	if c.scheme == "bearer" {
+	switch c.scheme {
+	case "basic":
+		if username, password, sent := resp.Request.BasicAuth(); sent {
+			return a.logins.refused(login{username: username, password: password}), nil
+		}
+		if l, err := a.logins.login(ctx); err != nil || l.username == "" {
+			return false, err
+		}
+	case "bearer":
 		if err := a.checkRealm(c.params["realm"]); err != nil {
 			a.log.Warn("the upstream's token service is refused", "error", err)
 			return false, err
@@ -153,46 +161,60 @@ func (a *challenged) token(ctx context.Context, c challenge, repository string) 
 	}
 }
 
-// request asks the token service.
+// request asks the token service, and once more where the login that it
+// refuses can be replaced.
 func (a *challenged) request(ctx context.Context, c challenge, repository string) (bearerToken, error) {
-	u, err := url.Parse(c.params["realm"])
-	if err != nil {
-		return bearerToken{}, errRealm
-	}
-	scope := "repository:" + repository + ":pull"
-	if s := c.params["scope"]; s == "aws" { // ECR Public has one scope for all
-		scope = s
-	}
-	q := u.Query()
-	q.Set("scope", scope)
-	if s := c.params["service"]; s != "" {
-		q.Set("service", s)
-	}
-	u.RawQuery = q.Encode()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
-	if err != nil {
-		return bearerToken{}, err
-	}
-	req.Header.Set("User-Agent", "larder")
-	if a.secret.given() {
-		if err := a.secret.apply(req); err != nil {
+	for again := false; ; again = true {
+		l, err := a.logins.login(ctx)
+		if err != nil {
 			return bearerToken{}, err
 		}
-	}
-	resp, err := a.transport.RoundTrip(req)
-	if err != nil {
-		logRefusal(a.log, err)
-		return bearerToken{}, fmt.Errorf("request a token from %s: %w", origin(u), err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
+		if l.bearer != "" {
+			return bearerToken{l.bearer, time.Now().Add(defaultTokenLife)}, nil
+		}
+		resp, err := a.exchange(ctx, c, repository, l)
+		if err != nil {
+			return bearerToken{}, err
+		}
+		if resp.StatusCode == http.StatusOK {
+			defer resp.Body.Close()
+			return readToken(resp.Body)
+		}
 		answer := errorFrom(resp)
-		if errors.Is(answer, fs.ErrNotExist) { // the service, not what a token is wanted for
+		switch {
+		case errors.Is(answer, fs.ErrPermission) && !again && l != (login{}) && a.logins.refused(l):
+			continue
+		case errors.Is(answer, fs.ErrNotExist): // the service, not what a token is wanted for
 			return bearerToken{}, &credentialsError{"request a token", answer}
 		}
 		return bearerToken{}, fmt.Errorf("request a token: %w", answer)
 	}
-	return readToken(resp.Body)
+}
+
+// exchange asks for a token for pulls from a repository, with a login or none.
+func (a *challenged) exchange(ctx context.Context, c challenge, repository string, l login) (*http.Response, error) {
+	u, err := url.Parse(c.params["realm"])
+	if err != nil {
+		return nil, errRealm
+	}
+	params := url.Values{"scope": {"repository:" + repository + ":pull"}}
+	if s := c.params["scope"]; s == "aws" { // ECR Public has one scope for all
+		params.Set("scope", s)
+	}
+	if s := c.params["service"]; s != "" {
+		params.Set("service", s)
+	}
+	req, err := tokenRequest(ctx, u, params, l)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("User-Agent", "larder")
+	resp, err := a.transport.RoundTrip(req)
+	if err != nil {
+		logRefusal(a.log, err)
+		return nil, fmt.Errorf("request a token from %s: %w", origin(u), err)
+	}
+	return resp, nil
 }
 
 func readToken(r io.Reader) (bearerToken, error) {

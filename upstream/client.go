@@ -143,17 +143,20 @@ func (c *Client) newRegistry(cfg Config) (*Registry, error) {
 // authorizer picks how to authenticate: credentials that are configured come
 // before what the host's name suggests.
 func (c *Client) authorizer(cfg Config, endpoint *url.URL) authorizer {
-	s := secret{cfg.Username, cfg.PasswordFile}
+	var l logins = secret{cfg.Username, cfg.PasswordFile}
+	if cfg.DockerConfig != "" {
+		l = newDockerConfig(cfg.DockerConfig, endpoint)
+	}
 	host, isECR := parseECRHost(cfg.Host)
 	if cfg.ECR.Region != "" {
 		host.Region, isECR = cfg.ECR.Region, true
 	}
-	if isECR && !s.given() {
+	if isECR && cfg.Username == "" && cfg.DockerConfig == "" {
 		region := c.region(host, cfg)
 		return &ecrAuth{source: region.tokens, api: region.api, account: host.Account}
 	}
 	tr := c.transports.get(classifyHost(endpoint.Hostname()))
-	return newChallenged(endpoint, s, tr, cfg.Timeout, c.log.With("upstream", cfg.Host))
+	return newChallenged(endpoint, l, tr, cfg.Timeout, c.log.With("upstream", cfg.Host))
 }
 
 // region returns what a registry shares with others. c.mu is held.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -30,6 +31,10 @@ type Config struct {
 	// authentication. The file is read when they are needed, so that it may be
 	// replaced.
 	Username, PasswordFile string
+	// DockerConfig is a file of the form of Docker's config.json, in which the
+	// credentials for the endpoint's host are looked up instead; what is there for
+	// a part of a registry alone is not used. It is read as PasswordFile is.
+	DockerConfig string
 	// ECR has what the host of an ECR registry does not tell.
 	ECR ECRConfig
 }
@@ -44,6 +49,7 @@ type Registry struct {
 	transport *transport
 	log       *slog.Logger
 	locations *locations
+	limit     atomic.Pointer[RateLimit]
 
 	slots *semaphore.Weighted // one a blob body
 	spare *semaphore.Weighted // one a blob body that only speeds a fill up

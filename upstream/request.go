@@ -167,6 +167,7 @@ func (r *Registry) send(req *http.Request) (*http.Response, error) {
 		}
 		return nil, fmt.Errorf("%s %s: %w", req.Method, origin(req.URL), err)
 	}
+	r.noteLimit(resp)
 	resp.Body = &body{ReadCloser: resp.Body, done: func() { cancel(nil) }}
 	if resp.StatusCode >= http.StatusBadRequest {
 		peek(resp)
