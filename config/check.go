@@ -99,6 +99,8 @@ func (l *loader) checkUpstream(key string, u *Upstream, hosts map[string]string)
 
 func (l *loader) checkAuth(key string, u *Upstream) {
 	switch {
+	case u.Auth.DockerConfig != "" && (u.Auth.Username != "" || u.Auth.PasswordFile != ""):
+		l.reject(key+".auth.docker_config", "not possible together with username and password_file")
 	case u.Auth.Username == "" && u.Auth.PasswordFile != "":
 		l.reject(key+".auth.username", "missing; expected together with password_file")
 	case u.Auth.Username != "" && u.Auth.PasswordFile == "":

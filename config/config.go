@@ -119,12 +119,17 @@ func (u *Upstream) HeedsLifecycle() bool {
 	return u.ECR == nil || u.ECR.Lifecycle == lifecycleHint
 }
 
-// Auth is a user name and where its password is. Both are set, or neither.
+// Auth is a user name and where its password is, of which both are set or
+// neither; or where both are to be found.
 type Auth struct {
 	Username string
 	// PasswordFile is the absolute path of a file that holds the password. It need
 	// not exist yet: it is for the one who uses it to read.
 	PasswordFile string
+	// DockerConfig is the absolute path of a file of the form of Docker's
+	// config.json, to which the same applies. It is never there together with
+	// Username.
+	DockerConfig string
 }
 
 // Log says what is logged, and how.

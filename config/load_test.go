@@ -75,7 +75,11 @@ func TestEveryKeyIsLoaded(t *testing.T) {
 				Timeout:  20 * time.Second,
 				Auth:     Auth{Username: "reader", PasswordFile: testdata(t, "secrets/registry")},
 			},
-			{Host: "*.mirror.example.com", Timeout: 20 * time.Second},
+			{
+				Host:    "*.mirror.example.com",
+				Timeout: 20 * time.Second,
+				Auth:    Auth{DockerConfig: testdata(t, "secrets/config.json")},
+			},
 			{Host: "docker.io", Endpoint: "https://registry-1.docker.io", Timeout: 20 * time.Second},
 		},
 		Log: Log{Level: slog.LevelDebug, Format: "json"},

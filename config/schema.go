@@ -74,6 +74,7 @@ func upstreamFields(u *Upstream, base string) []field {
 			return []field{
 				{name: "username", set: username(&u.Auth.Username)},
 				{name: "password_file", set: filePath(&u.Auth.PasswordFile, base)},
+				{name: "docker_config", set: filePath(&u.Auth.DockerConfig, base)},
 			}
 		}},
 		{name: "allow", list: func(n int) []field {

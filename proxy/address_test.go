@@ -61,12 +61,10 @@ func TestNamespaceComesBeforePathPrefix(t *testing.T) {
 	}
 }
 
-// Docker Hub's own names go through as they are: clients put library/ in front
-// themselves.
 func TestBareNamesGoToTheDefaultUpstream(t *testing.T) {
 	const hub = "docker.io"
 	r := newRig(t, settings{fallback: new(hub), also: hub})
-	for _, name := range []string{"library/busybox", "busybox", "someone/app", "ghcr.io/someone/app"} {
+	for _, name := range []string{"library/busybox", "someone/app", "ghcr.io/someone/app"} {
 		r.addBlob(name, ecrtest.Random(1, 10))
 	}
 	for _, name := range []string{"library/busybox", "busybox", "someone/app"} {
@@ -76,6 +74,16 @@ func TestBareNamesGoToTheDefaultUpstream(t *testing.T) {
 	}
 	// Docker Hub has no such names, though this one does.
 	wantError(t, r.get("/v2/ghcr.io/someone/app/tags/list"), http.StatusNotFound, "NAME_UNKNOWN")
+}
+
+func TestNamesOfOneElementAreCompletedForDockerHubAlone(t *testing.T) {
+	r := newRig(t, settings{})
+	r.addBlob("busybox", ecrtest.Random(1, 10))
+	var list struct{ Name string }
+	a := r.get("/v2/busybox/tags/list")
+	if err := json.Unmarshal(a.body, &list); err != nil || list.Name != "busybox" {
+		t.Errorf("asked for busybox and got %q, %v", a.body, err)
+	}
 }
 
 func TestUnknownUpstreamsAreNeverDialled(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/distribution/distribution/v3/registry/api/errcode"
@@ -126,6 +127,9 @@ func (p *Proxy) resolve(rt route) (target, error) {
 	try := func(host, name string) bool {
 		if host == "" || name == "" {
 			return false
+		}
+		if host == dockerHub && !strings.Contains(name, "/") {
+			name = "library/" + name // as Docker reads the short names of its own images
 		}
 		source, ok := p.opts.Upstreams(host, name)
 		if ok {

@@ -46,6 +46,9 @@ func (c *serveCommand) Run(p *invocation) error {
 		return err
 	}
 	client := upstream.NewClient(upstream.Options{Lookup: lookup(cfg), Log: log})
+	if err := meterRateLimits(meter, client); err != nil {
+		return errors.Join(err, store.Close(), client.Close())
+	}
 	ctx, stop := context.WithCancel(p.ctx)
 	var background sync.WaitGroup
 	background.Go(func() { newLifecycleHints(cfg, client, store, log).run(ctx) })

@@ -21,6 +21,7 @@ func lookup(cfg *config.Config) func(host string) (upstream.Config, bool) {
 			Timeout:      entry.Timeout,
 			Username:     entry.Auth.Username,
 			PasswordFile: entry.Auth.PasswordFile,
+			DockerConfig: entry.Auth.DockerConfig,
 		}
 		if entry.ECR != nil {
 			c.ECR = upstream.ECRConfig{APIEndpoint: entry.ECR.APIEndpoint, Region: entry.ECR.Region}
