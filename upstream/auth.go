@@ -14,6 +14,8 @@ type authorizer interface {
 	// authorize sets the credentials, and returns what tells them apart from
 	// later ones.
 	authorize(ctx context.Context, req *http.Request, repository string) (used string, err error)
+	// accepted notes an answer that shows the credentials to be good.
+	accepted(used, repository string)
 	// refused looks at an answer of 400, 401 or 403, and reports whether there
 	// are now other credentials to try. It leaves the body readable.
 	refused(ctx context.Context, resp *http.Response, used, repository string) (retry bool, err error)
