@@ -24,7 +24,16 @@ func lookup(cfg *config.Config) func(host string) (upstream.Config, bool) {
 			DockerConfig: entry.Auth.DockerConfig,
 		}
 		if entry.ECR != nil {
-			c.ECR = upstream.ECRConfig{APIEndpoint: entry.ECR.APIEndpoint, Region: entry.ECR.Region}
+			c.ECR = upstream.ECRConfig{
+				APIEndpoint: entry.ECR.APIEndpoint,
+				Region:      entry.ECR.Region,
+				Identity: upstream.Identity{
+					Profile:     entry.ECR.Profile,
+					RoleARN:     entry.ECR.RoleARN,
+					ExternalID:  entry.ECR.ExternalID,
+					SessionName: entry.ECR.SessionName,
+				},
+			}
 		}
 		return c, true
 	}
