@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 )
@@ -30,8 +31,11 @@ type credentialsError struct {
 }
 
 func (e *credentialsError) Error() string {
-	return fmt.Sprintf("no usable credentials: %s: %v", e.what, e.cause)
+	return explained(fmt.Sprintf("no usable credentials: %s: %s", e.what, oneLine(e.cause.Error())))
 }
+
+// DenialAttrs is as that of [Error].
+func (e *credentialsError) DenialAttrs() []slog.Attr { return denialAttrs(e.cause.Error()) }
 
 var errNoToken = errors.New("there is no token in it")
 
