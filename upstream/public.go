@@ -77,7 +77,7 @@ func (p *publicLogins) login(ctx context.Context) (login, error) {
 	defer cancel()
 	token, err := p.source.get(ctx)
 	if err != nil {
-		return login{}, nil //nolint:nilerr // anybody may ask, and the source has logged why it must be anybody
+		return login{}, nil // anybody may ask, and the source has logged why it must be anybody
 	}
 	raw, err := base64.StdEncoding.DecodeString(token)
 	if err != nil {
