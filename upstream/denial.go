@@ -94,7 +94,7 @@ func (d Denial) attrs() []slog.Attr {
 		return attrs
 	}
 	for _, s := range d.statements() {
-		attrs = append(attrs, slog.Group(s.side, slog.String("of", s.place), slog.String("add", s.text)))
+		attrs = append(attrs, slog.String(s.side+"_statement", s.text))
 	}
 	return attrs
 }
