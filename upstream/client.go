@@ -184,6 +184,7 @@ func (c *Client) region(host ECRHost, cfg Config) ecrRegion {
 			fips:      host.FIPS,
 			dualStack: host.DualStack,
 			client:    c.aws,
+			log:       c.log,
 		},
 		endpoint: cfg.ECR.APIEndpoint,
 		timeout:  cfg.Timeout,

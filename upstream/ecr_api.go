@@ -34,6 +34,9 @@ func (a *ecrAPI) connect(ctx context.Context) (*ecr.Client, error) {
 		if a.endpoint != "" {
 			o.BaseEndpoint = aws.String(a.endpoint)
 		}
+		if o.BaseEndpoint != nil {
+			o.EndpointOptions.UseFIPSEndpoint, o.EndpointOptions.UseDualStackEndpoint = noKind()
+		}
 	}), nil
 }
 

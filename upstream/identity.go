@@ -3,6 +3,8 @@ package upstream
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -12,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go"
+	"github.com/aws/smithy-go/logging"
 )
 
 // Identity says as whom AWS is asked. The zero value is whoever the SDK's
@@ -37,6 +40,7 @@ type awsSession struct {
 	region          string // of the service that is asked in the end
 	fips, dualStack bool
 	client          aws.HTTPClient
+	log             *slog.Logger
 
 	mu  sync.Mutex // guards cfg; not held while it is made
 	cfg *aws.Config
@@ -70,6 +74,7 @@ func (s *awsSession) load(ctx context.Context) (aws.Config, error) {
 	options := []func(*awsconfig.LoadOptions) error{
 		awsconfig.WithDefaultRegion(s.region),
 		awsconfig.WithHTTPClient(s.client),
+		awsconfig.WithLogger(logging.LoggerFunc(s.logf)), // the SDK's own goes to stderr
 		awsconfig.WithRetryer(shortPauses),
 	}
 	if s.identity.Profile != "" {
@@ -95,6 +100,9 @@ func (s *awsSession) load(ctx context.Context) (aws.Config, error) {
 // role assumes the identity's role with the credentials of cfg.
 func (s *awsSession) role(cfg aws.Config) aws.CredentialsProvider {
 	client := sts.NewFromConfig(cfg, func(o *sts.Options) {
+		if o.BaseEndpoint != nil {
+			o.EndpointOptions.UseFIPSEndpoint, o.EndpointOptions.UseDualStackEndpoint = noKind()
+		}
 		if partitionOf(o.Region) != partitionOf(s.region) {
 			o.Region = s.region // where the environment's region knows nothing of the role
 		}
@@ -108,6 +116,18 @@ func (s *awsSession) role(cfg aws.Config) aws.CredentialsProvider {
 			o.ExternalID = aws.String(s.identity.ExternalID)
 		}
 	})
+}
+
+// noKind is for a client whose endpoint is configured, here or in the SDK's
+// environment: that says all, and the SDK takes it for a mistake to ask for a kind
+// of endpoint as well.
+func noKind() (aws.FIPSEndpointState, aws.DualStackEndpointState) {
+	return aws.FIPSEndpointStateDisabled, aws.DualStackEndpointStateDisabled
+}
+
+// logf passes on what the SDK has to say, which is about its own workings.
+func (s *awsSession) logf(kind logging.Classification, format string, args ...any) {
+	s.log.Debug("AWS SDK: "+fmt.Sprintf(format, args...), "kind", string(kind))
 }
 
 // forget has the chain run anew at the next use, if AWS itself refused what was

@@ -278,6 +278,7 @@ func TestEndpointsOfAWSAreOfTheRegistrysKind(t *testing.T) {
 		{"123456789012.dkr.ecr.eu-isoe-west-1.cloud.adc-e.uk", Identity{}, "", "", "api.ecr.eu-isoe-west-1.cloud.adc-e.uk"},
 		{"123456789012.dkr.ecr.us-isof-south-1.csp.hci.ic.gov", Identity{}, "", "", "api.ecr.us-isof-south-1.csp.hci.ic.gov"},
 		{"123456789012.dkr.ecr.us-east-1.amazonaws.com", Identity{}, "", "https://vpce-1.api.ecr.us-east-1.vpce.amazonaws.com", "vpce-1.api.ecr.us-east-1.vpce.amazonaws.com"},
+		{"123456789012.dkr-ecr-fips.us-east-1.on.aws", Identity{}, "", "https://vpce-1.api.ecr.us-east-1.vpce.amazonaws.com", "vpce-1.api.ecr.us-east-1.vpce.amazonaws.com"},
 		{"public.ecr.aws", Identity{}, "eu-west-1", "", "api.ecr-public.us-east-1.amazonaws.com"},
 		{"ecr-public.aws.com", Identity{}, "", "", "ecr-public.us-east-1.api.aws"},
 		{"123456789012.dkr.ecr.us-east-1.amazonaws.com", role("aws"), "", "", "sts.us-east-1.amazonaws.com"},

@@ -43,6 +43,9 @@ func (a *ecrAPI) publicToken(ctx context.Context) (ecrToken, error) {
 		if a.endpoint != "" {
 			o.BaseEndpoint = aws.String(a.endpoint)
 		}
+		if o.BaseEndpoint != nil {
+			o.EndpointOptions.UseFIPSEndpoint, o.EndpointOptions.UseDualStackEndpoint = noKind()
+		}
 	})
 	asked := a.now()
 	out, err := api.GetAuthorizationToken(ctx, &ecrpublic.GetAuthorizationTokenInput{})

@@ -321,7 +321,7 @@ func newECRAPI(t *testing.T, endpoint string) *ecrAPI {
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
 	return &ecrAPI{
-		session:  &awsSession{region: "us-east-1", client: &http.Client{Transport: transport}},
+		session:  &awsSession{region: "us-east-1", client: &http.Client{Transport: transport}, log: new(logBuffer).logger()},
 		endpoint: endpoint,
 		timeout:  10 * time.Second,
 		now:      time.Now,
