@@ -62,9 +62,12 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 		s = to
 	}
 	s.exchange(w, r, subject{op: c.op, operation: c.operation}, func(x *exchange) {
-		if c.op == STS {
+		switch {
+		case c.op == STS:
 			s.callSTS(x, c)
-		} else {
+		case s.opts.Public:
+			s.callPublicAPI(x, c)
+		default:
 			s.callAPI(x, c)
 		}
 	})
@@ -116,9 +119,10 @@ func (s *Server) admitCall(x *exchange, c call, region string, services ...strin
 	return true
 }
 
-// permit answers a call that the caller may not make, and tells whether he may.
-func (x *exchange) permit(action, resource, owner string, resourcePolicy Policy) bool {
-	why := judge(x.caller, action, resource, owner, resourcePolicy)
+// permit answers a call that the caller's own policy does not let him make, and
+// tells whether it does.
+func (x *exchange) permit(action, resource string) bool {
+	why := judge(x.caller, action, resource, x.caller.account, nil)
 	if why != "" {
 		x.failAPI("AccessDeniedException", why)
 	}
@@ -133,7 +137,7 @@ type authorizationData struct {
 }
 
 func (s *Server) getAuthorizationToken(x *exchange, _ []byte) {
-	if !x.permit("ecr:GetAuthorizationToken", "*", x.caller.account, nil) {
+	if !x.permit("ecr:GetAuthorizationToken", "*") {
 		return
 	}
 	data := s.newAuthorization(x.caller)

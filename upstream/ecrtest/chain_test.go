@@ -41,7 +41,7 @@ func sdk(t *testing.T, server *ecrtest.Running, variables ...map[string]string) 
 	}
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
-	cfg, err := config.LoadDefaultConfig(t.Context(), config.WithHTTPClient(&http.Client{Transport: transport}))
+	cfg, err := config.LoadDefaultConfig(t.Context(), config.WithHTTPClient(&http.Client{Transport: buffered{transport}}))
 	if err != nil {
 		t.Fatal(err)
 	}

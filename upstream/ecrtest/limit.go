@@ -19,8 +19,9 @@ func (s *Server) SetRateLimit(on Op, perSecond float64, burst int) {
 }
 
 type limits struct {
-	mu      sync.Mutex // guards what follows
-	buckets map[Op]*bucket
+	mu                  sync.Mutex // guards what follows
+	buckets             map[Op]*bucket
+	anonymous, signedIn *bucket // of ECR Public's pulls; nil for no limit
 }
 
 // take tells whether no limit is exceeded by a request.

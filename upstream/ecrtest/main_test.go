@@ -1,6 +1,7 @@
 package ecrtest_test
 
 import (
+	"bytes"
 	"encoding/base64"
 	"io"
 	"net/http"
@@ -32,6 +33,14 @@ func start(t *testing.T, opts ecrtest.Options) (*ecrtest.Running, *client) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	c := newClient(t, server)
+	c.login()
+	return server, c
+}
+
+// newClient returns a client without a token, and closes the server in the end.
+func newClient(t *testing.T, server *ecrtest.Running) *client {
+	t.Helper()
 	transport := &http.Transport{}
 	t.Cleanup(func() {
 		transport.CloseIdleConnections()
@@ -39,12 +48,27 @@ func start(t *testing.T, opts ecrtest.Options) (*ecrtest.Running, *client) {
 			t.Error(err)
 		}
 	})
-	c := &client{t: t, server: server, http: &http.Client{
-		Transport:     transport,
+	return &client{t: t, server: server, http: &http.Client{
+		Transport:     buffered{transport},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
-	c.login()
-	return server, c
+}
+
+// buffered is a transport whose requests have their body in memory. The SDK
+// closes its own as soon as there is an answer, which on loopback may be before
+// net/http has read to its end; that then closes the connection under the answer.
+type buffered struct{ http.RoundTripper }
+
+func (b buffered) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.Body != nil {
+		body, err := io.ReadAll(req.Body)
+		if err != nil {
+			return nil, err
+		}
+		req = req.Clone(req.Context())
+		req.Body = io.NopCloser(bytes.NewReader(body))
+	}
+	return b.RoundTripper.RoundTrip(req)
 }
 
 // api returns the AWS SDK's own client.

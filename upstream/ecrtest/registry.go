@@ -58,6 +58,9 @@ func (s *Server) serveRegistry(w http.ResponseWriter, r *http.Request) {
 	case r.URL.Path == "/":
 		s.serveAPI(w, r)
 		return
+	case s.opts.Public && isToken(r.URL.Path):
+		s.serveToken(w, r)
+		return
 	case isCredentials(r.URL.Path):
 		s.serveCredentials(w, r)
 		return
@@ -81,7 +84,7 @@ func (s *Server) contentOf(rt route) digest.Digest {
 
 func (s *Server) answer(x *exchange, rt route) {
 	x.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
-	if !s.admit(x) {
+	if s.opts.Public && !s.admitPublic(x, rt.op) || !s.opts.Public && !s.admit(x) {
 		return
 	}
 	if x.r.Method != http.MethodGet && !x.head() {
@@ -105,7 +108,7 @@ func (s *Server) answer(x *exchange, rt route) {
 		x.fail(http.StatusForbidden, "DENIED", denied)
 		return
 	case repo == nil:
-		x.fail(http.StatusNotFound, "NAME_UNKNOWN", noRepository(rt.repo, s.opts.Account))
+		x.fail(http.StatusNotFound, "NAME_UNKNOWN", s.noRepository(rt.repo))
 		return
 	}
 	switch rt.op {
@@ -143,6 +146,9 @@ func (s *Server) reach(who caller, action, name string) (repo *repository, denie
 		policy = repo.access
 	}
 	s.mu.RUnlock()
+	if s.opts.Public {
+		return repo, ""
+	}
 	denied = judge(who, action, arnOf(s.opts.Region, s.opts.Account, name), s.opts.Account, policy)
 	switch {
 	case denied == "":
@@ -153,6 +159,15 @@ func (s *Server) reach(who caller, action, name string) (repo *repository, denie
 	default:
 		return nil, denied
 	}
+}
+
+// noRepository is ECR's text. ECR Public's registries are the aliases that
+// names begin with.
+func (s *Server) noRepository(name string) string {
+	if alias, rest, ok := strings.Cut(name, "/"); ok && s.opts.Public {
+		return noRepository(rest, alias)
+	}
+	return noRepository(name, s.opts.Account)
 }
 
 // answerManifest gives the digest with a HEAD and, as ECR does, not with a GET.

@@ -97,7 +97,7 @@ func (s *Server) describeRepositories(x *exchange, body []byte) {
 		x.replyAPI(http.StatusOK, out)
 		return
 	}
-	if !x.permit(action, arnOf(s.opts.Region, in.RegistryID, "*"), in.RegistryID, nil) {
+	if !x.permit(action, arnOf(s.opts.Region, in.RegistryID, "*")) {
 		return
 	}
 	details := []repositoryDetail{}
@@ -146,10 +146,10 @@ const (
 
 // page returns a page of what is sorted by a key, and the opaque token of the
 // next one. It returns nil where it has answered that the request is not good.
-func page[T any](x *exchange, all []T, max *int, token string, key func(T) string) ([]T, string) {
+func page[T any](x *exchange, all []T, size *int, token string, key func(T) string) ([]T, string) {
 	n := describedPage
-	if max != nil {
-		n = *max
+	if size != nil {
+		n = *size
 	}
 	last, err := base64.URLEncoding.DecodeString(token)
 	if n < 1 || n > maxDescribedPage || err != nil {

@@ -1,5 +1,7 @@
-// Package ecrtest is an Amazon ECR private registry in this process: the
-// Docker Registry API, the ECR API and the storage that blobs are redirected to.
+// Package ecrtest is an Amazon ECR registry in this process: the Docker Registry
+// API, the ECR API and the storage that blobs are redirected to, and as much of
+// IAM and STS as decides who may pull. It can be ECR Public, and there can be
+// several in one [AWS].
 //
 // It answers as the real one was seen to, down to the texts that clients must
 // recognise: tokens that expire, manifest GETs without Docker-Content-Digest,
@@ -32,11 +34,11 @@ const maxManifestSize = 4 << 20
 
 // Options describes a [Server]. The zero value is a working one.
 type Options struct {
-	// Public makes it ECR Public.
-	Public bool
-
 	Account string // of twelve digits; "123456789012" if empty
 	Region  string // "us-east-1" if empty
+
+	// Public makes it ECR Public, which belongs to no account and has one region.
+	Public bool
 
 	// AWS is what this registry is to share with others, from [Server.AWS] of the
 	// first. If nil it is a new one, of which AccessKey, SecretKey and Now are a
@@ -50,8 +52,9 @@ type Options struct {
 	// stay good in another server, or process, with the same secret.
 	SecretKey string
 
-	TokenTTL time.Duration // how long a token is good; 12 h if 0
-	URLTTL   time.Duration // how long a signed URL is good, in whole seconds; 1 h if 0
+	TokenTTL  time.Duration // how long a token is good; 12 h if 0
+	BearerTTL time.Duration // how long a bearer token of ECR Public is good; 1 h if 0
+	URLTTL    time.Duration // how long a signed URL is good, in whole seconds; 1 h if 0
 
 	// Now is the clock of tokens, URLs, pushes and the Date of answers; that of AWS
 	// or else time.Now if nil.
@@ -124,8 +127,12 @@ type blob struct {
 // New returns an empty registry. Nothing listens yet: see [Start], or serve
 // [Server.Registry] and [Server.Storage] and say where with SetStorageURL.
 func New(opts Options) *Server {
+	if opts.Public {
+		opts.Region = publicRegion
+	}
 	opts.Region = cmp.Or(opts.Region, "us-east-1")
 	opts.TokenTTL = cmp.Or(opts.TokenTTL, 12*time.Hour)
+	opts.BearerTTL = cmp.Or(opts.BearerTTL, time.Hour)
 	opts.URLTTL = cmp.Or(opts.URLTTL, time.Hour)
 	if aws := opts.AWS; aws != nil {
 		opts.Account = cmp.Or(opts.Account, aws.account)
@@ -155,6 +162,9 @@ func New(opts Options) *Server {
 	}
 	s.SetBandwidth(opts.BytesPerSecond)
 	s.SetLatency(opts.Latency)
+	if opts.Public {
+		s.SetPullLimit(anonymousPulls, signedInPulls, pullBurst)
+	}
 	s.region = s.aws.join(s)
 	return s
 }
@@ -165,7 +175,12 @@ func (s *Server) AWS() *AWS { return s.aws }
 
 // Host returns the name that AWS would give this registry, such as
 // 123456789012.dkr.ecr.us-east-1.amazonaws.com.
-func (s *Server) Host() string { return hostOf(s.opts.Account, s.opts.Region) }
+func (s *Server) Host() string {
+	if s.opts.Public {
+		return publicHost
+	}
+	return hostOf(s.opts.Account, s.opts.Region)
+}
 
 func hostOf(account, region string) string {
 	domain := "amazonaws.com"
@@ -176,7 +191,7 @@ func hostOf(account, region string) string {
 }
 
 // Registry returns the handler of the registry (/v2/), of the ECR API and STS
-// (POST /), and of the credentials of containers and instances. Requests whose
+// (POST /), of ECR Public's tokens (/token/), and of the credentials of containers and instances. Requests whose
 // Host names another registry of the same [AWS] are answered by that one, and
 // calls that are signed for another region by one of that region.
 func (s *Server) Registry() http.Handler { return http.HandlerFunc(s.serveRegistry) }

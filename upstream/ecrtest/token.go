@@ -26,10 +26,30 @@ var (
 	errTokenExpired  = errors.New("the token has expired")
 )
 
+// Kinds of tokens, of which none is good for another.
+const (
+	privatePassword = "ecr"
+	publicPassword  = "ecr-public"
+	bearerToken     = "bearer" // of ECR Public
+)
+
+// passwordKind is the kind of the tokens that the API gives.
+func (s *Server) passwordKind() string {
+	if s.opts.Public {
+		return publicPassword
+	}
+	return privatePassword
+}
+
 // issueToken returns a new token of a caller's, the password of the user AWS,
 // and when it expires.
 func (s *Server) issueToken(who caller) (password string, expires time.Time) {
-	expires = s.opts.Now().Add(s.opts.TokenTTL).Truncate(time.Millisecond)
+	s.tokens.Add(1)
+	return s.issue(s.passwordKind(), who, s.opts.TokenTTL)
+}
+
+func (s *Server) issue(kind string, who caller, ttl time.Duration) (token string, expires time.Time) {
+	expires = s.opts.Now().Add(ttl).Truncate(time.Millisecond)
 	body, err := json.Marshal(claims{
 		Principal: who.arn,
 		Region:    s.opts.Region,
@@ -40,9 +60,8 @@ func (s *Server) issueToken(who caller) (password string, expires time.Time) {
 	if err != nil {
 		panic("ecrtest: encoding a token: " + err.Error())
 	}
-	s.tokens.Add(1)
 	payload := base64.RawURLEncoding.EncodeToString(body)
-	return payload + "." + s.signer.sign("token", payload), expires
+	return payload + "." + s.signer.sign("token", kind, payload), expires
 }
 
 // authorize returns whose token a request has.
@@ -55,12 +74,12 @@ func (s *Server) authorize(r *http.Request) (caller, error) {
 	if !ok || user != "AWS" {
 		return caller{}, errUnreadable
 	}
-	return s.readToken(password)
+	return s.readToken(s.passwordKind(), password)
 }
 
-// readToken returns whose token a password is.
-func (s *Server) readToken(password string) (caller, error) {
-	payload, code, _ := strings.Cut(password, ".")
+// readToken returns whose a token is that must be of a kind.
+func (s *Server) readToken(kind, token string) (caller, error) {
+	payload, code, _ := strings.Cut(token, ".")
 	body, err := base64.RawURLEncoding.DecodeString(payload)
 	if err != nil {
 		return caller{}, errUnreadable
@@ -69,11 +88,14 @@ func (s *Server) readToken(password string) (caller, error) {
 	if json.Unmarshal(body, &c) != nil {
 		return caller{}, errUnreadable
 	}
-	if !s.signer.valid(code, "token", payload) || c.Region != s.opts.Region {
+	if !s.signer.valid(code, "token", kind, payload) || c.Region != s.opts.Region {
 		return caller{}, errNoCredentials
 	}
 	if c.Epoch < s.region.tokenEpoch.Load() || s.opts.Now().UnixMilli() >= c.Expires {
 		return caller{}, errTokenExpired
+	}
+	if c.Principal == "" {
+		return caller{}, nil // anonymous
 	}
 	return s.aws.caller(c.Principal), nil
 }
