@@ -56,7 +56,7 @@ func (r *Registry) ask(ctx context.Context, req request) (*http.Response, error)
 			return nil, fmt.Errorf("authenticate at %s: %w", r.host, err)
 		}
 		resp, err := r.send(out)
-		if err == nil && resp.StatusCode < http.StatusBadRequest {
+		if err == nil && (resp.StatusCode < http.StatusBadRequest || resp.StatusCode == http.StatusNotFound) {
 			r.auth.accepted(used, req.repository)
 		}
 		if err != nil || !suspicious(resp) || again {

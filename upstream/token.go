@@ -74,19 +74,20 @@ func (s *tokenSource) get(ctx context.Context) (string, error) {
 	if token.value != "" && s.now().Before(token.until()) {
 		return token.value, nil
 	}
-	return s.replace(ctx, token.value)
+	return s.replace(ctx, token.value, !s.optional)
 }
 
 // renew returns a token in place of one that ECR refused, and asks for it unless
 // that has been done already.
 func (s *tokenSource) renew(ctx context.Context, refused string) (string, error) {
-	return s.replace(ctx, refused)
+	return s.replace(ctx, refused, true)
 }
 
 // replace returns a token newer than old, and asks for it once however many
 // want it. What an attempt gave is newer even where it reads the same: some
-// emulators of ECR have one token for ever.
-func (s *tokenSource) replace(ctx context.Context, old string) (string, error) {
+// emulators of ECR have one token for ever. Who is not patient does not wait for
+// an attempt that follows one that failed.
+func (s *tokenSource) replace(ctx context.Context, old string, patient bool) (string, error) {
 	var attempted bool
 	for {
 		s.mu.Lock()
@@ -108,7 +109,7 @@ func (s *tokenSource) replace(ctx context.Context, old string) (string, error) {
 			s.renewer.Go(s.attempt)
 		}
 		asking := s.asking
-		if s.optional && s.failure != nil {
+		if !patient && s.failure != nil {
 			defer s.mu.Unlock()
 			return "", s.failure
 		}
@@ -201,7 +202,7 @@ func (s *tokenSource) keepFresh() {
 		if again {
 			continue // somebody renewed it meanwhile
 		}
-		if _, err := s.replace(s.ctx, old.value); err != nil && s.ctx.Err() != nil {
+		if _, err := s.replace(s.ctx, old.value, true); err != nil && s.ctx.Err() != nil {
 			return
 		}
 	}

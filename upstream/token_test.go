@@ -201,6 +201,58 @@ func TestFailingAttemptsComeEverMoreRarely(t *testing.T) {
 	})
 }
 
+// Whoever can do without a token waits for the first attempt, and for no other.
+func TestOptionalTokenIsWaitedForOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := tokenAPI{delay: 10 * time.Second}
+		api.fail(errors.New("no credentials"))
+		source, _, log := startSource(t, &api)
+		source.optional = true
+		waits := func() time.Duration {
+			begun := time.Now()
+			if token, err := source.get(t.Context()); err == nil {
+				t.Errorf("got %q", token)
+			}
+			return time.Since(begun)
+		}
+		if d := waits(); d != api.delay {
+			t.Errorf("waited %v for the first attempt, want %v", d, api.delay)
+		}
+		for range 3 * 60 {
+			if d := waits(); d != 0 {
+				t.Errorf("waited %v for another attempt", d)
+			}
+			pass(time.Minute)
+		}
+		api.wantAsked(t, 8) // after 0, 1, 3, 7, 15, 31, 63 and 123 minutes
+		log.wantLines(t, "level=INFO", 1)
+		log.wantLines(t, "level=WARN", 0)
+
+		api.fail(nil)
+		pass(maxOptionalPause)
+		waits()
+		pass(api.delay)
+		wantToken(t, source, "token-1")
+	})
+}
+
+func TestOptionalTokenIsRenewedLikeAnyOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := tokenAPI{delay: time.Second}
+		source, _, _ := startSource(t, &api)
+		source.optional = true
+		wantToken(t, source, "token-1")
+		api.fail(errors.New("no"))
+		pass(11 * time.Hour)
+		wantToken(t, source, "token-1")
+		api.mu.Lock()
+		defer api.mu.Unlock()
+		if n := len(api.asked); n < 60 || n > 5*60 {
+			t.Errorf("asked %d times, want about once a minute after half of its life", n)
+		}
+	})
+}
+
 func TestFailureIsNotRepeatedDuringItsPause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var api tokenAPI
