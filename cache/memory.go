@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"time"
@@ -81,4 +82,20 @@ func (s *Store) denied(key string) error {
 		return no.err
 	}
 	return nil
+}
+
+// Remembering returns a fetch for a blob of a repository that repeats an
+// upstream's no for Freshness.Negative, rather than ask again: a pod whose
+// credentials may read manifests but not layers starts over and over as well.
+// What is in the cache needs no fetch.
+func (s *Store) Remembering(repo Repository, dgst digest.Digest, fetch Fetch) Fetch {
+	key := "fetch/" + repo.String() + "@" + dgst.String()
+	return func(ctx context.Context, r Range) (Content, error) {
+		if err := s.denied(key); err != nil {
+			return Content{}, err
+		}
+		content, err := fetch(ctx, r)
+		s.deny(key, err)
+		return content, err
+	}
 }

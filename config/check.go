@@ -136,6 +136,12 @@ func (l *loader) checkECR(key string, u *Upstream) {
 	case isECR && region != "" && region != told:
 		l.reject(key+".region", fmt.Sprintf("expected %s, which the host tells, or none", told))
 	}
+	if u.ECR.RoleARN == "" && u.ECR.ExternalID != "" {
+		l.reject(key+".external_id", "expected together with role_arn, whose trust policy asks for it")
+	}
+	if u.ECR.RoleARN == "" && u.ECR.SessionName != "" {
+		l.reject(key+".session_name", "expected together with role_arn, whose session it names")
+	}
 	l.checkReplicas(key+".replicas", u)
 	if isExposing(u.ECR.APIEndpoint) {
 		l.reject(key+".api_endpoint", "expected https, since credentials come from there and it is not a loopback address")

@@ -101,13 +101,23 @@ type Upstream struct {
 	Allow []string
 }
 
-// ECR says what cannot be seen from the name of an ECR host.
+// ECR says what cannot be seen from the name of an ECR host, and as whom it is
+// asked.
 type ECR struct {
 	// APIEndpoint is the http or https URL of the ECR API, which gives out
 	// tokens; "" means AWS's own for the region.
 	APIEndpoint string
 	// Region is the AWS region; "" means the one in the host's name.
 	Region string
+	// Profile is the profile of AWS's shared configuration files from which
+	// credentials are taken; "" means the SDK's whole chain.
+	Profile string
+	// RoleARN is the role that is assumed with these credentials; "" means none.
+	RoleARN string
+	// ExternalID and SessionName are what the role's trust policy may ask for, and
+	// what CloudTrail shows; "" means none, and a default. Both are "" without
+	// RoleARN.
+	ExternalID, SessionName string
 	// Lifecycle is "hint" where images that the repository's own lifecycle policy
 	// has expired are evicted first, "enforce" where they are removed, too, once
 	// the registry does not have them any more, and "off" where the policy is not

@@ -59,6 +59,10 @@ func TestEveryKeyIsLoaded(t *testing.T) {
 				ECR: &ECR{
 					APIEndpoint: "https://vpce-0123.api.ecr.eu-central-1.vpce.amazonaws.com",
 					Region:      "eu-central-1",
+					Profile:     "images",
+					RoleARN:     "arn:aws:iam::123456789012:role/team/puller",
+					ExternalID:  "0815",
+					SessionName: "edge-7",
 					Lifecycle:   "off",
 					Replicas:    []string{"eu-west-1", "images.example.com"},
 					PullThrough: []string{"docker-hub", "mirrors/quay"},

@@ -6,23 +6,28 @@ import "strings"
 // client gave it, with Endpoint as it is for that host. It reports false if
 // there is none: then host must not be asked.
 //
-// An entry for exactly this host comes first, then of the patterns that match
-// the one with the most characters other than stars, then the earlier one. Case
-// does not count; a port does, also in a pattern. A pattern matches names only,
-// never an IP address or anything that is not a valid host.
+// An entry for exactly this host comes first. Of the patterns that match, the
+// most specific one does: they are compared label by label from the left, where
+// a label without stars comes before one with stars, and of those with stars the
+// one with more characters beside them; the first difference decides. So an
+// account's registries in all regions come before a region's of all accounts. Of
+// two that are alike in this, the earlier one counts.
+//
+// Case does not count; a port does, also in a pattern. A pattern matches names
+// only, never an IP address or anything that is not a valid host.
 func (c *Config) Match(host string) (Upstream, bool) {
 	if !isHost(host) {
 		return Upstream{}, false
 	}
 	host = strings.ToLower(host)
-	best, most := -1, -1
+	best := -1
 	for i, u := range c.Upstreams {
 		switch {
 		case u.Host == host:
 			return u, true
 		case !isPattern(u.Host) || !matchHost(u.Host, host):
-		case literals(u.Host) > most:
-			best, most = i, literals(u.Host)
+		case best < 0 || moreSpecific(u.Host, c.Upstreams[best].Host):
+			best = i
 		}
 	}
 	if best < 0 {
@@ -31,6 +36,21 @@ func (c *Config) Match(host string) (Upstream, bool) {
 	u := c.Upstreams[best]
 	u.Endpoint = defaultEndpoint(host)
 	return u, true
+}
+
+// moreSpecific reports whether a comes before b, where both match the same host
+// and so have as many labels.
+func moreSpecific(a, b string) bool {
+	as, bs := strings.Split(a, "."), strings.Split(b, ".")
+	for i := range as {
+		if isPattern(as[i]) != isPattern(bs[i]) {
+			return !isPattern(as[i])
+		}
+		if literals(as[i]) != literals(bs[i]) {
+			return literals(as[i]) > literals(bs[i])
+		}
+	}
+	return false
 }
 
 // Allows reports whether repository, as it is called at the upstream

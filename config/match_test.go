@@ -1,6 +1,9 @@
 package config
 
-import "testing"
+import (
+	"slices"
+	"testing"
+)
 
 func TestMatchPrefersTheMostSpecificEntry(t *testing.T) {
 	c := &Config{Upstreams: []Upstream{
@@ -41,6 +44,31 @@ func TestMatchPrefersTheMostSpecificEntry(t *testing.T) {
 		u, ok := c.Match(test.host)
 		if ok != (test.entry != "") || u.Host != test.entry || u.Endpoint != test.endpoint {
 			t.Errorf("Match(%q) = %+v, %t; want %q at %q", test.host, u, ok, test.entry, test.endpoint)
+		}
+	}
+}
+
+// Each of these matches the host, and comes before all that follow it, wherever
+// they stand in the file.
+func TestMatchPrefersAnAccountToARegion(t *testing.T) {
+	order := []string{
+		"123456789012.dkr.ecr.ap-southeast-1.amazonaws.com",
+		"123456789012.dkr.ecr.*.amazonaws.com",
+		"1234*.dkr.ecr.*.amazonaws.com",
+		"*.dkr.ecr.ap-southeast-1.amazonaws.com",
+		"*.dkr.ecr.ap-*.amazonaws.com",
+		"*.dkr.ecr.*.amazonaws.com",
+	}
+	for i, want := range order {
+		c := &Config{}
+		for _, host := range order[i:] {
+			c.Upstreams = append(c.Upstreams, Upstream{Host: host})
+		}
+		for range 2 {
+			if u, ok := c.Match(order[0]); !ok || u.Host != want {
+				t.Errorf("of %v: %q, want %q", c.Upstreams, u.Host, want)
+			}
+			slices.Reverse(c.Upstreams)
 		}
 	}
 }

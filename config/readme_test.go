@@ -2,29 +2,36 @@ package config
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
 
-// TestReadmeShowsAValidConfiguration holds the README to testdata/node.yaml,
-// which is read by the tests of Load.
-func TestReadmeShowsAValidConfiguration(t *testing.T) {
+// The README shows these files of testdata, of which the first is read by the
+// tests of Load as well.
+func TestReadmeShowsValidConfigurations(t *testing.T) {
 	readme, err := os.ReadFile("../README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	node, err := os.ReadFile("testdata/node.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var want strings.Builder
-	for line := range strings.Lines(string(node)) {
-		if line != "\n" {
-			want.WriteString("    ")
+	for _, name := range []string{"node.yaml", "accounts.yaml"} {
+		file := filepath.Join("testdata", name)
+		if _, err := Load(file); err != nil {
+			t.Errorf("%s: %v", name, err)
 		}
-		want.WriteString(line)
-	}
-	if !strings.Contains(string(readme), want.String()) {
-		t.Error("the configuration in README.md is not testdata/node.yaml, indented by four spaces")
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want strings.Builder
+		for line := range strings.Lines(string(content)) {
+			if line != "\n" {
+				want.WriteString("    ")
+			}
+			want.WriteString(line)
+		}
+		if !strings.Contains(string(readme), want.String()) {
+			t.Errorf("a configuration in README.md is not testdata/%s, indented by four spaces", name)
+		}
 	}
 }

@@ -83,6 +83,10 @@ func upstreamFields(u *Upstream, base string) []field {
 			return []field{
 				{name: "api_endpoint", set: httpURL(&u.ECR.APIEndpoint)},
 				{name: "region", set: region(&u.ECR.Region)},
+				{name: "profile", set: profile(&u.ECR.Profile)},
+				{name: "role_arn", set: roleARN(&u.ECR.RoleARN)},
+				{name: "external_id", set: externalID(&u.ECR.ExternalID)},
+				{name: "session_name", set: sessionName(&u.ECR.SessionName)},
 				{name: "lifecycle", set: lifecycle(&u.ECR.Lifecycle)},
 				{name: "replicas", list: texts(&u.ECR.Replicas, regionOrHost)},
 				{name: "pull_through", list: texts(&u.ECR.PullThrough, pullThroughPrefix)},

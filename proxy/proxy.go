@@ -19,7 +19,8 @@ import (
 // Upstream is what the proxy needs of a registry. Errors are fs.ErrNotExist
 // where the registry has no such thing and fs.ErrPermission where it refuses;
 // they may have the registry's own errcode.Error in their chain, and methods
-// Throttled() bool and RetryAfter() time.Duration.
+// Throttled() bool, RetryAfter() time.Duration, and DenialAttrs() []slog.Attr for
+// the log line of a refusal.
 type Upstream interface {
 	// Manifest returns a manifest by tag or digest; with head its descriptor
 	// alone is enough.

@@ -53,7 +53,7 @@ func (p *Proxy) blob(w *recorder, r *http.Request, t target) error {
 	if r.Method == http.MethodHead {
 		return p.headBlob(ctx, w, r, t, size)
 	}
-	blob, err := p.store.Open(ctx, t.digest, max(size, 0), fetch(t))
+	blob, err := p.store.Open(ctx, t.digest, max(size, 0), p.fetch(t))
 	if err != nil {
 		return err
 	}
@@ -80,7 +80,7 @@ func (p *Proxy) headBlob(ctx context.Context, w *recorder, r *http.Request, t ta
 		size, state = onDisk, cache.Hit
 	}
 	if size < 0 {
-		blob, err := p.store.Open(ctx, t.digest, 0, fetch(t))
+		blob, err := p.store.Open(ctx, t.digest, 0, p.fetch(t))
 		if err != nil {
 			return err
 		}
@@ -95,11 +95,11 @@ func (p *Proxy) headBlob(ctx context.Context, w *recorder, r *http.Request, t ta
 }
 
 // fetch and confirm put the store's questions about blobs to the upstream.
-func fetch(t target) cache.Fetch {
-	return func(ctx context.Context, r cache.Range) (cache.Content, error) {
+func (p *Proxy) fetch(t target) cache.Fetch {
+	return p.store.Remembering(t.repo, t.digest, func(ctx context.Context, r cache.Range) (cache.Content, error) {
 		body, size, whole, err := t.upstream.Blob(ctx, t.repo.Name, t.digest, r.Off, r.Len, r.Spare)
 		return cache.Content{Body: body, Size: size, Whole: whole}, err
-	}
+	})
 }
 
 func confirm(t target) func(context.Context) (int64, error) {

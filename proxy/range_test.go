@@ -220,3 +220,12 @@ func wantParts(t *testing.T, a answer, content []byte, parts [][2]int) {
 		t.Errorf("after %d parts: %v, want the end", len(parts), err)
 	}
 }
+
+// A source that does not tell the size of the whole leaves it to the manifest.
+func TestStorageMayLeaveOutTheSize(t *testing.T) {
+	r := newRig(t, settings{})
+	image := r.addImage("v1", ecrtest.Random(1, 1000))
+	r.ecr.Inject(ecrtest.Fault{On: ecrtest.Storage, Header: http.Header{"Content-Range": {"bytes 0-999/*"}}})
+	wantStatus(t, r.get(manifestPath(app, "v1")), http.StatusOK)
+	wantBody(t, r.get(blobPath(app, image.Blobs[0].Digest)), bytesOf(t, ecrtest.Random(1, 1000)))
+}

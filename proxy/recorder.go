@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -84,8 +85,22 @@ func (p *Proxy) logRequest(r *http.Request, w *recorder, t target, took time.Dur
 	}
 	if w.err != nil {
 		attrs = append(attrs, slog.String("error", w.err.Error()))
+		attrs = append(attrs, denied(w.err)...)
 	}
 	p.log.LogAttrs(ctx, level, "request", attrs...)
+}
+
+// denied is what an upstream knows of why it refuses, as a group.
+func denied(err error) []slog.Attr {
+	var denial interface{ DenialAttrs() []slog.Attr }
+	if !errors.As(err, &denial) {
+		return nil
+	}
+	attrs := denial.DenialAttrs()
+	if len(attrs) == 0 {
+		return nil
+	}
+	return []slog.Attr{{Key: "denied", Value: slog.GroupValue(attrs...)}}
 }
 
 func setLength(h http.Header, n int) { h.Set("Content-Length", strconv.Itoa(n)) }

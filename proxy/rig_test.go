@@ -33,6 +33,9 @@ type settings struct {
 	// fallback is the upstream for requests that name none; the fake's host if
 	// nil.
 	fallback *string
+	// now is the clock of all: the fake, tokens and, unless cache has another, the
+	// store; time.Now if nil.
+	now func() time.Time
 	// also is another host that the fake stands for.
 	also string
 	// replica is a fake of another region that has what the first one has, or nil.
@@ -59,7 +62,7 @@ type larder struct {
 
 func newRig(t testing.TB, set settings) *rig {
 	t.Helper()
-	fake, err := ecrtest.Start(ecrtest.Options{})
+	fake, err := ecrtest.Start(ecrtest.Options{Now: set.now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,11 +92,14 @@ func (r *rig) start() {
 	}
 	opts := r.set.cache
 	opts.Log, opts.Meter = log, provider{meter: r.meter}
+	if opts.Now == nil {
+		opts.Now = r.set.now
+	}
 	store, err := cache.Open(r.dir, opts)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	client := upstream.NewClient(upstream.Options{Lookup: r.lookup, Log: log})
+	client := upstream.NewClient(upstream.Options{Lookup: r.lookup, Log: log, Now: r.set.now})
 	fallback := r.ecr.Host()
 	if r.set.fallback != nil {
 		fallback = *r.set.fallback

@@ -2,7 +2,9 @@ package proxy_test
 
 import (
 	"net/http"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/upstream/ecrtest"
@@ -54,4 +56,49 @@ func TestTokenExpiresWhileFillsRun(t *testing.T) {
 	if got := r.ecr.Stats().Tokens; got != 1 {
 		t.Errorf("%d tokens were asked for, want 1", got)
 	}
+}
+
+// The token API fails, from a while after the last renewal until long after the
+// token has expired. What is cached does not need it.
+func TestCacheServesWithoutATokenAndTheErrorIsAWSs(t *testing.T) {
+	clock := ecrtest.NewClock()
+	r := newRig(t, settings{now: clock.Now, cache: cache.Options{
+		Retry: hasty.Retry,
+		Tags:  cache.Freshness{TTL: time.Minute, StaleIfError: 1000 * time.Hour},
+	}})
+	image := r.addImage("v1", ecrtest.Random(1, 1000))
+	r.addImage("v2", ecrtest.Random(2, 1000))
+	layer := blobPath(app, image.Blobs[0].Digest)
+	wantStatus(t, r.get(manifestPath(app, "v1")), http.StatusOK)
+	content := r.cache(layer)
+	restore := r.ecr.Inject(ecrtest.Fault{On: ecrtest.API, Code: "ServerException", Message: "the lights are out"})
+
+	clock.Advance(11 * time.Hour)
+	a := r.head(manifestPath(app, "v1"))
+	wantStatus(t, a, http.StatusOK)
+	wantHeader(t, a, "X-Cache", "HIT") // the old token confirms it
+
+	clock.Advance(2 * time.Hour)
+	for range 60 {
+		clock.Advance(time.Minute)
+		a := r.get(manifestPath(app, "v1"))
+		wantStatus(t, a, http.StatusOK)
+		wantHeader(t, a, "X-Cache", "STALE")
+		wantBody(t, r.get(layer), content)
+		a = r.get(manifestPath(app, "v2"))
+		wantError(t, a, http.StatusServiceUnavailable, "UNAVAILABLE")
+		if !strings.Contains(string(a.body), "ServerException: the lights are out") {
+			t.Fatalf("the answer is %s, without the words of AWS", a.body)
+		}
+	}
+	if n := r.ecr.Stats().Requests[ecrtest.API]; n > 3*(60+10) { // the SDK tries three times
+		t.Errorf("the API was asked %d times in an hour, want one attempt a minute in the end", n)
+	}
+
+	restore()
+	clock.Advance(time.Minute)
+	wantStatus(t, r.get(manifestPath(app, "v2")), http.StatusOK)
+	a = r.get(manifestPath(app, "v1"))
+	wantStatus(t, a, http.StatusOK)
+	wantHeader(t, a, "X-Cache", "HIT")
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 )
@@ -14,6 +15,8 @@ type authorizer interface {
 	// authorize sets the credentials, and returns what tells them apart from
 	// later ones.
 	authorize(ctx context.Context, req *http.Request, repository string) (used string, err error)
+	// accepted notes an answer that shows the credentials to be good.
+	accepted(used, repository string)
 	// refused looks at an answer of 400, 401 or 403, and reports whether there
 	// are now other credentials to try. It leaves the body readable.
 	refused(ctx context.Context, resp *http.Response, used, repository string) (retry bool, err error)
@@ -28,8 +31,11 @@ type credentialsError struct {
 }
 
 func (e *credentialsError) Error() string {
-	return fmt.Sprintf("no usable credentials: %s: %v", e.what, e.cause)
+	return explained(fmt.Sprintf("no usable credentials: %s: %s", e.what, oneLine(e.cause.Error())))
 }
+
+// DenialAttrs is as that of [Error].
+func (e *credentialsError) DenialAttrs() []slog.Attr { return denialAttrs(e.cause.Error()) }
 
 var errNoToken = errors.New("there is no token in it")
 

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -29,7 +30,10 @@ type challenged struct {
 	log       *slog.Logger
 
 	flights singleflight.Group
-	tokens  *lru.Cache[string, bearerToken] // by repository
+	tokens  *lru.Cache[string, bearerToken] // by scope
+	doubts  *lru.Cache[string, *doubt]      // by scope; of the tokens that were refused last
+
+	named atomic.Bool // the latest token was for somebody
 
 	mu   sync.Mutex // guards what follows
 	last challenge  // the registry's latest
@@ -48,18 +52,41 @@ const (
 	defaultTokenLife = time.Minute
 )
 
+// usedBasic stands for the password where a bearer token stands for itself.
+const usedBasic = "basic"
+
 // errRealm does not quote the realm, which may be long and hold a password.
 var errRealm = errors.New("the realm is not a URL")
 
 func newChallenged(endpoint *url.URL, l logins, tr *transport, timeout time.Duration, log *slog.Logger) *challenged {
 	tokens, _ := lru.New[string, bearerToken](1024) // fails only for a size that is not positive
-	return &challenged{endpoint: endpoint, logins: l, transport: tr, timeout: timeout, log: log, tokens: tokens}
+	doubts, _ := lru.New[string, *doubt](1024)
+	return &challenged{
+		endpoint: endpoint, logins: l, transport: tr, timeout: timeout, log: log,
+		tokens: tokens, doubts: doubts,
+	}
+}
+
+// latest is the registry's latest challenge.
+func (a *challenged) latest() challenge {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.last
+}
+
+// scope is what a token must be for. ECR Public has one for all repositories.
+func (c challenge) scope(repository string) string {
+	if c.params["scope"] == scopeECRPublic {
+		return scopeECRPublic
+	}
+	if repository == "" { // only to log in
+		return ""
+	}
+	return "repository:" + repository + ":pull"
 }
 
 func (a *challenged) authorize(ctx context.Context, req *http.Request, repository string) (string, error) {
-	a.mu.Lock()
-	last := a.last
-	a.mu.Unlock()
+	last := a.latest()
 	switch last.scheme {
 	case "basic":
 		l, err := a.logins.login(ctx)
@@ -67,7 +94,7 @@ func (a *challenged) authorize(ctx context.Context, req *http.Request, repositor
 			return "", err
 		}
 		req.SetBasicAuth(l.username, l.password) // RFC 7617
-		return "basic", nil
+		return usedBasic, nil
 	case "bearer":
 		token, err := a.token(ctx, last, repository)
 		if err != nil {
@@ -79,20 +106,32 @@ func (a *challenged) authorize(ctx context.Context, req *http.Request, repositor
 	return "", nil
 }
 
-// anonymous reports whether requests are nobody's in particular: whether no login
-// is configured.
-func (a *challenged) anonymous() bool { return a.logins.source() == "" }
+// anonymous reports whether requests are nobody's in particular, as far as is
+// known: before the first token they might be.
+func (a *challenged) anonymous() bool { return !a.named.Load() }
+
+func (a *challenged) accepted(used, repository string) {
+	if used == "" || used == usedBasic {
+		return
+	}
+	if d, ok := a.doubts.Peek(a.latest().scope(repository)); ok {
+		d.clear(used)
+	}
+}
 
 func (a *challenged) refused(ctx context.Context, resp *http.Response, used, repository string) (bool, error) {
-	if used != "" && used != "basic" {
-		if token, ok := a.tokens.Peek(repository); ok && token.value == used {
-			a.tokens.Remove(repository)
-		}
+	bearer := used != "" && used != usedBasic
+	if bearer && resp.StatusCode == http.StatusForbidden {
+		a.accepted(used, repository)
+		return false, nil // the token is known, and not allowed this
+	}
+	if bearer && !a.drop(used, a.latest().scope(repository)) {
+		return false, nil
 	}
 	c, ok := parseChallenge(resp.Header)
 	if !ok {
 		// ECR Public says 400 to a token that ran out.
-		return used != "" && used != "basic" && resp.StatusCode == http.StatusBadRequest, nil
+		return bearer && resp.StatusCode == http.StatusBadRequest, nil
 	}
 	switch c.scheme {
 	case "basic":
@@ -112,6 +151,23 @@ func (a *challenged) refused(ctx context.Context, resp *http.Response, used, rep
 	defer a.mu.Unlock()
 	a.last = c
 	return true, nil
+}
+
+// drop forgets a token that the registry says is no good, unless it says so of
+// every one.
+func (a *challenged) drop(used, scope string) bool {
+	d, ok := a.doubts.Get(scope)
+	if !ok {
+		d = &doubt{now: time.Now}
+		a.doubts.Add(scope, d)
+	}
+	if !d.renews(used) {
+		return false
+	}
+	if token, ok := a.tokens.Peek(scope); ok && token.value == used {
+		a.tokens.Remove(scope)
+	}
+	return true
 }
 
 // checkRealm refuses a token service to which the upstream may not send us, and
@@ -138,19 +194,20 @@ func (a *challenged) checkRealm(realm string) error {
 
 // token returns a token for pulls from a repository, from here or the service.
 func (a *challenged) token(ctx context.Context, c challenge, repository string) (string, error) {
-	if t, ok := a.tokens.Get(repository); ok && time.Now().Before(t.until) {
+	scope := c.scope(repository)
+	if t, ok := a.tokens.Get(scope); ok && time.Now().Before(t.until) {
 		return t.value, nil
 	}
-	answer := a.flights.DoChan(repository, func() (any, error) {
-		if t, ok := a.tokens.Get(repository); ok && time.Now().Before(t.until) {
+	answer := a.flights.DoChan(scope, func() (any, error) {
+		if t, ok := a.tokens.Get(scope); ok && time.Now().Before(t.until) {
 			return t.value, nil // another flight has just landed
 		}
 		// For all who wait, so not under the context of the one who came first.
 		ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), a.timeout, errTimeout)
 		defer cancel()
-		t, err := a.request(ctx, c, repository)
+		t, err := a.request(ctx, c, scope)
 		if err == nil {
-			a.tokens.Add(repository, t)
+			a.tokens.Add(scope, t)
 		}
 		return t.value, err
 	})
@@ -165,28 +222,38 @@ func (a *challenged) token(ctx context.Context, c challenge, repository string) 
 	}
 }
 
-// request asks the token service, and once more where the login that it
-// refuses can be replaced.
-func (a *challenged) request(ctx context.Context, c challenge, repository string) (bearerToken, error) {
-	for again := false; ; again = true {
+// maxLogins bounds how many logins are tried for one token: one that is no
+// longer good, the one in its place, and at ECR Public none at all.
+const maxLogins = 3
+
+// request asks the token service, and again where the login that it refuses can
+// be replaced.
+func (a *challenged) request(ctx context.Context, c challenge, scope string) (bearerToken, error) {
+	for tries := 1; ; tries++ {
 		l, err := a.logins.login(ctx)
 		if err != nil {
 			return bearerToken{}, err
 		}
 		if l.bearer != "" {
+			a.named.Store(true)
 			return bearerToken{l.bearer, time.Now().Add(defaultTokenLife)}, nil
 		}
-		resp, err := a.exchange(ctx, c, repository, l)
+		resp, err := a.exchange(ctx, c, scope, l)
 		if err != nil {
 			return bearerToken{}, err
 		}
 		if resp.StatusCode == http.StatusOK {
 			defer resp.Body.Close()
-			return readToken(resp.Body)
+			a.named.Store(l != login{})
+			life := defaultTokenLife
+			if scope == scopeECRPublic {
+				life = publicBearerLife
+			}
+			return readToken(resp.Body, life)
 		}
 		answer := errorFrom(resp)
 		switch {
-		case errors.Is(answer, fs.ErrPermission) && !again && l != (login{}) && a.logins.refused(l):
+		case suspicious(resp) && l != (login{}) && a.logins.refused(l) && tries < maxLogins:
 			continue
 		case errors.Is(answer, fs.ErrNotExist): // the service, not what a token is wanted for
 			return bearerToken{}, &credentialsError{"request a token", answer}
@@ -195,18 +262,15 @@ func (a *challenged) request(ctx context.Context, c challenge, repository string
 	}
 }
 
-// exchange asks for a token for pulls from a repository, with a login or none.
-func (a *challenged) exchange(ctx context.Context, c challenge, repository string, l login) (*http.Response, error) {
+// exchange asks for a token for pulls, with a login or none.
+func (a *challenged) exchange(ctx context.Context, c challenge, scope string, l login) (*http.Response, error) {
 	u, err := url.Parse(c.params["realm"])
 	if err != nil {
 		return nil, errRealm
 	}
 	params := make(url.Values)
-	if repository != "" { // else it is only to log in
-		params.Set("scope", "repository:"+repository+":pull")
-	}
-	if s := c.params["scope"]; s == "aws" { // ECR Public has one scope for all
-		params.Set("scope", s)
+	if scope != "" {
+		params.Set("scope", scope)
 	}
 	if s := c.params["service"]; s != "" {
 		params.Set("service", s)
@@ -224,7 +288,9 @@ func (a *challenged) exchange(ctx context.Context, c challenge, repository strin
 	return resp, nil
 }
 
-func readToken(r io.Reader) (bearerToken, error) {
+// readToken reads the token service's answer; life is that of a token of which it
+// does not say.
+func readToken(r io.Reader, life time.Duration) (bearerToken, error) {
 	var answer struct {
 		Token       string `json:"token"`
 		AccessToken string `json:"access_token"`
@@ -239,9 +305,8 @@ func readToken(r io.Reader) (bearerToken, error) {
 	if answer.Token == "" {
 		return bearerToken{}, &credentialsError{"read the token service's answer", errNoToken}
 	}
-	life := time.Duration(answer.ExpiresIn) * time.Second
-	if life <= 0 {
-		life = defaultTokenLife
+	if answer.ExpiresIn > 0 {
+		life = time.Duration(answer.ExpiresIn) * time.Second
 	}
 	return bearerToken{answer.Token, time.Now().Add(life - life/10)}, nil
 }

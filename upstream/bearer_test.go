@@ -178,7 +178,7 @@ func TestTokenIsUsedForItsLife(t *testing.T) {
 		`{"token":"x","access_token":"y"}`:     54 * time.Second,
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			got, err := readToken(strings.NewReader(body))
+			got, err := readToken(strings.NewReader(body), defaultTokenLife)
 			if err != nil || got.value != "x" || time.Until(got.until) != life {
 				t.Errorf("%s: %q for %v, %v; want it for %v", body, got.value, time.Until(got.until), err, life)
 			}
@@ -192,7 +192,7 @@ func TestTokenThatRanOutIsNotSent(t *testing.T) {
 		t.Fatal(err)
 	}
 	tokens := r.auth.(*challenged).tokens
-	tokens.Add("a", bearerToken{"token-1", time.Now()})
+	tokens.Add("repository:a:pull", bearerToken{"token-1", time.Now()})
 	s.arrived = func(token string) {
 		if token == "token-1" {
 			t.Error("the old token was sent")

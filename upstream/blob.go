@@ -173,7 +173,8 @@ func span(resp *http.Response, off int64) (size int64, whole bool, err error) {
 	return 0, false, errorFrom(resp)
 }
 
-// parseContentRange reads "bytes 500-999/1234" (RFC 9110, 14.4).
+// parseContentRange reads "bytes 500-999/1234" (RFC 9110, 14.4). The size is -1
+// in "bytes 500-999/*".
 func parseContentRange(v string) (first, size int64, ok bool) {
 	v, isBytes := strings.CutPrefix(v, "bytes ")
 	span, total, hasTotal := strings.Cut(v, "/")
@@ -183,8 +184,13 @@ func parseContentRange(v string) (first, size int64, ok bool) {
 	}
 	first, err1 := strconv.ParseInt(from, 10, 64)
 	last, err2 := strconv.ParseInt(to, 10, 64)
-	size, err3 := strconv.ParseInt(total, 10, 64)
-	ok = err1 == nil && err2 == nil && err3 == nil && 0 <= first && first <= last && last < size
+	if size = -1; total != "*" {
+		var err error
+		if size, err = strconv.ParseInt(total, 10, 64); err != nil || size <= last {
+			return 0, 0, false
+		}
+	}
+	ok = err1 == nil && err2 == nil && 0 <= first && first <= last
 	return first, size, ok
 }
 

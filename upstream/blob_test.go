@@ -142,7 +142,7 @@ func TestProbeLearnsTheSizeWhereTheRegistrySendsIt(t *testing.T) {
 
 func TestAnswerForAnotherRangeIsRefused(t *testing.T) {
 	for _, contentRange := range []string{
-		"", "bytes", "bytes 0-6/7", "bytes 4-6/7", "bytes 3-6/*", "bytes */7", "bytes 3-6/6", "bytes 6-3/7",
+		"", "bytes", "bytes 0-6/7", "bytes 4-6/7", "bytes 4-6/*", "bytes 3-6/", "bytes */7", "bytes 3-6/6", "bytes 6-3/7",
 		"bytes -6/7", "bytes 3-/7", "bytes=3-6/7", "octets 3-6/7", "bytes 3-6/99999999999999999999",
 	} {
 		r, _ := startPlain(t, Config{}, func(w http.ResponseWriter, _ *http.Request) {
@@ -159,6 +159,21 @@ func TestAnswerForAnotherRangeIsRefused(t *testing.T) {
 	}
 }
 
+func TestSizeMayBeLeftOut(t *testing.T) {
+	r, _ := startPlain(t, Config{}, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Range", "bytes 3-6/*")
+		w.WriteHeader(http.StatusPartialContent)
+		_, _ = io.WriteString(w, "tent")
+	})
+	body, size, whole, err := r.Blob(t.Context(), repo, someBlob, 3, 4, false)
+	if err != nil || size != -1 || whole {
+		t.Fatalf("got size %d, whole %t, %v; want -1 and a part", size, whole, err)
+	}
+	if got := readAll(t, body); got != "tent" {
+		t.Errorf("got %q", got)
+	}
+}
+
 // contentRanges are forms of the header, and what they say where they are good.
 var contentRanges = map[string]struct {
 	first, size int64
@@ -168,6 +183,10 @@ var contentRanges = map[string]struct {
 	"bytes 0-0/1":        {0, 1, true},
 	"bytes 0-9223372036854775806/9223372036854775807": {0, 1<<63 - 1, true},
 	"bytes 0-9223372036854775807/9223372036854775807": {},
+	"bytes 500-999/*":  {500, -1, true},
+	"bytes 5-4/*":      {},
+	"bytes */*":        {},
+	"bytes 0-4/**":     {},
 	"bytes */1234":     {},
 	"bytes 0-0/0":      {},
 	"bytes 0-1/1":      {},
@@ -200,8 +219,11 @@ func FuzzParseContentRange(f *testing.F) {
 		if !ok {
 			return
 		}
-		if first < 0 || first >= size {
+		if first < 0 || first >= size && size != -1 {
 			t.Errorf("%q: offset %d of %d bytes", header, first, size)
+		}
+		if size == -1 {
+			return
 		}
 		last := size - 1
 		again, sizeAgain, ok := parseContentRange(fmt.Sprintf("bytes %d-%d/%d", first, last, size))

@@ -25,6 +25,8 @@ type Options struct {
 	Lookup func(host string) (Config, bool)
 	// Log is where the client reports. Nil means slog.Default().
 	Log *slog.Logger
+	// Now is the clock by which tokens age. Nil means time.Now.
+	Now func() time.Time
 }
 
 // Client has what all upstreams share: connections and tokens. It is safe for
@@ -32,6 +34,7 @@ type Options struct {
 type Client struct {
 	lookup     func(host string) (Config, bool)
 	log        *slog.Logger
+	now        func() time.Time
 	transports *transports
 	aws        aws.HTTPClient
 
@@ -44,7 +47,7 @@ type Client struct {
 	regions    map[regionKey]ecrRegion
 }
 
-// ecrRegion is what the ECR registries of a region share.
+// ecrRegion is what the ECR registries of a region share, of all accounts.
 type ecrRegion struct {
 	api    *ecrAPI
 	tokens *tokenSource
@@ -53,8 +56,10 @@ type ecrRegion struct {
 // regionKey is what a token depends on, and by which of the region's endpoints
 // it is got: a network with IPv6 alone reaches the dual-stack one only.
 type regionKey struct {
+	identity         Identity
 	region, endpoint string
 	fips, dualStack  bool
+	public           bool
 }
 
 // maxRegistries bounds the hosts kept at once, as a pattern may match any
@@ -66,10 +71,14 @@ func NewClient(opts Options) *Client {
 	if opts.Log == nil {
 		opts.Log = slog.Default()
 	}
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
 	registries, _ := lru.New[string, *Registry](maxRegistries) // fails only for a size that is not positive
 	c := &Client{
 		lookup:     opts.Lookup,
 		log:        opts.Log,
+		now:        opts.Now,
 		transports: newTransports(),
 		registries: registries,
 		regions:    make(map[regionKey]ecrRegion),
@@ -148,44 +157,57 @@ func (c *Client) authorizer(cfg Config, endpoint *url.URL) authorizer {
 	if cfg.DockerConfig != "" {
 		l = newDockerConfig(cfg.DockerConfig, endpoint)
 	}
-	host, isECR := parseECRHost(cfg.Host)
+	host, isECR := ParseECRHost(cfg.Host)
 	if cfg.ECR.Region != "" {
 		host.Region, isECR = cfg.ECR.Region, true
 	}
+	log := c.log.With("upstream", cfg.Host)
 	if isECR && cfg.Username == "" && cfg.DockerConfig == "" {
 		region := c.region(host, cfg)
-		return &ecrAuth{source: region.tokens, api: region.api, account: host.Account}
+		if !host.Public {
+			return &ecrAuth{source: region.tokens, api: region.api, account: host.Account, doubt: doubt{now: c.now}}
+		}
+		l = &publicLogins{source: region.tokens, ctx: c.ctx, log: log, doubt: doubt{now: c.now}}
 	}
-	tr := c.transports.get(classifyHost(endpoint.Hostname()))
-	return newChallenged(endpoint, l, tr, cfg.Timeout, c.log.With("upstream", cfg.Host))
+	return newChallenged(endpoint, l, c.transports.get(classifyHost(endpoint.Hostname())), cfg.Timeout, log)
 }
 
 // region returns what a registry shares with others. c.mu is held.
-func (c *Client) region(host ecrHost, cfg Config) ecrRegion {
-	key := regionKey{host.Region, cfg.ECR.APIEndpoint, host.FIPS, host.DualStack}
+func (c *Client) region(host ECRHost, cfg Config) ecrRegion {
+	key := regionKey{cfg.ECR.Identity, host.Region, cfg.ECR.APIEndpoint, host.FIPS, host.DualStack, host.Public}
 	if region, ok := c.regions[key]; ok {
 		return region
 	}
 	api := &ecrAPI{
-		host:     host,
+		session: &awsSession{
+			identity:  cfg.ECR.Identity,
+			region:    host.Region,
+			fips:      host.FIPS,
+			dualStack: host.DualStack,
+			client:    c.aws,
+			log:       c.log,
+		},
 		endpoint: cfg.ECR.APIEndpoint,
-		client:   c.aws,
 		timeout:  cfg.Timeout,
-		now:      time.Now,
+		now:      c.now,
 		calls:    newLimiter("the ECR API of "+host.Region, 0),
 		reading:  semaphore.NewWeighted(1),
 	}
 	if len(c.regions) >= maxRegistries {
 		maps.DeleteFunc(c.regions, func(_ regionKey, r ecrRegion) bool { return r.tokens.unused() })
 	}
-	region := ecrRegion{api: api, tokens: &tokenSource{
+	tokens := &tokenSource{
 		ask: api.token,
-		now: time.Now,
+		now: c.now,
 		log: c.log.With("region", host.Region),
 		ctx: c.ctx,
 
 		renewer: &c.renewals,
-	}}
+	}
+	if host.Public {
+		tokens.ask, tokens.optional, tokens.log = api.publicToken, true, c.log.With("upstream", cfg.Host)
+	}
+	region := ecrRegion{api: api, tokens: tokens}
 	c.regions[key] = region
 	return region
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"net/http/httptrace"
@@ -197,7 +198,7 @@ func (r *Registry) Account(ctx context.Context) (Account, error) {
 	if err != nil || l == (login{}) {
 		return Account{}, err
 	}
-	return Account{l.username, auth.logins.source()}, nil
+	return Account{l.username, auth.logins.from()}, nil
 }
 
 // Grant is what a registry lets us in by.
@@ -237,12 +238,9 @@ func (s *tokenSource) until() time.Time {
 }
 
 func (a *challenged) grant(repository string) Grant {
-	a.mu.Lock()
-	scheme := a.last.scheme
-	a.mu.Unlock()
-	switch scheme {
+	switch last := a.latest(); last.scheme {
 	case "bearer":
-		token, _ := a.tokens.Peek(repository)
+		token, _ := a.tokens.Peek(last.scope(repository))
 		return Grant{"bearer token", token.until}
 	case "basic":
 		return Grant{Kind: "basic"}
@@ -273,23 +271,24 @@ func (r *Registry) Locate(ctx context.Context, repository string, dgst digest.Di
 
 // Describe says in words what the registry is taken for, by its name.
 func (r *Registry) Describe() string {
-	host, isECR := parseECRHost(r.host)
-	_, byAPI := r.auth.(*ecrAuth)
+	host, isECR := ParseECRHost(r.host)
+	text := "a registry that is not ECR's"
 	switch {
+	case isECR && host.Public:
+		text = "ECR Public"
 	case isECR:
-		text := "private ECR of account " + host.Account + " in " + host.Region
-		if host.FIPS {
-			text += ", FIPS"
-		}
-		if host.DualStack {
-			text += ", dual-stack"
-		}
-		if !byAPI {
-			text += ", with the configured login in place of AWS's own"
-		}
-		return text
-	case byAPI:
-		return "ECR under another name, by the configuration"
+		text = fmt.Sprintf("private ECR of account %s in %s (%s)", host.Account, host.Region, host.Partition)
+	case r.IsECR():
+		text = "private ECR under another name"
 	}
-	return "a registry that is not ECR's"
+	if host.FIPS {
+		text += ", FIPS"
+	}
+	if host.DualStack {
+		text += ", dual-stack"
+	}
+	if isECR && !host.Public && !r.IsECR() {
+		text += ", with the configured login in place of AWS's own"
+	}
+	return text
 }

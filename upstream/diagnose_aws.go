@@ -112,18 +112,11 @@ func (r *Registry) Caller(ctx context.Context) (Caller, error) {
 
 // sts returns a client of STS with the credentials of the registry.
 func (a *ecrAuth) sts(ctx context.Context) (*sts.Client, error) {
-	cfg, err := a.api.config(ctx)
+	cfg, err := a.api.session.config(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return sts.NewFromConfig(*cfg, func(o *sts.Options) {
-		if a.api.host.FIPS {
-			o.EndpointOptions.UseFIPSEndpoint = aws.FIPSEndpointStateEnabled
-		}
-		if a.api.host.DualStack {
-			o.EndpointOptions.UseDualStackEndpoint = aws.DualStackEndpointStateEnabled
-		}
-	}), nil
+	return sts.NewFromConfig(*cfg), nil
 }
 
 // IsECR tells whether the registry is asked with tokens of ECR's API.

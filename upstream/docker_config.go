@@ -105,7 +105,7 @@ func (d *dockerConfig) refused(l login) bool {
 	return true
 }
 
-func (d *dockerConfig) source() string {
+func (d *dockerConfig) from() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.kept.helper != "" && d.kept.login != (login{}) {

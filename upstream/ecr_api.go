@@ -5,23 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/aws/retry"
-	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
 	"github.com/aws/smithy-go"
 	"golang.org/x/sync/semaphore"
 )
 
-// ecrAPI calls the ECR API of a region, with the credentials that the SDK's
-// default chain finds at the first call. It is safe for concurrent use.
+// ecrAPI calls the ECR API of a region. It is safe for concurrent use.
 type ecrAPI struct {
-	host     ecrHost
-	endpoint string
-	client   aws.HTTPClient
+	session  *awsSession
+	endpoint string        // "" means AWS's own
 	timeout  time.Duration // of each call
 	now      func() time.Time
 	calls    *limiter // but for tokens, whose source has pauses of its own
@@ -29,50 +24,47 @@ type ecrAPI struct {
 	// reading lets one reading of lifecycle policies and images run at a time:
 	// ECR publishes no quota for these calls, which other tools share.
 	reading *semaphore.Weighted
-
-	mu  sync.Mutex // guards api; a chain that failed is tried again
-	api *ecr.Client
 }
 
 func (a *ecrAPI) connect(ctx context.Context) (*ecr.Client, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.api != nil {
-		return a.api, nil
-	}
-	cfg, err := a.config(ctx)
+	cfg, err := a.session.config(ctx)
 	if err != nil {
 		return nil, err
 	}
-	a.api = ecr.NewFromConfig(*cfg, func(o *ecr.Options) {
+	return ecr.NewFromConfig(*cfg, func(o *ecr.Options) {
 		if a.endpoint != "" {
 			o.BaseEndpoint = aws.String(a.endpoint)
 		}
-		if a.host.FIPS {
-			o.EndpointOptions.UseFIPSEndpoint = aws.FIPSEndpointStateEnabled
+		if o.BaseEndpoint != nil {
+			o.EndpointOptions.UseFIPSEndpoint, o.EndpointOptions.UseDualStackEndpoint = noKind()
 		}
-		if a.host.DualStack {
-			o.EndpointOptions.UseDualStackEndpoint = aws.DualStackEndpointStateEnabled
-		}
-	})
-	return a.api, nil
+	}), nil
 }
 
-func (a *ecrAPI) config(ctx context.Context) (*aws.Config, error) {
-	cfg, err := awsconfig.LoadDefaultConfig(ctx,
-		awsconfig.WithRegion(a.host.Region),
-		awsconfig.WithHTTPClient(a.client),
-		awsconfig.WithRetryer(shortPauses))
+// token calls GetAuthorizationToken.
+func (a *ecrAPI) token(ctx context.Context) (ecrToken, error) {
+	what := "get an ECR token for " + a.session.region
+	ctx, cancel := context.WithTimeoutCause(ctx, a.timeout, errTimeout)
+	defer cancel()
+	api, err := a.connect(ctx)
 	if err != nil {
-		return nil, &credentialsError{"load the AWS configuration", err}
+		return ecrToken{}, err
 	}
-	return &cfg, nil
-}
-
-// shortPauses has the SDK's own retries over within a second, where it would
-// take up to a minute: clients wait, and the source asks again later anyway.
-func shortPauses() aws.Retryer {
-	return retry.NewStandard(func(o *retry.StandardOptions) { o.MaxBackoff = 200 * time.Millisecond })
+	asked := a.now()
+	out, err := api.GetAuthorizationToken(ctx, &ecr.GetAuthorizationTokenInput{})
+	if err != nil {
+		a.session.forget(err)
+		return ecrToken{}, &credentialsError{what, err}
+	}
+	if len(out.AuthorizationData) == 0 || aws.ToString(out.AuthorizationData[0].AuthorizationToken) == "" {
+		return ecrToken{}, &credentialsError{what, errNoToken}
+	}
+	data := out.AuthorizationData[0]
+	return ecrToken{
+		value:    *data.AuthorizationToken,
+		obtained: asked,
+		life:     tokenLife(data.ExpiresAt, out.ResultMetadata, asked),
+	}, nil
 }
 
 // callECR makes one call, within the timeout of a.

@@ -34,10 +34,14 @@ type Error struct {
 func (e *Error) Error() string {
 	text := fmt.Sprintf("%s from %s: %d %s", e.Op, e.Host, e.Status, http.StatusText(e.Status))
 	if e.Detail.Message != "" {
-		text += ": " + e.Detail.Message
+		text += ": " + explained(e.Detail.Message)
 	}
 	return text
 }
+
+// DenialAttrs says for a log what AWS does not allow and what would; nil if the
+// answer is not AWS's denial.
+func (e *Error) DenialAttrs() []slog.Attr { return denialAttrs(e.Detail.Message) }
 
 // Is makes an Error fs.ErrNotExist or fs.ErrPermission by its status.
 func (e *Error) Is(target error) bool {
@@ -137,8 +141,21 @@ func firstError(body []byte) errcode.Error {
 	first := doc.Errors[0]
 	return errcode.Error{
 		Code:    errcode.ParseErrorCode(first.Code),
-		Message: strings.TrimSpace(first.Message),
+		Message: oneLine(first.Message),
 	}
+}
+
+// maxMessage bounds a registry's words, in bytes. AWS's denials have up to 600.
+const maxMessage = 2 << 10
+
+// oneLine is a text as it can stand in an error, which ends up in logs and in
+// "kubectl describe pod".
+func oneLine(text string) string {
+	text = strings.Join(strings.Fields(text), " ")
+	if len(text) > maxMessage {
+		text = strings.ToValidUTF8(text[:maxMessage], "") + "…"
+	}
+	return text
 }
 
 // retryAfter reads the header in both of its forms (RFC 9110, 10.2.3).

@@ -23,8 +23,8 @@ type logins interface {
 	// refused hears that a login is no good, and reports whether there may be
 	// another now.
 	refused(l login) bool
-	// source says for humans where the login is from.
-	source() string
+	// from says for humans where the login is from.
+	from() string
 }
 
 // secret is a user name with a password from a file, read at each use. The zero
@@ -45,7 +45,7 @@ func (s secret) login(context.Context) (login, error) {
 }
 
 func (secret) refused(login) bool { return false }
-func (s secret) source() string   { return s.passwordFile }
+func (s secret) from() string     { return s.passwordFile }
 
 // tokenRequest asks a token service: by GET with basic authentication or none,
 // or for a refresh token by POST (distribution's "Token Authentication" and

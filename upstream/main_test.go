@@ -46,6 +46,13 @@ func awsEnvironment(t *testing.T, accessKey string) {
 	}
 }
 
+func setenv(t *testing.T, variables map[string]string) {
+	t.Helper()
+	for name, value := range variables {
+		t.Setenv(name, value)
+	}
+}
+
 // logBuffer is what was logged.
 type logBuffer struct {
 	mu  sync.Mutex // guards what follows

@@ -77,6 +77,7 @@ var public = []struct {
 }
 
 func TestPublicRegistriesAreUnderstood(t *testing.T) {
+	awsEnvironment(t, "") // no credentials for ECR Public
 	for _, test := range public {
 		t.Run(test.host, func(t *testing.T) {
 			c, _ := newTestClient(t, Config{Host: test.host, Endpoint: test.endpoint})

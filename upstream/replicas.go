@@ -31,6 +31,9 @@ func (c *Client) addReplicas(r *Registry, cfg Config) error {
 			own = Config{Host: host, Timeout: cfg.Timeout}
 		}
 		own.ECR.Replicas = nil
+		if own.ECR.Identity == (Identity{}) {
+			own.ECR.Identity = cfg.ECR.Identity
+		}
 		replica, err := c.newRegistry(own)
 		if err != nil {
 			return fmt.Errorf("replica of %s: %w", cfg.Host, err)

@@ -250,9 +250,10 @@ func TestClientThatLeavesSaysNothingOfARegion(t *testing.T) {
 
 func TestReplicaNeedsNoEntryOfItsOwn(t *testing.T) {
 	const host, replica = "123456789012.dkr.ecr.us-east-1.amazonaws.com", "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
+	puller := Identity{RoleARN: "arn:aws:iam::123456789012:role/puller"}
 	c, _ := newTestClient(t, Config{
 		Host: host, Timeout: time.Second,
-		ECR: ECRConfig{APIEndpoint: "https://vpce.test", Replicas: []string{replica}},
+		ECR: ECRConfig{APIEndpoint: "https://vpce.test", Identity: puller, Replicas: []string{replica}},
 	})
 	r := registryOf(t, c, host)
 	if len(r.replicas) != 1 {
@@ -263,10 +264,26 @@ func TestReplicaNeedsNoEntryOfItsOwn(t *testing.T) {
 	if got.endpoint.String() != "https://"+replica || got.timeout != time.Second || auth.api.endpoint != "" || auth.account != "123456789012" {
 		t.Errorf("endpoint %s, timeout %v, API at %q, account %s", got.endpoint, got.timeout, auth.api.endpoint, auth.account)
 	}
-	if auth.source == r.auth.(*ecrAuth).source {
-		t.Error("it has the other region's token")
+	if auth.source == r.auth.(*ecrAuth).source || auth.api.session.identity != puller {
+		t.Errorf("its token is for %+v, and the other region's %t", auth.api.session.identity, auth.source == r.auth.(*ecrAuth).source)
 	}
 	if _, err := c.Registry(replica); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("clients may ask for it by its own name: %v", err)
+	}
+}
+
+func TestReplicaMayHaveAnIdentityOfItsOwn(t *testing.T) {
+	const host, replica = "123456789012.dkr.ecr.us-east-1.amazonaws.com", "210987654321.dkr.ecr.eu-west-1.amazonaws.com"
+	other := Identity{Profile: "other"}
+	c, _ := newTestClient(t,
+		Config{Host: host, ECR: ECRConfig{Identity: Identity{Profile: "one"}, Replicas: []string{replica}}},
+		Config{Host: replica, ECR: ECRConfig{Identity: other, Replicas: []string{host}}},
+	)
+	r := registryOf(t, c, host)
+	if got := r.replicas[0].auth.(*ecrAuth).api.session.identity; got != other {
+		t.Errorf("tokens for it are got as %+v, want %+v", got, other)
+	}
+	if n := len(r.replicas[0].replicas); n != 0 {
+		t.Errorf("a replica has %d replicas of its own", n)
 	}
 }

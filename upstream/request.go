@@ -65,6 +65,9 @@ func (r *Registry) ask(ctx context.Context, req request) (*http.Response, error)
 			}
 			return r.send(out, req.timeout)
 		})
+		if err == nil && (resp.StatusCode < http.StatusBadRequest || resp.StatusCode == http.StatusNotFound) {
+			r.auth.accepted(used, scope)
+		}
 		if err != nil || !suspicious(resp) || again {
 			return resp, err
 		}

@@ -47,15 +47,16 @@ const (
 // those registries that count pulls.
 func (r *Registry) pace(all *limits) {
 	key := r.host
-	if host, ok := parseECRHost(r.host); ok {
-		key = host.Account + " in " + host.Region
-	}
-	if isECRPublic(r.host) {
+	host, isECR := ParseECRHost(r.host)
+	switch {
+	case host.Public:
 		key = "ECR Public"
+	case isECR:
+		key = host.Account + " in " + host.Region
 	}
 	r.limits, r.requests = all, all.of(key, r.host, 0)
 	switch {
-	case isECRPublic(r.host):
+	case host.Public:
 		r.pulls = all.of("pulls from "+key, r.host, publicPulls)
 		r.anonymousPulls = all.of("anonymous pulls from "+key, r.host, publicPullsAnonymous)
 	case r.host == dockerHub:
@@ -66,9 +67,6 @@ func (r *Registry) pace(all *limits) {
 
 // dockerHub is the name by which clients call Docker Hub.
 const dockerHub = "docker.io"
-
-// isECRPublic recognises the hosts of ECR Public.
-func isECRPublic(host string) bool { return host == "public.ecr.aws" || host == "ecr-public.aws.com" }
 
 // limiterOf returns whose turn a request to the registry itself needs.
 func (r *Registry) limiterOf(req request) *limiter {

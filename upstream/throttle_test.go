@@ -261,9 +261,9 @@ func TestPullsFromECRPublicKeepItsLimit(t *testing.T) {
 	})
 }
 
-// publicECR is ECR Public as far as it is peculiar: bearer tokens that it
+// pulledPublic is ECR Public as far as it is peculiar: bearer tokens that it
 // answers by 400 once they are old, 401 to any HEAD of a blob, and a pull a second.
-type publicECR struct {
+type pulledPublic struct {
 	mu     sync.Mutex // guards what follows
 	quota  quota
 	token  int // the number of the good one
@@ -272,7 +272,7 @@ type publicECR struct {
 	pulls int
 }
 
-func (p *publicECR) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (p *pulledPublic) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if r.URL.Path == "/token/" {
@@ -301,7 +301,7 @@ func (p *publicECR) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // expire ends the life of the tokens so far.
-func (p *publicECR) expire() {
+func (p *pulledPublic) expire() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.token++
@@ -310,7 +310,7 @@ func (p *publicECR) expire() {
 // The case is the issue's.
 func TestPullsFromECRPublicWork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		public := &publicECR{quota: quota{perSecond: 1}}
+		public := &pulledPublic{quota: quota{perSecond: 1}}
 		r := startInBubble(t, public.ServeHTTP)
 		r.host = "public.ecr.aws"
 		r.pace(newLimits())
@@ -374,17 +374,23 @@ func TestQuotaThatIsUsedUpDoesNotHoldUpLayers(t *testing.T) {
 }
 
 func TestLimitOfECRPublicGoesByTheCredentials(t *testing.T) {
-	for _, host := range []string{"public.ecr.aws", "ecr-public.aws.com"} {
-		for most, cfg := range map[float64]Config{
-			publicPullsAnonymous: {Host: host},
-			publicPulls:          {Host: host, Username: "AWS", PasswordFile: "/nowhere"},
-		} {
-			c, _ := newTestClient(t, cfg)
-			got := registryOf(t, c, host).limiterOf(request{path: "manifests/v1"}).most
-			if got != most*knownMargin {
-				t.Errorf("%s with credentials %t: %v pulls a second, want %v", host, cfg.Username != "", got, most)
+	for most, secret := range map[float64]secret{
+		publicPullsAnonymous: {},
+		publicPulls:          {"AWS", passwordFile(t, "hunter2")},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			public := &pulledPublic{quota: quota{perSecond: 100}}
+			r := startInBubble(t, public.ServeHTTP)
+			r.host = "public.ecr.aws"
+			r.auth.(*challenged).logins = secret
+			r.pace(newLimits())
+			if err := questions["manifest"](t.Context(), r, ""); err != nil {
+				t.Fatal(err)
 			}
-		}
+			if got := r.limiterOf(request{path: "manifests/v1"}).most; got != most*knownMargin {
+				t.Errorf("with credentials %t: %v pulls a second, want %v", secret.username != "", got, most)
+			}
+		})
 	}
 }
 

@@ -3,16 +3,19 @@ package upstream
 import (
 	"context"
 	"log/slog"
+	"math/rand/v2"
 	"sync"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/ecr"
+	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
+	"github.com/aws/smithy-go/middleware"
 )
 
-// tokenSource keeps an ECR authorization token fresh for everyone who shares
-// it: one goroutine renews it at half its life; while that fails the old one
-// serves until it truly expires. Nothing is asked before the first use.
+// tokenSource keeps an ECR authorization token fresh for everyone who shares it.
+// One goroutine renews it at half its life; while that fails the old one
+// serves until it truly expires, by a clock that nobody sets (the monotonic part
+// of now), and attempts come ever more rarely. Nothing is asked before the first
+// use.
 //
 // A token is bound to the caller's identity and a region, and good for every
 // account in it (ECR user guide, "Common errors for Docker commands").
@@ -22,9 +25,13 @@ type tokenSource struct {
 	log     *slog.Logger
 	ctx     context.Context // ends the goroutine
 	renewer *sync.WaitGroup // of the goroutines; who has it waits
+	// optional says that those who ask can do without: they wait for the first
+	// attempt only, and one that failed is repeated more rarely.
+	optional bool
 
 	mu      sync.Mutex // guards what follows; not held while asking
 	token   ecrToken
+	renewAt time.Time     // when token is to be replaced
 	failure error         // of the latest attempt, if it failed
 	pause   time.Duration // how long that failure is not repeated
 	resume  time.Time     // when pause ends
@@ -45,11 +52,18 @@ const (
 	// defaultECRLife is the life of a token by the API reference of
 	// GetAuthorizationToken. It stands in for an expiry that cannot be.
 	defaultECRLife = 12 * time.Hour
+	// renewalSpread is by how much of its life a token's renewal is put off at
+	// random, so that nodes that started together do not ask together for ever.
+	renewalSpread = 0.1
 	// minRenewal keeps a token of a very short life from being renewed in a loop.
 	minRenewal = time.Second
 	// firstPause and maxPause space attempts that fail.
 	firstPause = time.Second
 	maxPause   = time.Minute
+	// firstOptionalPause and maxOptionalPause are for tokens that it goes without:
+	// most nodes may not have one, and that does not change by the minute.
+	firstOptionalPause = time.Minute
+	maxOptionalPause   = time.Hour
 )
 
 // get returns a token that has not expired.
@@ -60,20 +74,20 @@ func (s *tokenSource) get(ctx context.Context) (string, error) {
 	if token.value != "" && s.now().Before(token.until()) {
 		return token.value, nil
 	}
-	return s.replace(ctx, token.value)
+	return s.replace(ctx, token.value, !s.optional)
 }
 
-// renew gets a token in place of one that ECR refused, unless that has been
-// done already.
-func (s *tokenSource) renew(ctx context.Context, refused string) error {
-	_, err := s.replace(ctx, refused)
-	return err
+// renew returns a token in place of one that ECR refused, and asks for it unless
+// that has been done already.
+func (s *tokenSource) renew(ctx context.Context, refused string) (string, error) {
+	return s.replace(ctx, refused, true)
 }
 
 // replace returns a token newer than old, and asks for it once however many
 // want it. What an attempt gave is newer even where it reads the same: some
-// emulators of ECR have one token for ever.
-func (s *tokenSource) replace(ctx context.Context, old string) (string, error) {
+// emulators of ECR have one token for ever. Who is not patient does not wait for
+// an attempt that follows one that failed.
+func (s *tokenSource) replace(ctx context.Context, old string, patient bool) (string, error) {
 	var attempted bool
 	for {
 		s.mu.Lock()
@@ -95,6 +109,10 @@ func (s *tokenSource) replace(ctx context.Context, old string) (string, error) {
 			s.renewer.Go(s.attempt)
 		}
 		asking := s.asking
+		if !patient && s.failure != nil {
+			defer s.mu.Unlock()
+			return "", s.failure
+		}
 		s.mu.Unlock()
 		select {
 		case <-asking:
@@ -133,13 +151,15 @@ func (s *tokenSource) settleLocked(token ecrToken, err error) {
 	if err != nil {
 		switch {
 		case s.failure != nil || s.ctx.Err() != nil:
+		case s.token.value == "" && s.optional:
+			s.log.Info("ECR Public is asked anonymously, as the AWS credentials get no token for it", "error", err)
 		case s.token.value == "":
 			s.log.Warn("no ECR token", "error", err)
 		default:
 			s.log.Warn("no new ECR token; the old one serves while it lasts", "error", err, "until", s.token.until())
 		}
 		s.failure = err
-		s.pause = min(max(2*s.pause, firstPause), maxPause)
+		s.pause = s.nextPause()
 		s.resume = s.now().Add(s.pause)
 		return
 	}
@@ -147,13 +167,23 @@ func (s *tokenSource) settleLocked(token ecrToken, err error) {
 		s.log.Info("ECR tokens can be had again")
 	}
 	s.token, s.failure, s.pause = token, nil, 0
+	spread := time.Duration(rand.Float64() * renewalSpread * float64(token.life))
+	s.renewAt = token.obtained.Add(max(token.life/2+spread, minRenewal))
+}
+
+func (s *tokenSource) nextPause() time.Duration {
+	first, most := firstPause, maxPause
+	if s.optional && s.token.value == "" {
+		first, most = firstOptionalPause, maxOptionalPause
+	}
+	return min(max(2*s.pause, first), most)
 }
 
 // keepFresh renews at half life until the source is closed.
 func (s *tokenSource) keepFresh() {
 	for {
 		s.mu.Lock()
-		at := s.token.obtained.Add(max(s.token.life/2, minRenewal))
+		at := s.renewAt
 		if s.failure != nil {
 			at = s.resume
 		}
@@ -172,35 +202,23 @@ func (s *tokenSource) keepFresh() {
 		if again {
 			continue // somebody renewed it meanwhile
 		}
-		if _, err := s.replace(s.ctx, old.value); err != nil && s.ctx.Err() != nil {
+		if _, err := s.replace(s.ctx, old.value, true); err != nil && s.ctx.Err() != nil {
 			return
 		}
 	}
 }
 
-// token calls GetAuthorizationToken. The life of the token is what counts, not
-// the wall clock, so it is kept as a duration.
-func (a *ecrAPI) token(ctx context.Context) (ecrToken, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, a.timeout, errTimeout)
-	defer cancel()
-	api, err := a.connect(ctx)
-	if err != nil {
-		return ecrToken{}, err
+// tokenLife is how long a token that has just been issued lives, by the clock of
+// the service that issued it: the one here may be off by hours. A life that
+// cannot be is replaced by the documented one.
+func tokenLife(expires *time.Time, answer middleware.Metadata, now time.Time) time.Duration {
+	if issued, ok := awsmiddleware.GetServerTime(answer); ok {
+		now = issued
 	}
-	out, err := api.GetAuthorizationToken(ctx, &ecr.GetAuthorizationTokenInput{})
-	if err != nil {
-		return ecrToken{}, &credentialsError{"get an ECR token for " + a.host.Region, err}
-	}
-	if len(out.AuthorizationData) == 0 || aws.ToString(out.AuthorizationData[0].AuthorizationToken) == "" {
-		return ecrToken{}, &credentialsError{"get an ECR token for " + a.host.Region, errNoToken}
-	}
-	data := out.AuthorizationData[0]
-	now := a.now()
-	life := defaultECRLife
-	if data.ExpiresAt != nil {
-		if d := data.ExpiresAt.Sub(now); 0 < d && d < 2*defaultECRLife {
-			life = d
+	if expires != nil {
+		if life := expires.Sub(now); 0 < life && life < 2*defaultECRLife {
+			return life
 		}
 	}
-	return ecrToken{value: *data.AuthorizationToken, obtained: now, life: life}, nil
+	return defaultECRLife
 }

@@ -142,11 +142,9 @@ func TestTokenIsRenewedAtHalfItsLife(t *testing.T) {
 		wantToken(t, source, "token-1")
 		pass(6*time.Hour - time.Second)
 		api.wantAsked(t, 1)
-		pass(2 * time.Second)
+		pass(time.Second + time.Duration(renewalSpread*float64(12*time.Hour)))
 		api.wantAsked(t, 2)
 		wantToken(t, source, "token-2")
-		pass(12 * time.Hour)
-		api.wantAsked(t, 4)
 	})
 }
 
@@ -193,12 +191,64 @@ func TestFailingAttemptsComeEverMoreRarely(t *testing.T) {
 		source, _, _ := startSource(t, &api)
 		wantToken(t, source, "token-1")
 		api.fail(errors.New("no"))
-		pass(6*time.Hour + 5*time.Minute)
+		pass(8 * time.Hour)
 		synctest.Wait()
-		got := api.pauses(2)
+		got := api.pauses(2)[:9]
 		want := []string{"1s", "2s", "4s", "8s", "16s", "32s", "1m0s", "1m0s", "1m0s"}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("pauses between failures (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// Whoever can do without a token waits for the first attempt, and for no other.
+func TestOptionalTokenIsWaitedForOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := tokenAPI{delay: 10 * time.Second}
+		api.fail(errors.New("no credentials"))
+		source, _, log := startSource(t, &api)
+		source.optional = true
+		waits := func() time.Duration {
+			begun := time.Now()
+			if token, err := source.get(t.Context()); err == nil {
+				t.Errorf("got %q", token)
+			}
+			return time.Since(begun)
+		}
+		if d := waits(); d != api.delay {
+			t.Errorf("waited %v for the first attempt, want %v", d, api.delay)
+		}
+		for range 3 * 60 {
+			if d := waits(); d != 0 {
+				t.Errorf("waited %v for another attempt", d)
+			}
+			pass(time.Minute)
+		}
+		api.wantAsked(t, 8) // after 0, 1, 3, 7, 15, 31, 63 and 123 minutes
+		log.wantLines(t, "level=INFO", 1)
+		log.wantLines(t, "level=WARN", 0)
+
+		api.fail(nil)
+		pass(maxOptionalPause)
+		waits()
+		pass(api.delay)
+		wantToken(t, source, "token-1")
+	})
+}
+
+func TestOptionalTokenIsRenewedLikeAnyOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := tokenAPI{delay: time.Second}
+		source, _, _ := startSource(t, &api)
+		source.optional = true
+		wantToken(t, source, "token-1")
+		api.fail(errors.New("no"))
+		pass(11 * time.Hour)
+		wantToken(t, source, "token-1")
+		api.mu.Lock()
+		defer api.mu.Unlock()
+		if n := len(api.asked); n < 60 || n > 5*60 {
+			t.Errorf("asked %d times, want about once a minute after half of its life", n)
 		}
 	})
 }
@@ -250,13 +300,13 @@ func TestRefusedTokenIsReplacedOnce(t *testing.T) {
 		var waiting sync.WaitGroup
 		for range 16 {
 			waiting.Go(func() {
-				if err := source.renew(t.Context(), "token-1"); err != nil {
+				if _, err := source.renew(t.Context(), "token-1"); err != nil {
 					t.Error(err)
 				}
 			})
 		}
 		waiting.Wait()
-		if err := source.renew(t.Context(), "token-1"); err != nil { // one who was slow to notice
+		if _, err := source.renew(t.Context(), "token-1"); err != nil { // one who was slow to notice
 			t.Error(err)
 		}
 		api.wantAsked(t, 2)
@@ -270,11 +320,11 @@ func TestSameTokenOnceMoreEndsTheAttempt(t *testing.T) {
 		api := tokenAPI{fixed: "constant"}
 		source, _, _ := startSource(t, &api)
 		wantToken(t, source, "constant")
-		if err := source.renew(t.Context(), "constant"); err != nil {
+		if _, err := source.renew(t.Context(), "constant"); err != nil {
 			t.Error(err)
 		}
 		api.wantAsked(t, 2)
-		pass(6*time.Hour + time.Second)
+		pass(8 * time.Hour)
 		api.wantAsked(t, 3)
 		wantToken(t, source, "constant")
 	})
@@ -288,7 +338,7 @@ func TestRefusedTokenDoesNotComeBackWhenRenewalFails(t *testing.T) {
 		no := errors.New("no")
 		api.fail(no)
 		for range 2 {
-			if err := source.renew(t.Context(), "token-1"); !errors.Is(err, no) {
+			if _, err := source.renew(t.Context(), "token-1"); !errors.Is(err, no) {
 				t.Errorf("renew: %v, want %v", err, no)
 			}
 		}
@@ -302,7 +352,10 @@ func TestCloseEndsRenewalsAndAttempts(t *testing.T) {
 		source, stop, log := startSource(t, &api)
 		wantToken(t, source, "token-1")
 		ended := make(chan error, 1)
-		go func() { ended <- source.renew(t.Context(), "token-1") }()
+		go func() {
+			_, err := source.renew(t.Context(), "token-1")
+			ended <- err
+		}()
 		synctest.Wait()
 		stop()
 		if err := <-ended; !errors.Is(err, context.Canceled) {
@@ -314,35 +367,51 @@ func TestCloseEndsRenewalsAndAttempts(t *testing.T) {
 	})
 }
 
-// newECRAPI returns what asks a fake ECR for tokens, with a clock that is off.
-func newECRAPI(t *testing.T, endpoint string, off time.Duration) *ecrAPI {
+// newECRAPI returns what asks a fake ECR for tokens.
+func newECRAPI(t *testing.T, endpoint string) *ecrAPI {
 	t.Helper()
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
 	return &ecrAPI{
-		host:     ecrHost{Region: "us-east-1"},
+		session:  &awsSession{region: "us-east-1", client: &http.Client{Transport: transport}, log: new(logBuffer).logger()},
 		endpoint: endpoint,
-		client:   &http.Client{Transport: transport},
 		timeout:  10 * time.Second,
-		now:      func() time.Time { return time.Now().Add(off) },
+		now:      time.Now,
 	}
 }
 
-func TestImpossibleExpiryIsReplacedByTheDocumentedLife(t *testing.T) {
-	server := startECR(t, ecrtest.Options{TokenTTL: 12 * time.Hour})
-	for name, test := range map[string]struct{ off, life time.Duration }{
-		"right clock":         {0, 12 * time.Hour},
-		"six hours fast":      {6 * time.Hour, 6 * time.Hour},
-		"six hours slow":      {-6 * time.Hour, 18 * time.Hour},
-		"expired on arrival":  {13 * time.Hour, defaultECRLife},
-		"years in the future": {-10_000 * time.Hour, defaultECRLife},
+// The clock here may be off by any amount: what counts is the life that the
+// service gave the token, by its own clock.
+func TestLifeOfATokenIsByTheClockOfItsService(t *testing.T) {
+	awsEnvironment(t, "AKIDLARDERTEST")
+	server := time.Date(2031, 5, 6, 7, 8, 9, 0, time.UTC)
+	for name, test := range map[string]struct {
+		expires time.Duration // after the server's time
+		date    string
+		life    time.Duration
+	}{
+		"the documented one":        {12 * time.Hour, server.Format(http.TimeFormat), 12 * time.Hour},
+		"a short one":               {10 * time.Second, server.Format(http.TimeFormat), 10 * time.Second},
+		"expired on arrival":        {-time.Hour, server.Format(http.TimeFormat), defaultECRLife},
+		"too long":                  {1000 * time.Hour, server.Format(http.TimeFormat), defaultECRLife},
+		"years off, and no Date":    {12 * time.Hour, "", defaultECRLife},
+		"years off, and a bad Date": {12 * time.Hour, "yesterday", defaultECRLife},
 	} {
 		t.Run(name, func(t *testing.T) {
-			token, err := newECRAPI(t, server.Endpoint, test.off).token(t.Context())
+			expires := server.Add(test.expires)
+			api := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+				w.Header()["Date"] = nil
+				if test.date != "" {
+					w.Header().Set("Date", test.date)
+				}
+				w.Header().Set("Content-Type", "application/x-amz-json-1.1")
+				fmt.Fprintf(w, `{"authorizationData":[{"authorizationToken":"QVdTOng=","expiresAt":%d}]}`, expires.Unix())
+			})
+			token, err := newECRAPI(t, api.URL).token(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := (token.life - test.life).Abs(); diff > time.Minute {
+			if diff := (token.life - test.life).Abs(); diff > 10*time.Second {
 				t.Errorf("lives for %v, want %v", token.life, test.life)
 			}
 		})
@@ -352,7 +421,7 @@ func TestImpossibleExpiryIsReplacedByTheDocumentedLife(t *testing.T) {
 func TestTokenFailureHasTheWordsOfAWS(t *testing.T) {
 	server := startECR(t, ecrtest.Options{})
 	awsEnvironment(t, "AKIDSTRANGER")
-	_, err := newECRAPI(t, server.Endpoint, 0).token(t.Context())
+	_, err := newECRAPI(t, server.Endpoint).token(t.Context())
 	wantNoCredentials(t, err, "UnrecognizedClientException")
 	if strings.Contains(err.Error(), "aws-secret") {
 		t.Errorf("the error has the secret key: %v", err)
@@ -362,12 +431,12 @@ func TestTokenFailureHasTheWordsOfAWS(t *testing.T) {
 func TestMissingCredentialsAreToldApart(t *testing.T) {
 	server := startECR(t, ecrtest.Options{})
 	awsEnvironment(t, "")
-	_, err := newECRAPI(t, server.Endpoint, 0).token(t.Context())
+	_, err := newECRAPI(t, server.Endpoint).token(t.Context())
 	wantNoCredentials(t, err, "us-east-1")
 	// The pod's token is not there: a file that does not exist.
 	t.Setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/node")
 	t.Setenv("AWS_WEB_IDENTITY_TOKEN_FILE", filepath.Join(t.TempDir(), "token"))
-	_, err = newECRAPI(t, server.Endpoint, 0).token(t.Context())
+	_, err = newECRAPI(t, server.Endpoint).token(t.Context())
 	wantNoCredentials(t, err, "no such file")
 	if n := server.Stats().Requests[ecrtest.API]; n != 0 {
 		t.Errorf("asked the API %d times without credentials", n)
@@ -386,7 +455,7 @@ func TestAnswerWithoutATokenIsAnError(t *testing.T) {
 				w.Header().Set("Content-Type", "application/x-amz-json-1.1")
 				_, _ = w.Write([]byte(body))
 			})
-			_, err := newECRAPI(t, server.URL, 0).token(t.Context())
+			_, err := newECRAPI(t, server.URL).token(t.Context())
 			wantNoCredentials(t, err, "no token")
 		})
 	}

@@ -78,8 +78,8 @@ func adviceOnECRToken(err error) string {
 	switch {
 	case credentialsRefused(err):
 		return adviceOnCredentials(err)
-	case has(err, "AccessDenied"):
-		return "Allow these credentials ecr:GetAuthorizationToken on \"*\": attach deploy/iam/pull.json. An endpoint policy of a VPC may be in the way, too."
+	case isDenial(err):
+		return adviceOnDenial(err)
 	case errors.Is(err, fs.ErrPermission):
 		return "ECR gave a token and refuses it: look at the policies of the VPC endpoint ecr.dkr and of the organization."
 	case has(err, "Throttling", "Rate exceeded"):
@@ -92,10 +92,8 @@ func adviceOnECRToken(err error) string {
 func adviceOnManifest(err error) string {
 	var answer *upstream.Error
 	switch {
-	case has(err, "no resource-based policy"):
-		return "The repository's own policy must allow it: its account adds deploy/iam/cross-account-repository.json to the repository."
-	case has(err, "no identity-based policy", "ecr:BatchGetImage"):
-		return "Allow these credentials ecr:BatchGetImage and ecr:GetDownloadUrlForLayer on the repository: attach deploy/iam/pull.json, and from another account deploy/iam/cross-account-caller.json."
+	case isDenial(err):
+		return adviceOnDenial(err)
 	case errors.Is(err, fs.ErrPermission):
 		return "These credentials may not pull from the repository, or it is not there: registries often say the same of both. Check its name, and auth of this upstream."
 	case errors.Is(err, fs.ErrNotExist):
@@ -104,6 +102,36 @@ func adviceOnManifest(err error) string {
 		return "The registry limits pulls: wait, or log in (auth of this upstream)."
 	}
 	return "See whether the registry works for others: this is its own answer."
+}
+
+// adviceOnLayer says what to do where a registry does not hand out a layer.
+func adviceOnLayer(err error) string {
+	if isDenial(err) {
+		return adviceOnDenial(err)
+	}
+	return "The registry has the manifest and does not hand out the layer: at ECR that takes ecr:GetDownloadUrlForLayer (deploy/iam/pull.json); elsewhere the layer may be gone."
+}
+
+func isDenial(err error) bool {
+	_, ok := upstream.ParseDenial(err.Error())
+	return ok
+}
+
+// adviceOnDenial says which document allows what AWS denies; the error itself
+// says what is denied to whom.
+func adviceOnDenial(err error) string {
+	d, _ := upstream.ParseDenial(err.Error())
+	switch {
+	case d.Explicit:
+		return "A policy forbids it, and then it is of no use to allow it elsewhere: find the statement that denies it and take it out."
+	case strings.HasPrefix(d.Action, "sts:AssumeRole"):
+		return "The role must trust these credentials, and they must be allowed to assume it: see deploy/iam/assume-role-trust.json and deploy/iam/assume-role.json."
+	case d.Policy == "resource-based policy":
+		return "The repository's own policy must allow it: its account adds deploy/iam/cross-account-repository.json to the repository."
+	case d.Policy == "identity-based policy" || d.Policy == "":
+		return "The policies of these credentials must allow it: attach deploy/iam/pull.json, or for another account's repository deploy/iam/cross-account-caller.json."
+	}
+	return "What must allow it is the " + d.Policy + ", which is not with the credentials: see who administers the organization, and the VPC endpoint."
 }
 
 // has looks for texts in an error, as AWS's codes come through several layers of

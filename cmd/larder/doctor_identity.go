@@ -16,6 +16,8 @@ func (e *examination) identity(r *upstream.Registry) {
 		caller, err := r.Caller(ctx)
 		found = caller.Source != ""
 		switch {
+		case !found && isDenial(err):
+			return wrong(err, adviceOnDenial(err))
 		case !found:
 			return wrong(err, "Give larder AWS credentials: an instance role, IRSA or Pod Identity, or a profile. On EC2, see the metadata step too.")
 		case err != nil && credentialsRefused(err):
@@ -26,7 +28,7 @@ func (e *examination) identity(r *upstream.Registry) {
 		}
 		detail := fmt.Sprintf("%s, from %s", caller.ARN, sourceName(caller.Source))
 		if !caller.Expires.IsZero() {
-			detail += fmt.Sprintf(", good for %v", time.Until(caller.Expires).Round(time.Second))
+			detail += ", good for " + remaining(caller.Expires)
 		}
 		return finding{status: stepOK, detail: detail}
 	})

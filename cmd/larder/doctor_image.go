@@ -38,7 +38,7 @@ func (e *examination) image(r *upstream.Registry, image imageName) {
 	e.step("redirect", []string{"manifest"}, func(ctx context.Context) finding {
 		var err error
 		if place, err = r.Locate(ctx, image.repository, layer.Digest); err != nil {
-			return wrong(err, "The registry has the manifest and does not hand out the layer. At ECR that is ecr:GetDownloadUrlForLayer; see deploy/iam.")
+			return wrong(err, adviceOnLayer(err))
 		}
 		if place == r.BaseURL() {
 			return notApplicable("the registry sends layers itself")

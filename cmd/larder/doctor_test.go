@@ -85,6 +85,12 @@ func (c *clinic) asUser(account string, actions ...string) {
 	c.asKey(key)
 }
 
+// assumeRole has the upstream asked by a role, which trusts a principal.
+func (c *clinic) assumeRole(role, trusts string) {
+	c.fake.AWS().AddRole(ecrtest.Role{ARN: role, Policy: ecrtest.Policy{ecrtest.Allow("*")}, Trusts: []string{trusts}})
+	c.host = strings.Replace(c.host, "ecr: {", "ecr: {role_arn: "+role+", ", 1)
+}
+
 // endpoint moves the registry, but not the ECR API.
 func (c *clinic) endpoint(url string) {
 	c.host = strings.Replace(c.host, "endpoint: "+c.fake.Endpoint, "endpoint: "+url, 1)
@@ -141,6 +147,19 @@ var healthy = map[string]stepStatus{
 	"storage-dns": stepOK, "storage-tcp": stepOK, "storage-tls": stepSkipped, "layer": stepOK,
 }
 
+func TestDoctorAsksAsTheUpstreamsRole(t *testing.T) {
+	c := newClinic(t, ecrtest.Options{})
+	c.assumeRole("arn:aws:iam::123456789012:role/reader", "123456789012")
+	steps, status := c.examine()
+	if diff := cmp.Diff(healthy, statuses(steps)); diff != "" || status != exitDone {
+		t.Errorf("exit status %d, steps (-want +got):\n%s", status, diff)
+	}
+	want := "arn:aws:sts::123456789012:assumed-role/reader/larder, from a role that is assumed, good for "
+	if got := steps["credentials"].Detail; !strings.HasPrefix(got, want) {
+		t.Errorf("credentials: %q, want %q", got, want)
+	}
+}
+
 func statuses(steps map[string]Step) map[string]stepStatus {
 	all := make(map[string]stepStatus)
 	for name, s := range steps {
@@ -158,7 +177,7 @@ func TestDoctorFindsNothingWrongWhereNothingIs(t *testing.T) {
 	for name, want := range map[string]string{
 		"host":        "private ECR of account 123456789012 in us-east-1",
 		"credentials": "arn:aws:iam::123456789012:user/larder, from environment variables",
-		"token":       "ECR token, good for 12h0m0s",
+		"token":       "ECR token, good for 12h0m",
 		"manifest":    "of 2; of these sha256:",
 		"redirect":    "http://localhost:",
 		"layer":       "1024 bytes of sha256:",
@@ -224,11 +243,21 @@ var ailments = map[string]struct {
 	},
 	"no permission for tokens": {
 		infect: func(c *clinic) { c.asUser("123456789012") },
-		step:   "token", advice: "ecr:GetAuthorizationToken", skipped: fromToken[1:],
+		step:   "token", advice: "deploy/iam/pull.json", skipped: fromToken[1:],
 	},
 	"no permission to pull": {
 		infect: func(c *clinic) { c.asUser("123456789012", "ecr:GetAuthorizationToken") },
 		step:   "manifest", advice: "deploy/iam/pull.json", skipped: fromToken[2:],
+	},
+	"a role that does not trust us": {
+		infect: func(c *clinic) {
+			c.assumeRole("arn:aws:iam::210987654321:role/reader", "arn:aws:iam::210987654321:role/other")
+		},
+		step: "credentials", advice: "deploy/iam/assume-role-trust.json", skipped: fromToken,
+	},
+	"a permission for manifests only": {
+		infect: func(c *clinic) { c.asUser("123456789012", "ecr:GetAuthorizationToken", "ecr:BatchGetImage") },
+		step:   "redirect", advice: "deploy/iam/pull.json", skipped: fromToken[3:],
 	},
 	"no policy of another account's repository": {
 		infect: func(c *clinic) { c.asUser("210987654321", "*") },

@@ -240,6 +240,11 @@ func (e *examination) token(r *upstream.Registry, repository string, isECR bool)
 		case grant.Until.IsZero():
 			return fine("the registry lets us in (%s)", grant.Kind)
 		}
-		return fine("%s, good for %v", grant.Kind, time.Until(grant.Until).Round(time.Second))
+		return fine("%s, good for %s", grant.Kind, remaining(grant.Until))
 	})
+}
+
+// remaining is the time until then, to the minute: 11h59m.
+func remaining(until time.Time) string {
+	return strings.TrimSuffix(time.Until(until).Round(time.Minute).String(), "0s")
 }

@@ -27,6 +27,12 @@ func lookup(cfg *config.Config) func(host string) (upstream.Config, bool) {
 			c.ECR = upstream.ECRConfig{
 				APIEndpoint: entry.ECR.APIEndpoint,
 				Region:      entry.ECR.Region,
+				Identity: upstream.Identity{
+					Profile:     entry.ECR.Profile,
+					RoleARN:     entry.ECR.RoleARN,
+					ExternalID:  entry.ECR.ExternalID,
+					SessionName: entry.ECR.SessionName,
+				},
 				Replicas:    entry.ReplicaHosts(host),
 				PullThrough: entry.ECR.PullThrough,
 			}

@@ -71,8 +71,8 @@ type subject struct {
 	layer    digest.Digest
 }
 
-// requests are everything that Larder asks of a registry with private ECR's
-// tokens, and of ECR's API about a repository.
+// requests are everything that Larder asks of ECR's registries, and of its API
+// about a repository.
 var requests = map[string]func(context.Context, subject) error{
 	"manifest by tag": func(ctx context.Context, s subject) error {
 		_, _, err := s.registry.Manifest(ctx, repository, "1.0", false)
@@ -106,6 +106,17 @@ var requests = map[string]func(context.Context, subject) error{
 		_, _, err := s.registry.List(ctx, repository, "tags/list", nil)
 		return err
 	},
+	"import": func(ctx context.Context, s subject) error {
+		_, _, err := s.registry.Manifest(ctx, "docker-hub/library/busybox", "1.0", false)
+		return err
+	},
+	"credentials of ECR Public": func(ctx context.Context, s subject) error {
+		account, err := s.registry.Account(ctx)
+		if err == nil && account == (upstream.Account{}) {
+			err = errors.New("it is asked anonymously")
+		}
+		return err
+	},
 	"lifecycle policy": func(ctx context.Context, s subject) error {
 		_, _, err := s.registry.Lifecycle(ctx, repository)
 		return err
@@ -116,26 +127,72 @@ var pulls = []string{"manifest by tag", "revalidation", "manifest by digest", "l
 
 // uses are the documents that serve a purpose together, and what must work then.
 var uses = []struct {
-	caller     string   // the account of who asks
-	identity   []string // documents attached to them
-	repository string   // document that is the repository's policy
-	requests   []string
+	documents []string
+	requests  []string
+	attach    func(t *testing.T, s *stage, documents []ecrtest.Policy)
+	public    bool // it is about ECR Public
 }{
-	{owner, []string{"pull.json"}, "", pulls},
-	{owner, []string{"pull-with-hints.json"}, "", append([]string{"lifecycle policy"}, pulls...)},
-	{owner, []string{"pull.json", "list.json"}, "", append([]string{"tags"}, pulls...)},
-	{other, []string{"cross-account-caller.json"}, "cross-account-repository.json", pulls},
+	{[]string{"pull.json"}, pulls, asUserOf(owner), false},
+	{[]string{"pull-with-hints.json"}, append([]string{"lifecycle policy"}, pulls...), asUserOf(owner), false},
+	{[]string{"pull.json", "list.json"}, append([]string{"tags"}, pulls...), asUserOf(owner), false},
+	{[]string{"pull.json", "pull-through.json"}, append([]string{"import"}, pulls...), asUserOf(owner), false},
+	{[]string{"public.json"}, []string{"credentials of ECR Public"}, asUserOf(owner), true},
+	{[]string{"cross-account-repository.json", "cross-account-caller.json"}, pulls, func(t *testing.T, s *stage, documents []ecrtest.Policy) {
+		t.Helper()
+		if err := s.fake.SetRepositoryPolicy(repository, documents[0]); err != nil {
+			t.Fatal(err)
+		}
+		asUserOf(other)(t, s, documents[1:])
+	}, false},
+	{[]string{"pull.json", "assume-role.json", "assume-role-trust.json"}, pulls, func(t *testing.T, s *stage, documents []ecrtest.Policy) {
+		t.Helper()
+		s.identity.RoleARN = "arn:aws:iam::" + owner + ":role/larder-pull"
+		var trusted []string
+		for _, statement := range documents[2] {
+			trusted = append(trusted, statement.Principals...)
+		}
+		node := "arn:aws:iam::" + other + ":role/node"
+		s.fake.AWS().AddRole(ecrtest.Role{ARN: s.identity.RoleARN, Policy: documents[0], Trusts: trusted})
+		s.fake.AWS().AddRole(ecrtest.Role{ARN: node, Policy: documents[1]})
+		key, err := s.fake.AWS().Assume(node, "i-0abc")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.key = key
+	}, false},
 }
 
-// ask makes requests with the policies, and returns those that fail.
-func ask(t *testing.T, names []string, caller string, identity, resource ecrtest.Policy) (failed []string) {
+// asUserOf attaches all documents to a user of an account, who asks.
+func asUserOf(account string) func(*testing.T, *stage, []ecrtest.Policy) {
+	return func(_ *testing.T, s *stage, documents []ecrtest.Policy) {
+		s.key = s.fake.AWS().AddUser("arn:aws:iam::"+account+":user/larder", slices.Concat(documents...))
+	}
+}
+
+// stage is a fake ECR with an image, and as whom it is asked.
+type stage struct {
+	fake     *ecrtest.Running
+	image    *ecrtest.Added
+	key      ecrtest.Key
+	identity upstream.Identity
+}
+
+// newStage has the image in a repository, and another one that ECR fills from
+// elsewhere.
+func newStage(t *testing.T, public bool) *stage {
 	t.Helper()
-	fake, err := ecrtest.Start(ecrtest.Options{})
+	fake, err := ecrtest.Start(ecrtest.Options{Account: owner, Public: public})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer fake.Close()
-	added, err := fake.AddImage(repository, "1.0", ecrtest.Image{Layers: []ecrtest.Layer{{Content: ecrtest.Random(1, 100)}}})
+	t.Cleanup(func() { fake.Close() })
+	elsewhere := ecrtest.New(ecrtest.Options{})
+	image := ecrtest.Image{Layers: []ecrtest.Layer{{Content: ecrtest.Random(1, 100)}}}
+	if _, err := elsewhere.AddImage("library/busybox", "1.0", image); err != nil {
+		t.Fatal(err)
+	}
+	fake.AddPullThrough(ecrtest.PullThrough{Prefix: "docker-hub", From: elsewhere})
+	added, err := fake.AddImage(repository, "1.0", image)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,20 +200,24 @@ func ask(t *testing.T, names []string, caller string, identity, resource ecrtest
 		`"countType":"imageCountMoreThan","countNumber":9},"action":{"type":"expire"}}]}`); err != nil {
 		t.Fatal(err)
 	}
-	if err := fake.SetRepositoryPolicy(repository, resource); err != nil {
-		t.Fatal(err)
-	}
-	key := fake.AWS().AddUser("arn:aws:iam::"+caller+":user/larder", identity)
-	for name, value := range fake.Environment() {
-		t.Setenv(name, value)
-	}
-	for name, value := range key.Environment() {
-		t.Setenv(name, value)
+	return &stage{fake: fake, image: added}
+}
+
+// ask makes requests of a registry with the policies attached, and returns those
+// that fail.
+func (s *stage) ask(t *testing.T, names []string) (failed []string) {
+	t.Helper()
+	fake := s.fake
+	for _, environment := range []map[string]string{fake.Environment(), s.key.Environment()} {
+		for name, value := range environment {
+			t.Setenv(name, value)
+		}
 	}
 	client := upstream.NewClient(upstream.Options{
 		Log: slog.New(slog.DiscardHandler),
 		Lookup: func(host string) (upstream.Config, bool) {
-			return upstream.Config{Host: host, Endpoint: fake.Endpoint, ECR: upstream.ECRConfig{APIEndpoint: fake.Endpoint}}, true
+			ecr := upstream.ECRConfig{APIEndpoint: fake.Endpoint, Identity: s.identity}
+			return upstream.Config{Host: host, Endpoint: fake.Endpoint, ECR: ecr}, true
 		},
 	})
 	defer client.Close()
@@ -164,9 +225,9 @@ func ask(t *testing.T, names []string, caller string, identity, resource ecrtest
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := subject{registry, added.Root.Digest, added.Blobs[0].Digest}
+	of := subject{registry, s.image.Root.Digest, s.image.Blobs[0].Digest}
 	for _, name := range names {
-		if err := requests[name](t.Context(), s); err != nil {
+		if err := requests[name](t.Context(), of); err != nil {
 			failed = append(failed, name+": "+err.Error())
 		}
 	}
@@ -175,25 +236,26 @@ func ask(t *testing.T, names []string, caller string, identity, resource ecrtest
 
 func TestPoliciesAllowWhatTheyAreForAndNoMore(t *testing.T) {
 	for _, use := range uses {
-		t.Run(strings.Join(use.identity, "+"), func(t *testing.T) {
-			var identity, resource ecrtest.Policy
-			for _, name := range use.identity {
-				identity = append(identity, document(t, name)...)
+		t.Run(strings.Join(use.documents, "+"), func(t *testing.T) {
+			var documents []ecrtest.Policy
+			for _, name := range use.documents {
+				documents = append(documents, document(t, name))
 			}
-			if use.repository != "" {
-				resource = document(t, use.repository)
+			ask := func(documents []ecrtest.Policy) []string {
+				s := newStage(t, use.public)
+				use.attach(t, s, documents)
+				return s.ask(t, use.requests)
 			}
-			for _, failed := range ask(t, use.requests, use.caller, identity, resource) {
+			for _, failed := range ask(documents) {
 				t.Error(failed)
 			}
-			for _, action := range actions(identity) {
-				if len(ask(t, use.requests, use.caller, without(identity, action), resource)) == 0 {
-					t.Errorf("nothing needs %s of the caller", action)
-				}
-			}
-			for _, action := range actions(resource) {
-				if len(ask(t, use.requests, use.caller, identity, without(resource, action))) == 0 {
-					t.Errorf("nothing needs %s of the repository", action)
+			for i, d := range documents {
+				for _, action := range actions(d) {
+					less := slices.Clone(documents)
+					less[i] = without(d, action)
+					if len(ask(less)) == 0 {
+						t.Errorf("nothing needs %s of %s", action, use.documents[i])
+					}
 				}
 			}
 		})

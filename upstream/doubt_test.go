@@ -1,0 +1,170 @@
+package upstream
+
+import (
+	"errors"
+	"io/fs"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/larder-registry/larder/upstream/ecrtest"
+)
+
+// steps of a registry's answers: what is refused or accepted, after how long, and
+// whether that renews.
+type doubtStep struct {
+	after   time.Duration
+	refuse  string
+	accept  string
+	renews  bool
+	renewed string // what came of it
+}
+
+func TestRefusalsRenewOnceForEachToken(t *testing.T) {
+	for name, steps := range map[string][]doubtStep{
+		"each token that was good": {
+			{refuse: "1", renews: true, renewed: "2"}, {accept: "2"},
+			{refuse: "2", renews: true, renewed: "3"}, {accept: "3"},
+			{refuse: "3", renews: true},
+		},
+		"all who had the same one": {
+			{refuse: "1", renews: true}, {refuse: "1", renews: true}, {refuse: "1", renews: true, renewed: "2"}, {refuse: "1", renews: true},
+		},
+		"ever more rarely where none is good": {
+			{refuse: "1", renews: true, renewed: "2"}, {refuse: "2"}, {refuse: "2"},
+			{after: time.Second, refuse: "2", renews: true, renewed: "3"}, {refuse: "3"},
+			{after: time.Second, refuse: "3"},
+			{after: time.Second, refuse: "3", renews: true, renewed: "4"},
+			{after: 3 * time.Second, refuse: "4"},
+			{after: time.Second, refuse: "4", renews: true, renewed: "5"},
+		},
+		"nor where another registry renews meanwhile": {
+			{refuse: "1", renews: true, renewed: "2"}, {refuse: "3"}, {refuse: "5"},
+			{after: time.Second, refuse: "7", renews: true, renewed: "8"}, {refuse: "9"},
+		},
+		"at once after one was good again": {
+			{refuse: "1", renews: true, renewed: "2"}, {refuse: "2"}, {after: time.Second, refuse: "2", renews: true, renewed: "3"},
+			{accept: "3"}, {refuse: "3", renews: true, renewed: "4"}, {refuse: "4"}, {after: time.Second, refuse: "4", renews: true},
+		},
+		"one that is the same for ever": {
+			{refuse: "1", renews: true, renewed: "1"}, {refuse: "1"}, {after: time.Second, refuse: "1", renews: true, renewed: "1"}, {refuse: "1"},
+			{accept: "1"}, {refuse: "1", renews: true},
+		},
+		"a late answer to the old one settles nothing": {
+			{refuse: "1", renews: true, renewed: "2"}, {accept: "1"}, {refuse: "2"},
+		},
+	} {
+		clock := ecrtest.NewClock()
+		d := doubt{now: clock.Now}
+		for i, step := range steps {
+			clock.Advance(step.after)
+			if step.accept != "" {
+				d.clear(step.accept)
+				continue
+			}
+			if got := d.renews(step.refuse); got != step.renews {
+				t.Errorf("%s: step %d: renews is %t, want %t", name, i, got, step.renews)
+			}
+			if step.renewed != "" {
+				d.renewed(step.refuse, step.renewed)
+			}
+		}
+	}
+}
+
+// clockedECR is a fake ECR and a registry that go by a clock which the test sets.
+func clockedECR(t *testing.T) (*fake, *ecrtest.Clock) {
+	t.Helper()
+	clock := ecrtest.NewClock()
+	server := startECR(t, ecrtest.Options{Now: clock.Now})
+	log := new(logBuffer)
+	c := NewClient(Options{Log: log.logger(), Now: clock.Now, Lookup: func(string) (Config, bool) { return ecrConfig(server.Running), true }})
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return &fake{server.Running, registryOf(t, c, server.Host()), log}, clock
+}
+
+func TestRegistryThatRefusesEveryTokenCostsFewOfThem(t *testing.T) {
+	for refusal, fault := range refusals {
+		if fault.Status == 0 {
+			continue
+		}
+		t.Run(refusal, func(t *testing.T) {
+			server, clock := clockedECR(t)
+			fault.On = registryOps
+			remove := server.Inject(fault)
+			for range 100 {
+				if _, _, err := server.Manifest(t.Context(), repo, "v1", true); err == nil {
+					t.Fatal("a manifest came out of a refusal")
+				}
+			}
+			if n := server.Stats().Tokens; n != 2 {
+				t.Errorf("%d tokens were issued for 100 requests, want the first and one more", n)
+			}
+			for range 600 {
+				clock.Advance(time.Second)
+				_, _, _ = server.Manifest(t.Context(), repo, "v1", true)
+			}
+			if n := server.Stats().Tokens; n < 10 || n > 20 {
+				t.Errorf("%d tokens were issued in ten minutes, want one a minute in the end", n)
+			}
+			remove()
+			if _, _, err := server.Manifest(t.Context(), repo, "v1", true); err != nil {
+				t.Errorf("once it accepts: %v", err)
+			}
+		})
+	}
+}
+
+// A bearer token is got for each repository, and so refused for each.
+func TestRegistryThatRefusesEveryBearerTokenCostsFewOfThem(t *testing.T) {
+	s, r, _ := startTokenRegistry(t, Config{})
+	s.answer = func(token string) string {
+		delete(s.good, token)
+		return `{"token":"` + token + `"}`
+	}
+	for range 20 {
+		if err := pull(t, r, "a"); !errors.Is(err, fs.ErrPermission) {
+			t.Fatalf("got %v, want %v", err, fs.ErrPermission)
+		}
+	}
+	if n := len(s.scopes); n > 5 { // two, and one more a second if this takes long
+		t.Errorf("%d tokens were asked for in 20 requests, want few", n)
+	}
+}
+
+// Requests and refusals of two registries that share their tokens, of which one
+// takes none.
+func TestRegistryThatRefusesEveryTokenDoesNotDisturbAnother(t *testing.T) {
+	server, _ := clockedECR(t)
+	broken := serve(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) })
+	c, _ := newTestClient(t, ecrConfig(server.Running), Config{
+		Host: "999999999999.dkr.ecr.us-east-1.amazonaws.com", Endpoint: broken.URL,
+		ECR: ECRConfig{APIEndpoint: server.Endpoint},
+	})
+	good, bad := registryOf(t, c, server.Host()), registryOf(t, c, "999999999999.dkr.ecr.us-east-1.amazonaws.com")
+	if good.auth.(*ecrAuth).source != bad.auth.(*ecrAuth).source {
+		t.Fatal("they do not share their tokens")
+	}
+	var clients sync.WaitGroup
+	for range 8 {
+		clients.Go(func() {
+			for range 20 {
+				if _, _, err := good.Manifest(t.Context(), repo, "v1", false); err != nil {
+					t.Error(err)
+				}
+				if _, _, err := bad.Manifest(t.Context(), repo, "v1", false); !errors.Is(err, fs.ErrPermission) {
+					t.Errorf("got %v, want %v", err, fs.ErrPermission)
+				}
+			}
+		})
+	}
+	clients.Wait()
+	if n := server.Stats().Tokens; n > 4 {
+		t.Errorf("%d tokens were issued, want few", n)
+	}
+}

@@ -1,0 +1,396 @@
+package upstream
+
+import (
+	"crypto/sha1"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/larder-registry/larder/upstream/ecrtest"
+)
+
+const (
+	podRole    = "arn:aws:iam::123456789012:role/pod"
+	puller     = "arn:aws:iam::210987654321:role/puller"
+	larderUser = "arn:aws:iam::123456789012:user/larder"
+)
+
+// fileWith returns the name of a file with this content.
+func fileWith(t *testing.T, content string) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "file")
+	writeFile(t, name, content)
+	return name
+}
+
+// startAWS runs a fake ECR in an AWS that knows podRole, which a pod or the
+// instance may have, and puller, which larderUser may assume with an external ID.
+func startAWS(t *testing.T, opts ecrtest.Options) *ecrtest.Running {
+	t.Helper()
+	server, err := ecrtest.Start(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if _, err := server.AddManifest(repo, "v1", manifestType, []byte(manifestBody)); err != nil {
+		t.Fatal(err)
+	}
+	all := ecrtest.Policy{ecrtest.Allow("*")}
+	server.AWS().AddRole(ecrtest.Role{ARN: podRole, WebIdentity: "jwt", Policy: all})
+	server.AWS().AddRole(ecrtest.Role{ARN: puller, Trusts: []string{larderUser}, ExternalID: "0815", Policy: all})
+	// Across accounts the repository must allow it too.
+	if err := server.SetRepositoryPolicy(repo, ecrtest.Policy{ecrtest.Allow("*").To("*")}); err != nil {
+		t.Fatal(err)
+	}
+	setenv(t, server.Environment())
+	t.Setenv("HOME", t.TempDir())
+	return server
+}
+
+const keyFile = "[default]\naws_access_key_id = AKIDLARDERTEST\naws_secret_access_key = secret\n"
+
+// chains are the ways in which the SDK finds credentials, and whose they are.
+var chains = map[string]struct {
+	prepare   func(*testing.T, *ecrtest.Running)
+	identity  Identity
+	principal string
+}{
+	"environment": {
+		prepare: func(t *testing.T, _ *ecrtest.Running) {
+			setenv(t, ecrtest.Key{AccessKeyID: "AKIDLARDERTEST", SecretAccessKey: "secret"}.Environment())
+		},
+		principal: larderUser,
+	},
+	"shared credentials file": {
+		prepare: func(t *testing.T, _ *ecrtest.Running) {
+			t.Setenv("AWS_SHARED_CREDENTIALS_FILE", fileWith(t, keyFile))
+		},
+		principal: larderUser,
+	},
+	"a profile by the environment": {
+		prepare: func(t *testing.T, _ *ecrtest.Running) {
+			t.Setenv("AWS_CONFIG_FILE", fileWith(t, strings.Replace(keyFile, "default", "profile edge", 1)))
+			t.Setenv("AWS_PROFILE", "edge")
+		},
+		principal: larderUser,
+	},
+	"a profile by the configuration, ahead of the environment": {
+		prepare: func(t *testing.T, server *ecrtest.Running) {
+			other := server.AWS().AddUser("arn:aws:iam::123456789012:user/other", nil)
+			setenv(t, other.Environment())
+			t.Setenv("AWS_CONFIG_FILE", fileWith(t, strings.Replace(keyFile, "default", "profile edge", 1)))
+		},
+		identity:  Identity{Profile: "edge"},
+		principal: larderUser,
+	},
+	"credential_process": {
+		prepare: func(t *testing.T, _ *ecrtest.Running) {
+			answer := fileWith(t, `{"Version":1,"AccessKeyId":"AKIDLARDERTEST","SecretAccessKey":"secret"}`)
+			t.Setenv("AWS_CONFIG_FILE", fileWith(t, "[default]\ncredential_process = cat "+answer+"\n"))
+		},
+		principal: larderUser,
+	},
+	"a profile that assumes a role": {
+		prepare: func(t *testing.T, _ *ecrtest.Running) {
+			t.Setenv("AWS_CONFIG_FILE", fileWith(t, strings.Replace(keyFile, "default", "profile base", 1)+
+				"[profile edge]\nsource_profile = base\nrole_arn = "+puller+"\nexternal_id = 0815\nrole_session_name = chained\n"))
+		},
+		identity:  Identity{Profile: "edge"},
+		principal: "arn:aws:sts::210987654321:assumed-role/puller/chained",
+	},
+	"web identity": {
+		prepare: func(t *testing.T, _ *ecrtest.Running) {
+			t.Setenv("AWS_ROLE_ARN", podRole)
+			t.Setenv("AWS_ROLE_SESSION_NAME", "irsa")
+			t.Setenv("AWS_WEB_IDENTITY_TOKEN_FILE", fileWith(t, "jwt"))
+		},
+		principal: "arn:aws:sts::123456789012:assumed-role/pod/irsa",
+	},
+	"container endpoint": {
+		prepare: func(t *testing.T, server *ecrtest.Running) {
+			env, err := server.ContainerEnvironment(podRole)
+			if err != nil {
+				t.Fatal(err)
+			}
+			setenv(t, env)
+		},
+		principal: "arn:aws:sts::123456789012:assumed-role/pod/container",
+	},
+	"instance metadata": {
+		prepare: func(t *testing.T, server *ecrtest.Running) {
+			t.Setenv("AWS_EC2_METADATA_DISABLED", "false")
+			if err := server.AWS().SetInstanceRole(podRole); err != nil {
+				t.Fatal(err)
+			}
+		},
+		principal: "arn:aws:sts::123456789012:assumed-role/pod/i-0123456789abcdef0",
+	},
+	"SSO cache": {
+		prepare:   prepareSSO,
+		principal: larderUser,
+	},
+	"a role on top of the environment": {
+		prepare: func(t *testing.T, _ *ecrtest.Running) {
+			setenv(t, ecrtest.Key{AccessKeyID: "AKIDLARDERTEST", SecretAccessKey: "secret"}.Environment())
+		},
+		identity:  Identity{RoleARN: puller, ExternalID: "0815"},
+		principal: "arn:aws:sts::210987654321:assumed-role/puller/larder",
+	},
+	"a role on top of a profile": {
+		prepare: func(t *testing.T, _ *ecrtest.Running) {
+			t.Setenv("AWS_CONFIG_FILE", fileWith(t, strings.Replace(keyFile, "default", "profile edge", 1)))
+		},
+		identity:  Identity{Profile: "edge", RoleARN: puller, ExternalID: "0815", SessionName: "edge-7"},
+		principal: "arn:aws:sts::210987654321:assumed-role/puller/edge-7",
+	},
+}
+
+// prepareSSO has a profile that logged in by "aws sso login", and the portal that
+// gives out keys for that.
+func prepareSSO(t *testing.T, _ *ecrtest.Running) {
+	t.Helper()
+	const start = "https://login.example.com/start"
+	portal := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("X-Amz-Sso_bearer_token") != "logged-in" || r.URL.Query().Get("role_name") != "Puller" {
+			t.Errorf("the portal was asked %s %v", r.URL, r.Header)
+		}
+		fmt.Fprintf(w, `{"roleCredentials":{"accessKeyId":"AKIDLARDERTEST","secretAccessKey":"secret","sessionToken":"","expiration":%d}}`,
+			time.Now().Add(time.Hour).UnixMilli())
+	})
+	t.Setenv("AWS_ENDPOINT_URL_SSO", portal.URL)
+	t.Setenv("AWS_CONFIG_FILE", fileWith(t, "[default]\nsso_start_url = "+start+
+		"\nsso_region = us-east-1\nsso_account_id = 123456789012\nsso_role_name = Puller\n"))
+	folder := filepath.Join(os.Getenv("HOME"), ".aws", "sso", "cache")
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	cached, err := json.Marshal(map[string]string{
+		"startUrl": start, "region": "us-east-1", "accessToken": "logged-in",
+		"expiresAt": time.Now().Add(time.Hour).UTC().Format(time.RFC3339),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := sha1.Sum([]byte(start)) // as the SDK names it
+	writeFile(t, filepath.Join(folder, hex.EncodeToString(name[:])+".json"), string(cached))
+}
+
+func TestTokensAreGotAsTheConfiguredIdentity(t *testing.T) {
+	for name, test := range chains {
+		t.Run(name, func(t *testing.T) {
+			server := startAWS(t, ecrtest.Options{})
+			test.prepare(t, server)
+			c, _ := newTestClient(t, Config{Host: server.Host(), Endpoint: server.Endpoint, ECR: ECRConfig{Identity: test.identity}})
+			if _, _, err := registryOf(t, c, server.Host()).Manifest(t.Context(), repo, "v1", false); err != nil {
+				t.Fatal(err)
+			}
+			want := ecrtest.Call{Principal: test.principal, Region: "us-east-1", Action: "ecr:GetAuthorizationToken"}
+			if got := server.AWS().Calls(); got[want] != 1 {
+				t.Errorf("calls: %v, want one %v", got, want)
+			}
+		})
+	}
+}
+
+func TestRoleThatMayNotBeAssumedSaysWhatWouldAllowIt(t *testing.T) {
+	server := startAWS(t, ecrtest.Options{})
+	setenv(t, ecrtest.Key{AccessKeyID: "AKIDLARDERTEST", SecretAccessKey: "secret"}.Environment())
+	c, _ := newTestClient(t, Config{Host: server.Host(), Endpoint: server.Endpoint,
+		ECR: ECRConfig{Identity: Identity{RoleARN: puller, ExternalID: "wrong"}}})
+	_, _, err := registryOf(t, c, server.Host()).Manifest(t.Context(), repo, "v1", false)
+	wantNoCredentials(t, err, "add to the trust policy of "+puller+`: {"Effect":"Allow","Principal":{"AWS":"`+larderUser+`"},"Action":"sts:AssumeRole"}`)
+}
+
+// Keys that AWS does not know are looked for anew: they may have been replaced.
+func TestReplacedCredentialsAreFoundAfterARefusal(t *testing.T) {
+	server := startAWS(t, ecrtest.Options{})
+	file := fileWith(t, strings.Replace(keyFile, "AKIDLARDERTEST", "AKIDOLD", 1))
+	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", file)
+	clock := ecrtest.NewClock()
+	log := new(logBuffer)
+	c := NewClient(Options{Log: log.logger(), Now: clock.Now, Lookup: func(host string) (Config, bool) {
+		return Config{Host: host, Endpoint: server.Endpoint}, true
+	}})
+	defer c.Close()
+	r := registryOf(t, c, server.Host())
+	_, _, err := r.Manifest(t.Context(), repo, "v1", false)
+	wantNoCredentials(t, err, "UnrecognizedClientException")
+	writeFile(t, file, keyFile)
+	clock.Advance(firstPause)
+	if _, _, err := r.Manifest(t.Context(), repo, "v1", false); err != nil {
+		t.Error(err)
+	}
+	log.wantLines(t, "no ECR token", 1)
+	log.wantLines(t, "ECR tokens can be had again", 1)
+}
+
+// A recordingClient notes whom AWS's SDK would ask, and has no network.
+type recordingClient struct {
+	mu    sync.Mutex // guards what follows
+	hosts []string
+}
+
+var errNoNetwork = errors.New("there is no network here")
+
+func (c *recordingClient) Do(req *http.Request) (*http.Response, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.hosts = append(c.hosts, req.URL.Host)
+	return nil, errNoNetwork
+}
+
+func TestEndpointsOfAWSAreOfTheRegistrysKind(t *testing.T) {
+	role := func(partition string) Identity {
+		return Identity{RoleARN: "arn:" + partition + ":iam::123456789012:role/puller"}
+	}
+	for _, test := range []struct {
+		host     string
+		identity Identity
+		region   string // by the environment
+		endpoint string
+		want     string
+	}{
+		{"123456789012.dkr.ecr.eu-west-1.amazonaws.com", Identity{}, "", "", "api.ecr.eu-west-1.amazonaws.com"},
+		{"123456789012.dkr.ecr.eu-west-1.amazonaws.com", Identity{}, "us-east-1", "", "api.ecr.eu-west-1.amazonaws.com"},
+		{"123456789012.dkr.ecr-fips.us-east-1.amazonaws.com", Identity{}, "", "", "api.ecr-fips.us-east-1.amazonaws.com"},
+		{"123456789012.dkr-ecr.us-east-1.on.aws", Identity{}, "", "", "ecr.us-east-1.api.aws"},
+		{"123456789012.dkr-ecr-fips.us-east-1.on.aws", Identity{}, "", "", "ecr-fips.us-east-1.api.aws"},
+		{"123456789012.dkr.ecr.us-gov-west-1.amazonaws.com", Identity{}, "", "", "api.ecr.us-gov-west-1.amazonaws.com"},
+		{"123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn", Identity{}, "", "", "api.ecr.cn-north-1.amazonaws.com.cn"},
+		{"123456789012.dkr.ecr.eusc-de-east-1.amazonaws.eu", Identity{}, "", "", "api.ecr.eusc-de-east-1.amazonaws.eu"},
+		{"123456789012.dkr.ecr.us-iso-east-1.c2s.ic.gov", Identity{}, "", "", "api.ecr.us-iso-east-1.c2s.ic.gov"},
+		{"123456789012.dkr.ecr.us-isob-east-1.sc2s.sgov.gov", Identity{}, "", "", "api.ecr.us-isob-east-1.sc2s.sgov.gov"},
+		{"123456789012.dkr.ecr.eu-isoe-west-1.cloud.adc-e.uk", Identity{}, "", "", "api.ecr.eu-isoe-west-1.cloud.adc-e.uk"},
+		{"123456789012.dkr.ecr.us-isof-south-1.csp.hci.ic.gov", Identity{}, "", "", "api.ecr.us-isof-south-1.csp.hci.ic.gov"},
+		{"123456789012.dkr.ecr.us-east-1.amazonaws.com", Identity{}, "", "https://vpce-1.api.ecr.us-east-1.vpce.amazonaws.com", "vpce-1.api.ecr.us-east-1.vpce.amazonaws.com"},
+		{"123456789012.dkr-ecr-fips.us-east-1.on.aws", Identity{}, "", "https://vpce-1.api.ecr.us-east-1.vpce.amazonaws.com", "vpce-1.api.ecr.us-east-1.vpce.amazonaws.com"},
+		{"public.ecr.aws", Identity{}, "eu-west-1", "", "api.ecr-public.us-east-1.amazonaws.com"},
+		{"ecr-public.aws.com", Identity{}, "", "", "ecr-public.us-east-1.api.aws"},
+		{"123456789012.dkr.ecr.us-east-1.amazonaws.com", role("aws"), "", "", "sts.us-east-1.amazonaws.com"},
+		{"123456789012.dkr.ecr.us-east-1.amazonaws.com", role("aws"), "eu-west-1", "", "sts.eu-west-1.amazonaws.com"},
+		{"123456789012.dkr.ecr-fips.us-east-1.amazonaws.com", role("aws"), "", "", "sts-fips.us-east-1.amazonaws.com"},
+		{"123456789012.dkr-ecr.us-east-1.on.aws", role("aws"), "", "", "sts.us-east-1.api.aws"},
+		{"123456789012.dkr-ecr-fips.us-east-1.on.aws", role("aws"), "", "", "sts-fips.us-east-1.api.aws"},
+		{"123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn", role("aws-cn"), "us-east-1", "", "sts.cn-north-1.amazonaws.com.cn"},
+		{"public.ecr.aws", role("aws"), "eu-west-1", "", "sts.eu-west-1.amazonaws.com"},
+	} {
+		synctest.Test(t, func(t *testing.T) { // in which the SDK's pauses take no time
+			awsEnvironment(t, "AKIDLARDERTEST")
+			t.Setenv("AWS_REGION", test.region)
+			c, _ := newTestClient(t)
+			asked := new(recordingClient)
+			c.aws = asked
+			host, ok := ParseECRHost(test.host)
+			if !ok {
+				t.Fatalf("%s is not recognised", test.host)
+			}
+			_, err := tokensOf(c, host, Config{
+				Host: test.host, Timeout: time.Minute,
+				ECR: ECRConfig{APIEndpoint: test.endpoint, Identity: test.identity},
+			}).ask(t.Context())
+			wantNoCredentials(t, err, errNoNetwork.Error())
+			if len(asked.hosts) == 0 || asked.hosts[0] != test.want {
+				t.Errorf("%s as %v, from %q: asked %v, want %s", test.host, test.identity, test.region, asked.hosts, test.want)
+			}
+		})
+	}
+}
+
+// tokensOf returns the tokens of a registry that is none of the client's.
+func tokensOf(c *Client, host ECRHost, cfg Config) *tokenSource {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.region(host, cfg).tokens
+}
+
+func TestIdentitiesDoNotShareTokens(t *testing.T) {
+	const host = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
+	parsed, _ := ParseECRHost(host)
+	c, _ := newTestClient(t)
+	seen := make(map[*tokenSource]Identity)
+	identities := []Identity{
+		{}, {Profile: "a"}, {Profile: "b"}, {RoleARN: puller}, {Profile: "a", RoleARN: puller},
+		{RoleARN: puller, ExternalID: "0815"}, {RoleARN: puller, SessionName: "edge"},
+	}
+	for _, identity := range identities {
+		source := tokensOf(c, parsed, Config{Host: host, ECR: ECRConfig{Identity: identity}})
+		if other, ok := seen[source]; ok {
+			t.Errorf("%+v and %+v share their tokens", identity, other)
+		}
+		seen[source] = identity
+		if again := tokensOf(c, parsed, Config{Host: host, ECR: ECRConfig{Identity: identity}}); again != source {
+			t.Errorf("%+v does not share its own", identity)
+		}
+	}
+}
+
+// Three accounts, two identities, two regions: each account's registry in each
+// region is asked as one or the other.
+func TestColdStartAsksForOneTokenPerIdentityAndRegion(t *testing.T) {
+	accounts := []string{"111111111111", "222222222222", "333333333333"}
+	regions := []string{"us-east-1", "eu-central-1"}
+	first := startAWS(t, ecrtest.Options{Account: accounts[0], Region: regions[0]})
+	cloud := first.AWS()
+	all := ecrtest.Policy{ecrtest.Allow("*")}
+	var configs []Config
+	for i, account := range accounts {
+		for j, region := range regions {
+			server := first
+			if i+j > 0 {
+				server = startAWS(t, ecrtest.Options{Account: account, Region: region, AWS: cloud})
+			}
+			cfg := Config{Host: server.Host(), Endpoint: server.Endpoint} // the API is the environment's, which is all of AWS
+			if i == 1 {
+				cfg.ECR.Identity = Identity{RoleARN: podRole, SessionName: "larder"}
+			}
+			configs = append(configs, cfg)
+		}
+	}
+	cloud.AddRole(ecrtest.Role{ARN: podRole, Trusts: []string{"*"}, Policy: all})
+	setenv(t, cloud.AddUser("arn:aws:iam::111111111111:user/node", all).Environment())
+	c, _ := newTestClient(t, configs...)
+	var clients sync.WaitGroup
+	begin := make(chan struct{})
+	for i := range 500 {
+		r := registryOf(t, c, configs[i%len(configs)].Host)
+		clients.Go(func() {
+			<-begin
+			if _, _, err := r.Manifest(t.Context(), repo, "v1", i%7 == 0); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	close(begin)
+	clients.Wait()
+
+	tokens := make(map[ecrtest.Call]int)
+	for call, n := range cloud.Calls() {
+		if call.Action == "ecr:GetAuthorizationToken" {
+			tokens[call] = n
+		}
+	}
+	want := make(map[ecrtest.Call]int)
+	for _, principal := range []string{"arn:aws:iam::111111111111:user/node", "arn:aws:sts::123456789012:assumed-role/pod/larder"} {
+		for _, region := range regions {
+			want[ecrtest.Call{Principal: principal, Region: region, Action: "ecr:GetAuthorizationToken"}] = 1
+		}
+	}
+	if diff := cmp.Diff(want, tokens); diff != "" {
+		t.Errorf("calls for tokens (-want +got):\n%s", diff)
+	}
+}

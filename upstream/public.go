@@ -1,0 +1,121 @@
+package upstream
+
+import (
+	"context"
+	"encoding/base64"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ecrpublic"
+)
+
+// ECR Public is asked as anyone asks it, by a bearer token from the service that
+// its challenge names, or with more rights, where AWS credentials are to be had:
+// its API gives whoever may call ecr-public:GetAuthorizationToken and
+// sts:GetServiceBearerToken a user name and password for that same service.
+
+const (
+	// scopeECRPublic is the one scope of ECR Public's tokens, for all of its
+	// repositories.
+	scopeECRPublic = "aws"
+	// publicBearerLife is how long its bearer tokens are good; its answers do not
+	// say.
+	publicBearerLife = time.Hour
+	// signedWait bounds how long a client waits for the first attempt to get
+	// credentials, of which there may be none: off AWS nobody answers at the address
+	// of the instance metadata.
+	signedWait = 3 * time.Second
+)
+
+// publicToken calls ECR Public's GetAuthorizationToken.
+func (a *ecrAPI) publicToken(ctx context.Context) (ecrToken, error) {
+	const what = "get a token for ECR Public"
+	ctx, cancel := context.WithTimeoutCause(ctx, a.timeout, errTimeout)
+	defer cancel()
+	cfg, err := a.session.config(ctx)
+	if err != nil {
+		return ecrToken{}, err
+	}
+	api := ecrpublic.NewFromConfig(*cfg, func(o *ecrpublic.Options) {
+		if a.endpoint != "" {
+			o.BaseEndpoint = aws.String(a.endpoint)
+		}
+		if o.BaseEndpoint != nil {
+			o.EndpointOptions.UseFIPSEndpoint, o.EndpointOptions.UseDualStackEndpoint = noKind()
+		}
+	})
+	asked := a.now()
+	out, err := api.GetAuthorizationToken(ctx, &ecrpublic.GetAuthorizationTokenInput{})
+	if err != nil {
+		a.session.forget(err)
+		return ecrToken{}, &credentialsError{what, err}
+	}
+	if out.AuthorizationData == nil || aws.ToString(out.AuthorizationData.AuthorizationToken) == "" {
+		return ecrToken{}, &credentialsError{what, errNoToken}
+	}
+	return ecrToken{
+		value:    *out.AuthorizationData.AuthorizationToken,
+		obtained: asked,
+		life:     tokenLife(out.AuthorizationData.ExpiresAt, out.ResultMetadata, asked),
+	}, nil
+}
+
+// publicLogins gives ECR Public's token service the user name and password that
+// its API hands out, and none while there are none. It is safe for concurrent use.
+type publicLogins struct {
+	source *tokenSource
+	ctx    context.Context // ends with the client
+	log    *slog.Logger
+	doubt  doubt
+
+	mu  sync.Mutex // guards bad
+	bad login      // refused, with nothing new in its place
+}
+
+func (p *publicLogins) login(ctx context.Context) (login, error) {
+	ctx, cancel := context.WithTimeout(ctx, signedWait)
+	defer cancel()
+	token, err := p.source.get(ctx)
+	if err != nil {
+		return login{}, nil // anybody may ask, and the source has logged why it must be anybody
+	}
+	raw, err := base64.StdEncoding.DecodeString(token)
+	if err != nil {
+		return login{}, &credentialsError{"read the token of ECR Public", err}
+	}
+	username, password, _ := strings.Cut(string(raw), ":")
+	l := login{username: username, password: password}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if l == p.bad {
+		return login{}, nil
+	}
+	return l, nil
+}
+
+func (*publicLogins) from() string { return "ECR Public's API, by AWS credentials" }
+
+// refused has a login renewed that was good until now. There is always another
+// one: none.
+func (p *publicLogins) refused(l login) bool {
+	token := base64.StdEncoding.EncodeToString([]byte(l.username + ":" + l.password))
+	if p.doubt.renews(token) {
+		ctx, cancel := context.WithTimeout(p.ctx, signedWait)
+		defer cancel()
+		next, err := p.source.renew(ctx, token)
+		p.doubt.renewed(token, next)
+		if err == nil && next != token {
+			return true
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.bad != l {
+		p.bad = l
+		p.log.Info("ECR Public is asked anonymously, as it refuses what its API gave for the AWS credentials")
+	}
+	return true
+}
