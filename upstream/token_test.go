@@ -232,6 +232,7 @@ func TestOptionalTokenIsWaitedForOnce(t *testing.T) {
 		pass(maxOptionalPause)
 		waits()
 		pass(api.delay)
+		synctest.Wait()
 		wantToken(t, source, "token-1")
 	})
 }
