@@ -248,7 +248,7 @@ func TestOptionalTokenIsRenewedLikeAnyOther(t *testing.T) {
 		wantToken(t, source, "token-1")
 		api.mu.Lock()
 		defer api.mu.Unlock()
-		if n := len(api.asked); n < 60 || n > 5*60 {
+		if n := len(api.asked); n < 3*60 || n > 5*60+10 {
 			t.Errorf("asked %d times, want about once a minute after half of its life", n)
 		}
 	})
