@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 
@@ -22,7 +23,7 @@ func (s *Store) commit(f *fill) error {
 		err = s.layout.publish(paths.data, f.digest)
 	}
 	if err != nil {
-		s.log.Error("a blob was served but not kept", "digest", f.digest, "error", err)
+		s.trouble(slog.LevelError, "a blob was served but not kept", err, "digest", f.digest)
 		return errors.Join(diskError{err}, s.discard(f))
 	}
 	s.setDamaged(f.digest, false)
@@ -31,7 +32,7 @@ func (s *Store) commit(f *fill) error {
 	}
 	s.space.give(s.recency.add(f.digest, item{bytes: onDisk(f.size)}, s.opts.Now()))
 	if err := s.index.addBlob(f.digest, blobRecord{Size: f.size, Fetched: s.opts.Now()}); err != nil {
-		s.log.Warn("a blob was not recorded", "digest", f.digest, "error", err)
+		s.trouble(slog.LevelWarn, "a blob was not recorded", err, "digest", f.digest)
 	}
 	return nil
 }
@@ -45,7 +46,7 @@ func (s *Store) abandon(f *fill, cause error) {
 	case errors.Is(cause, errMismatch):
 		log.Error("the upstream sent a blob that does not match its digest; it was dropped")
 	case errors.As(cause, &disk):
-		log.Error("the cache folder cannot take a blob; it is passed through")
+		s.trouble(slog.LevelError, "the cache folder cannot take a blob; it is passed through", cause, "digest", f.digest)
 	case errors.Is(cause, errChanged):
 		log.Warn("the upstream changed its mind about a blob; it was dropped")
 	case errors.Is(cause, fs.ErrNotExist), errors.Is(cause, fs.ErrPermission), f.segs.untouched():
@@ -60,7 +61,7 @@ func (s *Store) abandon(f *fill, cause error) {
 	}
 	if f.part != nil {
 		if err := s.discard(f); err != nil {
-			s.log.Warn("a partial was left behind", "digest", f.digest, "error", err)
+			s.trouble(slog.LevelWarn, "a partial was left behind", err, "digest", f.digest)
 		}
 	}
 }

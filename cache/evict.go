@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -27,6 +28,9 @@ func (s *Store) reserve(ctx context.Context, n int64) error {
 	case <-s.scanned:
 	case <-ctx.Done():
 		return context.Cause(ctx)
+	}
+	if err := s.health.refuses(); err != nil {
+		return err
 	}
 	if err := s.space.fits(n); err != nil {
 		return err
@@ -53,7 +57,10 @@ func (s *Store) reserve(ctx context.Context, n int64) error {
 		}
 		s.evictOn()
 	}
-	return fmt.Errorf("%s has no room for %d bytes: %w", s.layout.dir, n, unix.ENOSPC)
+	if err := s.lacksRoom(); err != nil {
+		return err
+	}
+	return boundError{fmt.Errorf("%s has no room for %d bytes: %w", s.layout.dir, n, unix.ENOSPC)}
 }
 
 // evict removes what has expired, then what was not used for longest, until need
@@ -121,7 +128,7 @@ func (s *Store) remove(d digest.Digest, it item) error {
 	s.setDamaged(d, false)
 	s.memory.manifests.Remove(d)
 	if err := s.index.forget(d); err != nil {
-		s.log.Warn("records of an evicted blob were left", "digest", d, "error", err)
+		s.trouble(slog.LevelWarn, "records of an evicted blob were left", err, "digest", d)
 	}
 	return nil
 }
@@ -134,8 +141,9 @@ func (s *Store) tend() {
 	}
 	close(s.scanned)
 	s.makeRoom(1) // the bound may be another than it was
-	ticker := time.NewTicker(tick)
+	ticker, checkUp := time.NewTicker(tick), time.NewTicker(checkUpEvery)
 	defer ticker.Stop()
+	defer checkUp.Stop()
 	for {
 		select {
 		case <-s.ctx.Done():
@@ -144,6 +152,8 @@ func (s *Store) tend() {
 		case <-ticker.C:
 			s.writeUses()
 			s.makeRoom(1)
+		case <-checkUp.C:
+			s.checkUp()
 		case <-s.wake:
 			s.makeRoom(s.opts.LowWater)
 		}
@@ -173,13 +183,13 @@ func (s *Store) makeRoom(part float64) {
 		err = s.evict(over)
 	}
 	if err != nil {
-		s.log.Error("the cache cannot be kept within its bounds", "error", err)
+		s.trouble(slog.LevelError, "the cache cannot be kept within its bounds", err)
 	}
 }
 
 // writeUses records when things were used.
 func (s *Store) writeUses() {
 	if err := s.index.putUses(s.recency.drain()); err != nil {
-		s.log.Warn("access times were not recorded", "error", err)
+		s.trouble(slog.LevelWarn, "access times were not recorded", err)
 	}
 }

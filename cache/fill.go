@@ -132,16 +132,16 @@ func (f *fill) bring() error {
 // start sets the first connections to work: where an earlier process left off,
 // or at offset 0.
 func (f *fill) start() {
+	if f.store.health.refuses() != nil { // what is on disk stays there
+		f.begins()
+		return
+	}
 	paths := f.store.layout.partial(f.digest)
 	charged := f.store.takeUp(f.ctx, f.digest)
 	part, notes, err := resumePartial(f.store.layout.disk, paths.data, paths.journal)
 	if err != nil {
 		f.store.dropPartial(f.digest, charged)
-		first := f.store.opts.Segment
-		if 0 < f.hint && f.hint <= 2*first {
-			first = f.hint
-		}
-		f.join(&connection{fill: f, first: first})
+		f.begins()
 		return
 	}
 	f.store.space.charge(onDisk(part.size) - charged) // none, unless the scan did not see it
@@ -170,6 +170,15 @@ func (s *Store) takeUp(ctx context.Context, d digest.Digest) (charged int64) {
 		return it.bytes
 	}
 	return 0
+}
+
+// begins asks the source for the first time. No more is known than the hint.
+func (f *fill) begins() {
+	first := f.store.opts.Segment
+	if 0 < f.hint && f.hint <= 2*first {
+		first = f.hint
+	}
+	f.join(&connection{fill: f, first: first})
 }
 
 // begin takes the file for the blob's bytes, and lets its caller claim ground.

@@ -2,12 +2,14 @@ package cache
 
 import (
 	"cmp"
+	"errors"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 )
 
 // ImageInfo is what the cache knows of an image: of a tag, or of a manifest that
@@ -304,7 +306,7 @@ func (s *Store) Stats() (Stats, error) {
 		return Stats{}, err
 	}
 	free, err := s.layout.free()
-	if err != nil {
+	if err != nil && !errors.Is(err, unix.EROFS) {
 		return Stats{}, err
 	}
 	st := Stats{

@@ -33,6 +33,8 @@ type index struct {
 	// volatile is an index in memory, for a disk that has no room for one. What
 	// the one on disk says is not known until there is.
 	volatile bool
+	// health may refuse writes. Set once the store is made.
+	health *health
 
 	closing sync.RWMutex // held for reading while the tables, which are mapped into memory, are read
 }
@@ -195,8 +197,9 @@ func indexOptions(dir string, log *slog.Logger) badger.Options {
 		WithDetectConflicts(false)
 }
 
-// close writes what is in memory to disk. Where the disk has no room for that,
-// the index is left as a crash would leave it: the next start recovers it.
+// close writes what is in memory to disk. Where the disk has no room for that, or
+// does not do it in time, the index is left as a crash would leave it: the next
+// start recovers it.
 func (ix *index) close() error {
 	err := error(nil)
 	if !ix.volatile {
@@ -205,12 +208,31 @@ func (ix *index) close() error {
 	if err == nil {
 		ix.closing.Lock() // for good: Badger itself refuses what comes later
 		defer ix.closing.Unlock()
-		err = ix.db.Close()
+		err = ix.closeInTime()
 	}
 	if err != nil {
 		return fmt.Errorf("close the index: %w", err)
 	}
 	return nil
+}
+
+// maxClose is how long the index may take to be closed on a disk that fails:
+// Badger tries to write again and again, without end.
+const maxClose = 5 * time.Second
+
+func (ix *index) closeInTime() error {
+	ill := ix.health.refuses()
+	if ill == nil || ix.volatile {
+		return ix.db.Close()
+	}
+	done := make(chan error, 1)
+	go func() { done <- ix.db.Close() }() // it may outlive the store, whose process ends
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(maxClose):
+		return fmt.Errorf("%v were not enough: %w", maxClose, ill)
+	}
 }
 
 // get reads a record into v. It returns fs.ErrNotExist where there is none.
@@ -267,7 +289,7 @@ func (ix *index) remove(key []byte) error {
 func (ix *index) update(change func(*badger.WriteBatch) error) error {
 	err := error(nil)
 	if !ix.volatile {
-		err = ix.layout.room(0, indexRoom)
+		err = errors.Join(ix.layout.room(0, indexRoom), ix.health.refuses())
 	}
 	if err == nil {
 		batch := ix.db.NewWriteBatch()

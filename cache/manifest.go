@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 
 	"github.com/opencontainers/go-digest"
@@ -116,7 +117,7 @@ func (s *Store) keep(ctx context.Context, repo Repository, m *Manifest) error {
 	}
 	entries = append(entries, entry{blobKey(m.Digest), rec})
 	if err := s.put(ctx, m.Digest, m.Raw, entries...); err != nil {
-		s.log.Error("a manifest was served but not kept", "repository", repo, "digest", m.Digest, "error", err)
+		s.trouble(slog.LevelError, "a manifest was served but not kept", err, "repository", repo, "digest", m.Digest)
 	}
 	for dgst, rec := range members {
 		s.memory.members.Add(member{repo, dgst}, rec)
@@ -222,7 +223,7 @@ func (s *Store) Holds(ctx context.Context, repo Repository, dgst digest.Digest, 
 		rec := memberRecord{Size: size}
 		s.memory.members.Add(member{repo, dgst}, rec)
 		if err := s.index.put(entry{memberKey(repo, dgst), rec}); err != nil {
-			s.log.Warn("a membership was not recorded", "repository", repo, "digest", dgst, "error", err)
+			s.trouble(slog.LevelWarn, "a membership was not recorded", err, "repository", repo, "digest", dgst)
 		}
 		return size, nil
 	})

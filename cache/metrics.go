@@ -23,7 +23,7 @@ type metrics struct {
 	scrubMismatches metric.Int64Counter
 }
 
-func newMetrics(provider metric.MeterProvider) (*metrics, error) {
+func newMetrics(provider metric.MeterProvider, disk *health) (*metrics, error) {
 	if provider == nil {
 		provider = noop.NewMeterProvider()
 	}
@@ -43,7 +43,17 @@ func newMetrics(provider metric.MeterProvider) (*metrics, error) {
 	m.freed = counter("larder.eviction.bytes", "By", "Bytes of disk that evictions freed.")
 	m.scrubBytes = counter("larder.scrub.bytes", "By", "Bytes of blobs at rest that were read and checked.")
 	m.scrubMismatches = counter("larder.scrub.mismatches", "{blob}", "Blobs at rest that were damaged.")
-	return &m, err
+	_, e := meter.Int64ObservableGauge("larder.cache.degraded",
+		metric.WithDescription("1 while the disk does not take what is fetched, which is passed through instead; else 0."),
+		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+			var degraded int64
+			if disk.ill() != nil {
+				degraded = 1
+			}
+			o.Observe(degraded)
+			return nil
+		}))
+	return &m, errors.Join(err, e)
 }
 
 func (m *metrics) fetched(n int) { m.bytes.Add(context.Background(), int64(n)) }

@@ -24,9 +24,14 @@ const (
 	ballastSize = 32 << 20
 )
 
-// free is how many bytes of the file system this process may take.
+// free is how many bytes of the file system this process may take. It is an
+// error, EROFS, where the file system is read-only: the kernel makes it so when
+// it finds it damaged.
 func (l layout) free() (int64, error) {
 	st, err := l.statfs()
+	if err == nil && st.Flags&unix.ST_RDONLY != 0 {
+		err = &fs.PathError{Op: "write", Path: l.dir, Err: unix.EROFS}
+	}
 	return int64(st.Bavail) * st.Bsize, err
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -166,7 +167,7 @@ func (ix *index) scrubPosition() (pos scrubPosition) {
 
 func (s *Store) noteScrub(pos scrubPosition) {
 	if err := s.index.put(entry{scrubKey, pos}); err != nil {
-		s.log.Warn("the scrub's position was not recorded; a restart repeats some of it", "error", err)
+		s.trouble(slog.LevelWarn, "the scrub's position was not recorded; a restart repeats some of it", err)
 	}
 }
 
@@ -199,6 +200,7 @@ func (c *scrub) visit(d digest.Digest, info fs.FileInfo) error {
 		return c.ctx.Err()
 	case err == nil:
 		c.result.Blobs++
+		c.store.setDamaged(d, false)
 	case errors.Is(err, fs.ErrNotExist): // it was evicted meanwhile
 	case errors.Is(err, errMismatch), errors.Is(err, unix.EIO):
 		return c.drop(d, info, err)

@@ -73,8 +73,8 @@ func (sp *space) fits(n int64) error {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
 	if sp.most > 0 && n+sp.overhead > sp.most {
-		return fmt.Errorf("%d bytes do not fit into a cache of %d, of which %d are for the index: %w",
-			n, sp.most, sp.overhead, unix.ENOSPC)
+		return boundError{fmt.Errorf("%d bytes do not fit into a cache of %d, of which %d are for the index: %w",
+			n, sp.most, sp.overhead, unix.ENOSPC)}
 	}
 	return nil
 }
@@ -94,6 +94,12 @@ func (sp *space) above(part float64, pinned int64) (int64, error) {
 		over = max(over, sp.taken+sp.overhead-pinned-int64(part*float64(sp.most-pinned)))
 	}
 	return over, nil
+}
+
+// lack is by how many bytes the file system is below min_free.
+func (sp *space) lack() (int64, error) {
+	left, err := sp.layout.free()
+	return sp.free - left, err
 }
 
 // measure brings what the index takes up to date.

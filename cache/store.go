@@ -17,6 +17,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/sync/singleflight"
+	"golang.org/x/sys/unix"
 )
 
 // Options are the settings of a store. The zero value is a working one.
@@ -87,6 +88,7 @@ type Store struct {
 	lock    *os.File
 	index   *index
 	metrics *metrics
+	health  *health
 	memory  *memory
 	recency *recency
 	space   *space
@@ -135,7 +137,8 @@ func Open(dir string, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := newMetrics(opts.Meter)
+	disk := &health{log: opts.Log}
+	m, err := newMetrics(opts.Meter, disk)
 	if err == nil {
 		err = l.sweep()
 	}
@@ -153,6 +156,7 @@ func Open(dir string, opts Options) (*Store, error) {
 		lock:     lock,
 		index:    ix,
 		metrics:  m,
+		health:   disk,
 		memory:   newMemory(),
 		scrubs:   semaphore.NewWeighted(1),
 		fills:    semaphore.NewWeighted(int64(opts.Fills)),
@@ -166,6 +170,7 @@ func Open(dir string, opts Options) (*Store, error) {
 		evicting: newGate(),
 		wake:     make(chan struct{}, 1),
 	}
+	s.index.health = s.health
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.work.Go(s.tend)
 	if opts.ScrubEvery > 0 {
@@ -275,7 +280,10 @@ func (s *Store) join(dgst digest.Digest, hint int64, fetch Fetch) (f *fill, own 
 	}
 	if !damaged {
 		file, err = os.Open(s.layout.blob(dgst))
-		if err == nil || !errors.Is(err, fs.ErrNotExist) {
+		switch {
+		case errors.Is(err, unix.EIO): // it is fetched again
+			s.Distrust(dgst)
+		case err == nil || !errors.Is(err, fs.ErrNotExist):
 			return nil, false, file, err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"time"
 )
 
@@ -113,7 +114,7 @@ func (s *Store) confirm(ctx context.Context, repo Repository, tag string, ask As
 	rec := tagRecord{Digest: m.Digest, Checked: s.opts.Now()}
 	s.memory.tags.Add(key, tagMemo{tagRecord: rec})
 	if err := s.index.put(entry{[]byte(key), rec}); err != nil {
-		s.log.Error("a tag was not recorded", "repository", repo, "tag", tag, "error", err)
+		s.trouble(slog.LevelError, "a tag was not recorded", err, "repository", repo, "tag", tag)
 	}
 	s.tagMoved(repo, tag)
 	return m, state, nil

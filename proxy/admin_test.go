@@ -12,10 +12,10 @@ import (
 )
 
 func TestAdmin(t *testing.T) {
-	var notReady error
+	var notReady, degraded error
 	handler := proxy.Admin(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, "larder_fills_total 1\n")
-	}), func() error { return notReady })
+	}), func() error { return notReady }, func() error { return degraded })
 	ask := func(method, path string) (int, string) {
 		w := httptest.NewRecorder()
 		handler.ServeHTTP(w, httptest.NewRequest(method, path, nil))
@@ -23,22 +23,24 @@ func TestAdmin(t *testing.T) {
 	}
 	for _, test := range []struct {
 		method, path string
-		ready        error
+		ready, disk  error
 		status       int
 		body         string
 	}{
-		{http.MethodGet, "/healthz", nil, http.StatusOK, "ok"},
-		{http.MethodGet, "/readyz", nil, http.StatusOK, "ok"},
-		{http.MethodGet, "/readyz", errors.New("draining"), http.StatusServiceUnavailable, "draining"},
-		{http.MethodGet, "/healthz", errors.New("draining"), http.StatusOK, "ok"},
-		{http.MethodGet, "/metrics", nil, http.StatusOK, "larder_fills_total"},
-		{http.MethodHead, "/healthz", nil, http.StatusOK, ""},
-		{http.MethodPost, "/readyz", nil, http.StatusMethodNotAllowed, ""},
-		{http.MethodGet, "/v2/", nil, http.StatusNotFound, ""},
+		{http.MethodGet, "/healthz", nil, nil, http.StatusOK, "ok"},
+		{http.MethodGet, "/readyz", nil, nil, http.StatusOK, "ok"},
+		{http.MethodGet, "/readyz", errors.New("draining"), nil, http.StatusServiceUnavailable, "draining"},
+		{http.MethodGet, "/readyz", nil, errors.New("read-only file system"), http.StatusOK, "degraded: what is not cached is passed through without being kept: read-only file system"},
+		{http.MethodGet, "/readyz", errors.New("draining"), errors.New("read-only file system"), http.StatusServiceUnavailable, "draining"},
+		{http.MethodGet, "/healthz", errors.New("draining"), errors.New("read-only file system"), http.StatusOK, "ok"},
+		{http.MethodGet, "/metrics", nil, nil, http.StatusOK, "larder_fills_total"},
+		{http.MethodHead, "/healthz", nil, nil, http.StatusOK, ""},
+		{http.MethodPost, "/readyz", nil, nil, http.StatusMethodNotAllowed, ""},
+		{http.MethodGet, "/v2/", nil, nil, http.StatusNotFound, ""},
 	} {
-		notReady = test.ready
+		notReady, degraded = test.ready, test.disk
 		if status, body := ask(test.method, test.path); status != test.status || !strings.Contains(body, test.body) {
-			t.Errorf("%s %s, ready: %v: %d %q, want %d %q", test.method, test.path, test.ready, status, body, test.status, test.body)
+			t.Errorf("%s %s, ready: %v, disk: %v: %d %q, want %d %q", test.method, test.path, test.ready, test.disk, status, body, test.status, test.body)
 		}
 	}
 }

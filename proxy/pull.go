@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/larder-registry/larder/cache"
 )
@@ -66,6 +69,10 @@ func (p *Proxy) blob(w *recorder, r *http.Request, t target) error {
 	w.prompt = blob.State != cache.Hit
 	// The *os.File of a hit must reach ServeContent as it is, for sendfile.
 	http.ServeContent(w, r, "", time.Time{}, blob.ReadSeekCloser)
+	if errors.Is(w.copied, unix.EIO) { // no socket has such an error: the file has
+		p.store.Distrust(t.digest)
+		return fmt.Errorf("read blob %s from the disk: %w", t.digest, w.copied)
+	}
 	if err := blob.Err(); err != nil && r.Context().Err() == nil {
 		return err
 	}

@@ -21,6 +21,7 @@ type recorder struct {
 	status int
 	bytes  int64
 	err    error // what the log line says beside
+	copied error // what ended the copying of a file early
 }
 
 func (w *recorder) WriteHeader(status int) {
@@ -49,6 +50,9 @@ func (w *recorder) ReadFrom(src io.Reader) (int64, error) {
 	}
 	n, err := io.Copy(w.ResponseWriter, src)
 	w.bytes += n
+	if err != nil {
+		w.copied = err
+	}
 	return n, err
 }
 

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -57,6 +58,7 @@ type rig struct {
 type larder struct {
 	store  *cache.Store
 	client *upstream.Client
+	proxy  *proxy.Proxy
 	server *httptest.Server
 }
 
@@ -120,7 +122,7 @@ func (r *rig) start() {
 		Store:   store,
 		Log:     log,
 	})
-	r.larder = &larder{store: store, client: client, server: httptest.NewServer(handler)}
+	r.larder = &larder{store: store, client: client, proxy: handler, server: httptest.NewServer(handler)}
 }
 
 // stop ends the Larder. The fake goes on.
@@ -302,4 +304,27 @@ func bytesOf(t testing.TB, c ecrtest.Content) []byte {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// flip damages a blob at rest, in its last bit.
+func (r *rig) flip(d digest.Digest) {
+	r.t.Helper()
+	path := filepath.Join(r.dir, "blobs", d.Algorithm().String(), d.Encoded()[:2], d.Encoded())
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	last := make([]byte, 1)
+	if _, err := f.ReadAt(last, info.Size()-1); err != nil {
+		r.t.Fatal(err)
+	}
+	last[0] ^= 1
+	if _, err := f.WriteAt(last, info.Size()-1); err != nil {
+		r.t.Fatal(err)
+	}
 }

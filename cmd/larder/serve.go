@@ -60,7 +60,7 @@ func (c *serveCommand) Run(p *invocation) error {
 	})
 	err = listenAndServe(p.ctx, log, cfg, handlers{
 		clients:  handler,
-		admin:    proxy.Admin(metrics, func() error { return p.ctx.Err() }),
+		admin:    proxy.Admin(metrics, func() error { return p.ctx.Err() }, store.Degraded),
 		commands: proxy.API(store),
 	})
 	stop()

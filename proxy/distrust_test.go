@@ -1,0 +1,54 @@
+package proxy_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/larder-registry/larder/upstream/ecrtest"
+)
+
+// badSector is a connection to which the kernel can copy only the first bytes of
+// a file: then the disk fails.
+type badSector struct {
+	*httptest.ResponseRecorder
+	left int64
+}
+
+func (w *badSector) ReadFrom(src io.Reader) (int64, error) {
+	n, err := io.Copy(w.ResponseRecorder, io.LimitReader(src, w.left))
+	return n, errors.Join(err, unix.EIO)
+}
+
+func TestBlobOnABadSectorIsCutAndFetchedAnew(t *testing.T) {
+	r := newRig(t, settings{})
+	content := bytesOf(t, ecrtest.Random(1, 100_000))
+	blob := r.addBlob(app, ecrtest.Bytes(content))
+	path := blobPath(app, blob.Digest)
+	r.cache(path)
+	r.flip(blob.Digest)
+	func() {
+		defer func() {
+			if aborted := recover(); aborted != http.ErrAbortHandler { //nolint:errorlint // what is panicked with is this itself
+				t.Errorf("the client was not told: %v", aborted)
+			}
+		}()
+		w := &badSector{httptest.NewRecorder(), 50_000}
+		r.proxy.ServeHTTP(w, r.request(http.MethodGet, path))
+		if got := w.Body.Bytes(); !bytes.HasPrefix(content, got) {
+			t.Error("wrong bytes were sent")
+		}
+	}()
+	fills := r.meter.count("larder.fills")
+	r.meter.wait("larder.scrub.mismatches", 1)
+	a := r.get(path)
+	wantStatus(t, a, http.StatusOK)
+	wantBody(t, a, content)
+	r.meter.wait("larder.fills", fills+1)
+	wantHeader(t, r.get(path), "X-Cache", "HIT")
+}
