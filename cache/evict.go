@@ -122,15 +122,24 @@ func (s *Store) remove(d digest.Digest, it item) error {
 		paths := s.layout.partial(d)
 		return errors.Join(s.layout.disk.removeIfThere(paths.journal), s.layout.disk.removeIfThere(paths.data))
 	}
-	if err := s.layout.disk.removeIfThere(s.layout.blob(d)); err != nil {
+	if err := s.removeContent(d); err != nil {
 		return err
 	}
-	s.setDamaged(d, false)
-	s.memory.manifests.Remove(d)
 	if err := s.index.forget(d); err != nil {
 		s.trouble(slog.LevelWarn, "records of an evicted blob were left", err, "digest", d)
 	}
 	return nil
+}
+
+// removeContent deletes the file of a blob, and no record: of what is pinned they
+// tell that it was here, and what it names.
+func (s *Store) removeContent(d digest.Digest) error {
+	err := s.layout.disk.removeIfThere(s.layout.blob(d))
+	if err == nil {
+		s.setDamaged(d, false)
+		s.memory.manifests.Remove(d)
+	}
+	return err
 }
 
 // tend looks after the folder until the store is closed.

@@ -116,7 +116,7 @@ func (s *Store) readCatalog() (*catalog, error) {
 		return nil, err
 	}
 	c.addUntagged()
-	pinned, err := s.index.pins()
+	pinned, err := s.pins()
 	if err != nil {
 		return nil, err
 	}

@@ -43,11 +43,11 @@ func TestEvictionKeepsItsOrder(t *testing.T) {
 // clearOut leaves nothing in a store.
 func clearOut(t *testing.T, s *Store) {
 	t.Helper()
-	pins, err := s.Pins()
+	pins, err := s.index.pins()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, pin := range pins {
+	for pin := range pins {
 		if err := s.Unpin(pin.Repository, pin.Reference); err != nil {
 			t.Fatal(err)
 		}

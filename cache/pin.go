@@ -1,9 +1,11 @@
 package cache
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -27,6 +29,8 @@ func pinKey(p Pin) []byte { return []byte(pinPrefix + p.String()) }
 
 type pinRecord struct {
 	Since time.Time `json:"since"`
+	// AllPlatforms says that of an index the platforms count that are not here.
+	AllPlatforms bool `json:"allPlatforms,omitempty"`
 }
 
 // pinned is what the pins hold, for eviction to pass over. The zero value holds
@@ -36,8 +40,11 @@ type pinned struct {
 	rebuild sync.Mutex // held by who finds out what follows anew, during I/O
 
 	mu      sync.Mutex // guards what follows
-	names   map[Pin]bool
+	names   map[Pin]pinRecord
 	digests map[digest.Digest]int64 // the closures: what each of them takes on disk, now or once it is fetched
+	bytes   int64                   // all of them
+
+	configured configured
 }
 
 func (p *pinned) holds(d digest.Digest) bool {
@@ -50,7 +57,8 @@ func (p *pinned) holds(d digest.Digest) bool {
 func (p *pinned) has(pin Pin) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.names[pin]
+	_, ok := p.names[pin]
+	return ok
 }
 
 // Pin keeps an image that is in the cache from eviction: all of it that is here,
@@ -58,7 +66,17 @@ func (p *pinned) has(pin Pin) bool {
 // fs.ErrNotExist where the repository is not known to have the image, and
 // ENOSPC, with the arithmetic, where the cache cannot hold it beside the others.
 func (s *Store) Pin(repo Repository, reference string) error {
-	pin := Pin{repo, reference}
+	return s.pin(Pin{repo, reference}, pinRecord{Since: s.opts.Now()})
+}
+
+// PinAllPlatforms is Pin for all platforms of an index: those that are not here
+// count as far as their manifests are, and are among what [Store.Lacking] says.
+// It makes an earlier pin of some platforms one of all.
+func (s *Store) PinAllPlatforms(repo Repository, reference string) error {
+	return s.pin(Pin{repo, reference}, pinRecord{Since: s.opts.Now(), AllPlatforms: true})
+}
+
+func (s *Store) pin(pin Pin, rec pinRecord) error {
 	if err := s.awaitScan(); err != nil {
 		return err
 	}
@@ -75,14 +93,15 @@ func (s *Store) Pin(repo Repository, reference string) error {
 	if err != nil {
 		return err
 	}
-	if pins[pin] {
+	if earlier, ok := pins[pin]; ok && (earlier.AllPlatforms || !rec.AllPlatforms) {
 		return nil
 	}
+	s.pinned.addConfigured(pins)
 	before, err := s.reach(pins)
 	if err != nil {
 		return err
 	}
-	pins[pin] = true
+	pins[pin] = rec
 	after, err := s.reach(pins)
 	if err != nil {
 		return err
@@ -90,35 +109,66 @@ func (s *Store) Pin(repo Repository, reference string) error {
 	if err := s.space.holds(sum(before), sum(after)); err != nil {
 		return fmt.Errorf("pin %s: %w", pin, err)
 	}
-	if err := s.index.put(entry{pinKey(pin), pinRecord{Since: s.opts.Now()}}); err != nil {
+	if err := s.index.put(entry{pinKey(pin), rec}); err != nil {
 		return err
 	}
 	s.pinned.set(pins, after)
+	s.wantLacking()
 	return nil
 }
 
 // Unpin lets an image be evicted again. It returns fs.ErrNotExist where it was
-// not pinned.
+// not pinned, and [ErrConfigured] where Options.Pin has it pinned all the same.
 func (s *Store) Unpin(repo Repository, reference string) error {
-	pin := Pin{repo, reference}
-	var rec pinRecord
-	if err := s.index.get(pinKey(pin), &rec); errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("unpin %s: %w", pin, errNotPinned)
-	}
-	if err := s.index.remove(pinKey(pin)); err != nil {
+	if err := s.awaitScan(); err != nil {
 		return err
 	}
-	return s.repin()
+	pin := Pin{repo, reference}
+	configured := s.pinned.isConfigured(pin)
+	var rec pinRecord
+	err := s.index.get(pinKey(pin), &rec)
+	if err == nil {
+		err = errors.Join(s.index.remove(pinKey(pin)), s.repin())
+	} else if errors.Is(err, fs.ErrNotExist) {
+		err = errNotPinned
+	}
+	if configured && ignoreMissing(err) == nil {
+		err = ErrConfigured
+	}
+	if err != nil {
+		return fmt.Errorf("unpin %s: %w", pin, err)
+	}
+	return nil
 }
 
-// Pins returns what is pinned, in no order.
-func (s *Store) Pins() ([]Pin, error) {
-	pins, err := s.index.pins()
-	var all []Pin
-	for pin := range pins {
-		all = append(all, pin)
+// PinInfo is a pin as [Store.Pins] tells it.
+type PinInfo struct {
+	Image        string `json:"image"`        // <upstream>/<repository>:<tag> or @<digest>
+	AllPlatforms bool   `json:"allPlatforms"` // and not those alone that are here
+	Configured   bool   `json:"configured"`   // by Options.Pin
+}
+
+// Pins returns what is pinned, sorted by name. It waits for the scan.
+func (s *Store) Pins() ([]PinInfo, error) {
+	if err := s.awaitScan(); err != nil {
+		return nil, err
 	}
+	pins, err := s.pins()
+	all := make([]PinInfo, 0, len(pins))
+	for pin, rec := range pins {
+		all = append(all, PinInfo{Image: pin.String(), AllPlatforms: rec.AllPlatforms, Configured: s.pinned.isConfigured(pin)})
+	}
+	slices.SortFunc(all, func(a, b PinInfo) int { return cmp.Compare(a.Image, b.Image) })
 	return all, err
+}
+
+// pins returns the pins of commands and of the configuration.
+func (s *Store) pins() (map[Pin]pinRecord, error) {
+	pins, err := s.index.pins()
+	if err == nil {
+		s.pinned.addConfigured(pins)
+	}
+	return pins, err
 }
 
 // repin finds out anew what the pins hold. One at a time, each from a look at the
@@ -126,7 +176,7 @@ func (s *Store) Pins() ([]Pin, error) {
 func (s *Store) repin() error {
 	s.pinned.rebuild.Lock()
 	defer s.pinned.rebuild.Unlock()
-	pins, err := s.index.pins()
+	pins, err := s.pins()
 	if err != nil {
 		return err
 	}
@@ -164,16 +214,24 @@ func (s *Store) manifestKept(d digest.Digest) {
 	s.pinned.rebuild.Unlock()
 	if held {
 		s.repinOrWarn()
+		s.wantLacking()
 	}
 }
 
-// tagMoved says that a tag has a new record.
-func (s *Store) tagMoved(repo Repository, tag string) {
+// tagMoved says that a tag has a new record, by which it stands for what may be
+// another manifest than before.
+func (s *Store) tagMoved(repo Repository, tag string, before, now digest.Digest) {
+	pin := Pin{repo, tag}
 	s.pinned.rebuild.Lock()
-	named := s.pinned.has(Pin{repo, tag})
+	named := s.pinned.has(pin)
 	s.pinned.rebuild.Unlock()
-	if named {
+	switch {
+	case before == now && s.pinned.holds(now): // nothing follows from it
+	case named:
 		s.repinOrWarn()
+		s.wantLacking()
+	default:
+		s.pinAsConfigured(pin)
 	}
 }
 
@@ -183,10 +241,10 @@ func (s *Store) repinOrWarn() {
 	}
 }
 
-func (p *pinned) set(names map[Pin]bool, digests map[digest.Digest]int64) {
+func (p *pinned) set(names map[Pin]pinRecord, digests map[digest.Digest]int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.names, p.digests = names, digests
+	p.names, p.digests, p.bytes = names, digests, sum(digests)
 }
 
 // evictable is what everything takes that is not pinned.
@@ -213,56 +271,77 @@ func (r *recency) pass(d digest.Digest) {
 // reach returns all that the pins hold, and what it takes on disk. What is not
 // here counts where a manifest that is here tells its size. With an error comes
 // what could be read.
-func (s *Store) reach(pins map[Pin]bool) (map[digest.Digest]int64, error) {
+func (s *Store) reach(pins map[Pin]pinRecord) (map[digest.Digest]int64, error) {
 	all := make(map[digest.Digest]int64)
 	var errs error
-	for pin := range pins {
-		root, err := s.index.root(pin)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // its tag is gone, for now
-		}
-		if err == nil {
-			err = s.reachFrom(pin.Repository, root, maxDepth, all)
-		}
-		if err != nil {
-			errs = errors.Join(errs, fmt.Errorf("find what is pinned by %s: %w", pin, err))
+	for pin, rec := range pins {
+		own, err := s.reachOf(pin, rec)
+		errs = errors.Join(errs, err)
+		for d, size := range own {
+			all[d] = max(all[d], size)
 		}
 	}
 	return all, errs
 }
 
-func (s *Store) reachFrom(repo Repository, d digest.Digest, depth int, all map[digest.Digest]int64) error {
-	if _, again := all[d]; again {
-		return nil
-	}
-	var err error
-	if it, here := s.recency.look(d); here {
-		all[d] = it.bytes
-	} else {
-		all[d], err = s.index.announced(repo, d)
-	}
-	if depth == 0 {
+// reachOf is reach for one pin. One whose tag is gone, for now, holds nothing.
+func (s *Store) reachOf(pin Pin, rec pinRecord) (map[digest.Digest]int64, error) {
+	all := make(map[digest.Digest]int64)
+	err := s.walkPin(pin, func(d digest.Digest, known bool) error {
+		if it, here := s.recency.look(d); here {
+			all[d] = it.bytes
+			return nil
+		}
+		size, manifest, err := s.index.announced(pin.Repository, d)
+		if manifest && !known && !rec.AllPlatforms {
+			size = 0 // most platforms of an index are never fetched
+		}
+		all[d] = onDisk(size)
 		return err
-	}
-	var rec blobRecord
-	err = errors.Join(err, ignoreMissing(s.index.get(blobKey(d), &rec)))
-	for _, child := range rec.Children {
-		err = errors.Join(err, s.reachFrom(repo, child, depth-1, all))
-	}
-	return err
+	})
+	return all, err
 }
 
-// announced is what a blob of a repository will take on disk, by the manifest
-// that names it. Manifests of an index count once they are here: most platforms
-// are never fetched.
-func (ix *index) announced(repo Repository, d digest.Digest) (int64, error) {
-	var rec memberRecord
-	err := ix.get(memberKey(repo, d), &rec)
-	switch {
-	case errors.Is(err, fs.ErrNotExist), rec.Manifest, rec.Size < 0:
-		return 0, ignoreMissing(err)
+// walkPin visits all that a pin reaches, each once. What is known has a record:
+// it is here, or was.
+func (s *Store) walkPin(pin Pin, visit func(d digest.Digest, known bool) error) error {
+	root, err := s.index.root(pin)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	return onDisk(rec.Size), err
+	seen := make(map[digest.Digest]bool)
+	var walk func(d digest.Digest, depth int) error
+	walk = func(d digest.Digest, depth int) error {
+		if seen[d] {
+			return nil
+		}
+		seen[d] = true
+		var rec blobRecord
+		err := s.index.get(blobKey(d), &rec)
+		known := err == nil
+		err = errors.Join(ignoreMissing(err), visit(d, known))
+		if depth > 0 {
+			for _, child := range rec.Children {
+				err = errors.Join(err, walk(child, depth-1))
+			}
+		}
+		return err
+	}
+	if err == nil {
+		err = walk(root, maxDepth)
+	}
+	if err != nil {
+		return fmt.Errorf("find what is pinned by %s: %w", pin, err)
+	}
+	return nil
+}
+
+// announced is the size of a blob of a repository by the manifest that names it, 0
+// where none does, and whether it is a manifest itself.
+func (ix *index) announced(repo Repository, d digest.Digest) (size int64, manifest bool, err error) {
+	var rec memberRecord
+	err = ignoreMissing(ix.get(memberKey(repo, d), &rec))
+	return max(rec.Size, 0), rec.Manifest, err
 }
 
 // root is the manifest that a pin begins at. It is fs.ErrNotExist where the tag
@@ -283,8 +362,8 @@ func (ix *index) root(p Pin) (digest.Digest, error) {
 }
 
 // pins reads the pins.
-func (ix *index) pins() (map[Pin]bool, error) {
-	pins := make(map[Pin]bool)
+func (ix *index) pins() (map[Pin]pinRecord, error) {
+	pins := make(map[Pin]pinRecord)
 	err := ix.each(pinPrefix, func(item *badger.Item) error {
 		name := string(item.Key()[len(pinPrefix):])
 		repo, reference, ok := strings.Cut(name, "@")
@@ -292,15 +371,19 @@ func (ix *index) pins() (map[Pin]bool, error) {
 			i := max(strings.LastIndexByte(name, ':'), 0)
 			repo, reference = name[:i], strings.TrimPrefix(name[i:], ":")
 		}
-		pins[Pin{cutRepository(repo), reference}] = true
+		var rec pinRecord
+		_ = unmarshal(item, &rec) // that it is there is what counts
+		pins[Pin{cutRepository(repo), reference}] = rec
 		return nil
 	})
 	return pins, err
 }
 
 // isPinned reports whether an image is pinned by one of its names.
-func isPinned(img ImageInfo, pins map[Pin]bool) bool {
-	return pins[Pin{img.repo(), img.Tag}] || pins[Pin{img.repo(), img.Digest.String()}]
+func isPinned(img ImageInfo, pins map[Pin]pinRecord) bool {
+	_, byTag := pins[Pin{img.repo(), img.Tag}]
+	_, byDigest := pins[Pin{img.repo(), img.Digest.String()}]
+	return byTag || byDigest
 }
 
 // holds returns ENOSPC where the pins would take more than the bound.

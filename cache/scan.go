@@ -39,11 +39,12 @@ func (s *Store) scan() error {
 	before := s.recency.total()
 	s.recency.load(append(all, partials...))
 	s.space.charge(s.recency.total() - before)
-	s.repinOrWarn()
+	err = s.space.measure()
+	s.pinAllConfigured()
 	if err := s.doomAgain(); err != nil {
 		s.log.Warn("what lifecycle rules have expired goes with the rest until they are applied again", "error", err)
 	}
-	return s.space.measure()
+	return err
 }
 
 // blobs lists the complete blobs. cancelled ends it early.

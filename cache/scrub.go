@@ -261,7 +261,12 @@ func (c *scrub) drop(d digest.Digest, seen fs.FileInfo, damage error) error {
 		log.Error("a blob in the cache is damaged, and could not be removed; it is not served any more", "error", err)
 		return nil
 	}
-	log.Error("a blob in the cache was damaged; it was removed, and is fetched again when it is asked for")
+	again := "when it is asked for"
+	if c.store.pinned.holds(d) {
+		again = "now, because it is pinned"
+		c.store.wantLacking()
+	}
+	log.Error("a blob in the cache was damaged; it was removed, and is fetched again " + again)
 	return nil
 }
 
@@ -280,7 +285,12 @@ func (s *Store) dropFile(d digest.Digest, seen fs.FileInfo) (gone bool, err erro
 		return false, ignoreMissing(err)
 	}
 	it, known := s.recency.remove(d)
-	if err := s.remove(d, it); err != nil {
+	if s.pinned.holds(d) {
+		err = s.removeContent(d)
+	} else {
+		err = s.remove(d, it)
+	}
+	if err != nil {
 		if known {
 			s.recency.add(d, it, s.opts.Now())
 		}

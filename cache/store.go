@@ -50,6 +50,13 @@ type Options struct {
 	// ScrubEvery is how often all blobs are read and checked in the background.
 	// 0 means a week; negative means never.
 	ScrubEvery time.Duration
+	// Pin says which images are pinned as they come, and as they are found when
+	// the store is opened, by their names: <upstream>/<repository>:<tag>. Nil
+	// means none.
+	Pin func(image string) bool
+	// PinAllPlatforms has these pins be of all platforms: see
+	// [Store.PinAllPlatforms].
+	PinAllPlatforms bool
 	// Retry is how broken connections are resumed.
 	Retry Retry
 	// Log is where the store reports. Nil means slog.Default().
@@ -96,6 +103,7 @@ type Store struct {
 
 	scanned  chan struct{} // closed when recency and space know what is there
 	wake     chan struct{} // has tend evict; capacity 1
+	lacks    chan struct{} // says that Lacking may have something new; capacity 1
 	evicting gate          // held by the one who evicts, during I/O
 	dooming  sync.Mutex    // held by the one who finds out what has expired, during I/O
 
@@ -169,6 +177,7 @@ func Open(dir string, opts Options) (*Store, error) {
 		scanned:  make(chan struct{}),
 		evicting: newGate(),
 		wake:     make(chan struct{}, 1),
+		lacks:    make(chan struct{}, 1),
 	}
 	s.index.health = s.health
 	s.ctx, s.cancel = context.WithCancel(context.Background())

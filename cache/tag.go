@@ -116,7 +116,7 @@ func (s *Store) confirm(ctx context.Context, repo Repository, tag string, ask As
 	if err := s.index.put(entry{[]byte(key), rec}); err != nil {
 		s.trouble(slog.LevelError, "a tag was not recorded", err, "repository", repo, "tag", tag)
 	}
-	s.tagMoved(repo, tag)
+	s.tagMoved(repo, tag, memo.Digest, m.Digest)
 	return m, state, nil
 }
 

@@ -60,6 +60,13 @@ type Cache struct {
 	// LowWater is how full the cache is once it has made room, as a fraction of
 	// MaxSize: above 0, and at most 1. Default 0.9.
 	LowWater float64
+	// Pin are patterns of images that are never evicted, by their names
+	// <host>/<repository>:<tag>; none, if it is empty. See [MatchImage] and
+	// [Cache.Pins].
+	Pin []string
+	// PinAllPlatforms has these pins be of all platforms of an index, which are
+	// fetched, and not of those alone that somebody pulls. Default false.
+	PinAllPlatforms bool
 }
 
 // Tags says how long an answer about a tag may be used. No duration is negative.

@@ -46,9 +46,12 @@ func testdata(t *testing.T, name string) string {
 
 func TestEveryKeyIsLoaded(t *testing.T) {
 	want := &Config{
-		Listen:          "0.0.0.0:5500",
-		Admin:           "",
-		Cache:           Cache{Dir: testdata(t, "cache"), MaxSize: Amount{Percent: 62.5}, MinFree: Amount{Bytes: 1536 << 20}, LowWater: 0.75},
+		Listen: "0.0.0.0:5500",
+		Admin:  "",
+		Cache: Cache{
+			Dir: testdata(t, "cache"), MaxSize: Amount{Percent: 62.5}, MinFree: Amount{Bytes: 1536 << 20}, LowWater: 0.75,
+			Pin: []string{"*/team/*:v1*", "docker.io/library/busybox:1.36"}, PinAllPlatforms: true,
+		},
 		Tags:            Tags{TTL: 30 * time.Second, StaleIfError: 168 * time.Hour, NegativeTTL: 0},
 		DefaultUpstream: "registry.example.com:5000",
 		Upstreams: []Upstream{

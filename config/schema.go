@@ -30,6 +30,15 @@ func fields(c *Config, base string) []field {
 				{name: "max_size", set: maxSize(&c.Cache.MaxSize)},
 				{name: "min_free", set: amount(&c.Cache.MinFree)},
 				{name: "low_water", set: fraction(&c.Cache.LowWater)},
+				{name: "pin", list: func(n int) []field {
+					c.Cache.Pin = make([]string, n)
+					items := make([]field, n)
+					for i := range items {
+						items[i].set = imagePattern(&c.Cache.Pin[i])
+					}
+					return items
+				}},
+				{name: "pin_all_platforms", set: truth(&c.Cache.PinAllPlatforms)},
 			}
 		}},
 		{name: "tags", section: func() []field {

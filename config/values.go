@@ -264,6 +264,23 @@ func level(to *slog.Level) func(*yaml.Node) error {
 	}
 }
 
+// imagePattern accepts what can match the name of an image with a tag.
+func imagePattern(to *string) func(*yaml.Node) error {
+	const want = "an image such as docker.io/library/busybox:1.36, or a pattern such as */team/*:v1*"
+	return check(to, want, isTaggedImagePattern)
+}
+
+// truth accepts true and false. A variable's value is a text.
+func truth(to *bool) func(*yaml.Node) error {
+	return func(value *yaml.Node) error {
+		if value.Kind != yaml.ScalarNode || value.Value != "true" && value.Value != "false" {
+			return mismatch("true or false", value)
+		}
+		*to = value.Value == "true"
+		return nil
+	}
+}
+
 func lifecycle(to *string) func(*yaml.Node) error {
 	return check(to, "hint, enforce or off", func(s string) bool {
 		return s == lifecycleHint || s == lifecycleEnforce || s == lifecycleOff

@@ -16,12 +16,18 @@ import (
 
 // API returns the handler of /api/v1, by which commands look into the store and
 // change it. It asks nobody who they are: serve it where only the operator gets.
-func API(store *cache.Store) http.Handler {
-	a := api{store}
+func API(store *cache.Store) http.Handler { return api{store: store}.handler() }
+
+// API is the one of the proxy's store, with what takes a proxy: the upstreams, to
+// find out what a pin of all platforms takes.
+func (p *Proxy) API() http.Handler { return api{p.store, p}.handler() }
+
+func (a api) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /api/v1/images", a.answer(a.images))
 	mux.HandleFunc("DELETE /api/v1/images", a.answer(a.remove))
 	mux.HandleFunc("GET /api/v1/stats", a.answer(a.stats))
+	mux.HandleFunc("GET /api/v1/pins", a.answer(a.pins))
 	mux.HandleFunc("PUT /api/v1/pins", a.answer(a.pin))
 	mux.HandleFunc("DELETE /api/v1/pins", a.answer(a.unpin))
 	return mux
@@ -32,7 +38,10 @@ type Removed struct {
 	Freed int64 `json:"freed"` // bytes of disk
 }
 
-type api struct{ store *cache.Store }
+type api struct {
+	store *cache.Store
+	proxy *Proxy // nil where none runs
+}
 
 // answer sends what a method returns, as JSON; nil is an answer without a body.
 func (a api) answer(method func(*http.Request) (any, error)) http.HandlerFunc {
@@ -57,11 +66,11 @@ func (a api) answer(method func(*http.Request) (any, error)) http.HandlerFunc {
 
 func apiStatus(err error) int {
 	switch {
-	case errors.Is(err, errImageName):
+	case errors.Is(err, errImageName), errors.Is(err, errPlatforms):
 		return http.StatusBadRequest
 	case errors.Is(err, fs.ErrNotExist):
 		return http.StatusNotFound
-	case errors.Is(err, cache.ErrPinned):
+	case errors.Is(err, cache.ErrPinned), errors.Is(err, cache.ErrConfigured):
 		return http.StatusConflict
 	case errors.Is(err, unix.ENOSPC):
 		return http.StatusInsufficientStorage
@@ -81,6 +90,8 @@ func (a api) images(*http.Request) (any, error) {
 
 func (a api) stats(*http.Request) (any, error) { return a.store.Stats() }
 
+func (a api) pins(*http.Request) (any, error) { return a.store.Pins() }
+
 func (a api) remove(r *http.Request) (any, error) {
 	repo, reference, err := imageOf(r)
 	if err != nil {
@@ -95,8 +106,22 @@ func (a api) pin(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, a.store.Pin(repo, reference)
+	switch platforms := r.URL.Query().Get("platforms"); platforms {
+	case "":
+		return nil, a.store.Pin(repo, reference)
+	case "all":
+		if a.proxy != nil {
+			if err := a.proxy.bringPlatforms(r.Context(), repo, reference); err != nil {
+				a.proxy.log.Warn("an image is pinned without knowing what its other platforms take", "image", r.URL.Query().Get("image"), "error", err)
+			}
+		}
+		return nil, a.store.PinAllPlatforms(repo, reference)
+	default:
+		return nil, fmt.Errorf("%q: %w", platforms, errPlatforms)
+	}
 }
+
+var errPlatforms = errors.New("platforms may be all, or left out for those that are cached")
 
 func (a api) unpin(r *http.Request) (any, error) {
 	repo, reference, err := imageOf(r)

@@ -16,15 +16,16 @@ import (
 )
 
 // api asks /api/v1 about an image, or all if it is empty, and decodes the
-// answer into v.
+// answer into v. Other parameters may follow the image.
 func (r *rig) api(method, what, image string, v any) int {
 	r.t.Helper()
 	w := httptest.NewRecorder()
 	target := "/api/v1/" + what
 	if image != "" {
-		target += "?image=" + url.QueryEscape(image)
+		image, more, _ := strings.Cut(image, "&")
+		target += "?image=" + url.QueryEscape(image) + "&" + more
 	}
-	proxy.API(r.store).ServeHTTP(w, httptest.NewRequest(method, target, http.NoBody))
+	r.proxy.API().ServeHTTP(w, httptest.NewRequest(method, target, http.NoBody))
 	if w.Code == http.StatusNoContent {
 		return w.Code
 	}

@@ -59,7 +59,7 @@ type Proxy struct {
 	log   *slog.Logger
 }
 
-// New returns a proxy. It runs nothing by itself.
+// New returns a proxy. It runs nothing by itself: see [Proxy.KeepPins].
 func New(opts Options) *Proxy {
 	if opts.Log == nil {
 		opts.Log = slog.Default()

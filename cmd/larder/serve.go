@@ -58,10 +58,11 @@ func (c *serveCommand) Run(p *invocation) error {
 		Store:     store,
 		Log:       log,
 	})
+	background.Go(func() { handler.KeepPins(ctx) })
 	err = listenAndServe(p.ctx, log, cfg, handlers{
 		clients:  handler,
 		admin:    proxy.Admin(metrics, func() error { return p.ctx.Err() }, store.Degraded),
-		commands: proxy.API(store),
+		commands: handler.API(),
 	})
 	stop()
 	background.Wait()
@@ -84,9 +85,11 @@ func openStore(cfg *config.Config, log *slog.Logger, meter metric.MeterProvider,
 			StaleIfError: cfg.Tags.StaleIfError,
 			Negative:     cfg.Tags.NegativeTTL,
 		},
-		ScrubEvery: scrubEvery,
-		Log:        log,
-		Meter:      meter,
+		ScrubEvery:      scrubEvery,
+		Pin:             cfg.Cache.Pins,
+		PinAllPlatforms: cfg.Cache.PinAllPlatforms,
+		Log:             log,
+		Meter:           meter,
 	})
 }
 

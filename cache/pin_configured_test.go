@@ -1,0 +1,266 @@
+package cache
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// v1Pinned has the images of team with the tag v1… pinned.
+func v1Pinned(opts Options) Options {
+	opts.Tags = freshness
+	opts.Pin = func(image string) bool { return strings.HasPrefix(image, team.String()+":v1") }
+	return opts
+}
+
+func TestConfiguredPinsComeWithTheirTags(t *testing.T) {
+	dir := t.TempDir()
+	layers := []*origin{newOrigin(10_000, 1), newOrigin(10_000, 2), newOrigin(10_000, 3)}
+	names := []string{"v1", "v1.2", "v2"}
+	s := openStore(t, dir, Options{Tags: freshness})
+	pullTag(t, s, team, "v1", newImage("v1", layers[0]), layers[0]) // before there is such a pin
+	closeStore(t, s)
+
+	s = openStore(t, dir, v1Pinned(Options{}))
+	for i := 1; i < 3; i++ {
+		pullTag(t, s, team, names[i], newImage(names[i], layers[i]), layers[i])
+	}
+	for range 2 { // the second time after a restart
+		evictAll(t, s)
+		all := listed(t, s)
+		for i, want := range []bool{true, true, false} {
+			img := all[team.String()+":"+names[i]]
+			if img.Pinned != want || img.Complete != want {
+				t.Errorf("%s: %+v", names[i], img)
+			}
+		}
+		pins, err := s.Pins()
+		if err != nil || len(pins) != 2 || pins[0] != (PinInfo{Image: team.String() + ":v1", Configured: true}) {
+			t.Errorf("pins: %v, %v", pins, err)
+		}
+		if _, err := s.Remove(team, "v1"); !errors.Is(err, ErrPinned) {
+			t.Errorf("remove: %v", err)
+		}
+		closeStore(t, s)
+		s = openStore(t, dir, v1Pinned(Options{}))
+	}
+
+	closeStore(t, s) // and with another configuration
+	s = openStore(t, dir, Options{Tags: freshness})
+	evictAll(t, s)
+	if n := s.recency.len(); n > 0 {
+		t.Errorf("%d blobs are held by pins that are no longer configured", n)
+	}
+}
+
+func TestConfiguredPinFollowsItsTag(t *testing.T) {
+	s := openStore(t, t.TempDir(), v1Pinned(Options{}))
+	before, after := newOrigin(10_000, 1), newOrigin(10_000, 2)
+	pullTag(t, s, team, "v1", newImage("old", before), before)
+	s.opts.Tags.TTL = 0
+	pullTag(t, s, team, "v1", newImage("new", after), after)
+	evictAll(t, s)
+	if _, err := s.Stat(after.digest); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Stat(before.digest); err == nil {
+		t.Error("what the tag pointed at before is still kept")
+	}
+}
+
+func TestConfiguredPinIsNotTakenBackByCommand(t *testing.T) {
+	s := openStore(t, t.TempDir(), v1Pinned(Options{}))
+	layer := newOrigin(10_000, 1)
+	pullTag(t, s, team, "v1", newImage("a", layer), layer)
+	for range 2 { // the second time it is a command's, too
+		if err := s.Unpin(team, "v1"); !errors.Is(err, ErrConfigured) {
+			t.Errorf("unpin: %v", err)
+		}
+		evictAll(t, s)
+		if !listed(t, s)[team.String()+":v1"].Complete {
+			t.Error("the image was evicted")
+		}
+		if err := s.Pin(team, "v1"); err != nil {
+			t.Errorf("pin: %v", err)
+		}
+	}
+}
+
+func TestConfiguredPinBeyondTheBoundIsRefusedAndSaidOnce(t *testing.T) {
+	dir := t.TempDir()
+	var log journal
+	opts := v1Pinned(bounded)
+	opts.Log = log.log()
+	opts.Tags.TTL = 0
+	s := openStore(t, dir, opts)
+	first, second := newOrigin(5<<20, 1), newOrigin(5<<20, 2)
+	pullTag(t, s, team, "v1.1", newImage("a", first), first)
+	for range 3 {
+		pullTag(t, s, team, "v1.2", newImage("b", second))
+	}
+	const arithmetic = "5246976 bytes beside the 5246976 that are pinned make 10493952"
+	if n := log.lines(arithmetic); n != 1 || log.lines("it does not fit") != 1 {
+		t.Errorf("it was said %d times:\n%s", n, &log.text)
+	}
+	all := listed(t, s)
+	if !all[team.String()+":v1.1"].Pinned || all[team.String()+":v1.2"].Pinned {
+		t.Errorf("%+v", all)
+	}
+	closeStore(t, s) // the folder is the same, and so is the sum
+	s = openStore(t, dir, opts)
+	<-s.scanned
+	if n := log.lines(arithmetic); n != 2 {
+		t.Errorf("after a restart it was said %d times:\n%s", n, &log.text)
+	}
+	if err := s.Unpin(team, "v1.2"); !errors.Is(err, errNotPinned) {
+		t.Errorf("unpin what was refused: %v", err)
+	}
+}
+
+// lacks returns what the pins lack, and fails the test if none was announced.
+func lacks(t *testing.T, s *Store) []Lack {
+	t.Helper()
+	select {
+	case <-s.PinsLack():
+	default:
+		t.Error("nobody was told to look at what the pins lack")
+	}
+	all, err := s.Lacking()
+	if err != nil {
+		t.Error(err)
+	}
+	return all
+}
+
+func TestPinOfAllPlatformsLacksWhatNobodyPulled(t *testing.T) {
+	layers := []*origin{newOrigin(10_000, 1), newOrigin(10_000, 2)}
+	amd, arm := newImage("amd", layers[0]), newImage("arm", layers[1])
+	for name, pin := range map[string]func(*Store) error{
+		"by command":          func(s *Store) error { return s.PinAllPlatforms(team, "v1") },
+		"after one of some":   func(s *Store) error { return errors.Join(s.Pin(team, "v1"), s.PinAllPlatforms(team, "v1")) },
+		"by configuration":    nil,
+		"of some, it is less": func(s *Store) error { return s.Pin(team, "v1") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			opts := Options{Tags: freshness, PinAllPlatforms: true}
+			if pin == nil {
+				opts = v1Pinned(opts)
+			}
+			s := openStore(t, dir, opts)
+			pullTag(t, s, team, "v1", newList(amd, arm))
+			pullDigest(t, s, team, amd, layers[0])
+			if pin != nil {
+				if err := pin(s); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if name == "of some, it is less" {
+				if got := lacks(t, s); len(got) > 0 {
+					t.Errorf("%v", got)
+				}
+				return
+			}
+			for range 2 { // the second time after a restart
+				got := lacks(t, s)
+				if len(got) != 1 || got[0] != (Lack{team, arm.Digest, arm.Size, true}) {
+					t.Errorf("%v", got)
+				}
+				closeStore(t, s)
+				s = openStore(t, dir, opts)
+				<-s.scanned
+			}
+			pullDigest(t, s, team, arm)
+			got := lacks(t, s)
+			if len(got) != 1 || got[0].Digest != layers[1].digest || got[0].Manifest {
+				t.Errorf("with the other manifest: %v", got)
+			}
+			pullLayers(t, s, layers[1])
+			evictAll(t, s)
+			if n := s.recency.len(); n != 5 {
+				t.Errorf("%d of 5 are held", n)
+			}
+			if all, err := s.Lacking(); err != nil || len(all) > 0 {
+				t.Errorf("at the end: %v, %v", all, err)
+			}
+		})
+	}
+}
+
+func TestPinOfAllPlatformsThatDoNotFitIsRefused(t *testing.T) {
+	opts := bounded
+	opts.Tags = freshness
+	s := openStore(t, t.TempDir(), opts)
+	layers := []*origin{newOrigin(5<<20, 1), newOrigin(5<<20, 2)}
+	amd, arm := newImage("amd", layers[0]), newImage("arm", layers[1])
+	pullTag(t, s, team, "v1", newList(amd, arm))
+	pullDigest(t, s, team, amd, layers[0])
+	missing, err := s.MissingManifests(team, "v1")
+	if err != nil || len(missing) != 1 || missing[0].Digest != arm.Digest {
+		t.Errorf("missing: %v, %v", missing, err)
+	}
+	pullDigest(t, s, team, arm)
+	if err := s.Pin(team, "v1"); !errors.Is(err, unix.ENOSPC) { // both manifests are here by now
+		t.Errorf("pin of both: %v", err)
+	}
+	if err := s.PinAllPlatforms(team, "v1"); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("pin of all: %v", err)
+	}
+}
+
+// A pin of all platforms that was taken while these were not known may come to
+// be beyond the bound. Then they are not fetched in vain.
+func TestPlatformsThatDoNotFitAreNotLacking(t *testing.T) {
+	opts := bounded
+	opts.Tags = freshness
+	s := openStore(t, t.TempDir(), opts)
+	layers := []*origin{newOrigin(5<<20, 1), newOrigin(5<<20, 2)}
+	amd, arm := newImage("amd", layers[0]), newImage("arm", layers[1])
+	pullTag(t, s, team, "v1", newList(amd, arm))
+	pullDigest(t, s, team, amd, layers[0])
+	if err := s.PinAllPlatforms(team, "v1"); err != nil {
+		t.Fatal(err)
+	}
+	pullDigest(t, s, team, arm)
+	if all, err := s.Lacking(); len(all) > 0 || !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("%v, %v", all, err)
+	}
+}
+
+func TestDamagedPinnedBlobIsLacking(t *testing.T) {
+	for name, which := range map[string]int{"a layer": 0, "the manifest": 1} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			s := openStore(t, dir, Options{Tags: freshness})
+			layer, unpinned := newOrigin(10_000, 1), newOrigin(10_000, 2)
+			img := newImage("a", layer)
+			pullTag(t, s, team, "v1", img, layer, unpinned)
+			if err := s.Pin(team, "v1"); err != nil {
+				t.Fatal(err)
+			}
+			if got := lacks(t, s); len(got) > 0 {
+				t.Errorf("before: %v", got)
+			}
+			want := []Lack{{team, layer.digest, 10_000, false}, {team, img.Digest, img.Size, true}}[which]
+			flip(t, s, want.Digest, 7)
+			flip(t, s, unpinned.digest, 7)
+			if got, err := s.Scrub(t.Context(), nil); err != nil || got.Mismatches != 2 {
+				t.Errorf("scrub: %+v, %v", got, err)
+			}
+			for range 2 { // the second time after a restart
+				if got := lacks(t, s); len(got) != 1 || got[0] != want {
+					t.Errorf("%v", got)
+				}
+				closeStore(t, s)
+				s = openStore(t, dir, Options{Tags: freshness})
+				evictAll(t, s)
+			}
+			pullDigest(t, s, team, img, layer)
+			if got := lacks(t, s); len(got) > 0 || s.recency.len() != 2 {
+				t.Errorf("when it is here again: %v, and %d blobs", got, s.recency.len())
+			}
+		})
+	}
+}
