@@ -21,6 +21,8 @@ type metrics struct {
 
 	scrubBytes      metric.Int64Counter
 	scrubMismatches metric.Int64Counter
+
+	counts counts // of the same, for Activity
 }
 
 func newMetrics(provider metric.MeterProvider, disk *health) (*metrics, error) {
@@ -56,14 +58,27 @@ func newMetrics(provider metric.MeterProvider, disk *health) (*metrics, error) {
 	return &m, errors.Join(err, e)
 }
 
-func (m *metrics) fetched(n int) { m.bytes.Add(context.Background(), int64(n)) }
-func (m *metrics) resumed()      { m.resumes.Add(context.Background(), 1) }
+func (m *metrics) fetched(n int) {
+	m.bytes.Add(context.Background(), int64(n))
+	m.counts.fetched.Add(int64(n))
+}
 
-func (m *metrics) scrubbed(n int) { m.scrubBytes.Add(context.Background(), int64(n)) }
+func (m *metrics) resumed() { m.resumes.Add(context.Background(), 1) }
+
+func (m *metrics) scrubbed(n int) {
+	m.scrubBytes.Add(context.Background(), int64(n))
+	m.counts.scrubbed.Add(int64(n))
+}
+
+func (m *metrics) damaged() {
+	m.scrubMismatches.Add(context.Background(), 1)
+	m.counts.damaged.Add(1)
+}
 
 func (m *metrics) evicted(n int64, reason string) {
 	m.evictions.Add(context.Background(), 1, metric.WithAttributes(attribute.String("reason", reason)))
 	m.freed.Add(context.Background(), n)
+	m.counts.evicted(n, reason)
 }
 
 // filled counts the end of a fill.

@@ -37,9 +37,9 @@ const (
 
 // ScrubResult is what a scrub found.
 type ScrubResult struct {
-	Blobs      int64 // that were read to their end
-	Bytes      int64 // that were read
-	Mismatches int64 // blobs that were damaged, and are removed
+	Blobs      int64 `json:"blobs"`      // that were read to their end
+	Bytes      int64 `json:"bytes"`      // that were read
+	Mismatches int64 `json:"mismatches"` // blobs that were damaged, and are removed
 }
 
 // Scrub reads all blobs, at full speed, and removes those that do not match
@@ -254,7 +254,7 @@ func (c *scrub) drop(d digest.Digest, seen fs.FileInfo, damage error) error {
 		return nil
 	}
 	c.result.Mismatches++
-	c.store.metrics.scrubMismatches.Add(context.Background(), 1)
+	c.store.metrics.damaged()
 	log := c.store.log.With("digest", d, "damage", damage)
 	if err != nil {
 		c.store.setDamaged(d, true)

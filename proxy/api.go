@@ -18,8 +18,8 @@ import (
 // change it. It asks nobody who they are: serve it where only the operator gets.
 func API(store *cache.Store) http.Handler { return api{store: store}.handler() }
 
-// API is the one of the proxy's store, with what takes a proxy: the upstreams, to
-// find out what a pin of all platforms takes.
+// API is the one of the proxy's store, with what takes a proxy: its activity, and
+// the upstreams to find out what a pin of all platforms takes.
 func (p *Proxy) API() http.Handler { return api{p.store, p}.handler() }
 
 func (a api) handler() http.Handler {
@@ -27,9 +27,11 @@ func (a api) handler() http.Handler {
 	mux.HandleFunc("GET /api/v1/images", a.answer(a.images))
 	mux.HandleFunc("DELETE /api/v1/images", a.answer(a.remove))
 	mux.HandleFunc("GET /api/v1/stats", a.answer(a.stats))
+	mux.HandleFunc("GET /api/v1/activity", a.answer(a.activity))
 	mux.HandleFunc("GET /api/v1/pins", a.answer(a.pins))
 	mux.HandleFunc("PUT /api/v1/pins", a.answer(a.pin))
 	mux.HandleFunc("DELETE /api/v1/pins", a.answer(a.unpin))
+	mux.HandleFunc("POST /api/v1/scrub", a.scrub)
 	return mux
 }
 
@@ -88,7 +90,31 @@ func (a api) images(*http.Request) (any, error) {
 	return images, err
 }
 
-func (a api) stats(*http.Request) (any, error) { return a.store.Stats() }
+// Stats is the answer to a GET of the stats.
+type Stats struct {
+	cache.Stats
+	Activity *Activity `json:"activity,omitempty"` // of the daemon, where one runs
+}
+
+func (a api) stats(*http.Request) (any, error) {
+	sum, err := a.store.Stats()
+	st := Stats{Stats: sum}
+	if a.proxy != nil {
+		activity := a.proxy.Activity()
+		st.Activity = &activity
+	}
+	return st, err
+}
+
+// errNoDaemon is for what only a daemon has.
+var errNoDaemon = fmt.Errorf("no daemon runs: %w", fs.ErrNotExist)
+
+func (a api) activity(*http.Request) (any, error) {
+	if a.proxy == nil {
+		return nil, errNoDaemon
+	}
+	return a.proxy.Activity(), nil
+}
 
 func (a api) pins(*http.Request) (any, error) { return a.store.Pins() }
 

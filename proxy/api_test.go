@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
@@ -121,6 +122,72 @@ func TestAPIRefusesPinsBeyondTheBound(t *testing.T) {
 	status := r.api(http.MethodPut, "pins", r.ecr.Host()+"/"+app+":v1", &refused)
 	if status != http.StatusInsufficientStorage || !strings.Contains(refused.Error, "of max_size") {
 		t.Errorf("%d %q", status, refused.Error)
+	}
+}
+
+func TestAPITellsWhatTheDaemonDoes(t *testing.T) {
+	r := newRig(t, settings{})
+	added := r.addImage("v1", ecrtest.Random(1, 10_000))
+	if err := r.pull(t.Context(), "v1"); err != nil {
+		t.Fatal(err)
+	}
+	r.meter.wait("larder.fills", 2)
+	hit := r.get(blobPath(app, added.Blobs[0].Digest))
+	wantHeader(t, hit, "X-Cache", "HIT")
+	failed := r.get(manifestPath(app, "v2"))
+	r.server.Close() // an answer is counted when it is over
+	var activity proxy.Activity
+	if status := r.api(http.MethodGet, "activity", "", &activity); status != http.StatusOK {
+		t.Errorf("activity: %d", status)
+	}
+	misses := int64(1 + len(added.Blobs))
+	sent := added.Root.Size + int64(len(hit.body)+len(failed.body))
+	fetched := int64(0)
+	for _, blob := range added.Blobs {
+		fetched += blob.Size
+	}
+	want := proxy.Activity{Activity: activity.Activity, Requests: proxy.Requests{Hit: 1, Miss: misses, Failed: 1}, Served: sent + fetched}
+	if diff := cmp.Diff(want, activity); diff != "" || activity.Fetched != fetched || activity.Bytes == 0 || activity.Free == 0 {
+		t.Errorf("%s%+v, want %d bytes fetched", diff, activity, fetched)
+	}
+	var stats proxy.Stats
+	if r.api(http.MethodGet, "stats", "", &stats); stats.Activity == nil || stats.Activity.Served != sent+fetched || stats.Images != 1 {
+		t.Errorf("%+v", stats)
+	}
+}
+
+func TestAPIScrubReportsAsItGoes(t *testing.T) {
+	r := newRig(t, settings{})
+	blob := r.addBlob(app, ecrtest.Random(1, 10_000))
+	r.cache(blobPath(app, blob.Digest))
+	r.flip(blob.Digest)
+	w := httptest.NewRecorder()
+	r.proxy.API().ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/api/v1/scrub", http.NoBody))
+	var reports []proxy.ScrubReport
+	for lines := json.NewDecoder(w.Body); lines.More(); {
+		var report proxy.ScrubReport
+		if err := lines.Decode(&report); err != nil {
+			t.Fatal(err)
+		}
+		reports = append(reports, report)
+	}
+	if len(reports) < 2 || w.Code != http.StatusOK || !w.Flushed {
+		t.Fatalf("%d %v", w.Code, reports)
+	}
+	last := reports[len(reports)-1]
+	if last.Result == nil || *last.Result != (cache.ScrubResult{Bytes: 10_000, Mismatches: 1}) || last.Done != 10_000 || last.Total != 10_000 || last.Error != "" {
+		t.Errorf("%+v", last)
+	}
+}
+
+func TestAPIScrubEndsWithItsClient(t *testing.T) {
+	r := newRig(t, settings{})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	w := httptest.NewRecorder()
+	r.proxy.API().ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodPost, "/api/v1/scrub", http.NoBody))
+	if body := w.Body.String(); !strings.Contains(body, "context canceled") {
+		t.Errorf("%s", body)
 	}
 }
 

@@ -57,6 +57,8 @@ type Proxy struct {
 	opts  Options
 	store *cache.Store
 	log   *slog.Logger
+
+	counters counters
 }
 
 // New returns a proxy. It runs nothing by itself: see [Proxy.KeepPins].
@@ -83,6 +85,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var t target
 	defer func() {
 		aborted := recover()
+		p.counters.count(rec, t, aborted != nil)
 		p.logRequest(r, rec, t, time.Since(start), aborted != nil)
 		if aborted != nil {
 			panic(aborted)

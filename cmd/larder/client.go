@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -31,6 +30,7 @@ type folder struct {
 type client struct {
 	http  *http.Client
 	close func() error
+	alone bool // no daemon runs
 }
 
 // with runs a command's work with a client of its folder.
@@ -55,7 +55,7 @@ func connect(p *invocation, cfg *config.Config) (*client, error) {
 	switch {
 	case err == nil:
 		transport := &http.Transport{DialContext: dial, DisableKeepAlives: true}
-		return &client{&http.Client{Transport: transport}, func() error { return nil }}, conn.Close()
+		return &client{http: &http.Client{Transport: transport}, close: func() error { return nil }}, conn.Close()
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED), len(path) > maxSocketPath:
 		return openFolder(p, cfg)
 	}
@@ -73,24 +73,16 @@ func openFolder(p *invocation, cfg *config.Config) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &client{&http.Client{Transport: inProcess{proxy.API(store)}}, store.Close}, nil
+	return &client{http: &http.Client{Transport: inProcess{proxy.API(store)}}, close: store.Close, alone: true}, nil
 }
 
 // do sends a request for /api/v1 and decodes the answer into v, unless v is nil.
 func (c *client) do(ctx context.Context, method, what string, query url.Values, v any) error {
-	address := url.URL{Scheme: "http", Host: "larder", Path: "/api/v1/" + what, RawQuery: query.Encode()}
-	req, err := http.NewRequestWithContext(ctx, method, address.String(), http.NoBody)
+	resp, err := c.send(ctx, method, what, query)
 	if err != nil {
 		return err
 	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return fmt.Errorf("ask the daemon: %w", err)
-	}
 	defer resp.Body.Close()
-	if resp.StatusCode >= http.StatusBadRequest {
-		return refusal(resp)
-	}
 	if v == nil {
 		return nil
 	}
@@ -98,6 +90,24 @@ func (c *client) do(ctx context.Context, method, what string, query url.Values, 
 		return fmt.Errorf("read the daemon's answer: %w", err)
 	}
 	return nil
+}
+
+// send returns an answer that is no refusal. Its body is the caller's to close.
+func (c *client) send(ctx context.Context, method, what string, query url.Values) (*http.Response, error) {
+	address := url.URL{Scheme: "http", Host: "larder", Path: "/api/v1/" + what, RawQuery: query.Encode()}
+	req, err := http.NewRequestWithContext(ctx, method, address.String(), http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("ask the daemon: %w", err)
+	}
+	if resp.StatusCode >= http.StatusBadRequest {
+		defer resp.Body.Close()
+		return nil, refusal(resp)
+	}
+	return resp, nil
 }
 
 // refusal is the error that an answer tells.
@@ -114,33 +124,6 @@ func refusal(resp *http.Response) error {
 	}
 	return err
 }
-
-// inProcess sends requests to a handler of this process.
-type inProcess struct{ handler http.Handler }
-
-// RoundTrip is http.RoundTripper.
-func (t inProcess) RoundTrip(req *http.Request) (*http.Response, error) {
-	w := &answer{header: make(http.Header), status: http.StatusOK}
-	t.handler.ServeHTTP(w, req)
-	return &http.Response{
-		Status:     http.StatusText(w.status),
-		StatusCode: w.status,
-		Header:     w.header,
-		Body:       io.NopCloser(&w.body),
-		Request:    req,
-	}, nil
-}
-
-// answer is an http.ResponseWriter that keeps what is written.
-type answer struct {
-	header http.Header
-	status int
-	body   bytes.Buffer
-}
-
-func (a *answer) Header() http.Header         { return a.header }
-func (a *answer) WriteHeader(status int)      { a.status = status }
-func (a *answer) Write(p []byte) (int, error) { return a.body.Write(p) }
 
 // printJSON writes v for programs to read.
 func printJSON(w io.Writer, v any) error {

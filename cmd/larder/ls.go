@@ -4,16 +4,14 @@ import (
 	"cmp"
 	"fmt"
 	"net/http"
-	"path"
 	"slices"
-	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/opencontainers/go-digest"
 
 	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/config"
 )
 
 // lsCommand is "larder ls".
@@ -26,8 +24,9 @@ type lsCommand struct {
 
 // Run lists the images that match.
 func (c *lsCommand) Run(p *invocation) error {
-	if _, err := matches(c.Pattern, ""); err != nil {
-		return usageError{fmt.Errorf("pattern %q: %w", c.Pattern, err)}
+	pattern := cmp.Or(c.Pattern, "*")
+	if _, err := config.MatchImage(pattern, ""); err != nil {
+		return usageError{fmt.Errorf("pattern %q: %w", pattern, err)}
 	}
 	return c.with(p, func(client *client) error {
 		var images []cache.ImageInfo
@@ -35,29 +34,19 @@ func (c *lsCommand) Run(p *invocation) error {
 			return err
 		}
 		images = slices.DeleteFunc(images, func(img cache.ImageInfo) bool {
-			ok, _ := matches(c.Pattern, img.Name())
+			ok, _ := config.MatchImage(pattern, img.Name())
 			return !ok || c.Expired && img.Expired == nil
 		})
 		if c.JSON {
 			return printJSON(p.stdout, images)
 		}
-		table := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(table, "IMAGE\tDIGEST\tSIZE\tUSED\tSTATE\tLIFECYCLE")
+		t := table{spare: "DIGEST"}
+		t.add("IMAGE", "DIGEST", "SIZE", "USED", "STATE", "LIFECYCLE")
 		for _, img := range images {
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", rowName(img), shortDigest(img.Digest),
-				size(img.Bytes), age(img.Used), state(img), lifecycleOf(img))
+			t.add(rowName(img), shortDigest(img.Digest), size(img.Bytes), age(img.Used), state(img), lifecycleOf(img))
 		}
-		return table.Flush()
+		return t.write(p.stdout, terminalWidth(p.stdout))
 	})
-}
-
-// matches is path.Match for names in which a slash is nothing special.
-func matches(pattern, name string) (bool, error) {
-	const plain = "\x00" // in no name
-	return path.Match(
-		strings.ReplaceAll(cmp.Or(pattern, "*"), "/", plain),
-		strings.ReplaceAll(name, "/", plain),
-	)
 }
 
 // rowName leaves out a digest, which has a column of its own.
@@ -78,7 +67,7 @@ func shortDigest(d digest.Digest) string {
 
 func age(at time.Time) string {
 	if at.IsZero() {
-		return "-"
+		return nothing
 	}
 	return humanize.Time(at)
 }
@@ -97,7 +86,7 @@ func state(img cache.ImageInfo) string {
 // lifecycleOf says since when an image has expired, and by which rule.
 func lifecycleOf(img cache.ImageInfo) string {
 	if img.Expired == nil {
-		return "-"
+		return nothing
 	}
 	rule := "rule"
 	if img.Expired.Source == sourceLocal {

@@ -7,34 +7,6 @@ import (
 	"github.com/larder-registry/larder/cache"
 )
 
-func TestPatternsCrossSlashes(t *testing.T) {
-	const name = "registry.example:5000/team/web/app:v1.2"
-	for _, c := range []struct {
-		pattern string
-		want    bool
-	}{
-		{"", true},
-		{"*", true},
-		{name, true},
-		{"*/team/*:v1*", true},
-		{"registry.example:5000/*", true},
-		{"*:v1.?", true},
-		{"*:v[1-3]*", true},
-		{"*app*", true},
-		{"app", false},
-		{"*/app", false},
-		{"*:v2*", false},
-		{"team/*", false},
-	} {
-		if got, err := matches(c.pattern, name); got != c.want || err != nil {
-			t.Errorf("%q: %t, %v", c.pattern, got, err)
-		}
-	}
-	if _, err := matches("*[", name); err == nil {
-		t.Error("a pattern without an end is taken")
-	}
-}
-
 func TestShortNamesAreCompletedAsDockerDoes(t *testing.T) {
 	const digest = "@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 	for short, want := range map[string]string{

@@ -41,6 +41,7 @@ type commands struct {
 	Pin     pinCommand     `cmd:"" help:"Keep images from being evicted, with all that they need."`
 	Unpin   unpinCommand   `cmd:"" help:"Let pinned images be evicted again."`
 	Rm      rmCommand      `cmd:"" help:"Forget images now, and free what no other image needs."`
+	Scrub   scrubCommand   `cmd:"" help:"Check everything in the cache against its digest now."`
 	Mirror  mirrorCommand  `cmd:"" help:"Have this node's container runtime pull through Larder."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }

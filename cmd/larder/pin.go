@@ -1,19 +1,26 @@
 package main
 
-import (
-	"fmt"
-	"net/http"
-)
+import "net/http"
 
 // pinCommand is "larder pin".
 type pinCommand struct {
 	folder
+	AllPlatforms bool `help:"Of an index hold all platforms, and fetch those that are not cached; without a daemon, once one runs."`
 	images
 }
 
 // Run keeps images from eviction.
 func (c *pinCommand) Run(p *invocation) error {
-	return c.pins(p, c.images, http.MethodPut, "pinned")
+	return c.with(p, func(client *client) error {
+		return c.run(p, client.cached(p), func(image string) (done, error) {
+			query := imageQuery(image)
+			if c.AllPlatforms {
+				query.Set("platforms", "all")
+			}
+			err := client.do(p.ctx, http.MethodPut, "pins", query, nil)
+			return done{text: "pinned " + image}, err
+		})
+	})
 }
 
 // unpinCommand is "larder unpin".
@@ -24,17 +31,10 @@ type unpinCommand struct {
 
 // Run lets images be evicted again.
 func (c *unpinCommand) Run(p *invocation) error {
-	return c.pins(p, c.images, http.MethodDelete, "unpinned")
-}
-
-func (f folder) pins(p *invocation, images images, method, done string) error {
-	return f.with(p, func(client *client) error {
-		return images.each(func(image string) error {
-			err := client.do(p.ctx, method, "pins", imageQuery(image), nil)
-			if err == nil {
-				_, err = fmt.Fprintf(p.stdout, "%s %s\n", done, image)
-			}
-			return err
+	return c.with(p, func(client *client) error {
+		return c.run(p, client.pinned(p), func(image string) (done, error) {
+			err := client.do(p.ctx, http.MethodDelete, "pins", imageQuery(image), nil)
+			return done{text: "unpinned " + image}, err
 		})
 	})
 }

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 
 	"github.com/larder-registry/larder/proxy"
 )
@@ -15,32 +13,13 @@ type rmCommand struct {
 	images
 }
 
-// images are the arguments of commands that are about some images.
-type images struct {
-	Images []string `arg:"" name:"image" help:"<host>/<repository>:<tag>, or @<digest>. Short names are completed as Docker does."`
-}
-
-// each does the same with all of them, whether or not it works for the others.
-func (i images) each(do func(image string) error) error {
-	var errs error
-	for _, image := range i.Images {
-		errs = errors.Join(errs, do(fullName(image)))
-	}
-	return errs
-}
-
 // Run forgets images.
 func (c *rmCommand) Run(p *invocation) error {
 	return c.with(p, func(client *client) error {
-		return c.each(func(image string) error {
+		return c.run(p, client.cached(p), func(image string) (done, error) {
 			var removed proxy.Removed
 			err := client.do(p.ctx, http.MethodDelete, "images", imageQuery(image), &removed)
-			if err == nil {
-				_, err = fmt.Fprintf(p.stdout, "removed %s, %s freed\n", image, size(removed.Freed))
-			}
-			return err
+			return done{Freed: &removed.Freed, text: fmt.Sprintf("removed %s, %s freed", image, size(removed.Freed))}, err
 		})
 	})
 }
-
-func imageQuery(image string) url.Values { return url.Values{"image": {image}} }

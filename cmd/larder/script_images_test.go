@@ -5,8 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
+	"path/filepath"
+	"strings"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/rogpeppe/go-internal/testscript"
@@ -42,6 +45,42 @@ upstreams:
     endpoint: %s
     ecr: {api_endpoint: %s}
 `, ts.Getenv("LISTEN"), ts.Getenv("ADMIN"), ts.MkAbs("cache"), fake.Host(), fake.Host(), fake.Endpoint, fake.Endpoint), 0o600))
+}
+
+// damage flips a bit of each file below a folder: "damage folder".
+func damage(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: damage folder")
+	}
+	ts.Check(filepath.WalkDir(ts.MkAbs(args[0]), func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		return flipBit(path)
+	}))
+}
+
+// flipBit flips one bit in the middle of a file.
+func flipBit(path string) error {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	content[len(content)/2] ^= 4
+	return os.WriteFile(path, content, 0o600)
+}
+
+// edit replaces a text in a file: "edit file old new".
+func edit(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: edit file old new")
+	}
+	before := ts.ReadFile(args[0])
+	after := strings.Replace(before, args[1], args[2], 1)
+	if after == before {
+		ts.Fatalf("%s does not contain %q", args[0], args[1])
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(after), 0o600))
 }
 
 // pullTag pulls an image through the daemon: "pull team/app v1". What was pulled is in the cache once the daemon ended.

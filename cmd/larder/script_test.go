@@ -32,6 +32,8 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"damage":   damage,
+			"edit":     edit,
 			"exits":    exits,
 			"pull":     pullTag,
 			"ready":    ready,

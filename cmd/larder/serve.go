@@ -62,7 +62,7 @@ func (c *serveCommand) Run(p *invocation) error {
 	err = listenAndServe(p.ctx, log, cfg, handlers{
 		clients:  handler,
 		admin:    proxy.Admin(metrics, func() error { return p.ctx.Err() }, store.Degraded),
-		commands: handler.API(),
+		commands: until(p.ctx, handler.API()),
 	})
 	stop()
 	background.Wait()
@@ -90,6 +90,17 @@ func openStore(cfg *config.Config, log *slog.Logger, meter metric.MeterProvider,
 		PinAllPlatforms: cfg.Cache.PinAllPlatforms,
 		Log:             log,
 		Meter:           meter,
+	})
+}
+
+// until ends the requests that still run when ctx ends: a drain does not wait for
+// a scrub.
+func until(ctx context.Context, h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		bounded, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		defer context.AfterFunc(ctx, cancel)()
+		h.ServeHTTP(w, r.WithContext(bounded))
 	})
 }
 

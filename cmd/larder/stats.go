@@ -1,43 +1,89 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"net/http"
-	"text/tabwriter"
+	"slices"
+	"time"
 
 	"github.com/dustin/go-humanize"
 
-	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/proxy"
 )
 
 // statsCommand is "larder stats".
 type statsCommand struct {
 	folder
-	JSON bool `name:"json" help:"Print a JSON object; sizes are in bytes."`
+	JSON     bool          `name:"json" help:"Print a JSON object; sizes are in bytes. With --watch one a line."`
+	Watch    bool          `help:"Show what the daemon does, again and again until interrupted."`
+	Interval time.Duration `default:"1s" help:"How often, with --watch."`
 }
+
+// leastInterval bounds how often a watcher asks.
+const leastInterval = 100 * time.Millisecond
 
 // Run sums the cache up.
 func (c *statsCommand) Run(p *invocation) error {
+	if c.Interval < leastInterval {
+		return usageError{fmt.Errorf("--interval: expected at least %v, got %v", leastInterval, c.Interval)}
+	}
 	return c.with(p, func(client *client) error {
-		var st cache.Stats
+		switch {
+		case c.Watch && client.alone:
+			return errors.New("there is nothing to watch: no daemon runs")
+		case c.Watch:
+			return watch(p, client, c.Interval, c.JSON)
+		}
+		var st proxy.Stats
 		if err := client.do(p.ctx, http.MethodGet, "stats", nil, &st); err != nil {
 			return err
 		}
 		if c.JSON {
 			return printJSON(p.stdout, st)
 		}
-		bound := "no bound"
-		if st.MaxSize > 0 {
-			bound = fmt.Sprintf("of %s (%.0f%%)", size(st.MaxSize), 100*float64(st.Bytes)/float64(st.MaxSize))
-		}
-		table := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
-		fmt.Fprintf(table, "size\t%s, %s\n", size(st.Bytes), bound)
-		fmt.Fprintf(table, "free on disk\t%s\n", size(st.Free))
-		fmt.Fprintf(table, "images\t%d, %d pinned\n", st.Images, st.Pinned)
-		fmt.Fprintf(table, "blobs\t%d\n", st.Blobs)
-		fmt.Fprintf(table, "on their way\t%d, %d being fetched\n", st.Partials, st.Fills)
-		return table.Flush()
+		return statsTable(st).write(p.stdout, 0)
 	})
+}
+
+func statsTable(st proxy.Stats) *table {
+	t := new(table)
+	t.add("size", fill(st.Bytes, st.MaxSize))
+	t.add("free on disk", size(st.Free))
+	t.add("images", fmt.Sprintf("%d, %d pinned", st.Images, st.Pinned))
+	t.add("blobs", fmt.Sprint(st.Blobs))
+	t.add("on their way", fmt.Sprintf("%d, %d being fetched", st.Partials, st.Fills))
+	if st.Activity != nil {
+		t.add("", "")
+		t.add("since start-up", "")
+		t.addActivity(*st.Activity)
+	}
+	return t
+}
+
+// addActivity adds what was done since the daemon was started.
+func (t *table) addActivity(a proxy.Activity) {
+	r := a.Requests
+	t.add("requests", fmt.Sprintf("%d hits, %d misses, %d stale, %d passed through, %d failed", r.Hit, r.Miss, r.Stale, r.Bypass, r.Failed))
+	t.add("served", size(a.Served))
+	t.add("fetched", size(a.Fetched))
+	t.add("evicted", size(a.Evicted))
+	for _, reason := range slices.Sorted(maps.Keys(a.Evictions)) {
+		t.add("  "+reason, fmt.Sprint(a.Evictions[reason]))
+	}
+	t.add("checked", fmt.Sprintf("%s, %d blobs damaged", size(a.Scrubbed), a.Damaged))
+	if a.Degraded != "" {
+		t.add("degraded", a.Degraded)
+	}
+}
+
+// fill says how full the cache is.
+func fill(bytes, most int64) string {
+	if most == 0 {
+		return size(bytes) + ", no bound"
+	}
+	return fmt.Sprintf("%s, of %s (%.0f%%)", size(bytes), size(most), 100*float64(bytes)/float64(most))
 }
 
 func size(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }

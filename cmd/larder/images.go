@@ -1,0 +1,105 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+
+	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/config"
+)
+
+// images are the arguments of commands that are about some images.
+type images struct {
+	JSON   bool     `name:"json" help:"Print what was done as a JSON array."`
+	Images []string `arg:"" name:"image" help:"<host>/<repository>:<tag>, or @<digest>. Short names are completed as Docker does. With a *, ? or [ it is a pattern for images in the cache: see larder ls."`
+}
+
+// done is what a command did with an image.
+type done struct {
+	Image string `json:"image"`
+	Freed *int64 `json:"freed,omitempty"` // by rm, in bytes of disk
+
+	text string // for people
+}
+
+// run does the same with all of them, whether or not it works for the others, and
+// prints what was done. known returns the names that a pattern is about.
+func (i images) run(p *invocation, known func() ([]string, error), do func(image string) (done, error)) error {
+	for _, image := range i.Images {
+		if _, err := config.MatchImage(image, ""); config.IsImagePattern(image) && err != nil {
+			return usageError{fmt.Errorf("pattern %q: %w", image, err)}
+		}
+	}
+	all := []done{}
+	err := i.each(known, func(image string) error {
+		what, err := do(image)
+		what.Image = image
+		switch {
+		case err != nil:
+		case i.JSON:
+			all = append(all, what)
+		default:
+			_, err = fmt.Fprintln(p.stdout, what.text)
+		}
+		return err
+	})
+	if i.JSON {
+		err = errors.Join(err, printJSON(p.stdout, all))
+	}
+	return err
+}
+
+func (i images) each(known func() ([]string, error), do func(image string) error) error {
+	var errs error
+	for _, image := range i.Images {
+		if !config.IsImagePattern(image) {
+			errs = errors.Join(errs, do(fullName(image)))
+			continue
+		}
+		names, err := known()
+		if err != nil {
+			return errors.Join(errs, err)
+		}
+		var found bool
+		for _, name := range names {
+			if ok, _ := config.MatchImage(image, name); ok {
+				found = true
+				errs = errors.Join(errs, do(name))
+			}
+		}
+		if !found {
+			errs = errors.Join(errs, fmt.Errorf("no image matches %q", image))
+		}
+	}
+	return errs
+}
+
+// cached returns the names of all images in the cache.
+func (c *client) cached(p *invocation) func() ([]string, error) {
+	return func() ([]string, error) {
+		var images []cache.ImageInfo
+		err := c.do(p.ctx, http.MethodGet, "images", nil, &images)
+		names := make([]string, len(images))
+		for i, img := range images {
+			names[i] = img.Name()
+		}
+		return names, err
+	}
+}
+
+// pinned returns the names of all pins that a command can take back.
+func (c *client) pinned(p *invocation) func() ([]string, error) {
+	return func() ([]string, error) {
+		var pins []cache.PinInfo
+		err := c.do(p.ctx, http.MethodGet, "pins", nil, &pins)
+		names := make([]string, len(pins))
+		for i, pin := range pins {
+			names[i] = pin.Image
+		}
+		return names, err
+	}
+}
+
+func imageQuery(image string) url.Values { return url.Values{"image": {image}} }

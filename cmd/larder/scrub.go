@@ -1,0 +1,122 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+
+	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/proxy"
+)
+
+// scrubCommand is "larder scrub".
+type scrubCommand struct {
+	folder
+	JSON bool `name:"json" help:"Print what was found as a JSON object."`
+}
+
+// Help is what kong shows below the usage.
+func (c *scrubCommand) Help() string {
+	return "Reads everything in the cache and compares it with its digest, at full speed. What is damaged is removed, " +
+		"and fetched again: at once where it is pinned and a daemon runs, else when it is asked for. An interrupt ends it.\n\n" +
+		"The exit status is 1 where something was damaged."
+}
+
+// Run scrubs.
+func (c *scrubCommand) Run(p *invocation) error {
+	return c.with(p, func(client *client) error {
+		shown := newProgress(p.stderr)
+		result, err := client.scrub(p, shown.at)
+		shown.end()
+		if err != nil {
+			return err
+		}
+		if c.JSON {
+			err = printJSON(p.stdout, result)
+		} else {
+			_, err = fmt.Fprintf(p.stdout, "%d blobs are right, %d were damaged; %s read\n", result.Blobs, result.Mismatches, size(result.Bytes))
+		}
+		if err == nil && result.Mismatches > 0 {
+			err = errors.New("damaged blobs were removed; the log says which")
+		}
+		return err
+	})
+}
+
+// scrub has everything checked, and reports how far that is.
+func (c *client) scrub(p *invocation, progress func(done, total int64)) (cache.ScrubResult, error) {
+	resp, err := c.send(p.ctx, http.MethodPost, "scrub", nil)
+	if err != nil {
+		return cache.ScrubResult{}, err
+	}
+	defer resp.Body.Close()
+	for lines := json.NewDecoder(resp.Body); ; {
+		var report proxy.ScrubReport
+		err := lines.Decode(&report)
+		switch {
+		case p.ctx.Err() != nil:
+			return cache.ScrubResult{}, errors.New("the scrub was interrupted")
+		case err != nil:
+			return cache.ScrubResult{}, fmt.Errorf("the scrub did not come to its end: %w", err)
+		case report.Error != "":
+			return cache.ScrubResult{}, errors.New(report.Error)
+		case report.Result != nil:
+			return *report.Result, nil
+		}
+		progress(report.Done, report.Total)
+	}
+}
+
+// progress shows how far something is: as a bar on a terminal, else as a line
+// now and then.
+type progress struct {
+	out  io.Writer
+	bars *mpb.Progress // nil where out is no terminal
+	bar  *mpb.Bar
+	said time.Time
+}
+
+// progressEvery is how often there is a line.
+const progressEvery = 5 * time.Second
+
+func newProgress(out io.Writer) *progress {
+	p := &progress{out: out, said: time.Now()}
+	if !isTerminal(out) {
+		return p
+	}
+	p.bars = mpb.New(mpb.WithOutput(out), mpb.WithWidth(40))
+	p.bar = p.bars.AddBar(0,
+		mpb.BarRemoveOnComplete(),
+		mpb.PrependDecorators(decor.CountersKibiByte("% .1f / % .1f", decor.WC{W: 20})),
+		mpb.AppendDecorators(
+			decor.AverageSpeed(decor.SizeB1024(0), "% .1f", decor.WC{W: 11}),
+			decor.AverageETA(decor.ET_STYLE_GO, decor.WC{W: 8}),
+		))
+	return p
+}
+
+func (p *progress) at(done, total int64) {
+	if p.bars != nil {
+		p.bar.SetTotal(max(total, 1), false)
+		p.bar.SetCurrent(done)
+		return
+	}
+	if total > 0 && time.Since(p.said) >= progressEvery {
+		p.said = time.Now()
+		fmt.Fprintf(p.out, "%s of %s (%.0f%%)\n", size(done), size(total), 100*float64(done)/float64(total))
+	}
+}
+
+// end takes the bar off the terminal.
+func (p *progress) end() {
+	if p.bars != nil {
+		p.bar.Abort(true)
+		p.bars.Wait()
+	}
+}

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/larder-registry/larder/proxy"
+)
+
+// sample is what the daemon had done at some time.
+type sample struct {
+	At time.Time `json:"time"`
+	proxy.Activity
+}
+
+// watch shows the daemon's activity every interval until the command is
+// interrupted: drawn anew on a terminal, else as a line each time.
+func watch(p *invocation, client *client, interval time.Duration, asJSON bool) error {
+	screen := screen{out: p.stdout, width: terminalWidth(p.stdout)}
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	var before sample
+	for {
+		now := sample{At: time.Now()}
+		err := client.do(p.ctx, http.MethodGet, "activity", nil, &now.Activity)
+		if p.ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		switch {
+		case asJSON:
+			err = json.NewEncoder(p.stdout).Encode(now)
+		case screen.width > 0:
+			err = screen.draw(now.table(before))
+		case !before.At.IsZero(): // a line is about what is between two samples
+			_, err = fmt.Fprintln(p.stdout, now.line(before))
+		}
+		if err != nil {
+			return err
+		}
+		before = now
+		select {
+		case <-p.ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
+
+// perSecond is how fast a sum grew. There is no telling from one sample.
+func (s sample) perSecond(before sample, sum func(proxy.Activity) int64) float64 {
+	seconds := s.At.Sub(before.At).Seconds()
+	if before.At.IsZero() || seconds <= 0 {
+		return 0
+	}
+	return max(0, float64(sum(s.Activity)-sum(before.Activity))/seconds) // below 0 the daemon was restarted
+}
+
+func (s sample) rate(before sample, sum func(proxy.Activity) int64) string {
+	return fmt.Sprintf("%.1f/s", s.perSecond(before, sum))
+}
+
+func (s sample) speed(before sample, sum func(proxy.Activity) int64) string {
+	return size(int64(s.perSecond(before, sum))) + "/s"
+}
+
+func hits(a proxy.Activity) int64     { return a.Requests.Hit }
+func misses(a proxy.Activity) int64   { return a.Requests.Miss }
+func stale(a proxy.Activity) int64    { return a.Requests.Stale }
+func bypasses(a proxy.Activity) int64 { return a.Requests.Bypass }
+func failures(a proxy.Activity) int64 { return a.Requests.Failed }
+func served(a proxy.Activity) int64   { return a.Served }
+func fetched(a proxy.Activity) int64  { return a.Fetched }
+func scrubbed(a proxy.Activity) int64 { return a.Scrubbed }
+
+func evictions(a proxy.Activity) (n int64) {
+	for _, times := range a.Evictions {
+		n += times
+	}
+	return n
+}
+
+// line is for a pipe: every figure with its name.
+func (s sample) line(before sample) string {
+	line := fmt.Sprintf("%s  size %s  hits %s  misses %s  stale %s  passed %s  failed %s  served %s  fetched %s  fills %d  evictions %s",
+		s.At.Format(time.TimeOnly), size(s.Bytes), s.rate(before, hits), s.rate(before, misses), s.rate(before, stale),
+		s.rate(before, bypasses), s.rate(before, failures), s.speed(before, served), s.speed(before, fetched), s.Fills,
+		s.rate(before, evictions))
+	if s.Degraded != "" {
+		line += "  degraded: " + s.Degraded
+	}
+	return line
+}
+
+// table is for a terminal: what is now, and since the daemon was started.
+func (s sample) table(before sample) *table {
+	t := new(table)
+	t.add("size", fill(s.Bytes, s.MaxSize))
+	t.add("free on disk", size(s.Free))
+	t.add("being fetched", fmt.Sprint(s.Fills))
+	t.add("requests", fmt.Sprintf("%s hits, %s misses, %s stale, %s passed through, %s failed", s.rate(before, hits),
+		s.rate(before, misses), s.rate(before, stale), s.rate(before, bypasses), s.rate(before, failures)))
+	t.add("served", s.speed(before, served))
+	t.add("fetched", s.speed(before, fetched))
+	t.add("evictions", s.rate(before, evictions))
+	t.add("checked", s.speed(before, scrubbed))
+	t.add("", "")
+	t.add("since start-up", "")
+	t.addActivity(s.Activity)
+	return t
+}
+
+// screen draws over what it drew before.
+type screen struct {
+	out   io.Writer
+	width int
+	lines int // of the last drawing
+}
+
+func (s *screen) draw(t *table) error {
+	var text strings.Builder
+	if s.lines > 0 {
+		fmt.Fprintf(&text, "\x1b[%dA", s.lines) // up
+	}
+	text.WriteString("\x1b[J") // nothing below
+	var body strings.Builder
+	if err := t.write(&body, 0); err != nil {
+		return err
+	}
+	s.lines = 0
+	for line := range strings.Lines(body.String()) {
+		text.WriteString(cutBack(strings.TrimRight(line, " \n"), s.width-1) + "\n") // in one line each, or up would be too far
+		s.lines++
+	}
+	_, err := io.WriteString(s.out, text.String())
+	return err
+}
