@@ -145,7 +145,9 @@ func (s *Store) removeContent(d digest.Digest) error {
 // tend looks after the folder until the store is closed.
 func (s *Store) tend() {
 	if err := s.scan(); err != nil {
-		s.log.Error("the cache folder could not be read; what is in it is served, and evicted after the next start", "error", err)
+		if s.ctx.Err() == nil {
+			s.log.Error("the cache folder could not be read; what is in it is served, and evicted after the next start", "error", err)
+		}
 		s.recency.load(nil)
 	}
 	close(s.scanned)
