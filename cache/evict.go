@@ -162,6 +162,7 @@ func (s *Store) tend() {
 			return
 		case <-ticker.C:
 			s.writeUses()
+			s.saveSoon()
 			s.makeRoom(1)
 		case <-checkUp.C:
 			s.checkUp()

@@ -86,7 +86,7 @@ func TestManifestIsNotEvictedWhileItIsPut(t *testing.T) {
 	opts := small
 	opts.disk.around = func(st step, take func() error) error {
 		err := take()
-		if st.op == opRename {
+		if st.op == opRename && st.to == s.layout.blob(img.Digest) {
 			s.evicting.Lock()
 			defer s.evicting.Unlock()
 			s.recency.add(img.Digest, item{}, s.opts.Now()) // as of an older file

@@ -141,7 +141,7 @@ func (c *catalog) readManifests(ix *index) error {
 	return ix.each(blobPrefix, func(item *badger.Item) error {
 		var rec blobRecord
 		d := digest.Digest(item.Key()[len(blobPrefix):])
-		if unmarshal(item, &rec) == nil && rec.MediaType != "" && c.held(d) > 0 {
+		if unmarshal(item, &rec) == nil && rec.isManifest() && c.held(d) > 0 {
 			c.manifests[d] = rec
 		}
 		return nil
@@ -280,7 +280,7 @@ func (c *catalog) held(d digest.Digest) int64 {
 func (r *recency) look(d digest.Digest) (it item, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.order.Peek(d)
+	return r.order.look(d)
 }
 
 // Stats is the state of a store at one time. Sizes are in bytes.
@@ -318,7 +318,7 @@ func (s *Store) Stats() (Stats, error) {
 		Images:   len(images),
 	}
 	for _, p := range partials {
-		if it, ok := s.recency.look(p.digest); ok && it.partial {
+		if it, ok := s.recency.look(p.digest()); ok && it.partial {
 			st.Blobs--
 		}
 	}

@@ -11,9 +11,11 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -34,7 +36,9 @@ type index struct {
 	// the one on disk says is not known until there is.
 	volatile bool
 	// health may refuse writes. Set once the store is made.
-	health *health
+	health  *health
+	format  formatRecord // owned by who opens the index, then by Store.scan, then by Store.saveSnapshot
+	changes atomic.Int64 // how often what a snapshot has was written
 
 	closing sync.RWMutex // held for reading while the tables, which are mapped into memory, are read
 }
@@ -48,6 +52,10 @@ type blobRecord struct {
 	Children  []digest.Digest `json:"children,omitempty"`
 	Subject   digest.Digest   `json:"subject,omitempty"` // see Holding
 }
+
+// isManifest reports whether all is known of a manifest. Of one that a snapshot
+// told of, only the type is, until its file is read.
+func (r blobRecord) isManifest() bool { return r.MediaType != "" && r.Size > 0 }
 
 // memberRecord says that a repository holds a blob or a manifest, and what the
 // manifest that names it says of it. Size is -1 where no manifest does.
@@ -96,8 +104,7 @@ func openIndex(l layout, log *slog.Logger) (*index, error) {
 	if err := l.makeRoom(); err != nil {
 		log.Error("the disk has no room to open the index; until the next start, tags and memberships are kept in memory only",
 			"error", err)
-		db, err := badger.Open(indexOptions("", log).WithInMemory(true))
-		return &index{db: db, layout: l, volatile: true}, err
+		return volatileIndex(l, log)
 	}
 	ix, err := recoverIndex(l, log)
 	if err != nil {
@@ -110,37 +117,46 @@ func openIndex(l layout, log *slog.Logger) (*index, error) {
 }
 
 func recoverIndex(l layout, log *slog.Logger) (*index, error) {
-	dir := l.index()
 	attempts, err := l.countOpening()
 	if err != nil {
 		return nil, fmt.Errorf("open the index: %w", err)
 	}
-	err = errCrashes
-	if attempts <= maxOpenings {
-		var db *badger.DB
-		if db, err = badger.Open(indexOptions(dir, log)); err == nil {
-			return opened(db, l), nil
+	if _, err := os.Lstat(l.index()); err == nil {
+		err = errCrashes
+		if attempts <= maxOpenings {
+			var ix *index
+			if ix, err = readIndex(l, log); err == nil {
+				return ix.opened(), nil
+			}
+		}
+		if err := l.setAside(err, log); err != nil {
+			return nil, err
 		}
 	}
-	if err := l.removeBroken(); err != nil {
-		return nil, fmt.Errorf("remove an index that was set aside before: %w", err)
-	}
-	aside := fmt.Sprintf("%s.broken-%s", dir, time.Now().UTC().Format("20060102T150405.000"))
-	if moveErr := l.disk.rename(dir, aside); moveErr != nil {
-		return nil, fmt.Errorf("open the index: %w", errors.Join(err, moveErr))
-	}
-	log.Error("the index could not be read and was set aside; tags and memberships are learnt anew from the upstreams",
-		"error", err, "aside", aside)
-	db, err := badger.Open(indexOptions(dir, log))
+	ix, err := restoreIndex(l, log)
 	if err != nil {
-		return nil, fmt.Errorf("begin a new index: %w", err)
+		return nil, err
 	}
-	return opened(db, l), nil
+	return ix.opened(), nil
 }
 
-func opened(db *badger.DB, l layout) *index {
-	_ = l.disk.remove(l.opening()) // a note too many does no harm
-	return &index{db: db, layout: l}
+// setAside makes place for a new index.
+func (l layout) setAside(problem error, log *slog.Logger) error {
+	if err := l.removeBroken(); err != nil {
+		return fmt.Errorf("remove an index that was set aside before: %w", err)
+	}
+	aside := fmt.Sprintf("%s.broken-%s", l.index(), time.Now().UTC().Format("20060102T150405.000"))
+	if err := l.disk.rename(l.index(), aside); err != nil {
+		return fmt.Errorf("set the index aside: %w", errors.Join(problem, err))
+	}
+	log.Error("the index could not be read and was set aside; it is made anew from the files and its snapshot",
+		"error", problem, "aside", aside)
+	return nil
+}
+
+func (ix *index) opened() *index {
+	_ = ix.layout.disk.remove(ix.layout.opening()) // a note too many does no harm
+	return ix
 }
 
 // removeBroken makes place for the latest index that was set aside.
@@ -188,7 +204,9 @@ func indexOptions(dir string, log *slog.Logger) badger.Options {
 		WithBaseTableSize(1 << 20).
 		WithBaseLevelSize(4 << 20).
 		WithValueLogFileSize(16 << 20).
-		WithValueThreshold(1 << 10).
+		WithValueThreshold(512 << 10). // in the tables, which have checksums
+		WithVerifyValueChecksum(true).
+		WithChecksumVerificationMode(options.OnBlockRead).
 		WithBlockCacheSize(0).
 		WithIndexCacheSize(2 << 20).
 		WithCompression(0).
@@ -269,16 +287,25 @@ type entry struct {
 func (ix *index) put(entries ...entry) error {
 	return ix.update(func(batch *badger.WriteBatch) error {
 		for _, e := range entries {
-			raw, err := json.Marshal(e.value)
-			if err != nil {
-				return err
-			}
-			if err := batch.Set(e.key, raw); err != nil {
+			if err := set(batch, e); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+}
+
+func set(batch *badger.WriteBatch, e entry) error {
+	raw, err := json.Marshal(e.value)
+	if err != nil {
+		return err
+	}
+	return batch.Set(e.key, raw)
+}
+
+// note writes a record that no snapshot has.
+func (ix *index) note(e entry) error {
+	return ix.write(func(batch *badger.WriteBatch) error { return set(batch, e) })
 }
 
 func (ix *index) remove(key []byte) error {
@@ -287,6 +314,11 @@ func (ix *index) remove(key []byte) error {
 
 // update writes a batch, which may be larger than one of Badger's transactions.
 func (ix *index) update(change func(*badger.WriteBatch) error) error {
+	defer ix.changes.Add(1)
+	return ix.write(change)
+}
+
+func (ix *index) write(change func(*badger.WriteBatch) error) error {
 	err := error(nil)
 	if !ix.volatile {
 		err = errors.Join(ix.layout.room(0, indexRoom), ix.health.refuses())
@@ -348,50 +380,11 @@ func (ix *index) putUses(uses map[digest.Digest]time.Time) error {
 	return ix.put(entries...)
 }
 
-// known returns what the records say of each blob.
-func (ix *index) known() (map[digest.Digest]knownBlob, error) {
-	all := make(map[digest.Digest]knownBlob)
-	var inner []digest.Digest // what indexes list
-	err := ix.each(blobPrefix, func(item *badger.Item) error {
-		var rec blobRecord
-		if unmarshal(item, &rec) == nil {
-			blob := knownBlob{rank: rankOf(rec.MediaType)}
-			all[digest.Digest(item.Key()[len(blobPrefix):])] = blob
-			if blob.rank == rankIndex {
-				inner = append(inner, rec.Children...)
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	for _, d := range inner {
-		if blob, ok := all[d]; ok && blob.rank == rankIndex {
-			all[d] = knownBlob{rank: rankInner}
-		}
-	}
-	err = ix.each(usedPrefix, func(item *badger.Item) error {
-		d := digest.Digest(item.Key()[len(usedPrefix):])
-		blob, ok := all[d]
-		if !ok {
-			blob.rank = rankBlob
-		}
-		var at int64
-		if unmarshal(item, &at) == nil {
-			blob.used = time.Unix(at, 0)
-			all[d] = blob
-		}
-		return nil
-	})
-	return all, err
-}
-
 // each calls visit for every record whose key begins with prefix. The item is
 // good until visit returns.
 func (ix *index) each(prefix string, visit func(*badger.Item) error) error {
 	err := ix.view(func(txn *badger.Txn) error {
-		it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte(prefix), PrefetchValues: true, PrefetchSize: 100})
+		it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte(prefix)})
 		defer it.Close()
 		for it.Rewind(); it.Valid(); it.Next() {
 			if err := visit(it.Item()); err != nil {

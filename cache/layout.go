@@ -24,6 +24,9 @@ func (l layout) index() string   { return filepath.Join(l.dir, "index") }
 func (l layout) opening() string { return filepath.Join(l.dir, "index.opening") }
 func (l layout) ballast() string { return filepath.Join(l.dir, "ballast") }
 
+func (l layout) snapshot() string    { return filepath.Join(l.dir, "index.snapshot") }
+func (l layout) newSnapshot() string { return filepath.Join(l.dir, "index.snapshot.new") }
+
 // blob is the final place of a blob. The digest must be valid: it becomes part
 // of a path.
 func (l layout) blob(d digest.Digest) string {
@@ -66,7 +69,7 @@ func (l layout) create() error {
 
 // sweep removes from partial/ what need not or cannot be resumed: one file of a
 // pair without the other, both where the blob is complete, and what was being
-// written in one go.
+// written in one go. A snapshot that is not whole goes too.
 func (l layout) sweep() error {
 	dir := filepath.Join(l.dir, "partial")
 	files, err := os.ReadDir(dir)
@@ -85,6 +88,9 @@ func (l layout) sweep() error {
 			continue
 		}
 		err = errors.Join(err, l.disk.remove(filepath.Join(dir, name)))
+	}
+	if _, missing := os.Lstat(l.newSnapshot()); missing == nil {
+		err = errors.Join(err, l.disk.remove(l.newSnapshot()))
 	}
 	return err
 }

@@ -64,8 +64,8 @@ func checkAccount(s *Store, exactly bool) error {
 	}
 	var errs []error
 	for _, f := range append(blobs, partials...) {
-		if it, ok := s.recency.look(f.digest); !ok || it.partial != f.partial || it.bytes < f.bytes {
-			errs = append(errs, fmt.Errorf("%s takes %+v on disk, and is taken for %+v", f.digest, f.item, it))
+		if it, ok := s.recency.look(f.digest()); !ok || it.partial != f.partial || it.bytes < f.bytes {
+			errs = append(errs, fmt.Errorf("%s takes %+v on disk, and is taken for %+v", f.digest(), f.item, it))
 		}
 	}
 	if n, believed := len(blobs)+len(partials), s.recency.len(); n > believed || exactly && n < believed {

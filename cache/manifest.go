@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -65,7 +66,8 @@ func (s *Store) Manifest(ctx context.Context, repo Repository, dgst digest.Diges
 
 // local returns a manifest that is here and belongs to the repository.
 func (s *Store) local(repo Repository, dgst digest.Digest) (Manifest, bool) {
-	if _, err := s.member(repo, dgst); err != nil {
+	place, err := s.member(repo, dgst)
+	if err != nil {
 		return Manifest{}, false
 	}
 	if m, ok := s.memory.manifests.Get(dgst); ok {
@@ -73,7 +75,16 @@ func (s *Store) local(repo Repository, dgst digest.Digest) (Manifest, bool) {
 		return m, true
 	}
 	var rec blobRecord
-	if err := s.index.get(blobKey(dgst), &rec); err != nil || rec.MediaType == "" || rec.Size > MaxManifest {
+	err = s.index.get(blobKey(dgst), &rec)
+	if place.Manifest && rec.Size == 0 { // the index was lost
+		m, ok := s.adoptAsked(dgst, rec.MediaType)
+		if ok {
+			s.memory.keep(m)
+			s.useImage(dgst)
+		}
+		return m, ok
+	}
+	if err != nil || rec.MediaType == "" || rec.Size > MaxManifest {
 		return Manifest{}, false
 	}
 	raw, err := os.ReadFile(s.layout.blob(dgst))
@@ -99,21 +110,16 @@ func (s *Store) keep(ctx context.Context, repo Repository, m *Manifest) error {
 	}
 	s.memory.keep(*m)
 	members := map[digest.Digest]memberRecord{m.Digest: {Size: m.Size, Manifest: true}}
-	for _, child := range children {
-		members[child.Digest] = memberRecord{Size: child.Size, Manifest: child.manifest}
-	}
+	s.family(children, maxDepth, members)
 	var entries []entry
 	for dgst, rec := range members {
 		entries = append(entries, entry{memberKey(repo, dgst), rec})
 	}
 	// The last one makes the manifest known: what it names is, by then.
-	rec := blobRecord{Size: m.Size, Fetched: s.opts.Now(), MediaType: m.MediaType, Subject: subjectOf(m.Raw)}
+	rec := recordOf(*m, children, s.opts.Now())
 	var known blobRecord
-	if s.index.get(blobKey(m.Digest), &known) == nil && known.MediaType != "" {
+	if s.index.get(blobKey(m.Digest), &known) == nil && known.isManifest() {
 		rec.Fetched = known.Fetched // by another repository, perhaps
-	}
-	for _, child := range children {
-		rec.Children = append(rec.Children, child.Digest)
 	}
 	entries = append(entries, entry{blobKey(m.Digest), rec})
 	if err := s.put(ctx, m.Digest, m.Raw, entries...); err != nil {
@@ -125,6 +131,14 @@ func (s *Store) keep(ctx context.Context, repo Repository, m *Manifest) error {
 	s.useClosure(m.Digest) // the layers that it shares with others
 	s.manifestKept(m.Digest)
 	return nil
+}
+
+func recordOf(m Manifest, children []descriptor, fetched time.Time) blobRecord {
+	rec := blobRecord{Size: m.Size, Fetched: fetched, MediaType: m.MediaType, Subject: subjectOf(m.Raw)}
+	for _, child := range children {
+		rec.Children = append(rec.Children, child.Digest)
+	}
+	return rec
 }
 
 // document is what of a manifest or an index the store looks at.

@@ -438,7 +438,7 @@ func resident(s *Store) map[digest.Digest]bool {
 	s.recency.mu.Lock()
 	defer s.recency.mu.Unlock()
 	all := make(map[digest.Digest]bool)
-	for _, d := range s.recency.order.Keys() {
+	for _, d := range s.recency.order.all() {
 		all[d] = true
 	}
 	return all

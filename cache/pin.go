@@ -264,7 +264,7 @@ func (s *Store) evictable() int64 {
 func (r *recency) pass(d digest.Digest) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.order.Get(d)
+	r.order.move(d)
 	r.doomed.Remove(d)
 }
 

@@ -23,7 +23,7 @@ import (
 // of its own as well until it is used.
 type recency struct {
 	mu     sync.Mutex // guards what follows
-	order  *lru.LRU[digest.Digest, item]
+	order  *order
 	doomed *lru.LRU[digest.Digest, struct{}] // a part of order
 	bytes  int64
 	loaded bool
@@ -41,14 +41,30 @@ type item struct {
 
 // found is an item of which the scan knows when it was last used.
 type found struct {
-	digest digest.Digest
+	id   fingerprint
+	long digest.Digest // where id does not tell it
 	item
-	used time.Time
+	used int64 // in seconds since 1970
 	rank rank
 }
 
+func foundItem(d digest.Digest, it item, used time.Time) found {
+	f := found{id: fingerprintOf(d), item: it, used: used.Unix(), rank: rankBlob}
+	if _, ok := short(d); !ok {
+		f.long = d
+	}
+	return f
+}
+
+func (f found) digest() digest.Digest {
+	if f.long != "" {
+		return f.long
+	}
+	return f.id.digest()
+}
+
 // rank breaks ties between what was used in the same second.
-type rank int
+type rank uint8
 
 // From first to last: what is evicted earlier.
 const (
@@ -60,44 +76,42 @@ const (
 
 func newRecency() *recency {
 	return &recency{
-		order:  newOrder[item](),
-		doomed: newOrder[struct{}](),
-		early:  newOrder[struct{}](),
+		order:  newOrder(),
+		doomed: newSequence(),
+		early:  newSequence(),
 		recent: make(map[digest.Digest]time.Time),
 
 		watches: make(map[*watch]bool),
 	}
 }
 
-func newOrder[V any]() *lru.LRU[digest.Digest, V] {
-	order, _ := lru.NewLRU[digest.Digest, V](math.MaxInt, nil) // fails only for a size that is not positive
-	return order
+func newSequence() *lru.LRU[digest.Digest, struct{}] {
+	s, _ := lru.NewLRU[digest.Digest, struct{}](math.MaxInt, nil) // fails only for a size that is not positive
+	return s
 }
 
 // load takes what a scan found. What was added meanwhile is more recent.
 func (r *recency) load(all []found) {
 	slices.SortFunc(all, func(a, b found) int {
 		return cmp.Or(
-			cmp.Compare(a.used.Unix(), b.used.Unix()),
+			cmp.Compare(a.used, b.used),
 			cmp.Compare(a.rank, b.rank),
 			cmp.Compare(b.bytes, a.bytes), // large before small
 		)
 	})
-	fresh := newRecency()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, f := range all {
-		if !r.order.Contains(f.digest) {
-			fresh.addLocked(f.digest, f.item)
+	r.order.grow(len(all))
+	for _, f := range slices.Backward(all) {
+		if _, again := r.order.at[f.id]; again {
+			continue
 		}
+		r.order.addOldest(f.id, f.long, f.item)
+		r.bytes += f.bytes
 	}
-	for _, d := range r.order.Keys() {
-		it, _ := r.order.Peek(d)
-		fresh.addLocked(d, it)
-	}
-	r.order, r.bytes, r.loaded = fresh.order, fresh.bytes, true
+	r.loaded = true
 	for _, d := range r.early.Keys() {
-		r.order.Get(d)
+		r.order.move(d)
 	}
 	r.early.Purge()
 }
@@ -113,14 +127,13 @@ func (r *recency) add(d digest.Digest, it item, now time.Time) (replaced int64) 
 
 func (r *recency) addLocked(d digest.Digest, it item) (replaced int64) {
 	old, _ := r.removeLocked(d)
-	r.order.Add(d, it)
+	r.order.add(d, it)
 	r.bytes += it.bytes
 	return old.bytes
 }
 
 func (r *recency) removeLocked(d digest.Digest) (it item, ok bool) {
-	if it, ok = r.order.Peek(d); ok {
-		r.order.Remove(d)
+	if it, ok = r.order.remove(d); ok {
 		r.doomed.Remove(d)
 		r.bytes -= it.bytes
 	}
@@ -142,7 +155,7 @@ func (r *recency) first() (d digest.Digest, expired, ok bool) {
 	if d, _, ok = r.doomed.GetOldest(); ok {
 		return d, true, true
 	}
-	d, _, ok = r.order.GetOldest()
+	d, ok = r.order.oldest()
 	return d, false, ok
 }
 
@@ -180,7 +193,7 @@ func (r *recency) doom(digests []digest.Digest, w *watch) {
 	defer r.mu.Unlock()
 	r.doomed.Purge()
 	for _, d := range digests {
-		if r.order.Contains(d) && !w.seen[d] {
+		if _, here := r.order.look(d); here && !w.seen[d] {
 			r.doomed.Add(d, struct{}{})
 		}
 	}
@@ -189,7 +202,7 @@ func (r *recency) doom(digests []digest.Digest, w *watch) {
 func (r *recency) len() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.order.Len()
+	return r.order.len()
 }
 
 // use makes something the most recent.
@@ -200,7 +213,7 @@ func (r *recency) use(d digest.Digest, now time.Time) {
 		r.early.Add(d, struct{}{})
 	}
 	r.doomed.Remove(d)
-	if _, here := r.order.Get(d); here || !r.loaded {
+	if r.order.move(d) || !r.loaded {
 		r.noteLocked(d, now)
 	}
 }
@@ -228,7 +241,7 @@ func (r *recency) drain() map[digest.Digest]time.Time {
 	recent := r.recent
 	r.recent = make(map[digest.Digest]time.Time)
 	for d := range recent {
-		if !r.order.Contains(d) {
+		if _, here := r.order.look(d); !here {
 			delete(recent, d)
 		}
 	}

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -72,8 +73,12 @@ func TestOrderOfUsesBeforeTheScanIsThatOfTheLatest(t *testing.T) {
 	for _, d := range []digest.Digest{"image a", "base", "image b", "base"} {
 		r.use(d, now)
 	}
-	r.load([]found{{digest: "base", used: now}, {digest: "image b", used: now}, {digest: "image a", used: now}, {digest: "other", used: now}})
-	if got, want := r.order.Keys(), []digest.Digest{"other", "image a", "image b", "base"}; !slices.Equal(got, want) {
+	var found []found
+	for _, d := range []digest.Digest{"base", "image b", "image a", "other"} {
+		found = append(found, foundItem(d, item{}, now))
+	}
+	r.load(found)
+	if got, want := r.order.all(), []digest.Digest{"other", "image a", "image b", "base"}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }
@@ -85,16 +90,16 @@ func TestScanPutsWhatItFoundBehindWhatWasUsedMeanwhile(t *testing.T) {
 	r.use("used", now)
 	r.use("gone", now)
 	r.load([]found{
-		{digest: "used", item: item{bytes: 1}, used: now.Add(-time.Hour)},
-		{digest: "small", item: item{bytes: 1}, used: now, rank: rankBlob},
-		{digest: "large", item: item{bytes: 9}, used: now, rank: rankBlob},
-		{digest: "manifest", item: item{bytes: 1}, used: now, rank: rankManifest},
-		{digest: "index", item: item{bytes: 1}, used: now, rank: rankIndex},
-		{digest: "old", item: item{bytes: 1}, used: now.Add(-time.Minute), rank: rankBlob},
-		{digest: "new", item: item{bytes: 1}, used: now.Add(-time.Hour)},
+		ranked("used", item{bytes: 1}, now.Add(-time.Hour), rankIndex),
+		ranked("small", item{bytes: 1}, now, rankBlob),
+		ranked("large", item{bytes: 9}, now, rankBlob),
+		ranked("manifest", item{bytes: 1}, now, rankManifest),
+		ranked("index", item{bytes: 1}, now, rankIndex),
+		ranked("old", item{bytes: 1}, now.Add(-time.Minute), rankBlob),
+		ranked("new", item{bytes: 1}, now.Add(-time.Hour), rankIndex),
 	})
 	want := []digest.Digest{"old", "index", "manifest", "large", "small", "new", "used"}
-	if got := r.order.Keys(); !slices.Equal(got, want) || r.total() != 15 {
+	if got := r.order.all(); !slices.Equal(got, want) || r.total() != 15 {
 		t.Errorf("got %v, %d bytes; want %v", got, r.total(), want)
 	}
 	if recent := r.drain(); len(recent) != 2 {
@@ -103,4 +108,35 @@ func TestScanPutsWhatItFoundBehindWhatWasUsedMeanwhile(t *testing.T) {
 	if recent := r.drain(); len(recent) != 0 {
 		t.Errorf("again: %v", recent)
 	}
+}
+
+func ranked(d digest.Digest, it item, used time.Time, r rank) found {
+	f := foundItem(d, it, used)
+	f.rank = r
+	return f
+}
+
+// TestRecencyIsSmall holds FORMAT.md to its word.
+func TestRecencyIsSmall(t *testing.T) {
+	const n = 100_000
+	all := make([]found, n)
+	for i := range all {
+		all[i] = foundItem(digest.FromString(fmt.Sprint(i)), item{bytes: block}, time.Unix(int64(i), 0))
+	}
+	heap := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	r := newRecency()
+	r.load(all)
+	each := float64(heap()-before) / n
+	t.Logf("%.0f bytes a blob", each)
+	if each > 160 {
+		t.Errorf("%.0f bytes a blob", each)
+	}
+	runtime.KeepAlive(all)
+	runtime.KeepAlive(r)
 }

@@ -1,13 +1,15 @@
 package cache
 
 import (
+	"bytes"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
-	"time"
 
+	"github.com/dgraph-io/badger/v4"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -16,25 +18,17 @@ import (
 // by the file where the index does not say. Hits are served meanwhile; only what
 // needs disk space waits.
 func (s *Store) scan() error {
-	known, err := s.index.known()
+	s.rebuild()
+	all, err := s.layout.blobs(s.ctx.Err)
 	if err != nil {
 		return err
 	}
-	all, err := s.layout.blobs(s.ctx.Err)
-	if err != nil {
+	if err := s.index.describe(all); err != nil {
 		return err
 	}
 	partials, err := s.layout.partials()
 	if err != nil {
 		return err
-	}
-	for i := range all {
-		if rec, ok := known[all[i].digest]; ok {
-			all[i].rank = rec.rank
-			if !rec.used.IsZero() {
-				all[i].used = rec.used
-			}
-		}
 	}
 	before := s.recency.total()
 	s.recency.load(append(all, partials...))
@@ -47,11 +41,51 @@ func (s *Store) scan() error {
 	return err
 }
 
+// describe adds to what a scan found what the index knows of it.
+func (ix *index) describe(all []found) error {
+	slices.SortFunc(all, func(a, b found) int { return bytes.Compare(a.id[:], b.id[:]) }) // as good as sorted
+	find := func(d digest.Digest) *found {
+		s := fingerprintOf(d)
+		i, ok := slices.BinarySearchFunc(all, s, func(f found, s fingerprint) int { return bytes.Compare(f.id[:], s[:]) })
+		if !ok {
+			return &found{rank: rankBlob} // its file is gone
+		}
+		return &all[i]
+	}
+	return ix.view(func(txn *badger.Txn) error {
+		blobs := newCursor(txn, blobPrefix)
+		defer blobs.Close()
+		var inner []digest.Digest // what indexes list
+		for ; blobs.Valid(); blobs.next() {
+			if rec := blobs.manifest(); rec.MediaType != "" {
+				blob := find(blobs.digest)
+				if blob.rank = rankOf(rec.MediaType); blob.rank == rankIndex {
+					inner = append(inner, rec.Children...)
+				}
+			}
+		}
+		for _, d := range inner {
+			if blob := find(d); blob.rank == rankIndex {
+				blob.rank = rankInner
+			}
+		}
+		uses := newCursor(txn, usedPrefix)
+		defer uses.Close()
+		for ; uses.Valid(); uses.next() {
+			var at int64
+			if unmarshal(uses.Item(), &at) == nil {
+				find(uses.digest).used = at
+			}
+		}
+		return nil
+	})
+}
+
 // blobs lists the complete blobs. cancelled ends it early.
 func (l layout) blobs(cancelled func() error) ([]found, error) {
 	var all []found
 	err := l.eachBlob("", func(d digest.Digest, info fs.FileInfo) error {
-		all = append(all, found{digest: d, item: item{bytes: allocated(info)}, used: info.ModTime(), rank: rankBlob})
+		all = append(all, foundItem(d, item{bytes: allocated(info)}, info.ModTime()))
 		return cancelled()
 	})
 	return all, err
@@ -73,7 +107,7 @@ func (l layout) partials() ([]found, error) {
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, found{digest: d, item: item{bytes: onDisk(info.Size()), partial: true}, used: info.ModTime(), rank: rankBlob})
+		all = append(all, foundItem(d, item{bytes: onDisk(info.Size()), partial: true}, info.ModTime()))
 	}
 	return all, nil
 }
@@ -110,12 +144,6 @@ func ignoreMissing(err error) error {
 		return nil
 	}
 	return err
-}
-
-// knownBlob is what the index says of a blob.
-type knownBlob struct {
-	used time.Time // zero if it does not say
-	rank rank
 }
 
 // rankOf tells from its media type what a blob is.

@@ -97,10 +97,15 @@ func (s *Store) scrubAlong() {
 	runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
 	makeThreadIdle()
 	pos := s.index.scrubPosition()
-	for wait(s.ctx, s.untilScrub(pos)) == nil {
+	pause := s.untilScrub(pos)
+	if pos.AtOnce {
+		pause = 0
+	}
+	for wait(s.ctx, pause) == nil {
 		if err := s.scrubFrom(&pos); err != nil && s.ctx.Err() == nil {
 			s.log.Error("the scrub could not read the cache folder; it goes on later", "error", err)
 		}
+		pause = s.untilScrub(pos)
 	}
 }
 
@@ -133,7 +138,7 @@ func (s *Store) scrubFrom(pos *scrubPosition) error {
 		if err := run.visit(d, info); err != nil {
 			return err
 		}
-		*pos = scrubPosition{After: d, Begun: begun}
+		*pos = scrubPosition{After: d, Begun: begun, AtOnce: pos.AtOnce}
 		if time.Since(noted) >= scrubNote {
 			noted = time.Now()
 			s.noteScrub(*pos)
@@ -152,6 +157,8 @@ func (s *Store) scrubFrom(pos *scrubPosition) error {
 type scrubPosition struct {
 	After digest.Digest `json:"after,omitempty"` // the last blob looked at, unless the pass is over
 	Begun time.Time     `json:"begun"`
+	// AtOnce says that the index was lost: the pass does not wait for its turn.
+	AtOnce bool `json:"atOnce,omitempty"`
 }
 
 func (p scrubPosition) over() bool { return p.After == "" && !p.Begun.IsZero() }
@@ -166,7 +173,7 @@ func (ix *index) scrubPosition() (pos scrubPosition) {
 }
 
 func (s *Store) noteScrub(pos scrubPosition) {
-	if err := s.index.put(entry{scrubKey, pos}); err != nil {
+	if err := s.index.note(entry{scrubKey, pos}); err != nil {
 		s.trouble(slog.LevelWarn, "the scrub's position was not recorded; a restart repeats some of it", err)
 	}
 }

@@ -18,7 +18,7 @@ type space struct {
 	mu       sync.Mutex // guards what follows; statfs under it, which takes a microsecond
 	taken    int64      // by blobs and partials
 	unplaced int64      // of these, not yet allocated on disk
-	overhead int64      // the index and the ballast, with what they may grow
+	overhead int64      // the index, its snapshot and the ballast, with what they may grow
 }
 
 // overheadSlack is how much the index may grow until it is measured again.
@@ -102,15 +102,19 @@ func (sp *space) lack() (int64, error) {
 	return sp.free - left, err
 }
 
-// measure brings what the index takes up to date.
+// measure brings what the index and its snapshot take up to date.
 func (sp *space) measure() error {
 	index, err := diskUsage(sp.layout.index())
 	if err != nil {
 		return err
 	}
+	snapshot, err := diskUsage(sp.layout.snapshot())
+	if err != nil {
+		return err
+	}
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
-	sp.overhead = index + ballastSize + overheadSlack
+	sp.overhead = index + snapshot + ballastSize + overheadSlack
 	return nil
 }
 

@@ -106,6 +106,8 @@ type Store struct {
 	lacks    chan struct{} // says that Lacking may have something new; capacity 1
 	evicting gate          // held by the one who evicts, during I/O
 	dooming  sync.Mutex    // held by the one who finds out what has expired, during I/O
+	save     chan struct{} // has saveAlong write a snapshot; capacity 1
+	saved    saved
 
 	scrubs *semaphore.Weighted // one: held by the Scrub that runs
 
@@ -148,6 +150,9 @@ func Open(dir string, opts Options) (*Store, error) {
 	disk := &health{log: opts.Log}
 	m, err := newMetrics(opts.Meter, disk)
 	if err == nil {
+		err = l.claim(opts.Log)
+	}
+	if err == nil {
 		err = l.sweep()
 	}
 	if err != nil {
@@ -178,10 +183,13 @@ func Open(dir string, opts Options) (*Store, error) {
 		evicting: newGate(),
 		wake:     make(chan struct{}, 1),
 		lacks:    make(chan struct{}, 1),
+		save:     make(chan struct{}, 1),
+		saved:    saved{changes: -1},
 	}
 	s.index.health = s.health
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.work.Go(s.tend)
+	s.work.Go(s.saveAlong)
 	if opts.ScrubEvery > 0 {
 		s.work.Go(s.scrubAlong)
 	}
@@ -201,6 +209,7 @@ func (s *Store) Close() error {
 	s.mu.Unlock()
 	s.cancel()
 	s.work.Wait()
+	s.saveSnapshot(context.Background())
 	return errors.Join(s.index.close(), s.lock.Close())
 }
 

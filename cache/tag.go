@@ -105,7 +105,7 @@ func (s *Store) confirm(ctx context.Context, repo Repository, tag string, ask As
 	case m.Raw != nil:
 		err = s.keep(ctx, repo, &m)
 	default:
-		m, state, err = s.Manifest(ctx, repo, m.Digest, ask)
+		m, state, err = s.confirmed(ctx, repo, m, ask)
 	}
 	if err != nil {
 		s.leaveAlone(key)
@@ -118,6 +118,20 @@ func (s *Store) confirm(ctx context.Context, repo Repository, tag string, ask As
 	}
 	s.tagMoved(repo, tag, memo.Digest, m.Digest)
 	return m, state, nil
+}
+
+// confirmed returns the manifest that an upstream says a tag of the repository
+// points at. It may be here without belonging there.
+func (s *Store) confirmed(ctx context.Context, repo Repository, head Manifest, ask Ask) (Manifest, State, error) {
+	if m, ok := s.local(repo, head.Digest); ok {
+		return m, Hit, nil
+	}
+	if head.Digest.Validate() == nil {
+		if m, _, err := s.fromFile(head.Digest, head.MediaType); err == nil {
+			return m, Hit, s.keep(ctx, repo, &m)
+		}
+	}
+	return s.Manifest(ctx, repo, head.Digest, ask)
 }
 
 // leaveAlone has an upstream that could not be asked about a tag not be asked

@@ -55,7 +55,7 @@ func (s *Store) useClosure(d digest.Digest) {
 // children returns what a manifest names, and false for what is not known as one.
 func (ix *index) children(d digest.Digest) ([]digest.Digest, bool) {
 	var rec blobRecord
-	if err := ix.get(blobKey(d), &rec); err != nil || rec.MediaType == "" {
+	if err := ix.get(blobKey(d), &rec); err != nil || !rec.isManifest() {
 		return nil, false
 	}
 	return rec.Children, true

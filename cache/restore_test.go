@@ -1,0 +1,413 @@
+package cache
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// edge is a cache as at a site whose link goes down: a plain image, one of
+// several platforms of which one is here, and one whose manifest does not say
+// what it is. The second one is pinned.
+type edge struct {
+	plain, index, platform, untyped *image
+	layers                          [3]*origin // of plain, platform and untyped
+	order                           []digest.Digest
+}
+
+var edgeOptions = Options{Tags: Freshness{StaleIfError: time.Hour}, ScrubEvery: -1}
+
+func newEdge() *edge {
+	e := &edge{layers: [3]*origin{newOrigin(100<<10, 1), newOrigin(50<<10, 2), newOrigin(10<<10, 3)}}
+	e.plain = newImage("plain", e.layers[0])
+	e.platform = newImage("platform", e.layers[1])
+	e.index = newDocument(ocispec.MediaTypeImageIndex, fmt.Sprintf(
+		`{"manifests": [{"digest": %q, "size": %d}, {"digest": %q, "size": 1}]}`,
+		e.platform.Digest, e.platform.Size, digest.FromString("another platform")))
+	e.untyped = newDocument(ocispec.MediaTypeImageManifest, fmt.Sprintf(
+		`{"config": {"digest": %q, "size": 2}, "layers": [{"digest": %q, "size": 1}]}`,
+		digest.FromString("{}"), e.layers[2].digest))
+	return e
+}
+
+func newDocument(mediaType, raw string) *image {
+	return &image{Manifest: Manifest{
+		Digest: digest.FromString(raw), MediaType: mediaType, Size: int64(len(raw)), Raw: []byte(raw),
+	}}
+}
+
+// tagged are the images that have a tag: their own name.
+func (e *edge) tagged() map[string]*image {
+	return map[string]*image{"plain": e.plain, "index": e.index, "untyped": e.untyped}
+}
+
+// fill brings all of it into a folder.
+func (e *edge) fill(t *testing.T, s *Store) {
+	t.Helper()
+	for tag, img := range e.tagged() {
+		if _, _, err := s.Tag(t.Context(), team, tag, img.ask); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, _, err := s.Manifest(t.Context(), team, e.platform.Digest, e.platform.ask); err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range e.layers {
+		pull(t, s, o)
+	}
+	settle(s)
+	if err := s.Pin(team, "index"); err != nil {
+		t.Fatal(err)
+	}
+	<-s.scanned
+	// Not the order in which they came, nor that of their sizes.
+	for i, d := range []digest.Digest{
+		e.layers[2].digest, e.plain.Digest, e.untyped.Digest, e.layers[0].digest,
+		e.platform.Digest, e.index.Digest, e.layers[1].digest,
+	} {
+		s.recency.use(d, time.Now().Add(time.Duration(i)*time.Minute))
+	}
+	e.order = s.recency.order.all()
+}
+
+// check asks for all of it, of an upstream that has only tags to say about, if
+// anything.
+func (e *edge) check(t *testing.T, s *Store, ask func(*image) Ask) {
+	t.Helper()
+	never := func(context.Context) (int64, error) { return 0, errBroken }
+	for tag, img := range e.tagged() {
+		m, _, err := s.Tag(t.Context(), team, tag, ask(img))
+		if err != nil || m.Digest != img.Digest || m.MediaType != img.MediaType || string(m.Raw) != string(img.Raw) {
+			t.Errorf("tag %s: %s of type %q, %v", tag, m.Digest, m.MediaType, err)
+		}
+	}
+	for _, img := range []*image{e.plain, e.index, e.platform, e.untyped} {
+		m, _, err := s.Manifest(t.Context(), team, img.Digest, dead)
+		if err != nil || m.MediaType != img.MediaType || string(m.Raw) != string(img.Raw) {
+			t.Errorf("manifest of type %q: %+v, %v", img.MediaType, m, err)
+		}
+	}
+	for i, o := range e.layers {
+		if _, err := s.Holds(t.Context(), team, o.digest, never); err != nil {
+			t.Errorf("layer %d does not belong to the repository: %v", i, err)
+		}
+		before := len(o.requests())
+		if state := pull(t, s, o); state != Hit || len(o.requests()) > before {
+			t.Errorf("layer %d: %s", i, state)
+		}
+	}
+	if _, _, err := s.Manifest(t.Context(), other, e.plain.Digest, dead); err == nil {
+		t.Error("a manifest is served for a repository that never had it")
+	}
+	if _, err := s.Holds(t.Context(), other, e.layers[0].digest, never); err == nil {
+		t.Error("a layer is served for a repository that never had it")
+	}
+}
+
+// checkKept fails unless what is evicted first, and what never, is as it was.
+func (e *edge) checkKept(t *testing.T, s *Store) {
+	t.Helper()
+	<-s.scanned
+	if got := s.recency.order.all(); !slices.Equal(got, e.order) {
+		t.Errorf("the order of eviction is\n%s, was\n%s", strings.Join(names(got), "\n"), strings.Join(names(e.order), "\n"))
+	}
+	for _, d := range []digest.Digest{e.index.Digest, e.platform.Digest, e.layers[1].digest} {
+		if !s.pinned.holds(d) {
+			t.Errorf("%s is not pinned any more", d)
+		}
+	}
+}
+
+func names(digests []digest.Digest) []string {
+	var all []string
+	for _, d := range digests {
+		all = append(all, d.String())
+	}
+	return all
+}
+
+func silent(*image) Ask { return dead }
+
+// confirming tells only where tags point, and what the manifest there is.
+func confirming(img *image) Ask {
+	return func(ctx context.Context, reference string, head bool) (Manifest, error) {
+		if strings.Contains(reference, ":") {
+			return dead(ctx, reference, head)
+		}
+		return img.ask(ctx, reference, head)
+	}
+}
+
+// flipBit returns the damage of one bit.
+func flipBit(name string, bit int64) func(dir string) error {
+	return func(dir string) error {
+		path := filepath.Join(dir, name)
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		raw[bit/8] ^= 1 << (bit % 8)
+		return os.WriteFile(path, raw, 0o600)
+	}
+}
+
+func eachFile(pattern string, damage func(path string) error) func(dir string) error {
+	return func(dir string) error {
+		paths, err := filepath.Glob(filepath.Join(dir, pattern))
+		if len(paths) == 0 {
+			err = errors.Join(err, fmt.Errorf("there is no %s", pattern))
+		}
+		for _, path := range paths {
+			err = errors.Join(err, damage(path))
+		}
+		return err
+	}
+}
+
+func truncate(n int64) func(string) error {
+	return func(path string) error { return os.Truncate(path, n) }
+}
+
+func noise(path string) error {
+	return os.WriteFile(path, bytes.Repeat([]byte("noise"), 100), 0o600)
+}
+
+// damages are what may have happened to the folder of an index.
+func damages() map[string]func(dir string) error {
+	return map[string]func(dir string) error{
+		"nothing":                 func(string) error { return nil },
+		"deleted":                 os.RemoveAll,
+		"emptied":                 func(dir string) error { return errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700)) },
+		"a file in its place":     func(dir string) error { return errors.Join(os.RemoveAll(dir), noise(dir)) },
+		"no list of tables":       eachFile("MANIFEST", os.Remove),
+		"a torn list of tables":   eachFile("MANIFEST", truncate(20)),
+		"an empty list of tables": eachFile("MANIFEST", truncate(0)),
+		"a list of noise":         eachFile("MANIFEST", noise),
+		"no tables":               eachFile("*.sst", os.Remove),
+		"empty tables":            eachFile("*.sst", truncate(0)),
+		"torn tables":             eachFile("*.sst", truncate(100)),
+		"tables of noise":         eachFile("*.sst", noise),
+		"a log of noise":          eachFile("*.vlog", noise),
+		"keys of noise":           eachFile("KEYREGISTRY", noise),
+		"statistics of noise":     eachFile("DISCARD", noise),
+		"nothing but noise":       eachFile("*", noise),
+	}
+}
+
+func TestLostIndexIsMadeAnew(t *testing.T) {
+	for _, with := range []string{"snapshot", "files only"} {
+		for name, damage := range damages() {
+			t.Run(with+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				e := newEdge()
+				dir := t.TempDir()
+				s := openStore(t, dir, edgeOptions)
+				e.fill(t, s)
+				closeStore(t, s)
+				if err := damage(s.layout.index()); err != nil {
+					t.Fatal(err)
+				}
+				ask := silent
+				if with == "files only" {
+					ask = confirming
+					if err := os.Remove(s.layout.snapshot()); err != nil {
+						t.Fatal(err)
+					}
+				}
+				s = openStore(t, dir, edgeOptions)
+				if with == "snapshot" {
+					e.checkKept(t, s)
+				}
+				e.check(t, s, ask)
+				closeStore(t, s)
+
+				s = openStore(t, dir, edgeOptions) // what was made anew is as good
+				e.check(t, s, silent)
+			})
+		}
+	}
+}
+
+// TestLostIndexServesFromTheFirstRequest asks before the files were looked at.
+func TestLostIndexServesFromTheFirstRequest(t *testing.T) {
+	e := newEdge()
+	dir := t.TempDir()
+	s := openStore(t, dir, edgeOptions)
+	e.fill(t, s)
+	closeStore(t, s)
+	if err := os.RemoveAll(s.layout.index()); err != nil {
+		t.Fatal(err)
+	}
+	ix, err := openIndex(s.layout, s.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// As Open makes it, before its first goroutine.
+	early := &Store{
+		opts: edgeOptions.withDefaults(), log: s.log, layout: s.layout, index: ix, metrics: s.metrics,
+		memory: newMemory(), recency: newRecency(), filling: make(map[digest.Digest]*fill),
+	}
+	early.ctx, early.cancel = context.WithCancel(t.Context())
+	defer early.cancel()
+	e.check(t, early, silent)
+	early.work.Wait()
+	if err := ix.close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestIndexWithAFlippedBitIsMadeAnew(t *testing.T) {
+	const flips = 8 // in each file
+	e := newEdge()
+	dir := t.TempDir()
+	s := openStore(t, dir, edgeOptions)
+	e.fill(t, s)
+	closeStore(t, s)
+	keep := t.TempDir()
+	whole := filepath.Join(keep, "index")
+	if err := os.CopyFS(whole, os.DirFS(s.layout.index())); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range files(t, whole) {
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range min(flips, info.Size()) {
+			bit := info.Size() * 8 * (2*i + 1) / (2 * flips)
+			name := filepath.Base(path)
+			t.Run(fmt.Sprint(name, " ", bit), func(t *testing.T) {
+				if err := errors.Join(
+					os.RemoveAll(s.layout.index()),
+					os.CopyFS(s.layout.index(), os.DirFS(whole)),
+					flipBit(name, bit)(s.layout.index()),
+				); err != nil {
+					t.Fatal(err)
+				}
+				s := openStore(t, dir, edgeOptions)
+				e.check(t, s, silent)
+				<-s.scanned
+				if !s.pinned.holds(e.layers[1].digest) {
+					t.Error("what was pinned is not any more")
+				}
+			})
+		}
+	}
+}
+
+// TestKilledProcessLosesNothingThatASnapshotHas damages what a killed process
+// had not yet written to its tables.
+func TestKilledProcessLosesNothingThatASnapshotHas(t *testing.T) {
+	for name, damage := range map[string]func(dir string) error{
+		"nothing":      func(string) error { return nil },
+		"no log":       eachFile("*.mem", os.Remove),
+		"an empty log": eachFile("*.mem", truncate(0)),
+		"a torn log":   eachFile("*.mem", truncate(1000)),
+		"noise":        eachFile("*.mem", noise),
+		"a bit":        flipBit("00001.mem", 8*500),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := newEdge()
+			dir := t.TempDir()
+			s := openStore(t, dir, edgeOptions)
+			e.fill(t, s)
+			s.writeUses()
+			if err := s.writeSnapshot(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			killed := filepath.Join(t.TempDir(), "index")
+			if err := os.CopyFS(killed, os.DirFS(s.layout.index())); err != nil {
+				t.Fatal(err)
+			}
+			snapshot, err := os.ReadFile(s.layout.snapshot())
+			if err != nil {
+				t.Fatal(err)
+			}
+			closeStore(t, s)
+			if err := errors.Join(
+				os.RemoveAll(s.layout.index()),
+				os.Rename(killed, s.layout.index()),
+				os.WriteFile(s.layout.snapshot(), snapshot, 0o600),
+				damage(s.layout.index()),
+			); err != nil {
+				t.Fatal(err)
+			}
+			s = openStore(t, dir, edgeOptions)
+			e.checkKept(t, s)
+			e.check(t, s, silent)
+		})
+	}
+}
+
+func TestIndexOfAnotherVersionIsSetAside(t *testing.T) {
+	for _, version := range []int{0, indexVersion + 1} {
+		e := newEdge()
+		dir := t.TempDir()
+		s := openStore(t, dir, edgeOptions)
+		e.fill(t, s)
+		s.saveSnapshot(t.Context())
+		s.index.format.Version = version
+		if err := s.index.putFormat(); err != nil {
+			t.Fatal(err)
+		}
+		closeStore(t, s)
+		s = openStore(t, dir, edgeOptions)
+		e.check(t, s, silent)
+		aside, err := filepath.Glob(filepath.Join(dir, "index.broken-*"))
+		if err != nil || len(aside) != 1 {
+			t.Errorf("version %d: set aside %v, %v", version, aside, err)
+		}
+	}
+}
+
+func TestLostIndexHasEverythingVerified(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, edgeOptions)
+	e := newEdge()
+	e.fill(t, s)
+	closeStore(t, s)
+	if pos := scrubPositionOf(t, dir); pos.AtOnce {
+		t.Error("a new folder is scrubbed at once")
+	}
+	if err := os.RemoveAll(s.layout.index()); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // it is remembered until it is done
+		closeStore(t, openStore(t, dir, edgeOptions))
+		if pos := scrubPositionOf(t, dir); !pos.AtOnce || pos.After != "" {
+			t.Errorf("the scrub is at %+v", pos)
+		}
+	}
+	flip(t, s, e.layers[0].digest, 0)
+	scrubbing := edgeOptions
+	scrubbing.ScrubEvery = time.Hour
+	s = openStore(t, dir, scrubbing)
+	for pos := (scrubPosition{AtOnce: true}); pos.AtOnce; pos = s.index.scrubPosition() {
+		if err := wait(t.Context(), time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.Stat(e.layers[0].digest); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a damaged blob is still there: %v", err)
+	}
+}
+
+// scrubPositionOf reads the position that a closed store left.
+func scrubPositionOf(t *testing.T, dir string) scrubPosition {
+	t.Helper()
+	s := openStore(t, dir, edgeOptions)
+	defer closeStore(t, s)
+	return s.index.scrubPosition()
+}

@@ -1,0 +1,256 @@
+package cache
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// scales returns how many blobs the benchmarks of scale run with. A million
+// takes minutes to set up: LARDER_SCALE=1 asks for it.
+func scales() []int {
+	if os.Getenv("LARDER_SCALE") == "" {
+		return []int{1000}
+	}
+	return []int{1000, 100_000, 1_000_000}
+}
+
+// perImage is how many blobs an image of the benchmarks has, its manifest among
+// them.
+const perImage = 8
+
+// scaleBlob is the i-th blob of a large folder. Each perImage-th is the manifest
+// of those that follow.
+func scaleBlob(i int) digest.Digest {
+	if i%perImage == 0 {
+		return digest.FromBytes(scaleManifest(i))
+	}
+	return digest.FromBytes(binary.BigEndian.AppendUint64(nil, uint64(i)))
+}
+
+func scaleManifest(i int) []byte {
+	var layers []string
+	for j := 1; j < perImage; j++ {
+		layers = append(layers, fmt.Sprintf(`{"digest":%q,"size":%d}`, scaleBlob(i+j), block))
+	}
+	return fmt.Appendf(nil, `{"mediaType":%q,"layers":[%s]}`, ocispec.MediaTypeImageManifest, strings.Join(layers, ","))
+}
+
+func scaleRepo(i int) Repository {
+	return Repository{"123456789012.dkr.ecr.us-east-1.amazonaws.com", fmt.Sprintf("team-%d/app-%d", i%50, i%1000)}
+}
+
+// scaleRecords is what an index knows of the i-th blob that its file does not tell.
+func scaleRecords(i int, now time.Time) []entry {
+	image, d := i/perImage, scaleBlob(i)
+	entries := []entry{
+		{usedKey(d), now.Unix() - int64(i)},
+		{memberKey(scaleRepo(image), d), memberRecord{Size: block, Manifest: i%perImage == 0}},
+	}
+	if i%perImage == 0 {
+		entries = append(entries, entry{tagKey(scaleRepo(image), strconv.Itoa(image)), tagRecord{d, now}})
+	}
+	return entries
+}
+
+func scaleBlobRecord(i int, now time.Time) entry {
+	rec := blobRecord{Size: block, Fetched: now}
+	if i%perImage == 0 {
+		rec.MediaType = ocispec.MediaTypeImageManifest
+		for j := 1; j < perImage; j++ {
+			rec.Children = append(rec.Children, scaleBlob(i+j))
+		}
+	}
+	return entry{blobKey(scaleBlob(i)), rec}
+}
+
+// makeLarge makes a folder with n blobs, which have a size and no content, and
+// an index that knows all of them.
+func makeLarge(b *testing.B, n int) string {
+	b.Helper()
+	dir := b.TempDir()
+	s := openLarge(b, dir)
+	for i := range n {
+		if err := makeLargeBlob(s.layout, i); err != nil {
+			b.Fatal(err)
+		}
+	}
+	now := time.Now()
+	err := s.index.update(func(batch *badger.WriteBatch) error {
+		for i := range n {
+			entries := append(scaleRecords(i, now), scaleBlobRecord(i, now))
+			for _, e := range entries {
+				if err := set(batch, e); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	closeLarge(b, s)
+	return dir
+}
+
+func makeLargeBlob(l layout, i int) error {
+	path := l.blob(scaleBlob(i))
+	if err := os.Mkdir(filepath.Dir(path), 0o750); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if i%perImage == 0 {
+		return os.WriteFile(path, scaleManifest(i), manifestMode)
+	}
+	return errors.Join(os.WriteFile(path, nil, 0o640), os.Truncate(path, block))
+}
+
+// openLarge opens a folder whose blobs have no content. The caller closes it:
+// the checks of closeStore would not like it.
+func openLarge(b *testing.B, dir string) *Store {
+	b.Helper()
+	opts := edgeOptions
+	opts.Log = slog.New(slog.DiscardHandler)
+	s, err := Open(dir, opts)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return s
+}
+
+func closeLarge(b *testing.B, s *Store) {
+	b.Helper()
+	if err := s.Close(); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// BenchmarkScale takes large folders through what must not take long:
+//
+//   - starts, with the index and when it was lost: until a tag and a layer are
+//     served (serving-ms), and until it is known what may be evicted
+//     (scanned-ms); rss-MB is what the process takes then, heap-MB what of it is
+//     in use;
+//   - a snapshot;
+//   - the eviction of one blob.
+func BenchmarkScale(b *testing.B) {
+	for _, n := range scales() {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			dir := makeLarge(b, n)
+			b.Run("start", func(b *testing.B) {
+				benchmarkStart(b, dir, n, func() {})
+			})
+			b.Run("start without index", func(b *testing.B) {
+				benchmarkStart(b, dir, n, func() {
+					if err := os.RemoveAll(layout{dir: dir}.index()); err != nil {
+						b.Fatal(err)
+					}
+				})
+			})
+			s := openLarge(b, dir)
+			<-s.scanned
+			b.Run("snapshot", func(b *testing.B) { benchmarkSnapshot(b, s) })
+			b.Run("evict", func(b *testing.B) { benchmarkEvict(b, s) })
+			closeLarge(b, s)
+		})
+	}
+}
+
+func benchmarkStart(b *testing.B, dir string, n int, before func()) {
+	var serving, scanned, closing time.Duration
+	var rss, heap float64
+	for b.Loop() {
+		before()
+		debug.FreeOSMemory()
+		begin := time.Now()
+		s := openLarge(b, dir)
+		image := n / 2 / perImage
+		if _, _, err := s.Tag(b.Context(), scaleRepo(image), strconv.Itoa(image), dead); err != nil {
+			b.Fatal(err)
+		}
+		blob, err := s.Open(b.Context(), scaleBlob(image*perImage+1), 0, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		serving += time.Since(begin)
+		if err := blob.Close(); err != nil {
+			b.Error(err)
+		}
+		<-s.scanned
+		scanned += time.Since(begin)
+		rss, heap = residentMB(b), heapMB()
+		if got := s.recency.len(); got != n {
+			b.Fatalf("%d blobs were found of %d", got, n)
+		}
+		begin = time.Now()
+		closeLarge(b, s)
+		closing += time.Since(begin)
+	}
+	b.ReportMetric(float64(serving.Milliseconds())/float64(b.N), "serving-ms")
+	b.ReportMetric(float64(scanned.Milliseconds())/float64(b.N), "scanned-ms")
+	b.ReportMetric(float64(closing.Milliseconds())/float64(b.N), "close-ms")
+	b.ReportMetric(rss, "rss-MB")
+	b.ReportMetric(heap, "heap-MB")
+	b.ReportMetric(0, "ns/op")
+}
+
+// residentMB is how much memory the process takes, as the kernel counts it.
+func residentMB(b *testing.B) float64 {
+	b.Helper()
+	raw, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		b.Skip("memory is read from /proc: ", err)
+	}
+	_, rest, _ := strings.Cut(string(raw), "VmRSS:")
+	kB, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return kB / 1000
+}
+
+func heapMB() float64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC() // what pools keep goes with the second one
+	runtime.ReadMemStats(&m)
+	return float64(m.HeapAlloc) / 1e6
+}
+
+func benchmarkSnapshot(b *testing.B, s *Store) {
+	for b.Loop() {
+		if err := s.writeSnapshot(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	info, err := os.Stat(s.layout.snapshot())
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(info.Size())/1e6, "MB")
+}
+
+func benchmarkEvict(b *testing.B, s *Store) {
+	for b.Loop() {
+		if s.recency.len() == 0 {
+			b.Fatal("nothing is left to evict")
+		}
+		if err := evictNow(s, 1); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
