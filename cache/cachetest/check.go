@@ -4,6 +4,8 @@
 package cachetest
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -26,7 +28,7 @@ func Check(dir string) error {
 		return err
 	}
 	sizes, err := blobs(dir)
-	return errors.Join(err, partials(dir, sizes), records(dir, sizes))
+	return errors.Join(err, names(dir), partials(dir, sizes), snapshot(dir), records(dir, sizes))
 }
 
 // CheckBlobs returns what is wrong with the blobs of a folder. Unlike all else,
@@ -65,6 +67,61 @@ func unowned(dir string) error {
 	defer lock.Close()
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil {
 		return fmt.Errorf("%s is to be checked when nobody has it open: %w", dir, err)
+	}
+	return nil
+}
+
+// names checks that nothing is in the folder that FORMAT.md does not list, or that
+// start-up removes.
+func names(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, entry := range entries {
+		want := fs.FileMode(0)
+		switch name := entry.Name(); {
+		case name == "larder.sock":
+			want = fs.ModeSocket
+		case name == "blobs", name == "partial", name == "index":
+			want = fs.ModeDir
+		case strings.HasPrefix(name, "index.broken-"):
+			want = entry.Type() // of whatever was there
+		case name == "larder.version", name == "larder.lock", name == "index.snapshot", name == "index.opening", name == "ballast":
+		default:
+			want = fs.ModeIrregular
+		}
+		if entry.Type() != want {
+			errs = append(errs, fmt.Errorf("%s: this has no place here", filepath.Join(dir, entry.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// snapshot checks that the snapshot of the index, if there is one, is for its
+// owner only, and as it was written: at its end is the SHA-256 of all before.
+func snapshot(dir string) error {
+	path := filepath.Join(dir, "index.snapshot")
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return ignoreMissing(err)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	end := len(raw) - sha256.Size
+	switch {
+	case info.Mode().Perm() != 0o600:
+		err = fmt.Errorf("its mode is %v", info.Mode())
+	case !bytes.HasPrefix(raw, []byte("larder-snapshot 1\n")):
+		err = errors.New("it does not say what it is")
+	case end < 0 || sha256.Sum256(raw[:end]) != [sha256.Size]byte(raw[end:]):
+		err = errors.New("it is not whole")
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package cachetest_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"os"
@@ -110,6 +111,36 @@ func TestWhatMustNotBeInAFolderIsFound(t *testing.T) {
 		"a tag of nothing":               {put("tag/r/n:v1", `{"digest":"","checked":"2026-01-01T00:00:00Z"}`), "invalid"},
 		"a tag that was never confirmed": {put("tag/r/n:v1", `{"digest":"`+d.String()+`"}`), "never checked"},
 		"a pin of nothing":               {put("pin/r/n", `{}`), "no image"},
+		"a pin of an image":              {put("pin/r/n:v1", `{"since":"2026-01-01T00:00:00Z"}`), ""},
+		"a verdict on a manifest":        {put("verdict/r/n@"+d.String(), `{"since":"2026-01-01T00:00:00Z","rule":1}`), ""},
+		"a verdict on a tag":             {put("verdict/r/n:v1", `{"since":"2026-01-01T00:00:00Z"}`), "no manifest"},
+		"a verdict without a time":       {put("verdict/r/n@"+d.String(), `{}`), "not expired"},
+		"a subject that is no other":     {put("blob/"+d.String(), `{"size":6,"mediaType":"m","subject":"x"}`), "it names"},
+		"a scrub behind nothing":         {put("scrub/position", `{"after":"x"}`), "invalid"},
+		"a record that is not known":     {put("blob", `{}`), "invalid"},
+		"a kind that is not known":       {put("pins/r/n:v1", `{}`), "no known kind"},
+		"a manifest yet to be read":      {put("blob/"+d.String(), `{"size":0,"mediaType":"m"}`), "says 0 bytes"},
+		"a manifest yet to be read, which is known": {
+			func(t *testing.T, dir string) error {
+				return errors.Join(
+					put("blob/"+d.String(), `{"size":0,"mediaType":"m"}`)(t, dir),
+					put("format", `{"version":1,"rebuilding":true}`)(t, dir),
+				)
+			},
+			"",
+		},
+		"another version":         {put("format", `{"version":2}`), "version"},
+		"an unknown file":         {touch("core"), "no place"},
+		"a snapshot on its way":   {touch("index.snapshot.new"), "no place"},
+		"a file for a folder":     {replace("partial"), "no place"},
+		"an index set aside":      {touch("index.broken-20260101T000000.000"), ""},
+		"a start that crashed":    {touch("index.opening"), ""},
+		"an empty snapshot":       {snapshot(func([]byte) []byte { return nil }), "does not say"},
+		"a torn snapshot":         {snapshot(func(b []byte) []byte { return b[:len(b)-1] }), "not whole"},
+		"a snapshot of a header":  {snapshot(func([]byte) []byte { return []byte("larder-snapshot 1\n") }), "not whole"},
+		"a snapshot with a flip":  {snapshot(func(b []byte) []byte { b[len(b)/2] ^= 1; return b }), "not whole"},
+		"no snapshot":             {func(_ *testing.T, dir string) error { return os.Remove(filepath.Join(dir, "index.snapshot")) }, ""},
+		"a snapshot for everyone": {func(_ *testing.T, dir string) error { return os.Chmod(filepath.Join(dir, "index.snapshot"), 0o644) }, "mode"},
 		"an index that is none": {
 			func(_ *testing.T, dir string) error { return os.Truncate(filepath.Join(dir, "index/MANIFEST"), 3) },
 			"open the index",
@@ -138,6 +169,28 @@ func touch(names ...string) func(t *testing.T, dir string) error {
 			}
 		}
 		return nil
+	}
+}
+
+// replace puts a file in the place of an empty folder.
+func replace(name string) func(t *testing.T, dir string) error {
+	return func(t *testing.T, dir string) error {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil {
+			return err
+		}
+		return touch(name)(t, dir)
+	}
+}
+
+// snapshot changes the snapshot of the index.
+func snapshot(change func([]byte) []byte) func(t *testing.T, dir string) error {
+	return func(_ *testing.T, dir string) error {
+		path := filepath.Join(dir, "index.snapshot")
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(path, change(raw), 0o600)
 	}
 }
 

@@ -28,11 +28,16 @@ func records(dir string, sizes map[digest.Digest]int64) error {
 	defer db.Close()
 	var errs []error
 	err = db.View(func(txn *badger.Txn) error {
+		format, err := formatOf(txn)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("the format of the index of %s: %w", dir, err))
+		}
+		check := checker{sizes: sizes, rebuilding: format.Rebuilding}
 		it := txn.NewIterator(badger.DefaultIteratorOptions)
 		defer it.Close()
 		for it.Rewind(); it.Valid(); it.Next() {
 			key := string(it.Item().Key())
-			err := it.Item().Value(func(raw []byte) error { return record(key, raw, sizes) })
+			err := it.Item().Value(func(raw []byte) error { return check.record(key, raw) })
 			if err != nil {
 				errs = append(errs, fmt.Errorf("the record %s of %s: %w", key, dir, err))
 			}
@@ -42,13 +47,33 @@ func records(dir string, sizes map[digest.Digest]int64) error {
 	return errors.Join(append(errs, err)...)
 }
 
-// record checks one record. FORMAT.md lists the keys; one that is not known here
-// is not looked at.
-func record(key string, raw []byte, sizes map[digest.Digest]int64) error {
+// formatRecord is the record without which an index is not whole.
+type formatRecord struct {
+	Version    int  `json:"version"`
+	Rebuilding bool `json:"rebuilding"`
+}
+
+func formatOf(txn *badger.Txn) (rec formatRecord, err error) {
+	item, err := txn.Get([]byte("format"))
+	if err != nil {
+		return rec, err
+	}
+	err = item.Value(func(raw []byte) error { return json.Unmarshal(raw, &rec) })
+	return rec, errors.Join(err, require(rec.Version == 1, "the version is another"))
+}
+
+// checker checks records.
+type checker struct {
+	sizes      map[digest.Digest]int64 // of the blobs that are there
+	rebuilding bool                    // of some manifests only the type is known yet
+}
+
+// record checks one record. FORMAT.md lists the keys.
+func (c checker) record(key string, raw []byte) error {
 	kind, name, _ := strings.Cut(key, "/")
 	switch kind {
 	case "blob":
-		return blobRecord(digest.Digest(name), raw, sizes)
+		return c.blob(digest.Digest(name), raw)
 	case "used":
 		var at int64
 		return errors.Join(digest.Digest(name).Validate(), json.Unmarshal(raw, &at), require(at > 0, "it was never used"))
@@ -72,29 +97,54 @@ func record(key string, raw []byte, sizes map[digest.Digest]int64) error {
 			Since time.Time `json:"since"`
 		}
 		return errors.Join(json.Unmarshal(raw, &rec), require(isImage(name), "it names no image"))
+	case "verdict":
+		var rec struct {
+			Since  time.Time `json:"since"`
+			Source string    `json:"source"`
+		}
+		return errors.Join(json.Unmarshal(raw, &rec), require(!rec.Since.IsZero(), "it has not expired"),
+			require(strings.Contains(name, "@") && isImage(name), "it names no manifest"))
+	case "scrub":
+		var rec struct {
+			After digest.Digest `json:"after"`
+			Begun time.Time     `json:"begun"`
+		}
+		err := errors.Join(json.Unmarshal(raw, &rec), require(name == "position", "it is of no known kind"))
+		if rec.After != "" {
+			err = errors.Join(err, rec.After.Validate())
+		}
+		return err
+	case "format":
+		return require(name == "", "it is of no known kind") // see formatOf
 	}
-	return nil
+	return errors.New("it is of no known kind")
 }
 
-func blobRecord(d digest.Digest, raw []byte, sizes map[digest.Digest]int64) error {
+func (c checker) blob(d digest.Digest, raw []byte) error {
 	var rec struct {
 		Size      int64           `json:"size"`
 		Fetched   time.Time       `json:"fetched"`
 		MediaType string          `json:"mediaType"`
 		Children  []digest.Digest `json:"children"`
+		Subject   digest.Digest   `json:"subject"`
 	}
 	if err := errors.Join(d.Validate(), json.Unmarshal(raw, &rec)); err != nil {
 		return err
 	}
-	if size, here := sizes[d]; here && size != rec.Size {
+	yetToBeRead := c.rebuilding && rec.Size == 0 && rec.MediaType != ""
+	if size, here := c.sizes[d]; here && size != rec.Size && !yetToBeRead {
 		return fmt.Errorf("it says %d bytes, and the file has %d", rec.Size, size)
 	}
-	if rec.MediaType == "" && len(rec.Children) > 0 {
+	if rec.MediaType == "" && (len(rec.Children) > 0 || rec.Subject != "") {
 		return errors.New("a blob that is no manifest names others")
 	}
-	for _, child := range rec.Children {
-		if err := child.Validate(); err != nil {
-			return fmt.Errorf("it names %q: %w", child, err)
+	named := rec.Children
+	if rec.Subject != "" {
+		named = append(named, rec.Subject)
+	}
+	for _, d := range named {
+		if err := d.Validate(); err != nil {
+			return fmt.Errorf("it names %q: %w", d, err)
 		}
 	}
 	return nil
