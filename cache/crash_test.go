@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -45,8 +46,9 @@ var tiny = Options{
 }
 
 // life is what happens to a store: fills, one that breaks off and is resumed,
-// manifests, tags, a pin, evictions of blobs and of a partial, a removal, and a
-// scrub that finds damage. Where steps fail, clients notice nothing.
+// manifests, tags, a pin, evictions of blobs and of a partial, a removal,
+// snapshots of the index, and a scrub that finds damage. Where steps fail, clients
+// notice nothing.
 type life struct {
 	t     *testing.T
 	store *Store
@@ -56,6 +58,13 @@ type life struct {
 	mu   sync.Mutex             // guards what follows
 	safe map[digest.Digest]bool // what no crash may take
 	bad  digest.Digest          // damaged, and perhaps not found yet
+	kept snapshotLife
+}
+
+// snapshotLife is what a snapshot has that is durable: it is known without an
+// index.
+type snapshotLife struct {
+	v1, v2, pin bool
 }
 
 func newLife(t *testing.T) *life {
@@ -77,6 +86,7 @@ func (l *life) lead() {
 	for _, o := range l.blobs[:4] {
 		l.pull(o)
 	}
+	l.save()
 	l.must(l.store.Pin(team, "v1"))
 
 	l.breakOff(l.blobs[4])
@@ -87,6 +97,7 @@ func (l *life) lead() {
 
 	l.tag("v2", removed)
 	l.pull(l.blobs[3])
+	l.save()
 	l.unsafe(removed.Digest, l.blobs[3].digest)
 	if _, err := l.store.Stat(pinned.Digest); err != nil { // a step failed: then nobody else needs the blob
 		l.unsafe(l.blobs[0].digest)
@@ -184,16 +195,46 @@ func (l *life) isSafe(d digest.Digest) {
 func (l *life) unsafe(digests ...digest.Digest) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	_, removed := l.images()
 	for _, d := range digests {
 		delete(l.safe, d)
+		if d == removed.Digest {
+			l.kept.v2 = false
+		}
 	}
+}
+
+// save writes a snapshot.
+func (l *life) save() {
+	pinned, removed := l.images()
+	s := l.store
+	now := snapshotLife{v1: l.recorded("v1", pinned), v2: l.recorded("v2", removed)}
+	now.pin = now.v1 && s.pinned.holds(pinned.Digest)
+	s.saved.mu.Lock()
+	defer s.saved.mu.Unlock()
+	err := s.writeSnapshot(l.t.Context())
+	l.must(err)
+	if err == nil {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.kept = now
+	}
+}
+
+// recorded reports whether the index has all that it takes to serve a tag.
+func (l *life) recorded(tag string, img *image) bool {
+	_, known := l.store.index.children(img.Digest)
+	return known &&
+		l.store.index.get(tagKey(team, tag), new(tagRecord)) == nil &&
+		l.store.index.get(memberKey(team, img.Digest), new(memberRecord)) == nil
 }
 
 // after opens a store on what a crash left, or failed steps, and checks that it
 // is in order, that nothing is lost that must not be, and that what is pulled is
 // right.
-func (l *life) after(t *testing.T, dir string, safe []digest.Digest, bad digest.Digest) {
+func (l *life) after(t *testing.T, dir string, safe []digest.Digest, bad digest.Digest, kept snapshotLife) {
 	t.Helper()
+	requireWholeSnapshot(t, dir)
 	opts := tiny
 	opts.disk.around = newPlatter(dir).take
 	s, err := Open(dir, opts)
@@ -211,6 +252,7 @@ func (l *life) after(t *testing.T, dir string, safe []digest.Digest, bad digest.
 			t.Errorf("lost: %v", err)
 		}
 	}
+	l.afterSnapshot(t, s, kept)
 	pinned, removed := l.images()
 	for tag, img := range map[string]*image{"v1": pinned, "v2": removed} {
 		if m, _, err := s.Tag(t.Context(), team, tag, img.ask); err != nil || m.Digest != img.Digest {
@@ -225,6 +267,46 @@ func (l *life) after(t *testing.T, dir string, safe []digest.Digest, bad digest.
 	closeStore(t, s)
 }
 
+// afterSnapshot checks that what a snapshot has is known, whatever there is of the
+// index.
+func (l *life) afterSnapshot(t *testing.T, s *Store, kept snapshotLife) {
+	t.Helper()
+	pinned, removed := l.images()
+	for _, c := range []struct {
+		kept bool
+		tag  string
+		img  *image
+	}{{kept.v1, "v1", pinned}, {kept.v2, "v2", removed}} {
+		if !c.kept {
+			continue
+		}
+		if m, _, err := s.Tag(t.Context(), team, c.tag, dead); err != nil || m.Digest != c.img.Digest {
+			t.Errorf("tag %s with the upstream dead: %s, %v", c.tag, m.Digest, err)
+		}
+	}
+	<-s.scanned
+	if kept.pin && !s.pinned.holds(pinned.Digest) {
+		t.Error("what was pinned is not any more")
+	}
+}
+
+// requireWholeSnapshot fails the test if a snapshot is there that is not as it
+// was written.
+func requireWholeSnapshot(t *testing.T, dir string) {
+	t.Helper()
+	f, err := os.Open(layout{dir: dir}.snapshot())
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := readSnapshot(f, func(entry) error { return nil }); err != nil {
+		t.Errorf("the snapshot: %v", err)
+	}
+}
+
 // wrecked is a crash at one step.
 type wrecked struct {
 	name  string
@@ -232,6 +314,7 @@ type wrecked struct {
 	index string // a copy of the index as it was then, or before, or "" for none
 	safe  []digest.Digest
 	bad   digest.Digest
+	kept  snapshotLife
 }
 
 func TestNoCrashCostsWhatIsDurable(t *testing.T) {
@@ -274,6 +357,7 @@ func TestNoCrashCostsWhatIsDurable(t *testing.T) {
 				index: indexes[random.IntN(len(indexes))],
 				safe:  keys(l.safe),
 				bad:   l.bad,
+				kept:  l.kept,
 			})
 		}
 	})
@@ -296,7 +380,7 @@ func (l *life) inspect(t *testing.T, w wrecked) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		l.after(t, dir, w.safe, w.bad)
+		l.after(t, dir, w.safe, w.bad, w.kept)
 	})
 }
 
@@ -359,7 +443,7 @@ func leadWithFault(t *testing.T, fail func(n int) failure) (steps int) {
 		}
 	}
 	l.must(err)
-	l.after(t, dir, keys(l.safe), l.bad)
+	l.after(t, dir, keys(l.safe), l.bad, l.kept)
 	return steps
 }
 

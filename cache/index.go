@@ -37,7 +37,7 @@ type index struct {
 	volatile bool
 	// health may refuse writes. Set once the store is made.
 	health  *health
-	format  formatRecord // owned by who opens the index, then by Store.scan, then by Store.saveSnapshot
+	format  formatRecord // owned by who opens the index, then by Store.scan; then Store.saved guards it
 	changes atomic.Int64 // how often what a snapshot has was written
 
 	closing sync.RWMutex // held for reading while the tables, which are mapped into memory, are read

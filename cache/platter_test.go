@@ -132,7 +132,8 @@ func (p *platter) note(s step) {
 
 // modeOf is by FORMAT.md.
 func modeOf(path string) fs.FileMode {
-	if strings.HasPrefix(filepath.Base(path), tmpPrefix) {
+	name := filepath.Base(path)
+	if strings.HasPrefix(name, tmpPrefix) || name == filepath.Base(layout{}.newSnapshot()) {
 		return 0o600
 	}
 	return 0o640

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -402,6 +404,65 @@ func TestLostIndexHasEverythingVerified(t *testing.T) {
 	if _, err := s.Stat(e.layers[0].digest); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a damaged blob is still there: %v", err)
 	}
+}
+
+// TestScrubSparesManifestsThatAreYetToBeRead has a scrub come to manifests of which
+// only a snapshot told.
+func TestScrubSparesManifestsThatAreYetToBeRead(t *testing.T) {
+	s := openStore(t, t.TempDir(), edgeOptions)
+	e := newEdge()
+	e.fill(t, s)
+	for _, img := range []*image{e.plain, e.index, e.platform, e.untyped} {
+		if err := s.index.addBlob(img.Digest, blobRecord{MediaType: img.MediaType}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	scrubbed(t, s, int64(4+len(e.layers)), 0)
+	<-s.scanned
+	s.index.format.Rebuilding = true
+	s.rebuild()
+	e.check(t, s, silent)
+}
+
+// TestLostIndexKnowsWhatLifecycleRulesGoBy compares what the rules are told, and
+// what they said, with what it was.
+func TestLostIndexKnowsWhatLifecycleRulesGoBy(t *testing.T) {
+	e := newEdge()
+	signature := newDocument(ocispec.MediaTypeImageManifest,
+		fmt.Sprintf(`{"mediaType": %q, "layers": [], "subject": {"digest": %q}}`, ocispec.MediaTypeImageManifest, e.plain.Digest))
+	expired := []Verdict{{team, e.untyped.Digest, Expiry{Since: time.Unix(1_700_000_000, 0).UTC(), Rule: 2, Source: "ecr"}}}
+	dir := t.TempDir()
+	s := openStore(t, dir, edgeOptions)
+	e.fill(t, s)
+	pullDigest(t, s, team, signature)
+	if err := s.Doom(expired); err != nil {
+		t.Fatal(err)
+	}
+	want := holdings(t, s)
+	closeStore(t, s)
+	if err := os.RemoveAll(s.layout.index()); err != nil {
+		t.Fatal(err)
+	}
+	s = openStore(t, dir, edgeOptions)
+	// When something came is when its file was made.
+	if diff := cmp.Diff(want, holdings(t, s), cmpopts.EquateApproxTime(time.Minute)); diff != "" {
+		t.Errorf("holdings (-were +are):\n%s", diff)
+	}
+	if got, err := s.Verdicts(); err != nil || !cmp.Equal(got, expired) {
+		t.Errorf("verdicts: %v, %v", got, err)
+	}
+	if d, first, _ := s.recency.first(); d != e.untyped.Digest || !first {
+		t.Errorf("%s goes first; expired: %t", d, first)
+	}
+}
+
+func holdings(t *testing.T, s *Store) map[Repository][]Holding {
+	t.Helper()
+	all, err := s.Holdings()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
 }
 
 // scrubPositionOf reads the position that a closed store left.

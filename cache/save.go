@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
 	"time"
 )
 
@@ -41,15 +42,17 @@ func (s *Store) saveSoon() {
 	}
 }
 
-// saved is what is known of the latest snapshot. It belongs to saveAlong, and
-// after that to Close.
+// saved is what is known of the latest snapshot.
 type saved struct {
-	changes int64 // index.changes before it; -1 for none of this process
-	failed  bool
+	mu      sync.Mutex // held by the one who writes a snapshot, during I/O; guards what follows and index.format
+	changes int64      // index.changes before the latest one; -1 for none of this process
+	failed  bool       // and that was said
 }
 
 // saveSnapshot writes a snapshot if anything changed since the last one.
 func (s *Store) saveSnapshot(ctx context.Context) {
+	s.saved.mu.Lock()
+	defer s.saved.mu.Unlock()
 	changes := s.index.changes.Load()
 	if s.index.volatile || changes == s.saved.changes {
 		return
@@ -57,7 +60,7 @@ func (s *Store) saveSnapshot(ctx context.Context) {
 	err := s.writeSnapshot(ctx)
 	switch {
 	case err == nil:
-		s.saved = saved{changes: changes}
+		s.saved.changes, s.saved.failed = changes, false
 	case ctx.Err() != nil: // Close tries again
 	case !s.saved.failed:
 		s.saved.failed = true
@@ -66,7 +69,8 @@ func (s *Store) saveSnapshot(ctx context.Context) {
 }
 
 // writeSnapshot replaces the snapshot. The old one stays until the new one is
-// durable.
+// durable. FORMAT.md says what a crash after each step leaves. The caller holds
+// s.saved.mu.
 func (s *Store) writeSnapshot(ctx context.Context) error {
 	// The number goes first: an index that does not have it has lost records that
 	// the snapshot has.

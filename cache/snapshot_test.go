@@ -69,6 +69,7 @@ func everyKind() []entry {
 		{tagKey(team, "v1"), tagRecord{Digest: manifest, Checked: now}},
 		{tagKey(Repository{"localhost:5000", "a/b"}, "v2"), tagRecord{Digest: layer, Checked: now}},
 		{pinKey(pinned), pinRecord{Since: now}},
+		{verdictKey(team, manifest), Expiry{Since: now, Rule: 3, Source: "ecr"}},
 		{blobKey(manifest), blobRecord{MediaType: ocispec.MediaTypeImageIndex}},
 	}
 }
