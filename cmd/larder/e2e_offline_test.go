@@ -1,10 +1,6 @@
 package main
 
 import (
-	"errors"
-	"os"
-	"path/filepath"
-	"syscall"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -18,14 +14,6 @@ func TestDeadUpstreamTakesNothingButWhatIsNotCached(t *testing.T) {
 	t.Run("running", s.servesWithoutUpstream("edge/app", "1", image.Root.Digest))
 	s.restartLarder(t) // ready, without a network and without a token
 	t.Run("restarted", s.servesWithoutUpstream("edge/app", "1", image.Root.Digest))
-	if err := errors.Join(
-		s.larder.stop(syscall.SIGTERM),
-		os.RemoveAll(filepath.Join(filepath.Dir(s.config), "cache", "index")),
-	); err != nil {
-		t.Fatal(err)
-	}
-	s.startLarder(t)
-	t.Run("without its index", s.servesWithoutUpstream("edge/app", "1", image.Root.Digest))
 }
 
 // servesWithoutUpstream returns a test that pulls what is cached by tag and by digest, and asks for what is not.
