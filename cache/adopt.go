@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 
 	"github.com/dgraph-io/badger/v4"
@@ -75,7 +76,7 @@ func (s *Store) adoptAsked(d digest.Digest, mediaType string) (Manifest, bool) {
 		return Manifest{}, false
 	}
 	if err := s.index.addBlob(d, rec); err != nil {
-		s.log.Warn("a manifest was not recorded", "digest", d, "error", err)
+		s.trouble(slog.LevelWarn, "a manifest was not recorded", err, "digest", d)
 	}
 	return m, true
 }
@@ -92,7 +93,7 @@ func (s *Store) rebuild() {
 		err = s.index.putFormat()
 	}
 	if err != nil && s.ctx.Err() == nil {
-		s.log.Error("the index could not be made anew; the next start goes on with it", "error", err)
+		s.trouble(slog.LevelError, "the index could not be made anew; the next start goes on with it", err)
 	}
 }
 

@@ -50,7 +50,11 @@ const probeSize = 64 << 10
 // the same, and all else passed through.
 func (s *Store) Degraded() error { return s.health.ill() }
 
+// ill is nil for an index too that no store has yet.
 func (h *health) ill() error {
+	if h == nil {
+		return nil
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.cause

@@ -35,10 +35,10 @@ type index struct {
 	// volatile is an index in memory, for a disk that has no room for one. What
 	// the one on disk says is not known until there is.
 	volatile bool
-	// health may refuse writes. Set once the store is made.
-	health  *health
-	format  formatRecord // owned by who opens the index, then by Store.scan; then Store.saved guards it
-	changes atomic.Int64 // how often what a snapshot has was written
+	format   formatRecord // owned by who opens the index, then by Store.scan; then Store.saved guards it
+	changes  atomic.Int64 // how often what a snapshot has was written
+	// health may refuse writes. Set once the store is made; nil before.
+	health *health
 
 	closing sync.RWMutex // held for reading while the tables, which are mapped into memory, are read
 }

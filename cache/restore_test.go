@@ -257,7 +257,7 @@ func TestLostIndexServesFromTheFirstRequest(t *testing.T) {
 	}
 	// As Open makes it, before its first goroutine.
 	early := &Store{
-		opts: edgeOptions.withDefaults(), log: s.log, layout: s.layout, index: ix, metrics: s.metrics,
+		opts: edgeOptions.withDefaults(), log: s.log, layout: s.layout, index: ix, metrics: s.metrics, health: s.health,
 		memory: newMemory(), recency: newRecency(), filling: make(map[digest.Digest]*fill),
 	}
 	early.ctx, early.cancel = context.WithCancel(t.Context())
@@ -364,7 +364,9 @@ func TestIndexOfAnotherVersionIsSetAside(t *testing.T) {
 		if err := s.index.putFormat(); err != nil {
 			t.Fatal(err)
 		}
-		closeStore(t, s)
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
 		s = openStore(t, dir, edgeOptions)
 		e.check(t, s, silent)
 		aside, err := filepath.Glob(filepath.Join(dir, "index.broken-*"))
