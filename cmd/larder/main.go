@@ -42,6 +42,7 @@ type commands struct {
 	Unpin   unpinCommand   `cmd:"" help:"Let pinned images be evicted again."`
 	Rm      rmCommand      `cmd:"" help:"Forget images now, and free what no other image needs."`
 	Scrub   scrubCommand   `cmd:"" help:"Check everything in the cache against its digest now."`
+	Prepare prepareCommand `cmd:"" help:"As root, make the cache folder and give it to the user that will run the daemon."`
 	Mirror  mirrorCommand  `cmd:"" help:"Have this node's container runtime pull through Larder."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }

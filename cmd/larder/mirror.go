@@ -22,6 +22,7 @@ type mirrorCommand struct {
 	ContainerdSocket  string        `help:"Where containerd is asked." default:"/run/containerd/containerd.sock" type:"path" placeholder:"SOCKET"`
 	ContainerdConfig  string        `help:"Containerd's own configuration, for --check." default:"/etc/containerd/config.toml" type:"path" placeholder:"FILE"`
 	Remove            bool          `help:"Take the mirror away, and restore what was there before, to the letter." xor:"mode"`
+	RemoveAtEnd       bool          `help:"Wait until stopped, and then do as --remove; with --watch, keep the files right meanwhile."`
 	Check             bool          `help:"Find out whether this node would really pull through Larder; change nothing." xor:"mode"`
 	Watch             bool          `help:"Write, and go on to keep right what others change, until stopped." xor:"mode"`
 	Every             time.Duration `help:"How often --watch looks." default:"10s" placeholder:"DURATION"`
@@ -33,8 +34,14 @@ var errNotUsed = errors.New("this node does not pull all of its images through L
 
 // Run does what the flags say; without any, it writes the files.
 func (c *mirrorCommand) Run(p *invocation) error {
-	if c.Remove {
-		return c.report(p.stdout)(mirror.Remove(c.ContainerdDir))
+	switch {
+	case c.RemoveAtEnd && (c.Remove || c.Check || c.For != ""):
+		return usageError{errors.New("--remove-at-end can be used by itself, or with --watch")}
+	case c.RemoveAtEnd && !c.Watch:
+		<-p.ctx.Done()
+		return c.remove(p)
+	case c.Remove:
+		return c.remove(p)
 	}
 	m, err := c.mirror(p)
 	switch {
@@ -50,9 +57,17 @@ func (c *mirrorCommand) Run(p *invocation) error {
 	case c.Check:
 		return c.check(p, m)
 	case c.Watch:
-		return c.watch(p, m)
+		c.watch(p, m)
+		if c.RemoveAtEnd {
+			return c.remove(p)
+		}
+		return nil
 	}
 	return c.report(p.stdout)(m.Install(c.ContainerdDir))
+}
+
+func (c *mirrorCommand) remove(p *invocation) error {
+	return c.report(p.stdout)(mirror.Remove(c.ContainerdDir))
 }
 
 // mirror is what the flags and the configuration amount to.
@@ -144,9 +159,9 @@ func (c *mirrorCommand) check(p *invocation, m mirror.Mirror) error {
 	return nil
 }
 
-// watch writes the files again whenever they are not as they should be. What
-// fails is said once, and tried again.
-func (c *mirrorCommand) watch(p *invocation, m mirror.Mirror) error {
+// watch writes the files again whenever they are not as they should be, until it
+// is stopped. What fails is said once, and tried again.
+func (c *mirrorCommand) watch(p *invocation, m mirror.Mirror) {
 	var last string
 	for {
 		changes, err := m.Install(c.ContainerdDir)
@@ -162,7 +177,7 @@ func (c *mirrorCommand) watch(p *invocation, m mirror.Mirror) error {
 			last = ""
 		}
 		if !sleep(p.ctx, c.Every) {
-			return nil
+			return
 		}
 		c.followVersion(p.ctx, &m)
 	}

@@ -1,0 +1,50 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/larder-registry/larder/cache"
+)
+
+// prepareCommand is "larder prepare": for a container that may be root for a
+// moment, before the daemon, which should not be, runs as somebody else.
+type prepareCommand struct {
+	Config   string  `help:"Configuration file of the daemon ($$LARDER_CONFIG)." type:"path" placeholder:"FILE"`
+	CacheDir *string `help:"Folder of the cache." placeholder:"DIR"`
+	Owner    string  `required:"" help:"Who will run the daemon, by number." placeholder:"USER:GROUP"`
+}
+
+// Run makes the folder and gives it away.
+func (c *prepareCommand) Run(p *invocation) error {
+	owner, err := parseOwner(c.Owner)
+	if err != nil {
+		return usageError{err}
+	}
+	cfg, err := settings{Config: c.Config, CacheDir: c.CacheDir}.load(p.env)
+	if err != nil {
+		return err
+	}
+	given, err := cache.GiveTo(cfg.Cache.Dir, owner)
+	if err != nil {
+		return err
+	}
+	did := "belonged before to"
+	if given {
+		did = "belongs now to"
+	}
+	_, err = fmt.Fprintf(p.stdout, "%s %s %s\n", cfg.Cache.Dir, did, c.Owner)
+	return err
+}
+
+// parseOwner reads "65532:65532".
+func parseOwner(s string) (cache.Owner, error) {
+	user, group, _ := strings.Cut(s, ":")
+	uid, userErr := strconv.ParseUint(user, 10, 31)
+	gid, groupErr := strconv.ParseUint(group, 10, 31)
+	if userErr != nil || groupErr != nil {
+		return cache.Owner{}, fmt.Errorf("--owner: %q is not the numbers of a user and a group, such as 65532:65532", s)
+	}
+	return cache.Owner{User: int(uid), Group: int(gid)}, nil
+}
