@@ -1,0 +1,343 @@
+package helm
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/larder-registry/larder/config"
+)
+
+// onlyImage is what must be set.
+const onlyImage = "image: {repository: registry.example.com/larder}\n"
+
+func TestChartRendersWithNothingButTheImage(t *testing.T) {
+	r := mustRender(t, onlyImage)
+	var kinds []string
+	for _, object := range decodeAll(t, r.manifests) {
+		kinds = append(kinds, fmt.Sprintf("%T", object))
+	}
+	if diff := cmp.Diff([]string{"*v1.ServiceAccount", "*v1.ConfigMap", "*v1.DaemonSet"}, kinds); diff != "" {
+		t.Errorf("what is rendered (-want +got):\n%s", diff)
+	}
+	if pod := find[corev1.Pod](t, r.hooks); pod.Annotations["helm.sh/hook"] != "test" {
+		t.Errorf("the hook is for %q, want test", pod.Annotations["helm.sh/hook"])
+	}
+}
+
+func TestChartRendersWithEveryValueSet(t *testing.T) {
+	full := readFile(t, "testdata/full.yaml")
+	r := mustRender(t, full)
+	if n := len(decodeAll(t, r.manifests)); n != 8 {
+		t.Errorf("%d manifests, want 8", n)
+	}
+	decodeAll(t, r.hooks)
+
+	var values, defaults map[string]any
+	for text, into := range map[string]any{full: &values, readFile(t, "larder/values.yaml"): &defaults} {
+		if err := yaml.Unmarshal([]byte(text), into); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, path := range schemaPaths(t) {
+		if !has(defaults, path) {
+			t.Errorf("values.yaml does not document %s", strings.Join(path, "."))
+		}
+		if !has(values, path) {
+			t.Errorf("testdata/full.yaml does not set %s", strings.Join(path, "."))
+		}
+	}
+	delete(values["image"].(map[string]any), "tag")               // the digest comes before it
+	delete(values["mirror"].(map[string]any), "containerdSocket") // with a version nobody is asked
+	for _, text := range texts(values) {
+		if !strings.Contains(r.all(), text) {
+			t.Errorf("%q, which is a value, is nowhere in what is rendered", text)
+		}
+	}
+}
+
+// schemaPaths are the values that the schema knows, but for those of Larder's own configuration and of parent charts.
+func schemaPaths(t *testing.T) [][]string {
+	t.Helper()
+	type node struct {
+		Properties map[string]*node
+	}
+	var schema node
+	if err := json.Unmarshal([]byte(readFile(t, "larder/values.schema.json")), &schema); err != nil {
+		t.Fatal(err)
+	}
+	delete(schema.Properties, "global")
+	schema.Properties["config"] = new(node)
+	var paths [][]string
+	var walk func(path []string, n *node)
+	walk = func(path []string, n *node) {
+		if n == nil || len(n.Properties) == 0 {
+			paths = append(paths, path)
+			return
+		}
+		for name, below := range n.Properties {
+			walk(append(slices.Clone(path), name), below)
+		}
+	}
+	walk(nil, &schema)
+	// What these may have is for whoever writes them.
+	return slices.DeleteFunc(paths, func(path []string) bool {
+		return slices.Contains([]string{"seLinuxOptions", "affinity"}, path[0])
+	})
+}
+
+func has(values map[string]any, path []string) bool {
+	below, ok := values[path[0]]
+	if !ok || len(path) == 1 {
+		return ok
+	}
+	object, ok := below.(map[string]any)
+	return ok && has(object, path[1:])
+}
+
+// texts are all texts in a value.
+func texts(value any) []string {
+	var found []string
+	switch v := value.(type) {
+	case string:
+		found = append(found, v)
+	case []any:
+		for _, item := range v {
+			found = append(found, texts(item)...)
+		}
+	case map[string]any:
+		for item := range maps.Values(v) {
+			found = append(found, texts(item)...)
+		}
+	}
+	return found
+}
+
+func TestChartRefusesWrongValuesByName(t *testing.T) {
+	for _, test := range []struct{ name, values, want string }{
+		{"no image", "{}", "image.repository is not set, and has no default"},
+		{"a tag in the repository", "image: {repository: example.com/larder:1.0}", "/image/repository"},
+		{"an unknown value", onlyImage + "podAnotations: {}", "additional properties 'podAnotations' not allowed"},
+		{"an unknown value below another", onlyImage + "mirror: {enable: false}", "'/mirror': additional properties 'enable' not allowed"},
+		{"an unknown key of the configuration", onlyImage + "config: {upstream: []}", "'/config': additional properties 'upstream' not allowed"},
+		{"no configuration", onlyImage + "config: null", "missing property 'config'"},
+		{"an address without a port", onlyImage + "config: {listen: 127.0.0.1}", "/config/listen"},
+		{"the root folder as the cache", onlyImage + "config: {cache: {dir: /}}", "/config/cache/dir"},
+		{"a folder that leads elsewhere", onlyImage + "config: {cache: {dir: /var/lib/../..}}", "/config/cache/dir"},
+		{"a relative folder", onlyImage + "mirror: {containerdDir: certs.d}", "/mirror/containerdDir"},
+		{"a number for a version", onlyImage + "mirror: {containerdVersion: 2.1}", "/mirror/containerdVersion"},
+		{"a URL for a registry", onlyImage + "mirror: {registries: ['https://quay.io']}", "/mirror/registries/0"},
+		{"root as the daemon's user", onlyImage + "runAs: {user: 0}", "/runAs/user"},
+		{"two pods of one node", onlyImage + "updateStrategy: {rollingUpdate: {maxSurge: 1}}", "'/updateStrategy/rollingUpdate': additional properties 'maxSurge' not allowed"},
+		{"an end before clients are done", onlyImage + "terminationGracePeriodSeconds: 5", "/terminationGracePeriodSeconds"},
+		{"a variable that the chart sets", onlyImage + "env: [{name: LARDER_CACHE_DIR, value: /tmp}]", "/env/0/name"},
+		{"a volume that the chart has", onlyImage + "volumes: [{name: cache, emptyDir: {}}]", "/volumes/0/name"},
+		{"text for a switch", onlyImage + "serviceMonitor: {enabled: 'yes'}", "/serviceMonitor/enabled"},
+		{"metrics that nobody reaches", onlyImage + "serviceMonitor: {enabled: true}", "Prometheus cannot reach config.admin, which is 127.0.0.1:5001: set it to 0.0.0.0:5001"},
+		{"no metrics", onlyImage + "serviceMonitor: {enabled: true}\nconfig: {admin: ''}", `there are no metrics, since config.admin is ""`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := render(loadChart(t), test.values)
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("it says %v, want something with %q", err, test.want)
+			}
+		})
+	}
+}
+
+func TestConfigMapIsWhatLarderReads(t *testing.T) {
+	for name, values := range map[string]string{
+		"the defaults": onlyImage,
+		"every value":  readFile(t, "testdata/full.yaml"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := find[corev1.ConfigMap](t, withoutDashboard(mustRender(t, values).manifests))
+			if _, err := config.Load(write(t, c.Data["larder.yaml"])); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestConfigurationArrivesAsItWasGiven(t *testing.T) {
+	given := strings.Replace(readFile(t, "../../config/testdata/full.yaml"), "dir: cache\n", "dir: /mnt/larder\n", 1)
+	given = strings.ReplaceAll(given, " secrets/", " /etc/larder-secrets/")
+	given = strings.Replace(given, "2026-01-01, yes]", "'2026-01-01', 'yes']", 1) // Helm's YAML is of version 1.1
+	values := onlyImage + "config:\n  " + strings.ReplaceAll(given, "\n", "\n  ")
+	c := find[corev1.ConfigMap](t, mustRender(t, values).manifests)
+	want, err := config.Load(write(t, given))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := config.Load(write(t, c.Data["larder.yaml"]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ignoreForm := cmp.Comparer(func(a, b config.LocalRules) bool { // of the rules' JSON, whose keys Helm sorts
+		return a.Match == b.Match && equalJSON(a.Rules, b.Rules)
+	})
+	if diff := cmp.Diff(want, got, ignoreForm); diff != "" {
+		t.Errorf("what Larder reads (-given +rendered):\n%s", diff)
+	}
+}
+
+func equalJSON(a, b string) bool {
+	var x, y any
+	return json.Unmarshal([]byte(a), &x) == nil && json.Unmarshal([]byte(b), &y) == nil && cmp.Equal(x, y)
+}
+
+// withoutDashboard leaves one ConfigMap.
+func withoutDashboard(manifests []string) []string {
+	return slices.DeleteFunc(manifests, func(m string) bool { return strings.Contains(m, "-dashboard\n") })
+}
+
+// write writes a file and returns its path.
+func write(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "larder.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestPodsAreReplacedWhenTheConfigurationChanges(t *testing.T) {
+	annotation := func(values string) string {
+		return find[appsv1.DaemonSet](t, mustRender(t, values).manifests).Spec.Template.Annotations["checksum/config"]
+	}
+	if before, after := annotation(onlyImage), annotation(onlyImage+"config: {tags: {ttl: 5m}}"); before == after {
+		t.Errorf("the annotation stays %q", before)
+	}
+}
+
+func TestContainersMayDoNoMoreThanTheyMust(t *testing.T) {
+	r := mustRender(t, onlyImage)
+	pod := find[appsv1.DaemonSet](t, r.manifests).Spec.Template.Spec
+	if !pod.HostNetwork || pod.HostPID || pod.HostIPC || *pod.AutomountServiceAccountToken {
+		t.Error("the pod should have the node's network, not its processes, and no token of the cluster")
+	}
+	if pod.SecurityContext.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
+		t.Error("the pod has no seccomp profile")
+	}
+	asRoot := map[string][]corev1.Capability{"prepare": {"CHOWN", "DAC_OVERRIDE", "FOWNER"}, "mirror": nil}
+	test := find[corev1.Pod](t, r.hooks).Spec
+	test.Containers[0].Name = "mirror" // it looks at the same files
+	for _, c := range slices.Concat(pod.InitContainers, pod.Containers, test.Containers) {
+		s := c.SecurityContext
+		if !*s.ReadOnlyRootFilesystem || *s.AllowPrivilegeEscalation || s.Privileged != nil || !slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}) {
+			t.Errorf("%s is not confined: %+v", c.Name, s)
+		}
+		added, mayBeRoot := asRoot[c.Name]
+		if *s.RunAsNonRoot == mayBeRoot || (*s.RunAsUser == 0) != mayBeRoot || !slices.Equal(s.Capabilities.Add, added) {
+			t.Errorf("%s runs as %d with %v, want root: %t, with %v", c.Name, *s.RunAsUser, s.Capabilities.Add, mayBeRoot, added)
+		}
+		if c.Resources.Requests.Memory().IsZero() || c.Resources.Limits.Memory().IsZero() {
+			t.Errorf("%s has no bounds: %v", c.Name, c.Resources)
+		}
+		if c.Image != "registry.example.com/larder:0.1.0" {
+			t.Errorf("%s has the image %s", c.Name, c.Image)
+		}
+	}
+}
+
+// The socket is as good as root, so it is only there while somebody asks it.
+func TestContainerdsSocketIsMountedWhereItIsAsked(t *testing.T) {
+	for _, test := range []struct {
+		values string
+		want   []string
+	}{
+		{"{}", []string{"init mirror"}},
+		{"{watch: true}", []string{"init mirror", "mirror"}},
+		{"{watch: true, containerdVersion: '2.2'}", nil},
+		{"{enabled: false}", nil},
+	} {
+		pod := find[appsv1.DaemonSet](t, mustRender(t, onlyImage+"mirror: "+test.values).manifests).Spec.Template.Spec
+		var got []string
+		for prefix, containers := range map[string][]corev1.Container{"init ": pod.InitContainers, "": pod.Containers} {
+			for _, c := range containers {
+				if slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == "containerd" }) {
+					got = append(got, prefix+c.Name)
+				}
+			}
+		}
+		slices.Sort(got)
+		isVolume := slices.ContainsFunc(pod.Volumes, func(v corev1.Volume) bool { return v.Name == "containerd" })
+		if !slices.Equal(got, test.want) || isVolume != (test.want != nil) {
+			t.Errorf("mirror: %s: it is mounted in %q, want %q; is a volume: %t", test.values, got, test.want, isVolume)
+		}
+	}
+}
+
+// A DaemonSet takes every pod with the labels of its own for one of them.
+func TestTestPodIsNotTakenForADaemon(t *testing.T) {
+	r := mustRender(t, onlyImage)
+	labels := find[corev1.Pod](t, r.hooks).Labels
+	selector := find[appsv1.DaemonSet](t, r.manifests).Spec.Selector.MatchLabels
+	for key, value := range selector {
+		if labels[key] != value {
+			return
+		}
+	}
+	t.Errorf("the pod's labels %v are those that the DaemonSet selects by, %v", labels, selector)
+}
+
+func TestProbesFollowTheListeners(t *testing.T) {
+	for _, test := range []struct{ config, want string }{
+		{"{}", "127.0.0.1:5001/readyz"},
+		{"{admin: '0.0.0.0:6001'}", "127.0.0.1:6001/readyz"},
+		{"{admin: ':6001'}", "127.0.0.1:6001/readyz"},
+		{"{admin: '[::1]:6001'}", "::1:6001/readyz"},
+		{"{admin: ''}", "127.0.0.1:5000/v2/"},
+	} {
+		pod := find[appsv1.DaemonSet](t, mustRender(t, onlyImage+"config: "+test.config).manifests).Spec.Template.Spec
+		get := pod.Containers[0].ReadinessProbe.HTTPGet
+		if got := fmt.Sprintf("%s:%s%s", get.Host, get.Port.String(), get.Path); got != test.want {
+			t.Errorf("config: %s: the kubelet asks %s, want %s", test.config, got, test.want)
+		}
+	}
+}
+
+func TestRulesAndDashboardAreTheFilesOfTheChart(t *testing.T) {
+	c := loadChart(t)
+	values := onlyImage + "prometheusRule: {enabled: true}\ndashboard: {enabled: true}\n"
+	r, err := render(c, values)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range c.Files {
+		switch f.Name {
+		case "alerts/larder.yaml":
+			var want struct{ Groups any }
+			if err := yaml.Unmarshal(f.Data, &want); err != nil {
+				t.Fatal(err)
+			}
+			rule := find[prometheusRule](t, r.manifests)
+			if got, want := len(rule.Spec.Groups), len(want.Groups.([]any)); got != want || got == 0 {
+				t.Errorf("%d groups of rules, want %d", got, want)
+			}
+		case "dashboards/larder.json":
+			manifests := slices.DeleteFunc(r.manifests, func(m string) bool { return !strings.Contains(m, "-dashboard\n") })
+			if got := find[corev1.ConfigMap](t, manifests).Data["larder.json"]; !equalJSON(got, string(f.Data)) {
+				t.Errorf("the dashboard is %s, want %s", got, f.Data)
+			}
+		}
+	}
+	c.Files = nil
+	r, err = render(c, values)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if without := decodeAll(t, r.manifests); len(without) != 3 {
+		t.Errorf("without the files %d manifests are rendered, want 3", len(without))
+	}
+}

@@ -1,0 +1,135 @@
+{{- define "larder.name" -}}
+{{- .Values.nameOverride | default .Chart.Name | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* At most 53 characters, so that what is appended to it still makes a valid name. */}}
+{{- define "larder.fullname" -}}
+{{- $name := include "larder.name" . -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 53 | trimSuffix "-" -}}
+{{- else if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 53 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 53 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "larder.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "larder.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "larder.labels" -}}
+{{ include "larder.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- define "larder.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- .Values.serviceAccount.name | default (include "larder.fullname" .) -}}
+{{- else -}}
+{{- .Values.serviceAccount.name | default "default" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "larder.image" -}}
+{{- if not .Values.image.repository -}}
+{{- fail "image.repository is not set, and has no default: build the image with Larder's Dockerfile, push it to a registry that the nodes can pull from without Larder, and give --set image.repository=<registry>/<repository>" -}}
+{{- end -}}
+{{- if .Values.image.digest -}}
+{{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "larder.port" -}}
+{{- regexFind "[0-9]+$" . -}}
+{{- end -}}
+
+{{/* Where the kubelet and others on the node reach an address that is listened on. */}}
+{{- define "larder.host" -}}
+{{- $host := regexReplaceAll ":[0-9]+$" . "" | trimPrefix "[" | trimSuffix "]" -}}
+{{- if has $host (list "" "0.0.0.0" "::") -}}
+127.0.0.1
+{{- else -}}
+{{- $host -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "larder.isLoopback" -}}
+{{- if regexMatch "^(127\\.|localhost:|\\[::1\\])" . -}}true{{- end -}}
+{{- end -}}
+
+{{/* A probe of the admin listener's path, or without an admin listener of what every registry answers. */}}
+{{- define "larder.probe" -}}
+{{- $admin := .root.Values.config.admin -}}
+httpGet:
+  host: {{ include "larder.host" ($admin | default .root.Values.config.listen) | quote }}
+  port: {{ include "larder.port" ($admin | default .root.Values.config.listen) }}
+  path: {{ $admin | empty | ternary "/v2/" .path }}
+{{- end -}}
+
+{{/* What every container may not do; the ones that need to be root say so beside it. */}}
+{{- define "larder.confined" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+{{- end -}}
+
+{{- define "larder.asDaemon" -}}
+{{ include "larder.confined" . }}
+runAsNonRoot: true
+runAsUser: {{ .Values.runAs.user }}
+runAsGroup: {{ .Values.runAs.group }}
+capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{/* containerd's folder and socket belong to root. */}}
+{{- define "larder.asRoot" -}}
+{{ include "larder.confined" . }}
+runAsNonRoot: false
+runAsUser: 0
+runAsGroup: 0
+capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{/* The image says where its cache is; the chart's configuration does. */}}
+{{- define "larder.settings" -}}
+- name: LARDER_CONFIG
+  value: /etc/larder/larder.yaml
+- name: LARDER_CACHE_DIR
+  value: {{ .Values.config.cache.dir | quote }}
+{{- end -}}
+
+{{- define "larder.mirrorArgs" -}}
+- --containerd-dir={{ .Values.mirror.containerdDir }}
+{{- if .Values.mirror.containerdVersion }}
+- --containerd-version={{ .Values.mirror.containerdVersion }}
+{{- else }}
+- --containerd-socket={{ .Values.mirror.containerdSocket }}
+{{- end }}
+{{- range .Values.mirror.registries }}
+- --registry={{ . }}
+{{- end }}
+{{- end -}}
+
+{{- define "larder.mirrorMounts" -}}
+- {name: config, mountPath: /etc/larder, readOnly: true}
+- {name: hosts, mountPath: {{ .Values.mirror.containerdDir | quote }}}
+{{- if not .Values.mirror.containerdVersion }}
+- {name: containerd, mountPath: {{ .Values.mirror.containerdSocket | quote }}, readOnly: true}
+{{- end }}
+{{- end -}}
+
+{{- define "larder.mirrorVolumes" -}}
+- name: config
+  configMap: {name: {{ include "larder.fullname" . }}}
+- name: hosts
+  hostPath: {path: {{ .Values.mirror.containerdDir | quote }}, type: DirectoryOrCreate}
+{{- if not .Values.mirror.containerdVersion }}
+- name: containerd
+  hostPath: {path: {{ .Values.mirror.containerdSocket | quote }}, type: Socket}
+{{- end }}
+{{- end -}}

@@ -1,0 +1,206 @@
+// Package helm has no code: its tests hold the chart beside it to the Kubernetes API, to Larder's configuration and to
+// Larder's command line.
+package helm
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+	"helm.sh/helm/v3/pkg/chart"
+	"helm.sh/helm/v3/pkg/chart/loader"
+	"helm.sh/helm/v3/pkg/chartutil"
+	"helm.sh/helm/v3/pkg/engine"
+	"helm.sh/helm/v3/pkg/releaseutil"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// A rendering is what Helm would send to a cluster.
+type rendering struct {
+	manifests []string // in the order of installation
+	hooks     []string
+	notes     string
+}
+
+// all is everything in it as one text.
+func (r rendering) all() string {
+	return strings.Join(slices.Concat(r.manifests, r.hooks, []string{r.notes}), "\n---\n")
+}
+
+// loadChart reads the chart. The rules and the dashboard may not be there: then they are given such content as they have.
+func loadChart(t *testing.T) *chart.Chart {
+	t.Helper()
+	c, err := loader.LoadDir("larder")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string]string{
+		"alerts/larder.yaml":     "groups:\n  - name: larder\n    rules:\n      - alert: LarderDown\n        expr: absent(up)\n        annotations: {summary: '{{ $labels.node }}'}\n",
+		"dashboards/larder.json": `{"title": "Larder", "legend": "{{node}}"}` + "\n",
+	} {
+		if !slices.ContainsFunc(c.Files, func(f *chart.File) bool { return f.Name == name }) {
+			c.Files = append(c.Files, &chart.File{Name: name, Data: []byte(content)})
+		}
+	}
+	return c
+}
+
+// render does what "helm template" does with values in YAML, without a cluster.
+func render(c *chart.Chart, values string) (rendering, error) {
+	given, err := chartutil.ReadValues([]byte(values))
+	if err != nil {
+		return rendering{}, err
+	}
+	release := chartutil.ReleaseOptions{Name: "larder", Namespace: "larder-system", Revision: 1, IsInstall: true}
+	all, err := chartutil.ToRenderValues(c, given, release, chartutil.DefaultCapabilities)
+	if err != nil {
+		return rendering{}, err
+	}
+	files, err := engine.Render(c, all)
+	if err != nil {
+		return rendering{}, err
+	}
+	var r rendering
+	maps.DeleteFunc(files, func(name, text string) bool {
+		isNotes := strings.HasSuffix(name, "NOTES.txt")
+		if isNotes {
+			r.notes = text
+		}
+		return isNotes
+	})
+	hooks, manifests, err := releaseutil.SortManifests(files, nil, releaseutil.InstallOrder)
+	for _, m := range manifests {
+		r.manifests = append(r.manifests, m.Content)
+	}
+	for _, h := range hooks {
+		r.hooks = append(r.hooks, h.Manifest)
+	}
+	return r, err
+}
+
+func mustRender(t *testing.T, values string) rendering {
+	t.Helper()
+	r, err := render(loadChart(t), values)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// decode reads a manifest into the type of its kind, in which every key of it must be.
+func decode(manifest string) (any, error) {
+	var kind metav1.TypeMeta
+	if err := yaml.Unmarshal([]byte(manifest), &kind); err != nil {
+		return nil, err
+	}
+	into, ok := map[metav1.TypeMeta]any{
+		{APIVersion: "v1", Kind: "ConfigMap"}:                            new(corev1.ConfigMap),
+		{APIVersion: "v1", Kind: "Namespace"}:                            new(corev1.Namespace),
+		{APIVersion: "v1", Kind: "Pod"}:                                  new(corev1.Pod),
+		{APIVersion: "v1", Kind: "Service"}:                              new(corev1.Service),
+		{APIVersion: "v1", Kind: "ServiceAccount"}:                       new(corev1.ServiceAccount),
+		{APIVersion: "apps/v1", Kind: "DaemonSet"}:                       new(appsv1.DaemonSet),
+		{APIVersion: "networking.k8s.io/v1", Kind: "NetworkPolicy"}:      new(networkingv1.NetworkPolicy),
+		{APIVersion: "monitoring.coreos.com/v1", Kind: "ServiceMonitor"}: new(serviceMonitor),
+		{APIVersion: "monitoring.coreos.com/v1", Kind: "PrometheusRule"}: new(prometheusRule),
+	}[kind]
+	if !ok {
+		return nil, fmt.Errorf("%s %s is nothing that the chart should have", kind.APIVersion, kind.Kind)
+	}
+	if err := yaml.UnmarshalStrict([]byte(manifest), into); err != nil {
+		return nil, fmt.Errorf("%s: %w\n%s", kind.Kind, err, manifest)
+	}
+	return into, nil
+}
+
+// decodeAll decodes manifests, of which there must be some.
+func decodeAll(t *testing.T, manifests []string) []any {
+	t.Helper()
+	var objects []any
+	for _, manifest := range manifests {
+		object, err := decode(manifest)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		objects = append(objects, object)
+	}
+	if len(objects) == 0 {
+		t.Fatal("nothing was rendered")
+	}
+	return objects
+}
+
+// find returns the one object of a type.
+func find[T any](t *testing.T, manifests []string) *T {
+	t.Helper()
+	var found []*T
+	for _, object := range decodeAll(t, manifests) {
+		if o, ok := object.(*T); ok {
+			found = append(found, o)
+		}
+	}
+	if len(found) != 1 {
+		t.Fatalf("there are %d of %T, want 1", len(found), *new(T))
+	}
+	return found[0]
+}
+
+// serviceMonitor and prometheusRule are what the chart uses of the types of Prometheus' operator
+// (prometheus-operator.dev, API reference, monitoring.coreos.com/v1).
+type serviceMonitor struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata"`
+	Spec              struct {
+		Selector  metav1.LabelSelector `json:"selector"`
+		Endpoints []struct {
+			Port        string `json:"port"`
+			Path        string `json:"path"`
+			Interval    string `json:"interval"`
+			Relabelings []struct {
+				SourceLabels []string `json:"sourceLabels"`
+				TargetLabel  string   `json:"targetLabel"`
+			} `json:"relabelings"`
+		} `json:"endpoints"`
+	} `json:"spec"`
+}
+
+type prometheusRule struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata"`
+	Spec              struct {
+		Groups []struct {
+			Name     string `json:"name"`
+			Interval string `json:"interval"`
+			Rules    []struct {
+				Record        string            `json:"record"`
+				Alert         string            `json:"alert"`
+				Expr          string            `json:"expr"`
+				For           string            `json:"for"`
+				KeepFiringFor string            `json:"keep_firing_for"`
+				Labels        map[string]string `json:"labels"`
+				Annotations   map[string]string `json:"annotations"`
+			} `json:"rules"`
+		} `json:"groups"`
+	} `json:"spec"`
+}
+
+// readFile returns a file's text.
+func readFile(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
