@@ -229,10 +229,15 @@ func TestContainersMayDoNoMoreThanTheyMust(t *testing.T) {
 	if pod.SecurityContext.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
 		t.Error("the pod has no seccomp profile")
 	}
-	asRoot := map[string][]corev1.Capability{"prepare": {"CHOWN", "DAC_OVERRIDE", "FOWNER"}, "mirror": nil}
-	test := find[corev1.Pod](t, r.hooks).Spec
-	test.Containers[0].Name = "mirror" // it looks at the same files
-	for _, c := range slices.Concat(pod.InitContainers, pod.Containers, test.Containers) {
+	asRoot := map[string][]corev1.Capability{
+		"prepare": {"CHOWN", "DAC_OVERRIDE", "FOWNER"}, "mirror": nil, "keeper": nil, "mirror-check": nil,
+	}
+	seen := make(map[string]bool)
+	for _, c := range slices.Concat(pod.InitContainers, pod.Containers, find[corev1.Pod](t, r.hooks).Spec.Containers) {
+		if seen[c.Name] {
+			t.Errorf("there are two containers %s", c.Name)
+		}
+		seen[c.Name] = true
 		s := c.SecurityContext
 		if !*s.ReadOnlyRootFilesystem || *s.AllowPrivilegeEscalation || s.Privileged != nil || !slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}) {
 			t.Errorf("%s is not confined: %+v", c.Name, s)
@@ -257,7 +262,7 @@ func TestContainerdsSocketIsMountedWhereItIsAsked(t *testing.T) {
 		want   []string
 	}{
 		{"{}", []string{"init mirror"}},
-		{"{watch: true}", []string{"init mirror", "mirror"}},
+		{"{watch: true}", []string{"init mirror", "keeper"}},
 		{"{watch: true, containerdVersion: '2.2'}", nil},
 		{"{enabled: false}", nil},
 	} {

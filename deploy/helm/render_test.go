@@ -118,7 +118,7 @@ func decode(manifest string) (any, error) {
 		return nil, fmt.Errorf("%s %s is nothing that the chart should have", kind.APIVersion, kind.Kind)
 	}
 	if err := yaml.UnmarshalStrict([]byte(manifest), into); err != nil {
-		return nil, fmt.Errorf("%s: %w\n%s", kind.Kind, err, manifest)
+		return nil, fmt.Errorf("%s: %w", kind.Kind, err)
 	}
 	return into, nil
 }
