@@ -17,12 +17,18 @@ RUN mkdir /out/data
 
 FROM scratch
 ARG VERSION=devel
+# The commit, of which the build sees none: .git stays outside.
+ARG REVISION=""
 LABEL org.opencontainers.image.title="larder" \
       org.opencontainers.image.description="A node-local pull-through cache for container images, made for Amazon ECR" \
       org.opencontainers.image.source="https://github.com/larder-registry/larder" \
+      org.opencontainers.image.documentation="https://github.com/larder-registry/larder/blob/main/deploy/OPERATIONS.md" \
       org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="$VERSION"
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$REVISION"
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+COPY LICENSE /LICENSE
+# There are no packages but Go's modules, which the binary lists (go version -m): scanners make an SBOM of that.
 COPY --from=build /out/larder /larder
 COPY --from=build --chown=65532:65532 /out/data /var/lib/larder
 # Without a home folder there is no user's cache folder to default to.

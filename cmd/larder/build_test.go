@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"debug/buildinfo"
 	"debug/elf"
 	"fmt"
 	"os"
@@ -9,6 +10,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -89,6 +92,22 @@ func TestImageBinaryIsStatic(t *testing.T) {
 				t.Errorf("it has the dynamic section %s", section.Name)
 			}
 		})
+	}
+}
+
+// Scanners find nothing else in the image that says what it is made of.
+func TestImageBinaryListsItsModules(t *testing.T) {
+	path, err := imageBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := buildinfo.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hasKong := slices.ContainsFunc(info.Deps, func(m *debug.Module) bool { return m.Path == "github.com/alecthomas/kong" && m.Sum != "" })
+	if info.Main.Path+"/" != module || !hasKong {
+		t.Errorf("it says that it is %s, of %d modules", info.Main.Path, len(info.Deps))
 	}
 }
 
