@@ -21,6 +21,29 @@ type Freshness struct {
 	// remembered; and how long an upstream that could not be asked about a tag
 	// is left alone.
 	Negative time.Duration
+
+	// Immutable, if set, tells since when it has been known that an upstream does
+	// not let a tag be moved; false where it does, or nothing is known. A tag that
+	// was confirmed after that is served for ImmutableTTL without asking, or for
+	// TTL if that is longer. It is called while clients wait, so it must not block.
+	Immutable    func(repo Repository, tag string) (since time.Time, ok bool)
+	ImmutableTTL time.Duration
+}
+
+// isFresh reports whether a tag that was confirmed then need not be confirmed
+// again. What lies ahead was confirmed by a clock that was wrong.
+func (f *Freshness) isFresh(repo Repository, tag string, checked, now time.Time) bool {
+	age := now.Sub(checked)
+	switch {
+	case age < 0:
+		return false
+	case age < f.TTL:
+		return true
+	case f.Immutable == nil:
+		return false
+	}
+	since, ok := f.Immutable(repo, tag)
+	return ok && age < f.ImmutableTTL && checked.After(since)
 }
 
 // staleWait is how long a client waits for a check when a stale answer is at
@@ -41,11 +64,10 @@ func (s *Store) Tag(ctx context.Context, repo Repository, tag string, ask Ask) (
 		m, have = s.local(repo, memo.Digest)
 	}
 	now := s.opts.Now()
-	age := now.Sub(memo.Checked)
-	if have && 0 <= age && age < s.opts.Tags.TTL { // below 0 the clock was ahead
+	if have && s.opts.Tags.isFresh(repo, tag, memo.Checked, now) {
 		return m, Hit, nil
 	}
-	servable := have && age < s.opts.Tags.StaleIfError
+	servable := have && now.Sub(memo.Checked) < s.opts.Tags.StaleIfError
 	if servable && now.Before(memo.quiet) {
 		return m, Stale, nil
 	}
@@ -93,6 +115,7 @@ func (s *Store) confirm(ctx context.Context, repo Repository, tag string, ask As
 	if have {
 		_, have = s.local(repo, memo.Digest)
 	}
+	checked := s.opts.Now() // before it may have changed its mind
 	m, err := ask(ctx, tag, have)
 	s.deny(key, err)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -111,7 +134,7 @@ func (s *Store) confirm(ctx context.Context, repo Repository, tag string, ask As
 		s.leaveAlone(key)
 		return Manifest{}, Miss, err
 	}
-	rec := tagRecord{Digest: m.Digest, Checked: s.opts.Now()}
+	rec := tagRecord{Digest: m.Digest, Checked: checked}
 	s.memory.tags.Add(key, tagMemo{tagRecord: rec})
 	if err := s.index.put(entry{[]byte(key), rec}); err != nil {
 		s.trouble(slog.LevelError, "a tag was not recorded", err, "repository", repo, "tag", tag)

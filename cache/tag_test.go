@@ -205,3 +205,37 @@ func TestTagsListsARepositoryOnly(t *testing.T) {
 		t.Errorf("got %v, %v", tags, err)
 	}
 }
+
+func TestImmutableTagIsNotConfirmedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var since time.Time // while zero nothing is known
+		rules := freshness
+		rules.ImmutableTTL = time.Hour
+		rules.Immutable = func(repo Repository, tag string) (time.Time, bool) {
+			if repo != team || tag != "v1" {
+				t.Errorf("asked about %s:%s", repo, tag)
+			}
+			return since, !since.IsZero()
+		}
+		s := openStore(t, t.TempDir(), Options{Tags: rules})
+		img := newImage("a")
+		resolve(t, s, img.ask, Miss, img)
+		asked(t, img, "GET v1")
+		pass(rules.TTL)
+		since = time.Now()
+		pass(1)
+		resolve(t, s, img.ask, Hit, img) // it may have moved before that was known
+		asked(t, img, "HEAD v1")
+		pass(rules.ImmutableTTL - 1)
+		resolve(t, s, img.ask, Hit, img)
+		asked(t, img)
+		pass(1)
+		resolve(t, s, img.ask, Hit, img) // it may have been deleted, and pushed again
+		asked(t, img, "HEAD v1")
+
+		pass(rules.TTL)
+		since = time.Time{}
+		resolve(t, s, img.ask, Hit, img)
+		asked(t, img, "HEAD v1")
+	})
+}

@@ -136,6 +136,20 @@ type ECR struct {
 	// PullThrough are the prefixes of the registry's pull-through cache rules;
 	// ROOT stands for all repositories.
 	PullThrough []string
+	// ImmutableTags is whether tags that the repository's settings do not let be
+	// moved are served without asking about them again. Default true. See
+	// [Upstream.HeedsImmutableTags].
+	ImmutableTags bool
+	// KeepAlive is how long after its last pull an image that is served from the
+	// cache is pulled again, as far as ECR's lifecycle policies go by that; 0 means
+	// never, and any other is a day or more, which is as fine as ECR records pulls.
+	// Default 24h. See [Upstream.KeepAlive].
+	KeepAlive time.Duration
+}
+
+// defaultECR is what holds for an ECR host that has no keys of its own.
+func defaultECR() *ECR {
+	return &ECR{Lifecycle: lifecycleHint, ImmutableTags: true, KeepAlive: leastKeepAlive}
 }
 
 // The values of ECR.Lifecycle.
@@ -153,6 +167,21 @@ func (u *Upstream) HeedsLifecycle() bool { return u.ECR == nil || u.ECR.Lifecycl
 // any more are removed.
 func (u *Upstream) EnforcesLifecycle() bool {
 	return u.ECR != nil && u.ECR.Lifecycle == lifecycleEnforce
+}
+
+// HeedsImmutableTags tells whether the upstream is asked which tags cannot move,
+// if it is ECR.
+func (u *Upstream) HeedsImmutableTags() bool { return u.ecr().ImmutableTags }
+
+// KeepAlive is how long after its last pull an image that is in use is pulled
+// again, if the upstream is ECR; 0 means never.
+func (u *Upstream) KeepAlive() time.Duration { return u.ecr().KeepAlive }
+
+func (u *Upstream) ecr() *ECR {
+	if u.ECR == nil {
+		return defaultECR()
+	}
+	return u.ECR
 }
 
 // Auth is a user name and where its password is, of which both are set or
@@ -185,6 +214,10 @@ const (
 	// defaultTimeout keeps the longest wait well under the 30 s that containerd
 	// (from 2.3 on) waits for headers, so that it hears why before it gives up.
 	defaultTimeout = 20 * time.Second
+
+	// leastKeepAlive is ECR's granularity: it refreshes the time of the last pull
+	// once that is a day old (API reference, ImageDetail).
+	leastKeepAlive = 24 * time.Hour
 
 	// leastMaxSize is the smallest size of a cache that can be of use, in bytes:
 	// the index and one large layer fit in it.

@@ -69,6 +69,7 @@ func TestEveryKeyIsLoaded(t *testing.T) {
 					Lifecycle:   "off",
 					Replicas:    []string{"eu-west-1", "images.example.com"},
 					PullThrough: []string{"docker-hub", "mirrors/quay"},
+					KeepAlive:   72 * time.Hour,
 				},
 				Allow: []string{"team/*", "base"},
 			},
@@ -76,7 +77,7 @@ func TestEveryKeyIsLoaded(t *testing.T) {
 				Host:     "images.example.com",
 				Endpoint: "https://images.example.com",
 				Timeout:  20 * time.Second,
-				ECR:      &ECR{Region: "us-west-2", Lifecycle: "hint"},
+				ECR:      &ECR{Region: "us-west-2", Lifecycle: "hint", ImmutableTags: true, KeepAlive: 24 * time.Hour},
 			},
 			{
 				Host:     "registry.example.com:5000",

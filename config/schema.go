@@ -88,7 +88,7 @@ func upstreamFields(u *Upstream, base string) []field {
 		{name: "endpoint", set: registryURL(&u.Endpoint)},
 		{name: "timeout", set: duration(&u.Timeout, 1)},
 		{name: "ecr", section: func() []field {
-			u.ECR = &ECR{Lifecycle: lifecycleHint}
+			u.ECR = defaultECR()
 			return []field{
 				{name: "api_endpoint", set: httpURL(&u.ECR.APIEndpoint)},
 				{name: "region", set: region(&u.ECR.Region)},
@@ -99,6 +99,8 @@ func upstreamFields(u *Upstream, base string) []field {
 				{name: "lifecycle", set: lifecycle(&u.ECR.Lifecycle)},
 				{name: "replicas", list: texts(&u.ECR.Replicas, regionOrHost)},
 				{name: "pull_through", list: texts(&u.ECR.PullThrough, pullThroughPrefix)},
+				{name: "immutable_tags", set: truth(&u.ECR.ImmutableTags)},
+				{name: "keep_alive", set: keepAlive(&u.ECR.KeepAlive)},
 			}
 		}},
 		{name: "auth", section: func() []field {

@@ -287,6 +287,29 @@ func lifecycle(to *string) func(*yaml.Node) error {
 	})
 }
 
+// truth accepts what YAML 1.2 calls a boolean, and nothing that looks like one.
+func truth(to *bool) func(*yaml.Node) error {
+	return func(value *yaml.Node) error {
+		if value.Kind != yaml.ScalarNode || value.ShortTag() != "!!bool" {
+			return mismatch("true or false", value)
+		}
+		return value.Decode(to)
+	}
+}
+
+func keepAlive(to *time.Duration) func(*yaml.Node) error {
+	set := duration(to, 0)
+	return func(value *yaml.Node) error {
+		if err := set(value); err != nil {
+			return err
+		}
+		if *to != 0 && *to < leastKeepAlive {
+			return mismatch("24h or more, since ECR records no more than one pull a day, or 0 for never", value)
+		}
+		return nil
+	}
+}
+
 func logFormat(to *string) func(*yaml.Node) error {
 	return check(to, "text or json", func(s string) bool { return s == "text" || s == "json" })
 }

@@ -27,8 +27,11 @@ import (
 // hinted is a Larder in this process, in front of a fake ECR.
 type hinted struct {
 	ecr    *ecrtest.Running
+	cfg    *config.Config
+	client *upstream.Client
 	store  *cache.Store
 	rules  *lifecycle
+	tags   *immutableTags // whose run is the test's
 	server *httptest.Server
 	log    bytes.Buffer
 }
@@ -40,6 +43,12 @@ type hinted struct {
 // top.
 func startHinted(t *testing.T, ecrKeys, keys string) *hinted {
 	t.Helper()
+	return startHintedAt(t, time.Now, ecrKeys, keys)
+}
+
+// startHintedAt is startHinted by another clock than the machine's.
+func startHintedAt(t *testing.T, now func() time.Time, ecrKeys, keys string) *hinted {
+	t.Helper()
 	for name, value := range map[string]string{
 		"AWS_ACCESS_KEY_ID":           "AKIDLARDERTEST",
 		"AWS_SECRET_ACCESS_KEY":       "secret",
@@ -50,7 +59,7 @@ func startHinted(t *testing.T, ecrKeys, keys string) *hinted {
 	} {
 		t.Setenv(name, value)
 	}
-	fake, err := ecrtest.Start(ecrtest.Options{})
+	fake, err := ecrtest.Start(ecrtest.Options{Now: now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,13 +72,19 @@ func startHinted(t *testing.T, ecrKeys, keys string) *hinted {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &hinted{ecr: fake}
+	h := &hinted{ecr: fake, cfg: cfg}
 	log := slog.New(slog.NewTextHandler(&h.log, nil))
-	h.store, err = cache.Open(t.TempDir(), cache.Options{MaxSize: 57 << 20, LowWater: 1, Log: slog.New(slog.DiscardHandler)})
+	client := upstream.NewClient(upstream.Options{Lookup: lookup(cfg), Log: log})
+	h.client = client
+	h.tags = newImmutableTags(cfg, client, log)
+	h.tags.now, h.tags.pause = now, 0
+	h.store, err = cache.Open(t.TempDir(), cache.Options{
+		MaxSize: 57 << 20, LowWater: 1, Log: slog.New(slog.DiscardHandler), Now: now,
+		Tags: cache.Freshness{TTL: cfg.Tags.TTL, Immutable: h.tags.since, ImmutableTTL: immutableTTL},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	client := upstream.NewClient(upstream.Options{Lookup: lookup(cfg), Log: log})
 	h.rules = newLifecycle(cfg, client, h.store, log)
 	h.rules.pause = 0
 	h.server = httptest.NewServer(proxy.New(proxy.Options{

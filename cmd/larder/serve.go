@@ -41,17 +41,19 @@ func (c *serveCommand) Run(p *invocation) error {
 	if err != nil {
 		return err
 	}
-	store, err := openStore(cfg, log, meter, 0)
-	if err != nil {
-		return err
-	}
 	client := upstream.NewClient(upstream.Options{Lookup: lookup(cfg), Log: log})
+	immutable := newImmutableTags(cfg, client, log)
+	store, err := openStore(cfg, log, meter, 0, immutable.since)
+	if err != nil {
+		return errors.Join(err, client.Close())
+	}
 	if err := meterRateLimits(meter, client); err != nil {
 		return errors.Join(err, store.Close(), client.Close())
 	}
 	ctx, stop := context.WithCancel(p.ctx)
 	var background sync.WaitGroup
 	background.Go(func() { newLifecycle(cfg, client, store, log).run(ctx) })
+	background.Go(func() { immutable.run(ctx) })
 	handler := proxy.New(proxy.Options{
 		Upstreams: sources(cfg, client, log),
 		Default:   cfg.DefaultUpstream,
@@ -70,8 +72,9 @@ func (c *serveCommand) Run(p *invocation) error {
 }
 
 // openStore opens the cache folder as the configuration says. scrubEvery is that of
-// cache.Options.
-func openStore(cfg *config.Config, log *slog.Logger, meter metric.MeterProvider, scrubEvery time.Duration) (*cache.Store, error) {
+// cache.Options, and immutable that of cache.Freshness.
+func openStore(cfg *config.Config, log *slog.Logger, meter metric.MeterProvider, scrubEvery time.Duration,
+	immutable func(cache.Repository, string) (time.Time, bool)) (*cache.Store, error) {
 	disk, err := cache.DiskSize(cfg.Cache.Dir)
 	if err != nil {
 		return nil, err
@@ -84,6 +87,8 @@ func openStore(cfg *config.Config, log *slog.Logger, meter metric.MeterProvider,
 			TTL:          cfg.Tags.TTL,
 			StaleIfError: cfg.Tags.StaleIfError,
 			Negative:     cfg.Tags.NegativeTTL,
+			Immutable:    immutable,
+			ImmutableTTL: immutableTTL,
 		},
 		ScrubEvery:      scrubEvery,
 		Pin:             cfg.Cache.Pins,

@@ -121,9 +121,14 @@ var requests = map[string]func(context.Context, subject) error{
 		_, _, err := s.registry.Lifecycle(ctx, repository)
 		return err
 	},
+	"tag mutability": func(ctx context.Context, s subject) error {
+		_, err := s.registry.TagMutability(ctx, repository)
+		return err
+	},
+	"keep-alive": func(ctx context.Context, s subject) error { return s.registry.Touch(ctx, repository, s.manifest) },
 }
 
-var pulls = []string{"manifest by tag", "revalidation", "manifest by digest", "layer", "membership of a layer", "referrers"}
+var pulls = []string{"manifest by tag", "revalidation", "manifest by digest", "layer", "membership of a layer", "referrers", "keep-alive"}
 
 // uses are the documents that serve a purpose together, and what must work then.
 var uses = []struct {
@@ -133,7 +138,7 @@ var uses = []struct {
 	public    bool // it is about ECR Public
 }{
 	{[]string{"pull.json"}, pulls, asUserOf(owner), false},
-	{[]string{"pull-with-hints.json"}, append([]string{"lifecycle policy"}, pulls...), asUserOf(owner), false},
+	{[]string{"pull-with-hints.json"}, append([]string{"lifecycle policy", "tag mutability"}, pulls...), asUserOf(owner), false},
 	{[]string{"pull.json", "list.json"}, append([]string{"tags"}, pulls...), asUserOf(owner), false},
 	{[]string{"pull.json", "pull-through.json"}, append([]string{"import"}, pulls...), asUserOf(owner), false},
 	{[]string{"public.json"}, []string{"credentials of ECR Public"}, asUserOf(owner), true},

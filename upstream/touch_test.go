@@ -1,0 +1,55 @@
+package upstream
+
+import (
+	"errors"
+	"io/fs"
+	"net/http"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/larder-registry/larder/upstream/ecrtest"
+)
+
+func TestTouchCountsAsAPull(t *testing.T) {
+	clock := ecrtest.NewClock()
+	server := startECR(t, ecrtest.Options{Now: clock.Now})
+	dgst := digest.FromString(manifestBody)
+	if err := server.SetLifecyclePolicy(repo, secondPolicy); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Touch(t.Context(), repo, dgst); err != nil {
+		t.Fatal(err)
+	}
+	_, images, err := server.Lifecycle(t.Context(), repo)
+	if err != nil || len(images) != 1 || !images[0].Pulled.Equal(clock.Now()) {
+		t.Errorf("ECR has %+v, %v; want a pull at %v", images, err, clock.Now())
+	}
+	stats := server.Stats()
+	if n := stats.Requests[ecrtest.Manifest]; n != 1 || stats.Requests[ecrtest.Blob] != 0 {
+		t.Errorf("%d manifests and %d blobs were asked for, want one manifest", n, stats.Requests[ecrtest.Blob])
+	}
+}
+
+func TestTouchOfWhatIsNotThereSaysSo(t *testing.T) {
+	server := startECR(t, ecrtest.Options{})
+	if err := server.Touch(t.Context(), repo, digest.FromString("none")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no such manifest: %v", err)
+	}
+	plain, _ := startPlain(t, Config{}, func(_ http.ResponseWriter, r *http.Request) { t.Errorf("%s %s", r.Method, r.URL) })
+	if err := plain.Touch(t.Context(), repo, digest.FromString(manifestBody)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a registry that is not ECR: %v", err)
+	}
+}
+
+// A replica's pulls are not those of the repository whose policy counts.
+func TestTouchIsForTheRegistryItself(t *testing.T) {
+	r := startReplicated(t)
+	r.primary.Inject(ecrtest.Fault{On: ecrtest.Manifest, Status: http.StatusBadGateway})
+	if err := r.Touch(t.Context(), repo, digest.FromString(manifestBody)); err == nil {
+		t.Error("a registry that fails was touched")
+	}
+	if n := r.replica.Stats().Requests[ecrtest.Manifest]; n != 0 {
+		t.Errorf("its replica was asked %d times", n)
+	}
+}
