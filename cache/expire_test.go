@@ -352,10 +352,10 @@ func TestHoldingsAreWhatLifecycleRulesGoBy(t *testing.T) {
 			t.Fatal(err)
 		}
 		later := begin.Add(time.Hour)
-		platform := Holding{Digest: amd.Digest, Children: []digest.Digest{layer.digest}, Fetched: begin, Used: later}
+		platform := Holding{Digest: amd.Digest, Children: []digest.Digest{layer.digest}, Fetched: begin, Used: later, Touched: begin}
 		want := map[Repository][]Holding{
-			team: {platform, {Digest: signature.Digest, Subject: amd.Digest, Fetched: begin, Used: begin}, {Digest: list.Digest, Tags: []string{"latest", "v1"}, Index: true,
-				Children: []digest.Digest{amd.Digest, arm.Digest}, Fetched: begin, Used: begin}},
+			team: {platform, {Digest: signature.Digest, Subject: amd.Digest, Fetched: begin, Used: begin, Touched: begin}, {Digest: list.Digest, Tags: []string{"latest", "v1"}, Index: true,
+				Children: []digest.Digest{amd.Digest, arm.Digest}, Fetched: begin, Used: begin, Touched: begin}},
 			other: {platform},
 		}
 		byDigest := func(a, b Holding) bool { return a.Digest < b.Digest }

@@ -19,6 +19,7 @@ type Holding struct {
 	Subject  digest.Digest   // what it is about, if it is a referrer such as a signature
 	Fetched  time.Time       // when it first came, since it is here
 	Used     time.Time       // when it was last asked for, or Fetched
+	Touched  time.Time       // see [Store.Touched]; or Fetched
 }
 
 // Holdings returns what each repository has in the cache. It reads as much as
@@ -35,10 +36,18 @@ func (s *Store) Holdings() (map[Repository][]Holding, error) {
 			tags[id] = append(tags[id], img.Tag)
 		}
 	}
+	touched, err := s.index.touches()
+	if err != nil {
+		return nil, err
+	}
 	all := make(map[Repository][]Holding)
 	for repo, manifests := range c.members {
 		for _, d := range manifests {
 			rec := c.manifests[d]
+			at, ok := touched[member{repo, d}]
+			if !ok {
+				at = rec.Fetched
+			}
 			all[repo] = append(all[repo], Holding{
 				Digest:   d,
 				Tags:     tags[member{repo, d}],
@@ -47,6 +56,7 @@ func (s *Store) Holdings() (map[Repository][]Holding, error) {
 				Subject:  rec.Subject,
 				Fetched:  rec.Fetched,
 				Used:     c.used[d],
+				Touched:  at,
 			})
 		}
 	}

@@ -271,6 +271,15 @@ func (ix *index) get(key []byte, v any) error {
 	return nil
 }
 
+// has reports whether there is a record, or what may be one.
+func (ix *index) has(key []byte) bool {
+	err := ix.view(func(txn *badger.Txn) error {
+		_, err := txn.Get(key)
+		return err
+	})
+	return !errors.Is(err, badger.ErrKeyNotFound)
+}
+
 func (ix *index) view(read func(*badger.Txn) error) error {
 	ix.closing.RLock()
 	defer ix.closing.RUnlock()
@@ -354,9 +363,7 @@ func (ix *index) forget(d digest.Digest) error {
 		return err
 	}
 	for _, repo := range repos {
-		if ix.judged(repo, d) {
-			keys = append(keys, verdictKey(repo, d))
-		}
+		keys = append(keys, ix.aboutImage(repo, d)...)
 	}
 	return ix.update(func(batch *badger.WriteBatch) error {
 		for _, key := range keys {

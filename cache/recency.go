@@ -225,13 +225,14 @@ func (r *recency) noteLocked(d digest.Digest, now time.Time) {
 	}
 }
 
-// isRecent reports whether something was used since the last call of drain, and
-// since it was doomed.
-func (r *recency) isRecent(d digest.Digest) bool {
+// isRecent reports whether something was used less than a tick ago, since the
+// last call of drain, and since it was doomed. A machine that was asleep may be
+// late for that call.
+func (r *recency) isRecent(d digest.Digest, now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	_, ok := r.recent[d]
-	return ok && !r.doomed.Contains(d)
+	at, ok := r.recent[d]
+	return ok && now.Sub(at) < tick && !r.doomed.Contains(d)
 }
 
 // drain returns what was used since the last call, and when.

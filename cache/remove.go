@@ -135,9 +135,7 @@ func (s *Store) disown(repo Repository, images []ImageInfo, blobs []digest.Diges
 	tags := len(keys)
 	for _, d := range blobs {
 		keys = append(keys, memberKey(repo, d))
-		if s.index.judged(repo, d) {
-			keys = append(keys, verdictKey(repo, d))
-		}
+		keys = append(keys, s.index.aboutImage(repo, d)...)
 	}
 	err := s.index.update(func(batch *badger.WriteBatch) error {
 		for _, key := range keys {

@@ -15,7 +15,7 @@ const maxDepth = 4
 // a runtime does not ask again for layers that it holds. Once per tick is
 // enough; a hit costs a look at a map.
 func (s *Store) useImage(d digest.Digest) {
-	if s.recency.isRecent(d) {
+	if s.recency.isRecent(d, s.opts.Now()) {
 		return
 	}
 	s.useClosure(d)

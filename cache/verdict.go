@@ -2,8 +2,6 @@ package cache
 
 import (
 	"encoding/json"
-	"errors"
-	"io/fs"
 	"strings"
 
 	"github.com/dgraph-io/badger/v4"
@@ -70,11 +68,4 @@ func (ix *index) replaceVerdicts(verdicts []Verdict) error {
 		}
 		return nil
 	})
-}
-
-// judged reports whether a verdict on an image is kept. One that cannot be read
-// counts, so that it is removed with the image.
-func (ix *index) judged(r Repository, d digest.Digest) bool {
-	var e Expiry
-	return !errors.Is(ix.get(verdictKey(r, d), &e), fs.ErrNotExist)
 }

@@ -92,6 +92,9 @@ func (c checker) record(key string, raw []byte) error {
 		}
 		return errors.Join(json.Unmarshal(raw, &rec), rec.Digest.Validate(),
 			require(!rec.Checked.IsZero(), "it was never checked"), require(isImage(name), "it names no tag"))
+	case "touched":
+		var at int64
+		return errors.Join(json.Unmarshal(raw, &at), require(isImage(name) && strings.Contains(name, "@"), "it names no digest"))
 	case "pin":
 		var rec struct {
 			Since time.Time `json:"since"`

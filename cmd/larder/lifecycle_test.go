@@ -59,7 +59,8 @@ func startHintedAt(t *testing.T, now func() time.Time, ecrKeys, keys string) *hi
 	} {
 		t.Setenv(name, value)
 	}
-	fake, err := ecrtest.Start(ecrtest.Options{Now: now})
+	// A clock that leaps would have tokens expire that in truth are renewed before.
+	fake, err := ecrtest.Start(ecrtest.Options{Now: now, TokenTTL: 100 * 24 * time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}

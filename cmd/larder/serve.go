@@ -50,10 +50,15 @@ func (c *serveCommand) Run(p *invocation) error {
 	if err := meterRateLimits(meter, client); err != nil {
 		return errors.Join(err, store.Close(), client.Close())
 	}
+	alive, err := newKeepAlive(cfg, client, store, log, meter)
+	if err != nil {
+		return errors.Join(err, store.Close(), client.Close())
+	}
 	ctx, stop := context.WithCancel(p.ctx)
 	var background sync.WaitGroup
 	background.Go(func() { newLifecycle(cfg, client, store, log).run(ctx) })
 	background.Go(func() { immutable.run(ctx) })
+	background.Go(func() { alive.run(ctx) })
 	handler := proxy.New(proxy.Options{
 		Upstreams: sources(cfg, client, log),
 		Default:   cfg.DefaultUpstream,

@@ -1,0 +1,218 @@
+package main
+
+import (
+	"context"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"go.opentelemetry.io/otel/metric/noop"
+
+	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/upstream/ecrtest"
+)
+
+// archiveUnpulled archives what was not pulled for thirty days.
+const archiveUnpulled = `{"rules":[{"rulePriority":1,"selection":{"tagStatus":"any","countType":"sinceImagePulled",` +
+	`"countUnit":"days","countNumber":30},"action":{"type":"transition","targetStorageClass":"archive"}}]}`
+
+// kept is a Larder in front of a fake ECR whose repository archives what is not
+// pulled, with an image of two platforms, pushed now.
+type kept struct {
+	*hinted
+	clock *ecrtest.Clock
+	alive *keepAlive
+	image *ecrtest.Added
+}
+
+func startKept(t *testing.T, ecrKeys string) *kept {
+	t.Helper()
+	clock := ecrtest.NewClock()
+	k := &kept{hinted: startHintedAt(t, clock.Now, ecrKeys, ""), clock: clock}
+	if err := k.ecr.SetLifecyclePolicy("team/app", archiveUnpulled); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if k.image, err = k.ecr.AddImage("team/app", "1.0", ecrtest.Image{
+		Layers: []ecrtest.Layer{{Content: ecrtest.Random(1, 1000)}}, Platforms: []string{"linux/amd64", "linux/arm64"},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	k.alive = k.newAlive(t)
+	return k
+}
+
+// newAlive is what a restart makes.
+func (k *kept) newAlive(t *testing.T) *keepAlive {
+	t.Helper()
+	alive, err := newKeepAlive(k.cfg, k.client, k.store, k.rules.log, noop.NewMeterProvider())
+	if err != nil {
+		t.Fatal(err)
+	}
+	alive.now, alive.pause = k.clock.Now, 0
+	return alive
+}
+
+// use pulls the image's first platform, and returns whether all came from the
+// cache.
+func (k *kept) use(t *testing.T) bool {
+	t.Helper()
+	hit := k.get(t, "manifests/1.0") == "HIT"
+	hit = k.get(t, "manifests/"+k.image.Manifests[0].Digest.String()) == "HIT" && hit
+	return k.get(t, "blobs/"+k.image.Blobs[0].Digest.String()) == "HIT" && hit
+}
+
+// touches has one round go by, and returns how many manifests were fetched.
+func (k *kept) touches(t *testing.T) int {
+	t.Helper()
+	k.ecr.ResetStats()
+	if err := k.alive.round(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	stats := k.ecr.Stats()
+	if n := stats.Heads[ecrtest.Manifest] + stats.Requests[ecrtest.Blob] + stats.Requests[ecrtest.Storage]; n != 0 {
+		t.Errorf("%d requests for other than manifests", n)
+	}
+	return stats.Requests[ecrtest.Manifest]
+}
+
+// archived runs the repository's policy, and returns what it archived.
+func (k *kept) archived(t *testing.T) []digest.Digest {
+	t.Helper()
+	done, err := k.ecr.RunLifecycle("team/app")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return done.Archived
+}
+
+func TestImageThatIsPulledFromTheCacheAloneStaysAtECR(t *testing.T) {
+	k := startKept(t, "")
+	for !k.use(t) {
+	}
+	for day := range 60 {
+		k.clock.Advance(24 * time.Hour)
+		if !k.use(t) {
+			t.Fatalf("day %d: not all came from the cache", day)
+		}
+		if n := k.touches(t); n != 2 {
+			t.Fatalf("day %d: %d manifests were fetched, want the index and one of its manifests", day, n)
+		}
+		for _, d := range k.archived(t) {
+			if d == k.image.Root.Digest || d == k.image.Manifests[0].Digest {
+				t.Fatalf("day %d: %s was archived, which is in use", day, d)
+			}
+		}
+	}
+}
+
+func TestImageThatIsPulledFromTheCacheAloneIsArchivedWithoutKeepAlive(t *testing.T) {
+	k := startKept(t, ", keep_alive: 0")
+	for !k.use(t) {
+	}
+	for day := 1; ; day++ {
+		k.clock.Advance(24 * time.Hour)
+		if n := k.touches(t); n != 0 {
+			t.Fatalf("day %d: %d manifests were fetched", day, n)
+		}
+		if len(k.archived(t)) > 0 {
+			if day < 30 {
+				t.Errorf("archived on day %d", day)
+			}
+			return
+		}
+		if day > 31 {
+			t.Fatal("it is still there")
+		}
+		k.use(t)
+	}
+}
+
+func TestImageIsTouchedOnceADayWhereItIsUsed(t *testing.T) {
+	k := startKept(t, "")
+	for !k.use(t) {
+	}
+	k.clock.Advance(48 * time.Hour)
+	if n := k.touches(t); n != 0 {
+		t.Errorf("%d manifests that nobody has asked for again were fetched", n)
+	}
+	k.use(t)
+	if n := k.touches(t); n != 2 {
+		t.Errorf("%d manifests were fetched, want 2", n)
+	}
+	for range 23 {
+		k.clock.Advance(time.Hour)
+		k.use(t)
+		k.alive = k.newAlive(t) // it is in the store when that was
+		if n := k.touches(t); n != 0 {
+			t.Fatalf("%d manifests were fetched again on the same day", n)
+		}
+	}
+	k.clock.Advance(time.Hour)
+	if n := k.touches(t); n != 2 {
+		t.Errorf("a day later %d manifests were fetched, want 2", n)
+	}
+}
+
+func TestImagesAreNotTouchedWhileTheirUpstreamIsDown(t *testing.T) {
+	k := startKept(t, "")
+	for !k.use(t) {
+	}
+	k.clock.Advance(24 * time.Hour)
+	k.use(t)
+	up := k.ecr.Inject(ecrtest.Fault{On: ecrtest.Manifest, Status: http.StatusBadGateway})
+	if n := k.touches(t); n < 1 || n > 3 {
+		t.Errorf("%d requests, want those for one manifest", n)
+	}
+	up()
+	repo := cache.Repository{Upstream: k.ecr.Host(), Name: "team/app"}
+	holdings, err := k.store.Holdings()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range holdings[repo] {
+		if h.Touched.After(k.clock.Now().Add(-time.Hour)) {
+			t.Errorf("%s counts as touched", h.Digest)
+		}
+	}
+	if n := k.touches(t); n != 2 {
+		t.Errorf("when it is back, %d manifests were fetched, want 2", n)
+	}
+}
+
+func TestWhatIsGoneUpstreamIsAskedForOnceADay(t *testing.T) {
+	k := startKept(t, "")
+	for !k.use(t) {
+	}
+	k.clock.Advance(24 * time.Hour)
+	k.use(t)
+	for _, d := range []digest.Digest{k.image.Root.Digest, k.image.Manifests[0].Digest} {
+		if err := k.ecr.RemoveManifest("team/app", d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := k.touches(t); n != 2 {
+		t.Errorf("%d manifests were asked for, want 2", n)
+	}
+	if n := k.touches(t); n != 0 {
+		t.Errorf("%d manifests were asked for again", n)
+	}
+}
+
+func TestKeepAliveStopsWithTheDaemon(t *testing.T) {
+	k := startKept(t, "")
+	for !k.use(t) {
+	}
+	k.clock.Advance(24 * time.Hour)
+	k.use(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	k.ecr.ResetStats()
+	k.ecr.Inject(ecrtest.Fault{On: ecrtest.Manifest, Hang: true, Notify: cancel})
+	if err := k.alive.round(ctx); err == nil {
+		t.Error("the round went on")
+	}
+	if n := k.ecr.Stats().Requests[ecrtest.Manifest]; n != 1 {
+		t.Errorf("%d manifests were asked for, want none after the end", n)
+	}
+}
