@@ -287,16 +287,6 @@ func lifecycle(to *string) func(*yaml.Node) error {
 	})
 }
 
-// truth accepts what YAML 1.2 calls a boolean, and nothing that looks like one.
-func truth(to *bool) func(*yaml.Node) error {
-	return func(value *yaml.Node) error {
-		if value.Kind != yaml.ScalarNode || value.ShortTag() != "!!bool" {
-			return mismatch("true or false", value)
-		}
-		return value.Decode(to)
-	}
-}
-
 func keepAlive(to *time.Duration) func(*yaml.Node) error {
 	set := duration(to, 0)
 	return func(value *yaml.Node) error {
