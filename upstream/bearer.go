@@ -33,7 +33,7 @@ type challenged struct {
 	tokens  *lru.Cache[string, bearerToken] // by scope
 	doubts  *lru.Cache[string, *doubt]      // by scope; of the tokens that were refused last
 
-	named atomic.Bool // the latest token was for somebody
+	named atomic.Pointer[bool] // whether the latest login was somebody's; nil before the first
 
 	mu   sync.Mutex // guards what follows
 	last challenge  // the registry's latest
@@ -106,9 +106,20 @@ func (a *challenged) authorize(ctx context.Context, req *http.Request, repositor
 	return "", nil
 }
 
-// anonymous reports whether requests are nobody's in particular, as far as is
-// known: before the first token they might be.
-func (a *challenged) anonymous() bool { return !a.named.Load() }
+// anonymous reports whether requests are nobody's in particular: whether the
+// latest token was got without a login or, before the first one, whether there
+// is none.
+func (a *challenged) anonymous(ctx context.Context) bool {
+	if named := a.named.Load(); named != nil {
+		return !*named
+	}
+	l, err := a.logins.login(ctx)
+	if err != nil {
+		return true
+	}
+	a.named.CompareAndSwap(nil, new(l != login{}))
+	return l == login{}
+}
 
 func (a *challenged) accepted(used, repository string) {
 	if used == "" || used == usedBasic {
@@ -235,7 +246,7 @@ func (a *challenged) request(ctx context.Context, c challenge, scope string) (be
 			return bearerToken{}, err
 		}
 		if l.bearer != "" {
-			a.named.Store(true)
+			a.named.Store(new(true))
 			return bearerToken{l.bearer, time.Now().Add(defaultTokenLife)}, nil
 		}
 		resp, err := a.exchange(ctx, c, scope, l)
@@ -244,7 +255,7 @@ func (a *challenged) request(ctx context.Context, c challenge, scope string) (be
 		}
 		if resp.StatusCode == http.StatusOK {
 			defer resp.Body.Close()
-			a.named.Store(l != login{})
+			a.named.Store(new(l != login{}))
 			life := defaultTokenLife
 			if scope == scopeECRPublic {
 				life = publicBearerLife

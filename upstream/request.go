@@ -55,7 +55,7 @@ func (r *Registry) ask(ctx context.Context, req request) (*http.Response, error)
 	scope := cmp.Or(req.scope, req.repository)
 	for again := false; ; again = true {
 		var used string
-		resp, err := r.paced(ctx, r.limiterOf(req), req, func() (*http.Response, error) {
+		resp, err := r.paced(ctx, r.limiterOf(ctx, req), req, func() (*http.Response, error) {
 			out, err := r.newRequest(ctx, req.method, target, req)
 			if err != nil {
 				return nil, err

@@ -69,7 +69,7 @@ func (r *Registry) pace(all *limits) {
 const dockerHub = "docker.io"
 
 // limiterOf returns whose turn a request to the registry itself needs.
-func (r *Registry) limiterOf(req request) *limiter {
+func (r *Registry) limiterOf(ctx context.Context, req request) *limiter {
 	switch {
 	case r.pulls == nil, !strings.HasPrefix(req.path, "manifests/"):
 		return r.requests
@@ -77,7 +77,10 @@ func (r *Registry) limiterOf(req request) *limiter {
 		return r.requests
 	}
 	// Where a quota may be used up, HEAD hears of it too: layers must not suffer.
-	if a, ok := r.auth.(interface{ anonymous() bool }); ok && a.anonymous() {
+	if r.pulls == r.anonymousPulls {
+		return r.pulls
+	}
+	if a, ok := r.auth.(interface{ anonymous(context.Context) bool }); ok && a.anonymous(ctx) {
 		return r.anonymousPulls
 	}
 	return r.pulls

@@ -387,11 +387,37 @@ func TestLimitOfECRPublicGoesByTheCredentials(t *testing.T) {
 			if err := questions["manifest"](t.Context(), r, ""); err != nil {
 				t.Fatal(err)
 			}
-			if got := r.limiterOf(request{path: "manifests/v1"}).most; got != most*knownMargin {
+			if got := r.limiterOf(t.Context(), request{path: "manifests/v1"}).most; got != most*knownMargin {
 				t.Errorf("with credentials %t: %v pulls a second, want %v", secret.username != "", got, most)
 			}
 		})
 	}
+}
+
+func TestColdStartAtECRPublicHasTheLimitOfItsCredentials(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		public := &pulledPublic{quota: quota{perSecond: publicPulls}}
+		r := startInBubble(t, public.ServeHTTP)
+		r.host = "public.ecr.aws"
+		r.auth.(*challenged).logins = secret{"AWS", passwordFile(t, "hunter2")}
+		r.pace(newLimits())
+		began := time.Now()
+		var clients sync.WaitGroup
+		for range 40 {
+			clients.Go(func() {
+				if err := questions["manifest"](t.Context(), r, ""); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		clients.Wait()
+		if took := time.Since(began); took > 6*time.Second {
+			t.Errorf("40 pulls took %v, at %d a second", took, publicPulls)
+		}
+		if public.throttled > 0 {
+			t.Errorf("%d pulls exceeded the limit", public.throttled)
+		}
+	})
 }
 
 func TestThrottledAPIIsCalledLessOften(t *testing.T) {
