@@ -1,0 +1,69 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"path"
+	"slices"
+)
+
+// scenarios is every case, in the order of the table.
+func scenarios(fill int64) []*scenario {
+	quarter := parts(large, 4)
+	notDirect := map[string]string{"direct": "it is the upstream, and no cache"}
+	return []*scenario{
+		warmLarge(),
+		warmSmall("manifest", "16 connections ask for a warm manifest by digest", func(img *image) question {
+			return question{path: img.path("manifests", img.manifest().String())}
+		}, notDirect),
+		warmSmall("blob", "16 connections ask for a warm blob of 4 KiB", func(img *image) question {
+			return question{path: img.path("blobs", img.layer(len(img.Layers)-1).Digest.String())}
+		}, notDirect),
+		warmSmall("head", "16 connections ask for the digest of a warm tag, by HEAD", func(img *image) question {
+			return question{method: http.MethodHead, path: img.path("manifests", tag)}
+		}, map[string]string{"direct": notDirect["direct"], "bare-go": "it keeps no tags"}),
+		cold("cold-1", "1 client pulls a cold image of 446 MB, upstream at full speed", 1, fullSpeed, large),
+		cold("cold-8", "8 clients, the same", 8, fullSpeed, large),
+		cold("cold-64", "64 clients pull a cold image of 111 MB, upstream at full speed", 64, fullSpeed, quarter),
+		cold("cold-1-400", "1 client pulls a cold image of 446 MB, 400 Mb/s a connection, 5 ms", 1, near400, large),
+		cold("cold-8-400", "8 clients, the same", 8, near400, large),
+		cold("cold-64-400", "64 clients pull a cold image of 111 MB, 400 Mb/s a connection, 5 ms", 64, near400, quarter),
+		cold("cold-1-400-far", "1 client pulls a cold image of 446 MB, 400 Mb/s a connection, 50 ms", 1, far400, large),
+		cold("cold-1-80", "1 client pulls a cold image of 111 MB, 80 Mb/s a connection, 5 ms", 1, near80, quarter),
+		cold("cold-1-80-far", "the same, 50 ms", 1, far80, quarter),
+		coldFirstByte(),
+		rollout(),
+		ranges(),
+		besideFill(fill),
+		besideUpkeep(),
+		memoryCold(),
+		memoryWarm(),
+	}
+}
+
+// selectScenarios returns those whose names match one of the patterns, as path.Match has them; all if there are none.
+func selectScenarios(all []*scenario, patterns []string) ([]*scenario, error) {
+	if len(patterns) == 0 {
+		return all, nil
+	}
+	var selected []*scenario
+	used := make(map[string]bool)
+	for _, sc := range all {
+		for _, pattern := range patterns {
+			ok, err := path.Match(pattern, sc.name)
+			if err != nil {
+				return nil, fmt.Errorf("the case %q: %w", pattern, err)
+			}
+			if ok && !slices.Contains(selected, sc) {
+				selected = append(selected, sc)
+			}
+			used[pattern] = used[pattern] || ok
+		}
+	}
+	for _, pattern := range patterns {
+		if !used[pattern] {
+			return nil, fmt.Errorf("no case is called %q: bench list prints them", pattern)
+		}
+	}
+	return selected, nil
+}
