@@ -50,7 +50,7 @@ func startPublic(t *testing.T, host string, key func(*ecrtest.AWS) ecrtest.Key) 
 		}
 	})
 	p.Registry = registryOf(t, c, host)
-	p.Registry.pulls = nil // no waiting for the limits of the real one
+	p.pulls = nil // no waiting for the limits of the real one
 	return p
 }
 
