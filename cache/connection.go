@@ -6,6 +6,9 @@ import (
 	"io"
 	"slices"
 	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // sparePause is how long a fill does without more connections after one gave
@@ -164,6 +167,7 @@ func (c *connection) pull() error {
 		opened: c.accept,
 		resumed: func(cause error) {
 			f.store.metrics.resumed()
+			f.span.AddEvent("resumed", trace.WithAttributes(attribute.String("error", cause.Error())))
 			f.log.Info("resuming a broken connection", "error", cause)
 		},
 	}

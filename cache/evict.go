@@ -110,7 +110,7 @@ func (s *Store) evictOne(d digest.Digest, reason string) (freed int64, err error
 		return 0, err
 	}
 	s.space.give(it.bytes)
-	s.metrics.evicted(it.bytes, reason)
+	s.metrics.evicted(d, it.bytes, reason)
 	s.log.Info("evicted", "reason", reason, "digest", d, "bytes", it.bytes, "partial", it.partial)
 	return it.bytes, nil
 }

@@ -213,7 +213,7 @@ func TestReserveEndsWhereAllThatCouldGoIsAboutToBeFilled(t *testing.T) {
 	pull(t, s, o)
 	settle(s)
 	s.mu.Lock()
-	s.filling[o.digest] = newFill(s, o.digest, 0, nil) // queued, and not begun
+	s.filling[o.digest] = newFill(t.Context(), s, o.digest, 0, nil) // queued, and not begun
 	s.mu.Unlock()
 	if err := s.reserve(t.Context(), 6<<20); err == nil {
 		t.Error("room was made of a blob that a fill is about to take up")

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // fill brings one blob to disk, once, for everyone who asks meanwhile. The
@@ -25,6 +26,7 @@ type fill struct {
 	fetch  Fetch
 	log    *slog.Logger
 
+	span   trace.Span
 	ctx    context.Context // of the connections
 	cancel context.CancelCauseFunc
 	conns  sync.WaitGroup
@@ -77,29 +79,33 @@ var buffers = sync.Pool{New: func() any {
 	return &buf
 }}
 
-func newFill(s *Store, dgst digest.Digest, hint int64, fetch Fetch) *fill {
-	ctx, cancel := context.WithCancelCause(s.ctx)
-	return &fill{
+// newFill returns a fill for the request of ctx, whose end does not end it.
+func newFill(ctx context.Context, s *Store, dgst digest.Digest, hint int64, fetch Fetch) *fill {
+	f := &fill{
 		store:  s,
 		digest: dgst,
 		hint:   hint,
 		fetch:  fetch,
 		log:    s.log.With("digest", dgst),
-		ctx:    ctx,
-		cancel: cancel,
 		ready:  make(chan struct{}),
 		done:   make(chan struct{}),
 		hash:   dgst.Algorithm().Hash(),
 		size:   -1,
 		users:  1,
 	}
+	f.startSpan(ctx)
+	return f
 }
 
 // run takes the fill from beginning to end.
 func (f *fill) run() {
 	defer close(f.done)
 	defer f.release()
+	begun, m := time.Now(), f.store.metrics
+	m.waiting.Add(1)
 	err := f.store.fills.Acquire(f.ctx, 1)
+	m.waiting.Add(-1)
+	m.filling(f.digest)
 	if err == nil {
 		defer f.store.fills.Release(1)
 		err = f.bring()
@@ -115,7 +121,8 @@ func (f *fill) run() {
 		f.store.abandon(f, err)
 	}
 	f.store.forget(f)
-	f.store.metrics.filled(err)
+	m.filled(time.Since(begun), err)
+	f.endSpan(err)
 }
 
 func (f *fill) bring() error {

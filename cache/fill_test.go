@@ -380,7 +380,7 @@ func TestReaderBehindAMismatchGetsNothingMore(t *testing.T) {
 
 func TestLastByteWaitsForTheDigest(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
-	f := newFill(s, newOrigin(10, 1).digest, 0, nil)
+	f := newFill(t.Context(), s, newOrigin(10, 1).digest, 0, nil)
 	f.size, f.segs = 10, newSegments(10)
 	seg := f.segs.claim(0, 10)
 	seg.have = 10

@@ -15,6 +15,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/sys/unix"
@@ -63,6 +64,9 @@ type Options struct {
 	Log *slog.Logger
 	// Meter has the instruments. Nil means none.
 	Meter metric.MeterProvider
+	// Tracer begins a span for each fill, in the trace of the request that began
+	// it. Nil means none.
+	Tracer trace.TracerProvider
 	// Now is the clock for tags. Nil means time.Now.
 	Now func() time.Time
 
@@ -96,6 +100,7 @@ type Store struct {
 	index   *index
 	metrics *metrics
 	health  *health
+	tracer  trace.Tracer
 	memory  *memory
 	recency *recency
 	space   *space
@@ -148,7 +153,7 @@ func Open(dir string, opts Options) (*Store, error) {
 		return nil, err
 	}
 	disk := &health{log: opts.Log}
-	m, err := newMetrics(opts.Meter, disk)
+	m, err := newMetrics(opts.Meter)
 	if err == nil {
 		err = l.claim(opts.Log)
 	}
@@ -170,6 +175,7 @@ func Open(dir string, opts Options) (*Store, error) {
 		index:    ix,
 		metrics:  m,
 		health:   disk,
+		tracer:   tracerOf(opts.Tracer),
 		memory:   newMemory(),
 		scrubs:   semaphore.NewWeighted(1),
 		fills:    semaphore.NewWeighted(int64(opts.Fills)),
@@ -187,6 +193,9 @@ func Open(dir string, opts Options) (*Store, error) {
 		saved:    saved{changes: -1},
 	}
 	s.index.health = s.health
+	if err := s.observe(); err != nil {
+		return nil, errors.Join(err, ix.close(), lock.Close())
+	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.work.Go(s.tend)
 	s.work.Go(s.saveAlong)
@@ -210,7 +219,7 @@ func (s *Store) Close() error {
 	s.cancel()
 	s.work.Wait()
 	s.saveSnapshot(context.Background())
-	return errors.Join(s.index.close(), s.lock.Close())
+	return errors.Join(s.metrics.close(), s.index.close(), s.lock.Close())
 }
 
 // State says how an answer came about.
@@ -261,7 +270,7 @@ func (s *Store) Open(ctx context.Context, dgst digest.Digest, hint int64, fetch 
 	}
 	again := false
 	for {
-		f, own, file, err := s.join(dgst, hint, fetch)
+		f, own, file, err := s.join(ctx, dgst, hint, fetch)
 		if err != nil {
 			return nil, fmt.Errorf("open blob %s: %w", dgst, err)
 		}
@@ -288,7 +297,7 @@ func (empty) Close() error { return nil }
 // join returns the file of a blob that is complete, else its fill, and whether
 // that begins with this request. The fill is looked up first and leaves the map
 // only when its outcome is on disk, so nothing falls between the two.
-func (s *Store) join(dgst digest.Digest, hint int64, fetch Fetch) (f *fill, own bool, file *os.File, err error) {
+func (s *Store) join(ctx context.Context, dgst digest.Digest, hint int64, fetch Fetch) (f *fill, own bool, file *os.File, err error) {
 	s.mu.Lock()
 	f = s.filling[dgst]
 	damaged := s.damaged[dgst]
@@ -313,7 +322,7 @@ func (s *Store) join(dgst digest.Digest, hint int64, fetch Fetch) (f *fill, own 
 	if f := s.filling[dgst]; f != nil {
 		return f, false, nil, nil
 	}
-	f = newFill(s, dgst, hint, fetch)
+	f = newFill(ctx, s, dgst, hint, fetch)
 	s.filling[dgst] = f
 	s.work.Go(f.run)
 	return f, true, nil, nil
@@ -331,6 +340,7 @@ func hit(file *os.File) (*Blob, error) {
 // fill had failed before this client came: the client begins another, unless
 // this one was its own.
 func (f *fill) open(ctx context.Context, own bool) (*Blob, error) {
+	f.link(ctx)
 	f.mu.Lock()
 	late := f.err != nil && !own
 	f.mu.Unlock()
@@ -414,7 +424,7 @@ func share[T any](ctx context.Context, s *Store, key string, ask func(ctx contex
 	s.work.Add(1) // before Close begins to wait
 	s.mu.Unlock()
 	answer := s.flights.DoChan(key, func() (any, error) {
-		return ask(s.ctx)
+		return ask(s.inTraceOf(ctx))
 	})
 	done := make(chan singleflight.Result, 1)
 	go func() {

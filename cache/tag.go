@@ -86,6 +86,7 @@ func (s *Store) Tag(ctx context.Context, repo Repository, tag string, ask Ask) (
 	}
 	got, err := share(wait, s, key, func(ctx context.Context) (answer, error) {
 		m, state, err := s.confirm(ctx, repo, tag, ask)
+		s.metrics.tagChecked(memo.Digest, m.Digest, err)
 		return answer{m, state}, err
 	})
 	var gone goneError

@@ -100,7 +100,8 @@ func TestEveryKeyIsLoaded(t *testing.T) {
 				`"action":{"type":"expire"}}]}`},
 			{Match: "*/*", Rules: `{"rules":[]}`},
 		},
-		Log: Log{Level: slog.LevelDebug, Format: "json"},
+		Log:       Log{Level: slog.LevelDebug, Format: "json"},
+		Telemetry: Telemetry{OTLPEndpoint: "http://collector.monitoring:4318", SampleRatio: 1, RepositoryLabel: true},
 	}
 	if diff := cmp.Diff(want, load(t, "full.yaml")); diff != "" {
 		t.Errorf("Load (-want +got):\n%s", diff)
@@ -131,6 +132,7 @@ func TestNoFileIsAWorkingConfiguration(t *testing.T) {
 		Tags:            Tags{TTL: time.Minute, StaleIfError: 720 * time.Hour, NegativeTTL: 10 * time.Second},
 		DefaultUpstream: "docker.io",
 		Log:             Log{Level: slog.LevelInfo, Format: "text"},
+		Telemetry:       Telemetry{SampleRatio: 0.05},
 	}
 	if diff := cmp.Diff(want, c); diff != "" {
 		t.Errorf("Load (-want +got):\n%s", diff)

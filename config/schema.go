@@ -79,6 +79,13 @@ func fields(c *Config, base string) []field {
 				{name: "format", set: logFormat(&c.Log.Format)},
 			}
 		}},
+		{name: "telemetry", section: func() []field {
+			return []field{
+				{name: "otlp_endpoint", set: orNone(&c.Telemetry.OTLPEndpoint, httpURL(&c.Telemetry.OTLPEndpoint))},
+				{name: "sample_ratio", set: ratio(&c.Telemetry.SampleRatio)},
+				{name: "repository_label", set: truth(&c.Telemetry.RepositoryLabel)},
+			}
+		}},
 	}
 }
 

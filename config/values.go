@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"net/url"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -140,6 +141,18 @@ func fraction(to *float64) func(*yaml.Node) error {
 			return mismatch("a percentage such as 90%, above 0% and up to 100%", value)
 		}
 		*to = part
+		return nil
+	}
+}
+
+// ratio accepts a number from 0 to 1.
+func ratio(to *float64) func(*yaml.Node) error {
+	return func(value *yaml.Node) error {
+		n, err := strconv.ParseFloat(value.Value, 64)
+		if value.Kind != yaml.ScalarNode || err != nil || !(0 <= n && n <= 1) { // which NaN is not
+			return mismatch("a number from 0 to 1", value)
+		}
+		*to = n
 		return nil
 	}
 }

@@ -22,6 +22,7 @@ func Admin(metrics http.Handler, ready, degraded func() error) http.Handler {
 		}
 		plain(w, http.StatusOK, "ok")
 	})
+	addProfiles(mux)
 	return mux
 }
 

@@ -12,6 +12,8 @@ import (
 	"github.com/distribution/distribution/v3/registry/api/errcode"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/larder-registry/larder/cache"
 )
@@ -38,6 +40,9 @@ type Upstream interface {
 type Source struct {
 	Upstream
 	Timeout time.Duration
+	// Name is what metrics call it: one of few, where hosts may be many. Empty
+	// means the host.
+	Name string
 }
 
 // Options are the settings of a [Proxy]. Upstreams and Store are required.
@@ -50,13 +55,22 @@ type Options struct {
 	Store   *cache.Store
 	// Log gets a line a request. Nil means slog.Default().
 	Log *slog.Logger
+	// Meter has the instruments. Nil means none.
+	Meter metric.MeterProvider
+	// RepositoryLabel adds the repository to the metrics of requests, for the
+	// first hundred of them.
+	RepositoryLabel bool
+	// Tracer begins a span for each request. Nil means none.
+	Tracer trace.TracerProvider
 }
 
 // Proxy answers /v2. It is an http.Handler for HTTP/1.1.
 type Proxy struct {
-	opts  Options
-	store *cache.Store
-	log   *slog.Logger
+	opts    Options
+	store   *cache.Store
+	log     *slog.Logger
+	metrics *metrics
+	tracer  trace.Tracer // nil for none
 
 	counters counters
 }
@@ -66,7 +80,16 @@ func New(opts Options) *Proxy {
 	if opts.Log == nil {
 		opts.Log = slog.Default()
 	}
-	return &Proxy{opts: opts, store: opts.Store, log: opts.Log}
+	p := &Proxy{opts: opts, store: opts.Store, log: opts.Log}
+	if opts.Tracer != nil {
+		p.tracer = opts.Tracer.Tracer("github.com/larder-registry/larder/proxy")
+	}
+	var err error
+	if p.metrics, err = newMetrics(opts.Meter, opts.RepositoryLabel); err != nil {
+		p.log.Error("there are no metrics of requests", "error", err)
+		p.metrics, _ = newMetrics(nil, false) // which has nothing that fails
+	}
+	return p
 }
 
 // target is a request with its upstream.
@@ -75,18 +98,23 @@ type target struct {
 	repo     cache.Repository
 	upstream Upstream // nil while none is found
 	timeout  time.Duration
-	bare     bool // the client named no registry: classic Docker
+	label    string // of the upstream, in metrics
+	bare     bool   // the client named no registry: classic Docker
 }
 
 // ServeHTTP answers one request and writes one log line for it.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	rec := &recorder{ResponseWriter: w}
-	start := time.Now()
+	rec := &recorder{ResponseWriter: w, start: time.Now()}
+	p.metrics.active.Add(1)
+	defer p.metrics.active.Add(-1)
+	r, span := p.startSpan(r)
 	var t target
 	defer func() {
 		aborted := recover()
 		p.counters.count(rec, t, aborted != nil)
-		p.logRequest(r, rec, t, time.Since(start), aborted != nil)
+		p.metrics.count(rec, t, aborted != nil)
+		endSpan(span, r, rec, t, aborted != nil)
+		p.logRequest(r, rec, t, time.Since(rec.start), aborted != nil)
 		if aborted != nil {
 			panic(aborted)
 		}
@@ -137,7 +165,7 @@ func (p *Proxy) resolve(rt route) (target, error) {
 		}
 		source, ok := p.opts.Upstreams(host, name)
 		if ok {
-			t.upstream, t.timeout = source.Upstream, source.Timeout
+			t.upstream, t.timeout, t.label = source.Upstream, source.Timeout, source.Name
 			t.repo = cache.Repository{Upstream: host, Name: name}
 		}
 		return ok

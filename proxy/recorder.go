@@ -17,17 +17,24 @@ const xCache = "X-Cache"
 // the kernel could not copy files to sockets by itself.
 type recorder struct {
 	http.ResponseWriter
+	start  time.Time
 	prompt bool // send the headers of content without waiting for its first byte
 	status int
+	first  time.Duration // until status was set
 	bytes  int64
 	err    error // what the log line says beside
 	copied error // what ended the copying of a file early
 }
 
-func (w *recorder) WriteHeader(status int) {
+// begin notes the first status.
+func (w *recorder) begin(status int) {
 	if w.status == 0 {
-		w.status = status
+		w.status, w.first = status, time.Since(w.start)
 	}
+}
+
+func (w *recorder) WriteHeader(status int) {
+	w.begin(status)
 	w.ResponseWriter.WriteHeader(status)
 	if w.prompt && status < http.StatusMultipleChoices {
 		_ = http.NewResponseController(w.ResponseWriter).Flush() // the body's writes find out as well
@@ -35,9 +42,7 @@ func (w *recorder) WriteHeader(status int) {
 }
 
 func (w *recorder) Write(p []byte) (int, error) {
-	if w.status == 0 {
-		w.status = http.StatusOK
-	}
+	w.begin(http.StatusOK)
 	n, err := w.ResponseWriter.Write(p)
 	w.bytes += int64(n)
 	return n, err
@@ -45,9 +50,7 @@ func (w *recorder) Write(p []byte) (int, error) {
 
 // ReadFrom passes src to the connection, which uses sendfile for a file.
 func (w *recorder) ReadFrom(src io.Reader) (int64, error) {
-	if w.status == 0 {
-		w.status = http.StatusOK
-	}
+	w.begin(http.StatusOK)
 	n, err := io.Copy(w.ResponseWriter, src)
 	w.bytes += n
 	if err != nil {

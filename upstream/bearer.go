@@ -28,6 +28,7 @@ type challenged struct {
 	transport *transport
 	timeout   time.Duration
 	log       *slog.Logger
+	calls     *caller // nil counts nothing
 
 	flights singleflight.Group
 	tokens  *lru.Cache[string, bearerToken] // by scope
@@ -291,7 +292,9 @@ func (a *challenged) exchange(ctx context.Context, c challenge, scope string, l 
 		return nil, err
 	}
 	req.Header.Set("User-Agent", "larder")
+	req, call := a.calls.begin(req, toTokens)
 	resp, err := a.transport.RoundTrip(req)
+	call.end(resp, err)
 	if err != nil {
 		logRefusal(a.log, err)
 		return nil, fmt.Errorf("request a token from %s: %w", origin(u), err)

@@ -15,6 +15,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	lru "github.com/hashicorp/golang-lru/v2"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/semaphore"
 )
 
@@ -27,6 +29,10 @@ type Options struct {
 	Log *slog.Logger
 	// Now is the clock by which tokens age. Nil means time.Now.
 	Now func() time.Time
+	// Meter has the instruments. Nil means none.
+	Meter metric.MeterProvider
+	// Tracer begins a span for each request to an upstream. Nil means none.
+	Tracer trace.TracerProvider
 }
 
 // Client has what all upstreams share: connections and tokens. It is safe for
@@ -35,6 +41,7 @@ type Client struct {
 	lookup     func(host string) (Config, bool)
 	log        *slog.Logger
 	now        func() time.Time
+	metrics    *metrics
 	transports *transports
 	aws        aws.HTTPClient
 
@@ -83,6 +90,11 @@ func NewClient(opts Options) *Client {
 		registries: registries,
 		regions:    make(map[regionKey]ecrRegion),
 	}
+	var err error
+	if c.metrics, err = newMetrics(c, opts); err != nil {
+		c.log.Error("there are no metrics of upstreams", "error", err)
+		c.metrics, _ = newMetrics(c, Options{}) // which has nothing that fails
+	}
 	c.aws = newAWSClient()
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c
@@ -111,7 +123,7 @@ func (c *Client) Close() error {
 	defer c.mu.Unlock()
 	c.renewals.Wait()
 	c.transports.close()
-	return nil
+	return c.metrics.close()
 }
 
 // Registry returns the upstream for a host, and fs.ErrNotExist where none is
@@ -146,13 +158,15 @@ func (c *Client) newRegistry(cfg Config) (*Registry, error) {
 	if cfg.Timeout == 0 {
 		cfg.Timeout = 20 * time.Second
 	}
-	r := newRegistry(cfg, c.authorizer(cfg, endpoint), c.transports, endpoint, c.log)
+	calls := c.metrics.caller(nameOf(cfg))
+	r := newRegistry(cfg, c.authorizer(cfg, endpoint, calls), c.transports, endpoint, c.log)
+	r.calls = calls
 	return r, c.addReplicas(r, cfg)
 }
 
 // authorizer picks how to authenticate: credentials that are configured come
 // before what the host's name suggests.
-func (c *Client) authorizer(cfg Config, endpoint *url.URL) authorizer {
+func (c *Client) authorizer(cfg Config, endpoint *url.URL, calls *caller) authorizer {
 	var l logins = secret{cfg.Username, cfg.PasswordFile}
 	if cfg.DockerConfig != "" {
 		l = newDockerConfig(cfg.DockerConfig, endpoint)
@@ -169,7 +183,9 @@ func (c *Client) authorizer(cfg Config, endpoint *url.URL) authorizer {
 		}
 		l = &publicLogins{source: region.tokens, ctx: c.ctx, log: log, doubt: doubt{now: c.now}}
 	}
-	return newChallenged(endpoint, l, c.transports.get(classifyHost(endpoint.Hostname())), cfg.Timeout, log)
+	a := newChallenged(endpoint, l, c.transports.get(classifyHost(endpoint.Hostname())), cfg.Timeout, log)
+	a.calls = calls
+	return a
 }
 
 // region returns what a registry shares with others. c.mu is held.
@@ -190,6 +206,7 @@ func (c *Client) region(host ECRHost, cfg Config) ecrRegion {
 		endpoint: cfg.ECR.APIEndpoint,
 		timeout:  cfg.Timeout,
 		now:      c.now,
+		caller:   c.metrics.caller("ECR API " + c.metrics.regionLabel(host.Region)),
 		calls:    newLimiter("the ECR API of "+host.Region, 0),
 		reading:  semaphore.NewWeighted(1),
 	}
@@ -197,7 +214,7 @@ func (c *Client) region(host ECRHost, cfg Config) ecrRegion {
 		maps.DeleteFunc(c.regions, func(_ regionKey, r ecrRegion) bool { return r.tokens.unused() })
 	}
 	tokens := &tokenSource{
-		ask: api.token,
+		ask: c.metrics.watched(host.Region, api.token),
 		now: c.now,
 		log: c.log.With("region", host.Region),
 		ctx: c.ctx,
@@ -205,7 +222,8 @@ func (c *Client) region(host ECRHost, cfg Config) ecrRegion {
 		renewer: &c.renewals,
 	}
 	if host.Public {
-		tokens.ask, tokens.optional, tokens.log = api.publicToken, true, c.log.With("upstream", cfg.Host)
+		tokens.ask, tokens.optional = c.metrics.watched(publicRegion, api.publicToken), true
+		tokens.log = c.log.With("upstream", cfg.Host)
 	}
 	region := ecrRegion{api: api, tokens: tokens}
 	c.regions[key] = region

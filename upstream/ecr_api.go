@@ -19,6 +19,7 @@ type ecrAPI struct {
 	endpoint string        // "" means AWS's own
 	timeout  time.Duration // of each call
 	now      func() time.Time
+	caller   *caller  // nil counts nothing
 	calls    *limiter // but for tokens, whose source has pauses of its own
 
 	// reading lets one reading of lifecycle policies and images run at a time:
@@ -51,7 +52,9 @@ func (a *ecrAPI) token(ctx context.Context) (ecrToken, error) {
 		return ecrToken{}, err
 	}
 	asked := a.now()
+	ctx, end := a.caller.api(ctx, "ECR GetAuthorizationToken")
 	out, err := api.GetAuthorizationToken(ctx, &ecr.GetAuthorizationTokenInput{})
+	end(err)
 	if err != nil {
 		a.session.forget(err)
 		return ecrToken{}, &credentialsError{what, err}
@@ -81,7 +84,9 @@ func callECR[In, Out any](ctx context.Context, a *ecrAPI, what string,
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", what, err)
 	}
+	ctx, end := a.caller.api(ctx, "ECR API call")
 	out, err := call(api, ctx, in)
+	end(err)
 	a.calls.learn(sent, apiRefusal(err))
 	if err != nil {
 		return nil, newAPIError(ctx, what, err)

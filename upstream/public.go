@@ -48,7 +48,9 @@ func (a *ecrAPI) publicToken(ctx context.Context) (ecrToken, error) {
 		}
 	})
 	asked := a.now()
+	ctx, end := a.caller.api(ctx, "ECR Public GetAuthorizationToken")
 	out, err := api.GetAuthorizationToken(ctx, &ecrpublic.GetAuthorizationTokenInput{})
+	end(err)
 	if err != nil {
 		a.session.forget(err)
 		return ecrToken{}, &credentialsError{what, err}

@@ -22,6 +22,9 @@ import (
 type Config struct {
 	// Host is the registry's name, as clients give it.
 	Host string
+	// Name is what metrics call it: one of few, such as the pattern that has
+	// allowed the host. Empty means Host.
+	Name string
 	// Endpoint is where its /v2 is. Empty means https://<Host>.
 	Endpoint string
 	// Timeout bounds each answer up to its headers, and manifests and lists in
@@ -48,6 +51,7 @@ type Registry struct {
 	auth      authorizer
 	transport *transport
 	log       *slog.Logger
+	calls     *caller // nil counts nothing
 	locations *locations
 	limit     atomic.Pointer[RateLimit]
 

@@ -176,13 +176,19 @@ func (r *Registry) send(req *http.Request, timeout time.Duration) (*http.Respons
 	ctx, cancel := context.WithCancelCause(req.Context())
 	timer := time.AfterFunc(cmp.Or(timeout, r.timeout), func() { cancel(errTimeout) })
 	defer timer.Stop()
-	resp, err := r.transport.RoundTrip(req.WithContext(ctx))
+	target := toStorage
+	if r.own(req.URL) {
+		target = toRegistry
+	}
+	req, call := r.calls.begin(req.WithContext(ctx), target)
+	resp, err := r.transport.RoundTrip(req)
+	if err != nil && errors.Is(context.Cause(ctx), errTimeout) {
+		err = errTimeout
+	}
+	call.end(resp, err)
 	if err != nil {
 		cancel(nil)
 		logRefusal(r.log, err)
-		if errors.Is(context.Cause(ctx), errTimeout) {
-			err = errTimeout
-		}
 		return nil, fmt.Errorf("%s %s: %w", req.Method, origin(req.URL), err)
 	}
 	r.noteLimit(resp)

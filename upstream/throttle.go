@@ -105,6 +105,7 @@ func (r *Registry) paced(ctx context.Context, l *limiter, req request, send func
 			sent, err = l.wait(ctx, priorityOf(ctx, req.priority), until)
 		}
 		if err != nil {
+			r.calls.kept(err)
 			return nil, err
 		}
 		resp, err := send()
@@ -122,6 +123,9 @@ func (r *Registry) paced(ctx context.Context, l *limiter, req request, send func
 		answer := errorFrom(resp)
 		exhausted = exhausted || strings.Contains(answer.Detail.Message, "Data limit exceeded") // ECR Public, by month
 		throttled := answer.Throttled()
+		if throttled {
+			r.calls.throttled()
+		}
 		if throttled || answer.Wait > 0 {
 			l.learn(sent, refusal{err: answer, wait: answer.Wait, throttled: throttled, exhausted: exhausted})
 		}

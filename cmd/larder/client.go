@@ -69,7 +69,7 @@ func openFolder(p *invocation, cfg *config.Config) (*client, error) {
 		return nil, fmt.Errorf("%s is not a cache folder: no daemon runs there, nor has one", cfg.Cache.Dir)
 	}
 	cfg.Log.Level = max(cfg.Log.Level, slog.LevelWarn)
-	store, err := openStore(cfg, newLogger(cfg, p.stderr), nil, -1, nil) // a command is no time for a scrub
+	store, err := openStore(cfg, newLogger(cfg, p.stderr), new(telemetry), -1, nil) // a command is no time for a scrub
 	if err != nil {
 		return nil, err
 	}

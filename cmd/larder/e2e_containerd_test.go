@@ -131,7 +131,7 @@ func (c *containerd) removeContainer() {
 }
 
 // writeFile writes a file and the folders above it.
-func writeFile(t *testing.T, path, content string) {
+func writeFile(t testing.TB, path, content string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		t.Fatal(err)

@@ -183,7 +183,7 @@ func (s *stack) blobs(t *testing.T, platforms ...string) map[digest.Digest]int64
 func localPlatform() []string { return []string{"linux/" + runtime.GOARCH} }
 
 // freeAddress returns a loopback address that nobody listens on.
-func freeAddress(t *testing.T) string {
+func freeAddress(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

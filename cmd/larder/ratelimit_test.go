@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/larder-registry/larder/config"
 	"github.com/larder-registry/larder/upstream"
 )
 
@@ -17,8 +18,14 @@ func TestRateLimitOfAnUpstreamIsAMetric(t *testing.T) {
 		_, _ = w.Write([]byte("{}"))
 	}))
 	t.Cleanup(registry.Close)
+	log := slog.New(slog.DiscardHandler)
+	tel, err := newTelemetry(t.Context(), config.Telemetry{}, nil, log)
+	if err != nil {
+		t.Fatal(err)
+	}
 	client := upstream.NewClient(upstream.Options{
-		Log: slog.New(slog.DiscardHandler),
+		Log:   log,
+		Meter: tel.meter,
 		Lookup: func(host string) (upstream.Config, bool) {
 			return upstream.Config{Host: host, Endpoint: registry.URL}, true
 		},
@@ -28,13 +35,6 @@ func TestRateLimitOfAnUpstreamIsAMetric(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	meter, metrics, err := newMeter()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := meterRateLimits(meter, client); err != nil {
-		t.Fatal(err)
-	}
 	hub, err := client.Registry("docker.io")
 	if err != nil {
 		t.Fatal(err)
@@ -43,7 +43,7 @@ func TestRateLimitOfAnUpstreamIsAMetric(t *testing.T) {
 		t.Fatal(err)
 	}
 	page := httptest.NewRecorder()
-	metrics.ServeHTTP(page, httptest.NewRequest(http.MethodGet, "/metrics", http.NoBody))
+	tel.page.ServeHTTP(page, httptest.NewRequest(http.MethodGet, "/metrics", http.NoBody))
 	for _, want := range []string{
 		`larder_upstream_pulls_limit{upstream="docker.io"} 100`,
 		`larder_upstream_pulls_remaining{upstream="docker.io"} 76`,

@@ -11,12 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
-	otelprometheus "go.opentelemetry.io/otel/exporters/prometheus"
-	"go.opentelemetry.io/otel/metric"
-	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/larder-registry/larder/cache"
@@ -37,20 +31,18 @@ func (c *serveCommand) Run(p *invocation) error {
 		return err
 	}
 	log := newLogger(cfg, p.stderr)
-	meter, metrics, err := newMeter()
+	tel, err := newTelemetry(p.ctx, cfg.Telemetry, p.env, log)
 	if err != nil {
 		return err
 	}
-	client := upstream.NewClient(upstream.Options{Lookup: lookup(cfg), Log: log})
+	defer tel.end(log)
+	client := upstream.NewClient(upstream.Options{Lookup: lookup(cfg), Log: log, Meter: tel.meter, Tracer: tel.tracer})
 	immutable := newImmutableTags(cfg, client, log)
-	store, err := openStore(cfg, log, meter, 0, immutable.since)
+	store, err := openStore(cfg, log, tel, 0, immutable.since)
 	if err != nil {
 		return errors.Join(err, client.Close())
 	}
-	if err := meterRateLimits(meter, client); err != nil {
-		return errors.Join(err, store.Close(), client.Close())
-	}
-	alive, err := newKeepAlive(cfg, client, store, log, meter)
+	alive, err := newKeepAlive(cfg, client, store, log, tel.meter)
 	if err != nil {
 		return errors.Join(err, store.Close(), client.Close())
 	}
@@ -64,11 +56,15 @@ func (c *serveCommand) Run(p *invocation) error {
 		Default:   cfg.DefaultUpstream,
 		Store:     store,
 		Log:       log,
+		Meter:     tel.meter,
+		Tracer:    tel.tracer,
+
+		RepositoryLabel: cfg.Telemetry.RepositoryLabel,
 	})
 	background.Go(func() { handler.KeepPins(ctx) })
 	err = listenAndServe(p.ctx, log, cfg, handlers{
 		clients:  handler,
-		admin:    proxy.Admin(metrics, func() error { return p.ctx.Err() }, store.Degraded),
+		admin:    proxy.Admin(tel.page, func() error { return p.ctx.Err() }, store.Degraded),
 		commands: until(p.ctx, handler.API()),
 	})
 	stop()
@@ -78,7 +74,7 @@ func (c *serveCommand) Run(p *invocation) error {
 
 // openStore opens the cache folder as the configuration says. scrubEvery is that of
 // cache.Options, and immutable that of cache.Freshness.
-func openStore(cfg *config.Config, log *slog.Logger, meter metric.MeterProvider, scrubEvery time.Duration,
+func openStore(cfg *config.Config, log *slog.Logger, tel *telemetry, scrubEvery time.Duration,
 	immutable func(cache.Repository, string) (time.Time, bool)) (*cache.Store, error) {
 	disk, err := cache.DiskSize(cfg.Cache.Dir)
 	if err != nil {
@@ -99,7 +95,8 @@ func openStore(cfg *config.Config, log *slog.Logger, meter metric.MeterProvider,
 		Pin:             cfg.Cache.Pins,
 		PinAllPlatforms: cfg.Cache.PinAllPlatforms,
 		Log:             log,
-		Meter:           meter,
+		Meter:           tel.meter,
+		Tracer:          tel.tracer,
 	})
 }
 
@@ -214,19 +211,7 @@ func serve(ctx context.Context, group *errgroup.Group, log *slog.Logger, l net.L
 func newLogger(cfg *config.Config, w io.Writer) *slog.Logger {
 	opts := &slog.HandlerOptions{Level: cfg.Log.Level}
 	if cfg.Log.Format == "json" {
-		return slog.New(slog.NewJSONHandler(w, opts))
+		return slog.New(traced{slog.NewJSONHandler(w, opts)})
 	}
-	return slog.New(slog.NewTextHandler(w, opts))
-}
-
-// newMeter returns where instruments are made, and the page that shows them.
-func newMeter() (metric.MeterProvider, http.Handler, error) {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	exporter, err := otelprometheus.New(otelprometheus.WithRegisterer(registry), otelprometheus.WithoutScopeInfo())
-	if err != nil {
-		return nil, nil, fmt.Errorf("set up metrics: %w", err)
-	}
-	provider := sdkmetric.NewMeterProvider(sdkmetric.WithReader(exporter))
-	return provider, promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), nil
+	return slog.New(traced{slog.NewTextHandler(w, opts)})
 }

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetrichttp"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+	otelprometheus "go.opentelemetry.io/otel/exporters/prometheus"
+	"go.opentelemetry.io/otel/metric"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+	"go.opentelemetry.io/otel/sdk/resource"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/larder-registry/larder/config"
+)
+
+// telemetry is where instruments and spans are made, and where they go.
+type telemetry struct {
+	meter  metric.MeterProvider
+	tracer trace.TracerProvider // nil where no collector is configured
+	page   http.Handler         // /metrics
+
+	ends []func(context.Context) error
+}
+
+// flush bounds how long the end of the process waits for a collector.
+const flush = 3 * time.Second
+
+// newTelemetry sets telemetry up as the configuration says. A collector that the
+// configuration does not name may be named by OTEL_EXPORTER_OTLP_ENDPOINT; the
+// other variables that begin so (headers, certificates, time-outs; see the
+// specification of OTLP's exporters) hold in either case. Where there is none,
+// nothing is dialled.
+func newTelemetry(ctx context.Context, cfg config.Telemetry, env []string, log *slog.Logger) (*telemetry, error) {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	exporter, err := otelprometheus.New(otelprometheus.WithRegisterer(registry), otelprometheus.WithoutScopeInfo())
+	if err != nil {
+		return nil, fmt.Errorf("set up metrics: %w", err)
+	}
+	t := &telemetry{page: promhttp.HandlerFor(registry, promhttp.HandlerOpts{})}
+	about, err := resource.New(ctx,
+		resource.WithHost(),
+		resource.WithTelemetrySDK(),
+		resource.WithAttributes(attribute.String("service.name", "larder"), attribute.String("service.version", currentVersion())),
+		resource.WithFromEnv()) // OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES, which come before the others
+	if err != nil && !errors.Is(err, resource.ErrPartialResource) {
+		return nil, fmt.Errorf("set up telemetry: %w", err)
+	}
+	readers := []sdkmetric.Option{sdkmetric.WithResource(about), sdkmetric.WithReader(exporter)}
+	if cfg.OTLPEndpoint != "" || hasCollector(env) {
+		pushed, err := t.startOTLP(ctx, cfg, about, log)
+		if err != nil {
+			return nil, fmt.Errorf("set up telemetry: %w", err)
+		}
+		readers = append(readers, sdkmetric.WithReader(pushed))
+	}
+	provider := sdkmetric.NewMeterProvider(readers...)
+	t.meter = provider
+	t.ends = append(t.ends, provider.Shutdown)
+	return t, nil
+}
+
+func hasCollector(env []string) bool {
+	return slices.ContainsFunc(env, func(entry string) bool {
+		value, ok := strings.CutPrefix(entry, "OTEL_EXPORTER_OTLP_ENDPOINT=")
+		return ok && value != ""
+	})
+}
+
+// startOTLP begins to trace, and returns a reader that pushes metrics.
+func (t *telemetry) startOTLP(ctx context.Context, cfg config.Telemetry, about *resource.Resource, log *slog.Logger) (sdkmetric.Reader, error) {
+	var toTraces []otlptracehttp.Option
+	var toMetrics []otlpmetrichttp.Option
+	if cfg.OTLPEndpoint != "" {
+		toTraces = append(toTraces, otlptracehttp.WithEndpointURL(cfg.OTLPEndpoint+"/v1/traces"))
+		toMetrics = append(toMetrics, otlpmetrichttp.WithEndpointURL(cfg.OTLPEndpoint+"/v1/metrics"))
+	}
+	spans, err := otlptracehttp.New(ctx, toTraces...)
+	if err != nil {
+		return nil, err
+	}
+	metrics, err := otlpmetrichttp.New(ctx, toMetrics...)
+	if err != nil {
+		return nil, errors.Join(err, spans.Shutdown(ctx))
+	}
+	provider := sdktrace.NewTracerProvider(
+		sdktrace.WithResource(about),
+		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(cfg.SampleRatio))),
+		sdktrace.WithBatcher(&loudSpans{SpanExporter: spans, outage: outage{log: log, what: "traces"}}),
+	)
+	t.tracer = provider
+	t.ends = append(t.ends, provider.Shutdown)
+	return sdkmetric.NewPeriodicReader(&loudMetrics{Exporter: metrics, outage: outage{log: log, what: "metrics"}}), nil
+}
+
+// end sends what was not sent yet, as far as the collector takes it in time.
+func (t *telemetry) end(log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(context.Background(), flush)
+	defer cancel()
+	for _, end := range t.ends {
+		if err := end(ctx); err != nil {
+			log.Warn("the last telemetry was not sent", "error", err)
+		}
+	}
+}
+
+// outage logs when a collector begins to fail and when that is over, in place of
+// the SDK, which would write each failure to standard error by itself. It belongs
+// to one goroutine at a time, as exporters do.
+type outage struct {
+	log  *slog.Logger
+	what string
+	on   bool
+}
+
+func (o *outage) note(err error) {
+	switch {
+	case err != nil && !o.on:
+		o.log.Warn("the collector does not take "+o.what+"; they are lost meanwhile", "error", err)
+	case err == nil && o.on:
+		o.log.Info("the collector takes " + o.what + " again")
+	}
+	o.on = err != nil
+}
+
+type loudSpans struct {
+	sdktrace.SpanExporter
+	outage
+}
+
+func (e *loudSpans) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
+	e.note(e.SpanExporter.ExportSpans(ctx, spans))
+	return nil
+}
+
+type loudMetrics struct {
+	sdkmetric.Exporter
+	outage
+}
+
+func (e *loudMetrics) Export(ctx context.Context, metrics *metricdata.ResourceMetrics) error {
+	e.note(e.Exporter.Export(ctx, metrics))
+	return nil
+}
+
+// traced is a slog handler that adds the ids of the span in a line's context.
+type traced struct{ slog.Handler }
+
+func (h traced) Handle(ctx context.Context, line slog.Record) error {
+	if span := trace.SpanContextFromContext(ctx); span.IsValid() {
+		line.AddAttrs(slog.String("trace_id", span.TraceID().String()), slog.String("span_id", span.SpanID().String()))
+	}
+	return h.Handler.Handle(ctx, line)
+}
+
+func (h traced) WithAttrs(attrs []slog.Attr) slog.Handler { return traced{h.Handler.WithAttrs(attrs)} }
+func (h traced) WithGroup(name string) slog.Handler       { return traced{h.Handler.WithGroup(name)} }

@@ -1,0 +1,170 @@
+package proxy
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"maps"
+	"net/http"
+	"sync"
+	"sync/atomic"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/metric/noop"
+)
+
+// metrics are the proxy's instruments. deploy/METRICS.md says what each is for.
+// It is safe for concurrent use.
+type metrics struct {
+	requests  metric.Int64Counter
+	bytes     metric.Int64Counter
+	firstByte metric.Float64Histogram
+	cut       metric.Int64Counter
+	active    atomic.Int64
+
+	tellsRepository bool
+
+	// Sets of attributes are made once: a hit costs less than making them would.
+	known atomic.Pointer[map[labels]measured] // what it points at is not changed
+
+	mu           sync.Mutex // guards what follows, and who replaces known
+	repositories map[string]bool
+}
+
+// labels are by what requests are told apart.
+type labels struct {
+	route                       kind
+	status                      int
+	cache, upstream, repository string
+}
+
+// measured are labels as the instruments take them.
+type measured struct {
+	request   []metric.AddOption
+	bytes     []metric.AddOption
+	firstByte []metric.RecordOption
+}
+
+const (
+	// maxRepositories bounds the values of the attribute repository; others are
+	// "other".
+	maxRepositories = 100
+	// maxLabels bounds the combinations that are kept; more cost their making.
+	maxLabels = 4096
+	// routeOther is a request for what is not known here.
+	routeOther = "other"
+	// statusLeft counts a client that left before its answer began, as nginx
+	// does.
+	statusLeft = 499
+)
+
+func newMetrics(provider metric.MeterProvider, tellRepository bool) (*metrics, error) {
+	if provider == nil {
+		provider = noop.NewMeterProvider()
+	}
+	meter := provider.Meter("github.com/larder-registry/larder/proxy")
+	m := &metrics{tellsRepository: tellRepository, repositories: make(map[string]bool)}
+	m.known.Store(new(map[labels]measured))
+	var err1, err2, err3, err4, err5 error
+	m.requests, err1 = meter.Int64Counter("larder.requests", metric.WithUnit("{request}"),
+		metric.WithDescription("Requests of clients that were answered, by route, status, cache result and upstream."))
+	m.bytes, err2 = meter.Int64Counter("larder.response.bytes", metric.WithUnit("By"),
+		metric.WithDescription("Bytes of bodies sent to clients, by route, cache result and upstream."))
+	m.firstByte, err3 = meter.Float64Histogram("larder.request.first_byte", metric.WithUnit("s"),
+		metric.WithDescription("Time from a request to the headers of its answer, by route and cache result."),
+		metric.WithExplicitBucketBoundaries(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20))
+	m.cut, err4 = meter.Int64Counter("larder.responses.cut", metric.WithUnit("{response}"),
+		metric.WithDescription("Answers whose body was cut off, since what would have followed was wrong or could not be had."))
+	_, err5 = meter.Int64ObservableGauge("larder.requests.active", metric.WithUnit("{request}"),
+		metric.WithDescription("Requests of clients that are being answered."),
+		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+			o.Observe(m.active.Load())
+			return nil
+		}))
+	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
+		return nil, err
+	}
+	m.cut.Add(context.Background(), 0)
+	return m, nil
+}
+
+// count takes an answer that is over into account.
+func (m *metrics) count(w *recorder, t target, aborted bool) {
+	l := labels{
+		route:    t.kind,
+		status:   cmp.Or(w.status, statusLeft),
+		cache:    w.Header().Get(xCache),
+		upstream: cmp.Or(t.label, t.repo.Upstream),
+	}
+	if m.tellsRepository {
+		l.repository = m.repositoryLabel(t.repo.Name, l.status)
+	}
+	ctx, by := context.Background(), m.measured(l)
+	m.requests.Add(ctx, 1, by.request...)
+	m.bytes.Add(ctx, w.bytes, by.bytes...)
+	if w.status != 0 {
+		m.firstByte.Record(ctx, w.first.Seconds(), by.firstByte...)
+	}
+	if aborted {
+		m.cut.Add(ctx, 1)
+	}
+}
+
+// repositoryLabel is the name of one of the first repositories that something was
+// served from; names that clients made up must not use them up.
+func (m *metrics) repositoryLabel(name string, status int) string {
+	if name == "" {
+		return ""
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.repositories[name] {
+		return name
+	}
+	if status >= http.StatusBadRequest || len(m.repositories) >= maxRepositories {
+		return "other"
+	}
+	m.repositories[name] = true
+	return name
+}
+
+func (m *metrics) measured(l labels) measured {
+	known := *m.known.Load()
+	if by, ok := known[l]; ok {
+		return by
+	}
+	by := l.measured()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	known = *m.known.Load()
+	if len(known) < maxLabels {
+		more := maps.Clone(known)
+		if more == nil {
+			more = make(map[labels]measured)
+		}
+		more[l] = by
+		m.known.Store(&more)
+	}
+	return by
+}
+
+func (l labels) measured() measured {
+	few := []attribute.KeyValue{
+		attribute.String("route", cmp.Or(string(l.route), routeOther)),
+		attribute.String("cache", l.cache),
+	}
+	more := append(few[:2:2], attribute.String("upstream", l.upstream))
+	if l.repository != "" {
+		more = append(more, attribute.String("repository", l.repository))
+	}
+	all := append(more[:len(more):len(more)], attribute.Int("status", l.status))
+	with := func(by []attribute.KeyValue) metric.MeasurementOption {
+		return metric.WithAttributeSet(attribute.NewSet(by...))
+	}
+	return measured{
+		request:   []metric.AddOption{with(all)},
+		bytes:     []metric.AddOption{with(more)},
+		firstByte: []metric.RecordOption{with(few)},
+	}
+}
