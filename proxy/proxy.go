@@ -72,6 +72,7 @@ type Proxy struct {
 	metrics *metrics
 	tracer  trace.Tracer // nil for none
 
+	spanOptions []trace.SpanStartOption // made once
 	counters counters
 }
 
@@ -83,6 +84,7 @@ func New(opts Options) *Proxy {
 	p := &Proxy{opts: opts, store: opts.Store, log: opts.Log}
 	if opts.Tracer != nil {
 		p.tracer = opts.Tracer.Tracer("github.com/larder-registry/larder/proxy")
+		p.spanOptions = []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer)}
 	}
 	var err error
 	if p.metrics, err = newMetrics(opts.Meter, opts.RepositoryLabel); err != nil {

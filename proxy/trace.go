@@ -18,7 +18,7 @@ func (p *Proxy) startSpan(r *http.Request) (*http.Request, trace.Span) {
 		return r, nil
 	}
 	ctx := propagation.TraceContext{}.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
-	ctx, span := p.tracer.Start(ctx, r.Method, trace.WithSpanKind(trace.SpanKindServer))
+	ctx, span := p.tracer.Start(ctx, r.Method, p.spanOptions...)
 	return r.WithContext(ctx), span
 }
 

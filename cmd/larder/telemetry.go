@@ -157,11 +157,12 @@ func (e *loudMetrics) Export(ctx context.Context, metrics *metricdata.ResourceMe
 	return nil
 }
 
-// traced is a slog handler that adds the ids of the span in a line's context.
+// traced is a slog handler that adds the ids of the span in a line's context, if
+// that is one which a collector gets.
 type traced struct{ slog.Handler }
 
 func (h traced) Handle(ctx context.Context, line slog.Record) error {
-	if span := trace.SpanContextFromContext(ctx); span.IsValid() {
+	if span := trace.SpanContextFromContext(ctx); span.IsSampled() {
 		line.AddAttrs(slog.String("trace_id", span.TraceID().String()), slog.String("span_id", span.SpanID().String()))
 	}
 	return h.Handler.Handle(ctx, line)

@@ -55,15 +55,7 @@ func (l *readyLog) String() string {
 // serveInside serves until the test ends, or until stop is called. more is the end of the configuration.
 func serveInside(t testing.TB, more string) (s *inside, stop func()) {
 	t.Helper()
-	for name, value := range map[string]string{
-		"AWS_ACCESS_KEY_ID":           "AKIDLARDERTEST",
-		"AWS_SECRET_ACCESS_KEY":       "secret",
-		"AWS_EC2_METADATA_DISABLED":   "true",
-		"AWS_CONFIG_FILE":             os.DevNull,
-		"AWS_SHARED_CREDENTIALS_FILE": os.DevNull,
-	} {
-		t.Setenv(name, value)
-	}
+	awsForTests(t)
 	ecr, err := ecrtest.Start(ecrtest.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -82,15 +74,7 @@ func serveInside(t testing.TB, more string) (s *inside, stop func()) {
 	}
 	dir := t.TempDir()
 	file := filepath.Join(dir, "larder.yaml")
-	writeFile(t, file, fmt.Sprintf(`listen: %s
-admin: %s
-cache: {dir: %s, min_free: 0}
-default_upstream: %s
-upstreams:
-  - host: %s
-    endpoint: %s
-    ecr: {api_endpoint: %s}
-`, s.listen, s.admin, filepath.Join(dir, "cache"), ecr.Host(), ecr.Host(), ecr.Endpoint, ecr.Endpoint)+more)
+	writeFile(t, file, stackConfig(s.listen, s.admin, filepath.Join(dir, "cache"), ecr)+more)
 	ctx, cancel := context.WithCancel(context.Background())
 	status := make(chan int, 1)
 	go func() {
@@ -111,6 +95,19 @@ upstreams:
 		t.Fatalf("larder serve ended at once\n%s", s.log)
 	}
 	return s, stop
+}
+
+// stackConfig is the beginning of a configuration with the fake ECR as its upstream.
+func stackConfig(listen, admin, cache string, ecr *ecrtest.Running) string {
+	return fmt.Sprintf(`listen: %s
+admin: %q
+cache: {dir: %s, min_free: 0}
+default_upstream: %s
+upstreams:
+  - host: %s
+    endpoint: %s
+    ecr: {api_endpoint: %s}
+`, listen, admin, cache, ecr.Host(), ecr.Host(), ecr.Endpoint, ecr.Endpoint)
 }
 
 // addImage puts an image with one layer of n bytes into a repository of the fake.
