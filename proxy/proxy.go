@@ -73,7 +73,7 @@ type Proxy struct {
 	tracer  trace.Tracer // nil for none
 
 	spanOptions []trace.SpanStartOption // made once
-	counters counters
+	counters    counters
 }
 
 // New returns a proxy. It runs nothing by itself: see [Proxy.KeepPins].

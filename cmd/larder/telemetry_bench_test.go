@@ -54,7 +54,7 @@ func benchmarkHotManifest(b *testing.B, tel *telemetry) {
 		b.Fatal(err)
 	}
 	log := newLogger(cfg, io.Discard)
-	store, err := openStore(cfg, log, tel, -1)
+	store, err := openStore(cfg, log, tel, -1, nil)
 	if err != nil {
 		b.Fatal(err)
 	}
