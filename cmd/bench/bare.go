@@ -13,16 +13,19 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"sync"
 )
 
-// bareCommand is the floor: the least that a Go server can do. What it has as a file it hands to http.ServeContent, and
-// what it has not it copies from the upstream to the client, to a file and through SHA-256, in one goroutine. It
-// verifies, shares and bounds nothing.
+// bareCommand is the floor: the least that a Go server can do. What it has as a file it hands to http.ServeContent, a
+// manifest it writes from memory, and what it has not it copies from the upstream to the client, to a file and through
+// SHA-256, in one goroutine. It shares, bounds and logs nothing.
 type bareCommand struct {
 	Listen   string
 	Dir      string
 	Upstream string
 	Token    string
+
+	manifests sync.Map // by path, []byte
 }
 
 // bare is the contender of that command.
@@ -52,6 +55,11 @@ func (b *bareCommand) Run(p *invocation) error {
 }
 
 func (b *bareCommand) serve(w http.ResponseWriter, r *http.Request) {
+	if raw, ok := b.manifests.Load(r.URL.Path); ok {
+		w.Header().Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
+		_, _ = w.Write(raw.([]byte)) // who has left does not want it
+		return
+	}
 	file := filepath.Join(b.Dir, path.Base(r.URL.Path))
 	f, err := os.Open(file)
 	if err != nil {
@@ -87,7 +95,7 @@ func (b *bareCommand) fetch(w http.ResponseWriter, r *http.Request, file string)
 	if r.Method == http.MethodHead || resp.StatusCode != http.StatusOK {
 		return
 	}
-	if err := b.tee(w, resp.Body, file); err != nil {
+	if err := b.tee(w, r, resp.Body, file); err != nil {
 		panic(http.ErrAbortHandler)
 	}
 }
@@ -95,7 +103,7 @@ func (b *bareCommand) fetch(w http.ResponseWriter, r *http.Request, file string)
 // bareClient is shared by all requests of that process, as connections are to be.
 var bareClient = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 
-func (b *bareCommand) tee(w io.Writer, body io.Reader, file string) error {
+func (b *bareCommand) tee(w io.Writer, r *http.Request, body io.Reader, file string) error {
 	tmp, err := os.CreateTemp(b.Dir, "tmp-")
 	if err != nil {
 		return err
@@ -111,5 +119,10 @@ func (b *bareCommand) tee(w io.Writer, body io.Reader, file string) error {
 	if ok && want != fmt.Sprintf("%x", hash.Sum(nil)) {
 		return fmt.Errorf("%s has another digest", file)
 	}
-	return os.Rename(tmp.Name(), file)
+	if err := os.Rename(tmp.Name(), file); err != nil || !strings.Contains(r.URL.Path, "/manifests/") {
+		return err
+	}
+	raw, err := os.ReadFile(file)
+	b.manifests.Store(r.URL.Path, raw)
+	return err
 }

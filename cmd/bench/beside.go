@@ -21,7 +21,7 @@ func besideFill(size int64) *scenario {
 		name:   "beside-fill",
 		about:  "4 clients pull a warm image of 7 MB again and again; alone, and while a layer of 10 GB comes in at 400 Mb/s a connection",
 		only:   []string{"larder", "nginx"},
-		rounds: 1,
+		leaves: true,
 		shape:  near400,
 		prepare: func(ctx context.Context, l *lab, servers []*server) (turn, error) {
 			small, err := l.image(ctx, parts(large, 64)...)
@@ -66,7 +66,7 @@ func besideUpkeep() *scenario {
 		name:   "beside-upkeep",
 		about:  "the same beside pulls of image after image into a cache of 1 GB that must evict for each",
 		only:   []string{"larder"},
-		rounds: 1,
+		leaves: true,
 		limit:  1_000_000_000,
 		prepare: func(ctx context.Context, l *lab, servers []*server) (turn, error) {
 			small, err := l.image(ctx, parts(large, 64)...)

@@ -33,7 +33,9 @@ type scenario struct {
 	// skip tells who does not take part, and why.
 	skip map[string]string
 	// only, if not empty, is who takes part.
-	only   []string
+	only []string
+	// leaves says that a turn leaves its server at work, so that it is ended with it, and there is one round.
+	leaves bool
 	rounds int   // at most; as many as were asked for if 0
 	limit  int64 // of what a server may keep, in bytes; 0 for what it takes by default
 	shape  shape // of the way to the upstream
@@ -60,7 +62,9 @@ func (l *lab) run(ctx context.Context, sc *scenario) (err error) {
 	var servers []*server
 	defer func() {
 		for _, s := range servers {
-			err = errors.Join(err, s.close())
+			if !s.closed {
+				err = errors.Join(err, s.close())
+			}
 		}
 	}()
 	for _, c := range l.contenders {
@@ -91,12 +95,20 @@ func (l *lab) run(ctx context.Context, sc *scenario) (err error) {
 	if sc.rounds > 0 {
 		rounds = min(rounds, sc.rounds)
 	}
+	if sc.leaves {
+		rounds = 1
+	}
 	for round := range rounds {
 		for i := range servers {
 			s := servers[(i+round)%len(servers)]
 			l.progress("%s, round %d of %d: %s", sc.name, round+1, rounds, s.name)
 			if err := l.turn(ctx, sc, s, round, measure); err != nil {
 				return err
+			}
+			if sc.leaves {
+				if err := s.close(); err != nil {
+					return err
+				}
 			}
 		}
 	}
@@ -138,8 +150,10 @@ func (l *lab) turn(ctx context.Context, sc *scenario, s *server, round int, meas
 	if err != nil {
 		return err
 	}
-	if err := s.rest(ctx); err != nil {
-		return err
+	if !sc.leaves {
+		if err := s.rest(ctx); err != nil {
+			return err
+		}
 	}
 	after, err := s.usage()
 	if err != nil {

@@ -93,6 +93,17 @@ func (r *report) notes() []string {
 	return notes
 }
 
+// write prints the report in one of the formats text, markdown and json.
+func (r *report) write(w io.Writer, format string) error {
+	switch format {
+	case "json":
+		return r.writeJSON(w)
+	case "markdown":
+		return r.writeMarkdown(w)
+	}
+	return r.writeText(w)
+}
+
 func (r *report) writeText(w io.Writer) error {
 	for _, note := range r.notes() {
 		fmt.Fprintln(w, note)

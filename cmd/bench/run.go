@@ -51,24 +51,28 @@ func (c *runCommand) Run(p *invocation) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, l.upstream.close()) }()
+	err = l.runAll(p.ctx, selected)
+	if p.ctx.Err() != nil {
+		return errors.New("interrupted")
+	}
+	// What was measured is worth having, whatever failed.
+	return errors.Join(err, l.report.write(p.stdout, c.Format))
+}
+
+// runAll goes through the scenarios. One that fails does not keep the others from being measured.
+func (l *lab) runAll(ctx context.Context, selected []*scenario) error {
+	var failed error
 	for _, sc := range selected {
 		began := time.Now()
-		if err := l.run(p.ctx, sc); err != nil {
-			if p.ctx.Err() != nil {
-				return errors.New("interrupted")
-			}
-			return fmt.Errorf("case %s: %w", sc.name, err)
+		if err := l.run(ctx, sc); err != nil {
+			failed = errors.Join(failed, fmt.Errorf("case %s: %w", sc.name, err))
 		}
-		fmt.Fprintf(p.stderr, "%-78s\n", fmt.Sprintf("%s took %v", sc.name, time.Since(began).Round(time.Second)))
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		fmt.Fprintf(l.stderr, "%-78s\n", fmt.Sprintf("%s took %v", sc.name, time.Since(began).Round(time.Second)))
 	}
-	switch c.Format {
-	case "json":
-		return l.report.writeJSON(p.stdout)
-	case "markdown":
-		return l.report.writeMarkdown(p.stdout)
-	default:
-		return l.report.writeText(p.stdout)
-	}
+	return failed
 }
 
 // commandLine is how to have the same again.

@@ -36,9 +36,10 @@ type place struct {
 type server struct {
 	*contender
 	place
-	proc  *process // nil for the upstream, which is not measured
-	query string   // what clients say beside the path
-	token string   // what clients send as Authorization, if anything
+	proc   *process // nil for the upstream, which is not measured
+	closed bool
+	query  string // what clients say beside the path
+	token  string // what clients send as Authorization, if anything
 }
 
 // lookup of a contender that is not there, for all who want one by name.
@@ -80,6 +81,7 @@ func (l *lab) startServer(ctx context.Context, c *contender, limit int64) (*serv
 
 // close ends the server and removes what it kept.
 func (s *server) close() error {
+	s.closed = true
 	if s.proc == nil {
 		return nil
 	}
