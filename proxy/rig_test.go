@@ -39,6 +39,8 @@ type settings struct {
 	now func() time.Time
 	// also is another host that the fake stands for.
 	also string
+	// public makes the fake ECR Public.
+	public bool
 	// replica is a fake of another region that has what the first one has, or nil.
 	replica *ecrtest.Running
 }
@@ -64,7 +66,7 @@ type larder struct {
 
 func newRig(t testing.TB, set settings) *rig {
 	t.Helper()
-	fake, err := ecrtest.Start(ecrtest.Options{Now: set.now})
+	fake, err := ecrtest.Start(ecrtest.Options{Now: set.now, Public: set.public})
 	if err != nil {
 		t.Fatal(err)
 	}

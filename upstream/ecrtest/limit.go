@@ -22,6 +22,7 @@ type limits struct {
 	mu                  sync.Mutex // guards what follows
 	buckets             map[Op]*bucket
 	anonymous, signedIn *bucket // of ECR Public's pulls; nil for no limit
+	exceeded            int     // requests that came too early, since ResetStats
 }
 
 // take tells whether no limit is exceeded by a request.
@@ -33,6 +34,9 @@ func (l *limits) take(op Op, now time.Time) bool {
 		if on&op != 0 && !b.take(now) {
 			ok = false
 		}
+	}
+	if !ok {
+		l.exceeded++
 	}
 	return ok
 }

@@ -32,6 +32,13 @@ func TestRateLimitIsByTheClock(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
+	if n := server.Stats().Exceeded; n != 4 {
+		t.Errorf("%d requests are said to have exceeded the limit, want 4", n)
+	}
+	server.ResetStats()
+	if n := server.Stats().Exceeded; n != 0 {
+		t.Errorf("and %d after a reset", n)
+	}
 	server.SetRateLimit(ecrtest.Ping|ecrtest.Tags, 0, 0)
 	wantStatus(t, c.registry(http.MethodGet, "/v2/"), http.StatusOK)
 }

@@ -128,5 +128,9 @@ func (l *limits) pull(anonymous bool, now time.Time) bool {
 	if anonymous {
 		b = l.anonymous
 	}
-	return b == nil || b.take(now)
+	if b == nil || b.take(now) {
+		return true
+	}
+	l.exceeded++
+	return false
 }

@@ -14,6 +14,7 @@ type Stats struct {
 	Tokens   int        // issued
 	Requests map[Op]int // that came, whatever became of them, by single Op
 	Heads    map[Op]int // of these, how many were HEAD
+	Exceeded int        // of these, how many came too soon for SetRateLimit or SetPullLimit
 	Blobs    map[digest.Digest]BlobStats
 }
 
@@ -38,6 +39,9 @@ func (s Stats) Bytes() int64 {
 func (s *Server) Stats() Stats {
 	st := Stats{Tokens: int(s.tokens.Load()), Blobs: make(map[digest.Digest]BlobStats)}
 	st.Requests, st.Heads = s.stats.clone()
+	s.limits.mu.Lock()
+	st.Exceeded = s.limits.exceeded
+	s.limits.mu.Unlock()
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for dgst, b := range s.blobs {
@@ -50,6 +54,9 @@ func (s *Server) Stats() Stats {
 func (s *Server) ResetStats() {
 	s.tokens.Store(0)
 	s.stats.reset()
+	s.limits.mu.Lock()
+	s.limits.exceeded = 0
+	s.limits.mu.Unlock()
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for _, b := range s.blobs {
