@@ -1,0 +1,241 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+var (
+	alertRules  = filepath.Join(repository, "deploy", "helm", "larder", "alerts", "larder.yaml")
+	alertTests  = filepath.Join(repository, "deploy", "alerts_test", "larder.yaml")
+	dashboard   = filepath.Join(repository, "deploy", "helm", "larder", "dashboards", "larder.json")
+	metricNames = regexp.MustCompile(`\blarder_\w+`)
+)
+
+// A query is one of the dashboard's or of the alerts'.
+type query struct {
+	what, expr string
+	answers    bool // whether every Larder that was pulled from has an answer
+}
+
+// queries reads those of the dashboard and of the alerts, with values for Grafana's variables.
+func queries(t *testing.T) []query {
+	t.Helper()
+	var board struct {
+		Panels []struct {
+			Title   string
+			Targets []struct{ Expr string }
+		}
+	}
+	var rules struct {
+		Groups []struct {
+			Rules []struct{ Alert, Expr string }
+		}
+	}
+	decode(t, dashboard, json.Unmarshal, &board)
+	decode(t, alertRules, yaml.Unmarshal, &rules)
+	variables := strings.NewReplacer("$__rate_interval", "1m", "$__range", "1h", "$job", ".*", "$instance", ".*")
+	var all []query
+	for _, panel := range board.Panels {
+		for _, target := range panel.Targets {
+			q := query{what: "panel " + panel.Title, expr: variables.Replace(target.Expr)}
+			q.answers = !strings.Contains(q.expr, "larder_upstream_pulls_") && !strings.Contains(q.expr, "[45]..")
+			all = append(all, q)
+		}
+	}
+	for _, group := range rules.Groups {
+		for _, rule := range group.Rules {
+			all = append(all, query{what: "alert " + rule.Alert, expr: rule.Expr})
+		}
+	}
+	if len(all) < 30 {
+		t.Fatalf("only %d queries were found", len(all))
+	}
+	return all
+}
+
+func decode(t *testing.T, file string, unmarshal func([]byte, any) error, v any) {
+	t.Helper()
+	raw, err := os.ReadFile(file)
+	if err == nil {
+		err = unmarshal(raw, v)
+	}
+	if err != nil {
+		t.Fatalf("%s: %v", file, err)
+	}
+}
+
+func TestDashboardAndAlertsAskForMetricsThatThereAre(t *testing.T) {
+	known := documentedMetrics(t) // which are those that Larder has: TestMetricsAreThoseThatAreDocumented
+	used := make(map[string]bool)
+	for _, q := range queries(t) {
+		for _, name := range metricNames.FindAllString(q.expr, -1) {
+			for _, end := range []string{"_bucket", "_sum", "_count"} {
+				if base, ok := strings.CutSuffix(name, end); ok && known[base].kind == "histogram" {
+					name = base
+				}
+			}
+			if _, ok := known[name]; !ok {
+				t.Errorf("%s asks for %s, which there is not", q.what, name)
+			}
+			used[name] = true
+		}
+	}
+	for name := range known {
+		if !used[name] && name != "larder_keep_alive_touches_total" {
+			t.Errorf("neither the dashboard nor an alert shows %s", name)
+		}
+	}
+}
+
+func TestAlertsSayWhatToDo(t *testing.T) {
+	var rules struct {
+		Groups []struct {
+			Rules []struct {
+				Alert               string
+				Labels, Annotations map[string]string
+			}
+		}
+	}
+	decode(t, alertRules, yaml.Unmarshal, &rules)
+	for _, group := range rules.Groups {
+		for _, rule := range group.Rules {
+			for _, key := range []string{"summary", "description"} {
+				if rule.Annotations[key] == "" {
+					t.Errorf("%s has no %s", rule.Alert, key)
+				}
+			}
+			if !slices.Contains([]string{"warning", "critical"}, rule.Labels["severity"]) {
+				t.Errorf("%s has the severity %q", rule.Alert, rule.Labels["severity"])
+			}
+			if !strings.HasSuffix(rule.Annotations["runbook_url"], "/deploy/OPERATIONS.md#"+strings.ToLower(rule.Alert)) {
+				t.Errorf("%s leads to %s", rule.Alert, rule.Annotations["runbook_url"])
+			}
+		}
+	}
+}
+
+func TestAlertsFireWhenTheyShould(t *testing.T) {
+	promtool := require(t, "promtool")
+	output(t, environ(t), promtool, "check", "rules", alertRules)
+	output(t, environ(t), promtool, "test", "rules", alertTests)
+}
+
+// A real Prometheus that scrapes a real Larder understands every query, and has data for each one that is not about
+// what rarely happens.
+func TestPrometheusAnswersEveryQuery(t *testing.T) {
+	program := require(t, "prometheus")
+	s, _ := serveInside(t, "")
+	s.pull(t, "team/app", s.addImage(t, "team/app", 100_000))
+	p := startPrometheus(t, program, s.admin)
+	p.process.await(t, func(ctx context.Context) bool { // a rate needs two scrapes
+		n, err := p.ask(ctx, `count_over_time(larder_cache_size_bytes[1m]) >= 3`)
+		return err == nil && n > 0
+	})
+	for _, q := range queries(t) {
+		n, err := p.ask(t.Context(), q.expr)
+		switch {
+		case err != nil:
+			t.Errorf("%s: %v\n%s", q.what, err, q.expr)
+		case n == 0 && q.answers:
+			t.Errorf("%s has no data after a pull: %s", q.what, q.expr)
+		case n > 0 && strings.HasPrefix(q.what, "alert "):
+			t.Errorf("%s fires after a pull that went well", q.what)
+		}
+	}
+	if state, err := p.alerts(t.Context()); err != nil || !slices.Contains(state, "LarderDown") {
+		t.Errorf("Prometheus has loaded the alerts %v, %v", state, err)
+	}
+}
+
+type prometheusServer struct {
+	process *process
+	client  *http.Client
+	base    string
+}
+
+// startPrometheus starts one that scrapes an address a few times per second.
+func startPrometheus(t *testing.T, program, target string) *prometheusServer {
+	t.Helper()
+	dir := t.TempDir()
+	rules, err := filepath.Abs(alertRules)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(dir, "prometheus.yaml")
+	writeFile(t, config, fmt.Sprintf(`global: {scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 1s}
+rule_files: [%q]
+scrape_configs:
+  - job_name: larder
+    static_configs: [{targets: [%q]}]
+`, rules, target))
+	address := freeAddress(t)
+	cmd := exec.Command(program, "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+address)
+	cmd.Env = environ(t)
+	return &prometheusServer{
+		process: start(t, cmd),
+		client:  &http.Client{Transport: transport(t), Timeout: 10 * time.Second},
+		base:    "http://" + address,
+	}
+}
+
+// ask returns how many series a query has at the moment.
+func (p *prometheusServer) ask(ctx context.Context, expr string) (int, error) {
+	var answer struct {
+		Data struct{ Result []any }
+	}
+	err := p.get(ctx, "/api/v1/query?query="+url.QueryEscape(expr), &answer)
+	return len(answer.Data.Result), err
+}
+
+// alerts returns the names of the alerts that were loaded.
+func (p *prometheusServer) alerts(ctx context.Context) (names []string, err error) {
+	var answer struct {
+		Data struct {
+			Groups []struct {
+				Rules []struct{ Name string }
+			}
+		}
+	}
+	err = p.get(ctx, "/api/v1/rules", &answer)
+	for _, group := range answer.Data.Groups {
+		for _, rule := range group.Rules {
+			names = append(names, rule.Name)
+		}
+	}
+	return names, err
+}
+
+func (p *prometheusServer) get(ctx context.Context, path string, v any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.base+path, http.NoBody)
+	if err != nil {
+		return err
+	}
+	resp, err := p.client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", resp.Status, raw)
+	}
+	return json.Unmarshal(raw, v)
+}
