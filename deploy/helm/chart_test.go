@@ -346,3 +346,16 @@ func TestRulesAndDashboardAreTheFilesOfTheChart(t *testing.T) {
 		t.Errorf("without the files %d manifests are rendered, want 3", len(without))
 	}
 }
+
+// Who is woken by an alert is led to its section.
+func TestEveryAlertIsExplained(t *testing.T) {
+	operations := readFile(t, "../OPERATIONS.md")
+	rule := find[prometheusRule](t, mustRender(t, onlyImage+"prometheusRule: {enabled: true}").manifests)
+	for _, group := range rule.Spec.Groups {
+		for _, r := range group.Rules {
+			if r.Alert != "" && !strings.Contains(operations, "\n### "+r.Alert+"\n") {
+				t.Errorf("deploy/OPERATIONS.md has no section %s", r.Alert)
+			}
+		}
+	}
+}
