@@ -59,6 +59,9 @@ func TestEveryCaseCanBeMeasured(t *testing.T) {
 		}
 	}
 	for _, sc := range scenarios(1) {
+		if len(sc.headline) == 0 {
+			t.Errorf("%s: nothing of it is shown", sc.name)
+		}
 		if !measured[sc.name] {
 			t.Errorf("%s: nothing was measured", sc.name)
 		}
@@ -109,7 +112,7 @@ func TestUsageMistakes(t *testing.T) {
 // filled is a report with one round.
 func filled(values map[string]measures) *report {
 	r := &report{servers: sortedKeys(values)}
-	sc := &scenario{name: "case", about: "what it is"}
+	sc := &scenario{name: "case", about: "what it is", headline: []metric{wall}}
 	for _, server := range r.servers {
 		r.add(sc, server, values[server])
 	}

@@ -18,11 +18,12 @@ const (
 // besideFill is warm pulls of a small image while the server fetches something huge, for a client that has left.
 func besideFill(size int64) *scenario {
 	return &scenario{
-		name:   "beside-fill",
-		about:  "4 clients pull a warm image of 7 MB again and again; alone, and while a layer of 10 GB comes in at 400 Mb/s a connection",
-		only:   []string{"larder", "nginx"},
-		leaves: true,
-		shape:  near400,
+		name:     "beside-fill",
+		about:    "4 clients pull a warm image of 7 MB again and again; alone, and while a layer of 10 GB comes in at 400 Mb/s a connection",
+		only:     []string{"larder", "nginx"},
+		leaves:   true,
+		headline: []metric{p99, p99Alone},
+		shape:    near400,
 		prepare: func(ctx context.Context, l *lab, servers []*server) (turn, error) {
 			small, err := l.image(ctx, parts(large, 64)...)
 			if err != nil {
@@ -63,11 +64,12 @@ func fillFor(ctx context.Context, s *server, img *image) error {
 // besideUpkeep is the same while the cache is too small for what is pulled, and is scrubbed.
 func besideUpkeep() *scenario {
 	return &scenario{
-		name:   "beside-upkeep",
-		about:  "the same beside pulls of image after image into a cache of 1 GB that must evict for each",
-		only:   []string{"larder"},
-		leaves: true,
-		limit:  1_000_000_000,
+		name:     "beside-upkeep",
+		about:    "the same beside pulls of image after image into a cache of 1 GB that must evict for each, and a scrub",
+		only:     []string{"larder"},
+		leaves:   true,
+		headline: []metric{p99, p99Alone},
+		limit:    1_000_000_000,
 		prepare: func(ctx context.Context, l *lab, servers []*server) (turn, error) {
 			small, err := l.image(ctx, parts(large, 64)...)
 			if err != nil {
@@ -91,7 +93,7 @@ func besideUpkeep() *scenario {
 	}
 }
 
-// upkeep has the server evict until the context ends.
+// upkeep has the server evict and scrub until the context ends.
 func (l *lab) upkeep(ctx context.Context, s *server, images []*image) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
@@ -101,7 +103,20 @@ func (l *lab) upkeep(ctx context.Context, s *server, images []*image) error {
 			}
 		}
 	})
+	group.Go(func() error {
+		for {
+			if err := scrub(ctx, s); err != nil {
+				return err
+			}
+		}
+	})
 	return group.Wait()
+}
+
+// scrub has Larder read back all it holds.
+func scrub(ctx context.Context, s *server) error {
+	args := s.proc.cmd.Args // larder serve --config FILE
+	return command(ctx, nil, s.proc.cmd.Path, append([]string{"scrub"}, args[2:]...)...)
 }
 
 // beside measures warm pulls alone, and then beside a load, which runs until its context ends.

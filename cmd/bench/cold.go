@@ -22,7 +22,8 @@ var (
 func cold(name, about string, clients int, way shape, layers []int64) *scenario {
 	sc := &scenario{
 		name: name, about: about, shape: way,
-		skip: map[string]string{"nginx-files": "it fetches nothing"},
+		headline: []metric{wall, cpuPerGB, upstreamBytes, upstreamAsked},
+		skip:     map[string]string{"nginx-files": "it fetches nothing"},
 	}
 	if clients > 1 {
 		sc.skip["bare-go"] = "it does not share what it fetches"
@@ -46,9 +47,10 @@ func cold(name, about string, clients int, way shape, layers []int64) *scenario 
 func coldFirstByte() *scenario {
 	const layers = 12
 	return &scenario{
-		name:  "first-byte",
-		about: "12 cold layers of 32 MiB one after the other, until their first byte, upstream at full speed",
-		skip:  map[string]string{"nginx-files": "it fetches nothing"},
+		name:     "first-byte",
+		about:    "12 cold layers of 32 MiB one after the other, until their first byte, upstream at full speed",
+		headline: []metric{firstByte},
+		skip:     map[string]string{"nginx-files": "it fetches nothing"},
 		prepare: func(ctx context.Context, l *lab, _ []*server) (turn, error) {
 			images, err := l.images(ctx, slices.Repeat([]int64{32 * mib}, layers)...)
 			if err != nil {
@@ -90,10 +92,11 @@ func firstBytes(ctx context.Context, s *server, img *image) ([]time.Duration, er
 func rollout() *scenario {
 	const images = 10
 	return &scenario{
-		name:  "rollout",
-		about: "10 clients pull an image each, of 20 MB on a base of 134 MB that all share; 400 Mb/s a connection, 5 ms",
-		skip:  map[string]string{"nginx-files": "it fetches nothing", "bare-go": "it does not share what it fetches"},
-		shape: near400,
+		name:     "rollout",
+		about:    "10 clients pull an image each, of 20 MB on a base of 134 MB that all share; 400 Mb/s a connection, 5 ms",
+		skip:     map[string]string{"nginx-files": "it fetches nothing", "bare-go": "it does not share what it fetches"},
+		shape:    near400,
+		headline: []metric{wall, cpuPerGB, upstreamBytes, upstreamAsked},
 		prepare: func(ctx context.Context, l *lab, _ []*server) (turn, error) {
 			rounds := make([][]*image, l.rounds)
 			for round := range rounds {

@@ -30,6 +30,8 @@ type lab struct {
 type scenario struct {
 	name  string // by which --cases selects it
 	about string
+	// headline is what of it is shown where there is little room.
+	headline []metric
 	// skip tells who does not take part, and why.
 	skip map[string]string
 	// only, if not empty, is who takes part.

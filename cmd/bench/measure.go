@@ -16,6 +16,7 @@ const (
 	firstByte                   // milliseconds
 	median                      // milliseconds
 	p99                         // milliseconds
+	worst                       // milliseconds
 	p99Alone                    // milliseconds; without what p99 is measured beside
 	cpuPerGB                    // the server's CPU seconds a GB that it served
 	cpuPerRequest               // the server's CPU microseconds
@@ -37,6 +38,7 @@ var metrics = [metricsCount]struct {
 	firstByte:     {"first byte, ms", 1},
 	median:        {"median, ms", 1},
 	p99:           {"p99, ms", 1},
+	worst:         {"worst, ms", 0},
 	p99Alone:      {"p99 without it, ms", 1},
 	cpuPerGB:      {"server CPU, s/GB", 2},
 	cpuPerRequest: {"server CPU, µs a request", 0},
@@ -45,6 +47,14 @@ var metrics = [metricsCount]struct {
 	upstreamBytes: {"bytes upstream, ×", 2},
 	upstreamAsked: {"requests upstream", 0},
 	peakMemory:    {"peak memory, MB", 0},
+}
+
+func everyMetric() []metric {
+	all := make([]metric, metricsCount)
+	for i := range all {
+		all[i] = metric(i)
+	}
+	return all
 }
 
 func (m metric) String() string { return metrics[m].name }

@@ -27,7 +27,8 @@ func ranges() *scenario {
 			"bare-go":      "it sends the whole layer for each read",
 			"distribution": "it sends the whole layer for each read, and fetches it each time until it has it",
 		},
-		shape: near400,
+		shape:    near400,
+		headline: []metric{wall, median, p99, worst},
 		prepare: func(ctx context.Context, l *lab, _ []*server) (turn, error) {
 			images, err := l.images(ctx, gib)
 			if err != nil {
@@ -41,6 +42,7 @@ func ranges() *scenario {
 					wall:   time.Since(began).Seconds(),
 					median: percentile(took, 50),
 					p99:    percentile(took, 99),
+					worst:  percentile(took, 100),
 				}}, err
 			}, nil
 		},

@@ -21,8 +21,9 @@ func parts(layers []int64, by int64) []int64 {
 func warmLarge() *scenario {
 	const clients, times = 4, 3
 	return &scenario{
-		name:  "warm",
-		about: "4 clients pull a warm image of 446 MB three times each",
+		name:     "warm",
+		about:    "4 clients pull a warm image of 446 MB three times each",
+		headline: []metric{wall, cpuPerGB},
 		prepare: func(ctx context.Context, l *lab, servers []*server) (turn, error) {
 			img, err := l.image(ctx, large...)
 			if err != nil {
@@ -47,9 +48,10 @@ const (
 // warmSmall is small requests for one thing that everyone holds.
 func warmSmall(name, about string, ask func(*image) question, skip map[string]string) *scenario {
 	return &scenario{
-		name:  name,
-		about: about,
-		skip:  skip,
+		name:     name,
+		about:    about,
+		skip:     skip,
+		headline: []metric{rate, cpuPerRequest, allocs, syscalls},
 		prepare: func(ctx context.Context, l *lab, servers []*server) (turn, error) {
 			img, err := l.image(ctx, parts(large, 64)...)
 			if err != nil {
