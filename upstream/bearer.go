@@ -34,7 +34,7 @@ type challenged struct {
 	tokens  *lru.Cache[string, bearerToken] // by scope
 	doubts  *lru.Cache[string, *doubt]      // by scope; of the tokens that were refused last
 
-	named atomic.Pointer[bool] // whether the latest login was somebody's; nil before the first
+	named atomic.Pointer[bool] // whether the latest token was for somebody; nil before the first
 
 	mu   sync.Mutex // guards what follows
 	last challenge  // the registry's latest
@@ -115,11 +115,7 @@ func (a *challenged) anonymous(ctx context.Context) bool {
 		return !*named
 	}
 	l, err := a.logins.login(ctx)
-	if err != nil {
-		return true
-	}
-	a.named.CompareAndSwap(nil, new(l != login{}))
-	return l == login{}
+	return err != nil || l == login{}
 }
 
 func (a *challenged) accepted(used, repository string) {

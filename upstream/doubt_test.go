@@ -2,9 +2,11 @@ package upstream
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -88,6 +90,41 @@ func clockedECR(t *testing.T) (*fake, *ecrtest.Clock) {
 	return &fake{server.Running, registryOf(t, c, server.Host()), log}, clock
 }
 
+// Any answer that takes the token ends the doubt: the next token that expires is
+// renewed without a pause, though none has passed here.
+func TestAnswerThatTakesTheTokenEndsTheDoubt(t *testing.T) {
+	for name, test := range map[string]struct {
+		repository string
+		want       error
+	}{
+		"content":    {repo, nil},
+		"not there":  {"none", fs.ErrNotExist},
+		"not for us": {"secret/app", fs.ErrPermission},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server, _ := clockedECR(t)
+			if _, err := server.AddManifest("secret/app", "v1", manifestType, []byte(manifestBody)); err != nil {
+				t.Fatal(err)
+			}
+			user := server.AWS().AddUser("arn:aws:iam::123456789012:user/guest", ecrtest.Policy{
+				ecrtest.Allow("*"), ecrtest.Deny("*").On("arn:aws:ecr:us-east-1:123456789012:repository/secret/app"),
+			})
+			setenv(t, user.Environment())
+			for i := range 5 {
+				for _, head := range []bool{false, true} {
+					if _, _, err := server.Manifest(t.Context(), test.repository, "v1", head); !errors.Is(err, test.want) {
+						t.Fatalf("token %d: %v, want %v", i+1, err, test.want)
+					}
+				}
+				if n := server.Stats().Tokens; n != i+1 {
+					t.Fatalf("%d tokens were issued, want %d", n, i+1)
+				}
+				server.ExpireTokens()
+			}
+		})
+	}
+}
+
 func TestRegistryThatRefusesEveryTokenCostsFewOfThem(t *testing.T) {
 	for refusal, fault := range refusals {
 		if fault.Status == 0 {
@@ -117,6 +154,36 @@ func TestRegistryThatRefusesEveryTokenCostsFewOfThem(t *testing.T) {
 				t.Errorf("once it accepts: %v", err)
 			}
 		})
+	}
+}
+
+// Some emulators of ECR have one token for ever. Here it is refused.
+func TestTokenThatIsTheSameForEverIsNotAskedForAgainAndAgain(t *testing.T) {
+	awsEnvironment(t, "AKIDLARDERTEST")
+	var given atomic.Int64
+	server := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodPost {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		given.Add(1)
+		w.Header().Set("Content-Type", "application/x-amz-json-1.1")
+		_, _ = io.WriteString(w, `{"authorizationData":[{"authorizationToken":"QVdTOng="}]}`)
+	})
+	const host = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
+	clock := ecrtest.NewClock()
+	c := NewClient(Options{Log: new(logBuffer).logger(), Now: clock.Now, Lookup: func(string) (Config, bool) {
+		return Config{Host: host, Endpoint: server.URL, ECR: ECRConfig{APIEndpoint: server.URL}}, true
+	}})
+	defer c.Close()
+	r := registryOf(t, c, host)
+	for range 20 {
+		if err := pull(t, r, repo); !errors.Is(err, fs.ErrPermission) {
+			t.Fatalf("got %v, want %v", err, fs.ErrPermission)
+		}
+	}
+	if n := given.Load(); n != 2 {
+		t.Errorf("it was asked for %d times in 20 requests, want the first and once more", n)
 	}
 }
 

@@ -115,9 +115,7 @@ func (p *publicLogins) refused(l login) bool {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.bad != l {
-		p.bad = l
-		p.log.Info("ECR Public is asked anonymously, as it refuses what its API gave for the AWS credentials")
-	}
+	p.bad = l
+	p.log.Info("ECR Public is asked anonymously, as it refuses what its API gave for the AWS credentials")
 	return true
 }

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/larder-registry/larder/config"
+	"github.com/larder-registry/larder/upstream"
+)
+
+func TestUpstreamsHaveAllThatIsConfigured(t *testing.T) {
+	const host = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
+	file := filepath.Join(t.TempDir(), "larder.yaml")
+	err := os.WriteFile(file, []byte(`
+upstreams:
+  - host: 123456789012.dkr.ecr.eu-west-1.amazonaws.com
+    endpoint: https://registry.example.com
+    timeout: 7s
+    ecr:
+      api_endpoint: https://api.example.com
+      profile: edge
+      role_arn: arn:aws:iam::123456789012:role/pull
+      external_id: cluster-7
+      session_name: node-3
+      replicas: [us-east-1]
+      pull_through: [docker-hub]
+  - host: registry.example.com
+    auth: {username: someone, password_file: /run/password}
+  - host: other.example.com
+    ecr: {region: eu-central-1}
+`), 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := config.Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []upstream.Config{
+		{
+			Host: host, Endpoint: "https://registry.example.com", Timeout: 7 * time.Second,
+			ECR: upstream.ECRConfig{
+				APIEndpoint: "https://api.example.com",
+				Identity: upstream.Identity{
+					Profile: "edge", RoleARN: "arn:aws:iam::123456789012:role/pull", ExternalID: "cluster-7", SessionName: "node-3",
+				},
+				Replicas:    []string{"123456789012.dkr.ecr.us-east-1.amazonaws.com"},
+				PullThrough: []string{"docker-hub"},
+			},
+		},
+		{
+			Host: "registry.example.com", Endpoint: "https://registry.example.com", Timeout: 20 * time.Second,
+			Username: "someone", PasswordFile: "/run/password",
+		},
+		{
+			Host: "other.example.com", Endpoint: "https://other.example.com", Timeout: 20 * time.Second,
+			ECR: upstream.ECRConfig{Region: "eu-central-1"},
+		},
+	} {
+		got, ok := lookup(cfg)(want.Host)
+		if diff := cmp.Diff(want, got); !ok || diff != "" {
+			t.Errorf("%s: %t (-want +got):\n%s", want.Host, ok, diff)
+		}
+	}
+	if _, ok := lookup(cfg)("elsewhere.example.com"); ok {
+		t.Error("a host that is not configured may be asked")
+	}
+}
