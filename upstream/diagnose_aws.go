@@ -118,9 +118,3 @@ func (a *ecrAuth) sts(ctx context.Context) (*sts.Client, error) {
 	}
 	return sts.NewFromConfig(*cfg), nil
 }
-
-// IsECR tells whether the registry is asked with tokens of ECR's API.
-func (r *Registry) IsECR() bool {
-	_, ok := r.auth.(*ecrAuth)
-	return ok
-}

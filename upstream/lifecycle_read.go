@@ -23,13 +23,6 @@ const (
 	lifecycleTimeout = 5 * time.Minute
 )
 
-// HasLifecycle tells whether the upstream's repositories may have lifecycle
-// policies: whether it is ECR.
-func (r *Registry) HasLifecycle() bool {
-	_, ok := r.auth.(*ecrAuth)
-	return ok
-}
-
 // Lifecycle reads a repository's lifecycle policy, and all its images as ECR
 // describes them, archived ones included. What an index lists is not in that:
 // Children is nil. Fetching every index instead might count as a pull, and so

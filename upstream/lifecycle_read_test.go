@@ -123,8 +123,8 @@ func TestMissingLifecycleDoesNotExist(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			server.ResetStats()
-			if test.registry.HasLifecycle() != (test.calls > 0) {
-				t.Errorf("it may have policies: %t", test.registry.HasLifecycle())
+			if test.registry.IsECR() != (test.calls > 0) {
+				t.Errorf("it is ECR: %t", test.registry.IsECR())
 			}
 			if _, _, err := test.registry.Lifecycle(t.Context(), test.repo); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("got %v, want %v", err, fs.ErrNotExist)

@@ -238,3 +238,10 @@ func mediaType(h http.Header) string {
 	t, _, _ := strings.Cut(h.Get("Content-Type"), ";")
 	return strings.TrimSpace(t)
 }
+
+// IsECR tells whether the registry is asked with tokens of ECR's API. Its
+// repositories may have lifecycle policies, and tags that cannot be moved.
+func (r *Registry) IsECR() bool {
+	_, ok := r.auth.(*ecrAuth)
+	return ok
+}

@@ -161,7 +161,7 @@ func (l *lifecycle) heeded(repo cache.Repository) (*upstream.Registry, bool) {
 		return nil, false
 	}
 	registry, err := l.client.Registry(repo.Upstream)
-	return registry, err == nil && registry.HasLifecycle()
+	return registry, err == nil && registry.IsECR()
 }
 
 // readPolicy applies one repository's policy to what ECR says that it has, and
