@@ -105,12 +105,15 @@ func (s *Store) evictOne(d digest.Digest, reason string) (freed int64, err error
 	if !ok {
 		return 0, nil
 	}
+	gone := Eviction{Digest: d, Bytes: it.bytes, Reason: reason, Partial: it.partial, Repositories: s.index.someHolders(d)}
 	if err := s.remove(d, it); err != nil {
 		s.recency.add(d, it, s.opts.Now()) // not the first to be tried again
 		return 0, err
 	}
 	s.space.give(it.bytes)
 	s.metrics.evicted(d, it.bytes, reason)
+	gone.At = s.opts.Now()
+	s.evicted.add(gone)
 	s.log.Info("evicted", "reason", reason, "digest", d, "bytes", it.bytes, "partial", it.partial)
 	return it.bytes, nil
 }

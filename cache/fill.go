@@ -25,6 +25,7 @@ type fill struct {
 	hint   int64 // the size by a manifest, or 0
 	fetch  Fetch
 	log    *slog.Logger
+	began  time.Time
 
 	span   trace.Span
 	ctx    context.Context // of the connections
@@ -87,6 +88,7 @@ func newFill(ctx context.Context, s *Store, dgst digest.Digest, hint int64, fetc
 		hint:   hint,
 		fetch:  fetch,
 		log:    s.log.With("digest", dgst),
+		began:  s.opts.Now(),
 		ready:  make(chan struct{}),
 		done:   make(chan struct{}),
 		hash:   dgst.Algorithm().Hash(),

@@ -105,6 +105,7 @@ type Store struct {
 	recency *recency
 	space   *space
 	pinned  pinned
+	evicted evictions
 
 	scanned  chan struct{} // closed when recency and space know what is there
 	wake     chan struct{} // has tend evict; capacity 1

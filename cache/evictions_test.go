@@ -1,0 +1,63 @@
+package cache
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+func TestEvictionsTellWhatWentAndWhy(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{Tags: freshness})
+	old, expired, removed := newImage("old"), newImage("expired"), newImage("removed")
+	pullTag(t, s, team, "old", old)
+	pullTag(t, s, other, "old", old)
+	pullTag(t, s, team, "expired", expired)
+	pullTag(t, s, team, "removed", removed)
+	if err := s.Doom([]Verdict{{team, expired.Digest, Expiry{Since: time.Now()}}}); err != nil {
+		t.Fatal(err)
+	}
+	evicted(t, s, 2)
+	if _, err := s.Remove(team, "removed"); err != nil {
+		t.Fatal(err)
+	}
+	got := s.Evictions()
+	want := []Eviction{
+		{Digest: removed.Digest, Reason: reasonRemoved},
+		{Digest: old.Digest, Reason: reasonUnused, Repositories: []string{other.String(), team.String()}},
+		{Digest: expired.Digest, Reason: reasonExpired, Repositories: []string{team.String()}},
+	}
+	byName := cmpopts.SortSlices(func(a, b string) bool { return a < b })
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(Eviction{}, "At", "Bytes"), byName); diff != "" {
+		t.Errorf("evictions (-want +got):\n%s", diff)
+	}
+	for _, e := range got {
+		if e.Bytes <= 0 || time.Since(e.At) > time.Minute {
+			t.Errorf("%+v", e)
+		}
+	}
+}
+
+func TestOnlyTheLatestEvictionsAreRemembered(t *testing.T) {
+	var e evictions
+	for i := range maxEvictions + 10 {
+		e.add(Eviction{Bytes: int64(i)})
+	}
+	if n := len(e.latest); n != maxEvictions || e.latest[0].Bytes != 10 || e.latest[n-1].Bytes != maxEvictions+9 {
+		t.Errorf("%d are remembered, from %d to %d", n, e.latest[0].Bytes, e.latest[n-1].Bytes)
+	}
+}
+
+func TestEvictionOfASharedLayerNamesAFewOfItsRepositories(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{Tags: freshness})
+	img := newImage("shared")
+	for i := range 10 {
+		pullTag(t, s, Repository{Upstream: team.Upstream, Name: fmt.Sprint("app", i)}, "v1", img)
+	}
+	evicted(t, s, 1)
+	if got := s.Evictions(); len(got) != 1 || len(got[0].Repositories) != maxEvictedFrom {
+		t.Errorf("%+v", got)
+	}
+}
