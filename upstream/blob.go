@@ -28,6 +28,7 @@ func (r *Registry) Blob(ctx context.Context, repository string, dgst digest.Dige
 	if n == 0 {
 		got, err := r.anyBlob(ctx, spare, func(ctx context.Context, at *Registry) (blob, error) {
 			size, err := at.hasBlob(ctx, repository, dgst)
+			at.outcome.note(ctx, err)
 			return blob{size: size}, err
 		})
 		return nil, got.size, false, err
@@ -36,7 +37,12 @@ func (r *Registry) Blob(ctx context.Context, repository string, dgst digest.Dige
 	if err != nil {
 		return nil, 0, false, err
 	}
-	got, err := r.anyBlob(ctx, spare, func(ctx context.Context, at *Registry) (blob, error) {
+	got, err := r.anyBlob(ctx, spare, func(ctx context.Context, at *Registry) (got blob, err error) {
+		defer func() {
+			if !spare || err == nil { // what a spare one could not have is no trouble
+				at.outcome.note(ctx, err)
+			}
+		}()
 		resp, err := at.openBlob(ctx, request{
 			repository: repository,
 			path:       "blobs/" + dgst.String(),

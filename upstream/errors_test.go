@@ -98,6 +98,11 @@ func TestErrorsAndLogsHoldNoSecret(t *testing.T) {
 			}
 			wantNoSecret(t, err.Error(), token)
 			wantNoSecret(t, server.log.String(), token)
+			st := server.status("")
+			if answered := fault.Status == http.StatusNotFound; answered != (st.LastError == "") {
+				t.Errorf("the last error is %q", st.LastError)
+			}
+			wantNoSecret(t, st.LastError, token)
 		})
 	}
 }

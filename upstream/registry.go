@@ -63,6 +63,7 @@ type Registry struct {
 	replicas []*Registry // that have the same content, or will
 	breaker  breaker     // of those who could ask another of them
 	imports  *importer
+	outcome  outcome
 
 	slots *semaphore.Weighted // one a blob body
 	spare *semaphore.Weighted // one a blob body that only speeds a fill up
@@ -207,6 +208,7 @@ func (r *Registry) document(ctx context.Context, req request) (http.Header, []by
 	pauses := backoff.NewExponentialBackOff()
 	pauses.InitialInterval, pauses.MaxInterval = 100*time.Millisecond, time.Second
 	got, err := backoff.Retry(ctx, ask, backoff.WithMaxTries(3), backoff.WithBackOff(pauses))
+	defer func() { r.outcome.note(ctx, err) }()
 	var permanent *backoff.PermanentError
 	if errors.As(err, &permanent) {
 		err = permanent.Unwrap()

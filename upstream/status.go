@@ -1,0 +1,187 @@
+package upstream
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"io/fs"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+)
+
+// Status is how it is with an upstream, for people to read. It has no secrets.
+type Status struct {
+	Host string
+	// ReplicaOf is the host that this one stands in for, if nobody has asked for
+	// it by its own name.
+	ReplicaOf string
+	// Auth is how requests authenticate, as far as it is known: "ecr", "bearer",
+	// "basic" or "none".
+	Auth string
+	// TokenObtained and TokenExpires are of the token in use that lasts longest.
+	// A time that is not known is zero.
+	TokenObtained, TokenExpires time.Time
+	// TokenError is why there is no newer token, or empty.
+	TokenError string
+	// Throttled says that fewer requests are sent than there are, as the upstream
+	// gets or allows no more.
+	Throttled bool
+	// Rate is how many requests a second are sent then; 0 for any number.
+	Rate float64
+	// Waiting are requests whose turn has not come.
+	Waiting int
+	// PausedUntil is when the next request is sent at the earliest; zero for now.
+	PausedUntil time.Time
+	// LastAnswer is when a request was last answered by what was asked for, or by
+	// that it does not exist.
+	LastAnswer time.Time
+	// LastError is what went wrong last, at LastErrorAt; empty if nothing ever did.
+	LastError   string
+	LastErrorAt time.Time
+}
+
+// Status returns how it is with each upstream that is in use, sorted by host. It
+// returns at once, and may be called every second.
+func (c *Client) Status() []Status {
+	c.mu.Lock()
+	registries := c.registries.Values()
+	c.mu.Unlock()
+	all := make(map[string]Status)
+	for _, r := range registries {
+		for _, replica := range r.replicas {
+			if _, known := all[replica.host]; !known {
+				all[replica.host] = replica.status(r.host)
+			}
+		}
+	}
+	for _, r := range registries {
+		all[r.host] = r.status("")
+	}
+	sorted := make([]Status, 0, len(all))
+	for _, st := range all {
+		sorted = append(sorted, st)
+	}
+	slices.SortFunc(sorted, func(a, b Status) int { return cmp.Compare(a.Host, b.Host) })
+	return sorted
+}
+
+func (r *Registry) status(replicaOf string) Status {
+	st := Status{Host: r.host, ReplicaOf: replicaOf, Auth: "none"}
+	if a, ok := r.auth.(interface{ describe(st *Status) }); ok {
+		a.describe(&st)
+	}
+	now := time.Now()
+	r.requests.describe(&st, now)
+	if r.pulls != nil {
+		r.pulls.describe(&st, now)
+	}
+	if r.anonymousPulls != r.pulls {
+		r.anonymousPulls.describe(&st, now)
+	}
+	r.outcome.describe(&st)
+	return st
+}
+
+func (a *ecrAuth) describe(st *Status) {
+	st.Auth = "ecr"
+	a.source.mu.Lock()
+	defer a.source.mu.Unlock()
+	if token := a.source.token; token.value != "" {
+		st.TokenObtained, st.TokenExpires = token.obtained, token.until()
+	}
+	if a.source.failure != nil {
+		st.TokenError = legible(a.source.failure)
+	}
+}
+
+func (a *challenged) describe(st *Status) {
+	a.mu.Lock()
+	scheme := a.last.scheme
+	a.mu.Unlock()
+	st.Auth = cmp.Or(scheme, st.Auth)
+	for _, token := range a.tokens.Values() {
+		if token.until.After(st.TokenExpires) {
+			st.TokenExpires = token.until
+		}
+	}
+}
+
+// describe adds what the limiter holds back. A registry may have several.
+func (l *limiter) describe(st *Status, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	rate := l.rate
+	if rate == l.most || l.most == 0 && now.Sub(l.cut) > calm { // the usual one, or it is lifted with the next request
+		rate = 0
+	}
+	until := l.shut
+	if l.last.wait > 0 && l.next.After(until) {
+		until = l.next
+	}
+	if until.After(now) {
+		st.Throttled = true
+		if until.After(st.PausedUntil) {
+			st.PausedUntil = until
+		}
+	}
+	if rate > 0 {
+		st.Throttled = true
+		if st.Rate == 0 || rate < st.Rate {
+			st.Rate = rate
+		}
+	}
+	if waiting := l.waitersLocked(); waiting > 0 {
+		st.Throttled = true
+		st.Waiting += waiting
+	}
+}
+
+// outcome is what requests to a registry came to. It is safe for concurrent use.
+type outcome struct {
+	mu       sync.Mutex // guards what follows
+	answered time.Time
+	failure  string
+	failed   time.Time
+}
+
+// note takes in how a request ended. One that its client gave up says nothing.
+func (o *outcome) note(ctx context.Context, err error) {
+	now := time.Now()
+	switch {
+	case err == nil, errors.Is(err, fs.ErrNotExist):
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.answered = now
+	case !hasLeft(ctx):
+		text := legible(err)
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.failure, o.failed = text, now
+	}
+}
+
+func (o *outcome) describe(st *Status) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	st.LastAnswer, st.LastError, st.LastErrorAt = o.answered, o.failure, o.failed
+}
+
+// maxLegible bounds the text of an error, in bytes: some of it is the upstream's
+// own.
+const maxLegible = 400
+
+// legible is an error in one line of valid text.
+func legible(err error) string {
+	text := strings.Join(strings.Fields(strings.ToValidUTF8(err.Error(), "�")), " ")
+	if len(text) <= maxLegible {
+		return text
+	}
+	end := maxLegible
+	for !utf8.RuneStart(text[end]) {
+		end--
+	}
+	return text[:end] + "…"
+}
