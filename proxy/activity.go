@@ -12,6 +12,7 @@ type Activity struct {
 	cache.Activity
 	Requests Requests `json:"requests"`
 	Served   int64    `json:"served"` // bytes of bodies, sent to clients
+	Passed   int64    `json:"passed"` // of these, bytes of blobs that were passed through and not kept
 }
 
 // Requests counts those for something in a repository, by how they were
@@ -26,7 +27,7 @@ type Requests struct {
 
 // counters are safe for concurrent use.
 type counters struct {
-	hit, miss, stale, bypass, failed, served atomic.Int64
+	hit, miss, stale, bypass, failed, served, passed atomic.Int64
 }
 
 // count takes an answer that is over into account.
@@ -35,8 +36,12 @@ func (c *counters) count(w *recorder, t target, aborted bool) {
 	if t.repo.Name == "" {
 		return
 	}
+	state := cache.State(w.Header().Get(xCache))
+	if state == cache.Bypass {
+		c.passed.Add(w.bytes)
+	}
 	by := &c.miss
-	switch state := cache.State(w.Header().Get(xCache)); {
+	switch {
 	case aborted || w.status == 0 || w.status >= http.StatusBadRequest:
 		by = &c.failed
 	case state == cache.Hit:
@@ -62,5 +67,6 @@ func (p *Proxy) Activity() Activity {
 			Failed: c.failed.Load(),
 		},
 		Served: c.served.Load(),
+		Passed: c.passed.Load(),
 	}
 }

@@ -3,10 +3,14 @@ package proxy
 import "net/http"
 
 // Admin returns the handler of the admin listener: /healthz (the process
-// lives), /readyz (it can serve: ready returns nil) and /metrics. A cache that
-// passes everything through, for what degraded returns, can serve, and says so.
-func Admin(metrics http.Handler, ready, degraded func() error) http.Handler {
+// lives), /readyz (it can serve: ready returns nil), /metrics, and the status
+// page. A cache that passes everything through, for what degraded returns, can
+// serve, and says so. Nothing here changes anything.
+func Admin(page *Page, metrics http.Handler, ready, degraded func() error) http.Handler {
 	mux := http.NewServeMux()
+	for _, path := range []string{"GET /{$}", "GET /page/", "GET /api/v1/events"} {
+		mux.Handle(path, page)
+	}
 	mux.Handle("GET /metrics", metrics)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		plain(w, http.StatusOK, "ok")

@@ -13,7 +13,8 @@ import (
 
 func TestAdmin(t *testing.T) {
 	var notReady, degraded error
-	handler := proxy.Admin(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	r := newRig(t, settings{})
+	handler := proxy.Admin(proxy.NewPage(proxy.PageOptions{Proxy: r.proxy}), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, "larder_fills_total 1\n")
 	}), func() error { return notReady }, func() error { return degraded })
 	ask := func(method, path string) (int, string) {
@@ -36,6 +37,10 @@ func TestAdmin(t *testing.T) {
 		{http.MethodGet, "/metrics", nil, nil, http.StatusOK, "larder_fills_total"},
 		{http.MethodHead, "/healthz", nil, nil, http.StatusOK, ""},
 		{http.MethodPost, "/readyz", nil, nil, http.StatusMethodNotAllowed, ""},
+		{http.MethodGet, "/", nil, nil, http.StatusOK, "<!doctype html>"},
+		{http.MethodPost, "/", nil, nil, http.StatusMethodNotAllowed, ""},
+		{http.MethodPut, "/api/v1/pins", nil, nil, http.StatusNotFound, ""},
+		{http.MethodDelete, "/api/v1/images", nil, nil, http.StatusNotFound, ""},
 		{http.MethodGet, "/v2/", nil, nil, http.StatusNotFound, ""},
 	} {
 		notReady, degraded = test.ready, test.disk

@@ -74,6 +74,7 @@ type Proxy struct {
 
 	spanOptions []trace.SpanStartOption // made once
 	counters    counters
+	audience    audience
 }
 
 // New returns a proxy. It runs nothing by itself: see [Proxy.KeepPins].

@@ -56,6 +56,7 @@ func (p *Proxy) blob(w *recorder, r *http.Request, t target) error {
 	if r.Method == http.MethodHead {
 		return p.headBlob(ctx, w, r, t, size)
 	}
+	defer p.audience.join(r, t)()
 	blob, err := p.store.Open(ctx, t.digest, max(size, 0), p.fetch(t))
 	if err != nil {
 		return err

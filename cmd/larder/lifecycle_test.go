@@ -36,6 +36,22 @@ type hinted struct {
 	log    bytes.Buffer
 }
 
+// setCredentials gives the AWS SDK the credentials that the fake ECR knows, and
+// keeps it from looking for others.
+func setCredentials(t *testing.T) {
+	t.Helper()
+	for name, value := range map[string]string{
+		"AWS_ACCESS_KEY_ID":           "AKIDLARDERTEST",
+		"AWS_SECRET_ACCESS_KEY":       "secret",
+		"AWS_SESSION_TOKEN":           "",
+		"AWS_CONFIG_FILE":             os.DevNull,
+		"AWS_SHARED_CREDENTIALS_FILE": os.DevNull,
+		"AWS_EC2_METADATA_DISABLED":   "true",
+	} {
+		t.Setenv(name, value)
+	}
+}
+
 // startHinted gives the cache room for two images of 3 MiB and not for three: 57
 // MiB less some 50 for the index.
 //
@@ -49,16 +65,7 @@ func startHinted(t *testing.T, ecrKeys, keys string) *hinted {
 // startHintedAt is startHinted by another clock than the machine's.
 func startHintedAt(t *testing.T, now func() time.Time, ecrKeys, keys string) *hinted {
 	t.Helper()
-	for name, value := range map[string]string{
-		"AWS_ACCESS_KEY_ID":           "AKIDLARDERTEST",
-		"AWS_SECRET_ACCESS_KEY":       "secret",
-		"AWS_SESSION_TOKEN":           "",
-		"AWS_CONFIG_FILE":             os.DevNull,
-		"AWS_SHARED_CREDENTIALS_FILE": os.DevNull,
-		"AWS_EC2_METADATA_DISABLED":   "true",
-	} {
-		t.Setenv(name, value)
-	}
+	setCredentials(t)
 	// A clock that leaps would have tokens expire that in truth are renewed before.
 	fake, err := ecrtest.Start(ecrtest.Options{Now: now, TokenTTL: 100 * 24 * time.Hour})
 	if err != nil {

@@ -62,9 +62,11 @@ func (c *serveCommand) Run(p *invocation) error {
 		RepositoryLabel: cfg.Telemetry.RepositoryLabel,
 	})
 	background.Go(func() { handler.KeepPins(ctx) })
+	page := newPage(handler, client, log)
+	background.Go(func() { page.Run(ctx) })
 	err = listenAndServe(p.ctx, log, cfg, handlers{
 		clients:  handler,
-		admin:    proxy.Admin(tel.page, func() error { return p.ctx.Err() }, store.Degraded),
+		admin:    proxy.Admin(page, tel.page, func() error { return p.ctx.Err() }, store.Degraded),
 		commands: until(p.ctx, handler.API()),
 	})
 	stop()

@@ -1,0 +1,502 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+
+	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/config"
+	"github.com/larder-registry/larder/proxy"
+	"github.com/larder-registry/larder/upstream"
+	"github.com/larder-registry/larder/upstream/ecrtest"
+)
+
+var update = flag.Bool("update", false, "take the status page's screenshot anew")
+
+// A paged is a Larder in this process with its status page, in front of a fake ECR, a fake ECR Public that throttles and
+// a registry that is dead.
+type paged struct {
+	t       *testing.T
+	ecr     *ecrtest.Running
+	public  *ecrtest.Running
+	proxy   *proxy.Proxy
+	store   *cache.Store
+	base    *ecrtest.Added // an image that is pinned
+	clients *httptest.Server
+	admin   *httptest.Server
+	quit    context.CancelFunc // ends the page's events
+}
+
+const deadHost = "registry.example.net"
+
+// startPaged starts it. The cache has room for some 25 MiB beside the index.
+func startPaged(t *testing.T) *paged {
+	t.Helper()
+	setCredentials(t)
+	p := &paged{t: t}
+	for fake, opts := range map[**ecrtest.Running]ecrtest.Options{&p.ecr: {}, &p.public: {Public: true}} {
+		var err error
+		if *fake, err = ecrtest.Start(opts); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "larder.yaml")
+	writeFile(t, file, fmt.Sprintf(`default_upstream: %q
+upstreams:
+  - {host: %[1]q, endpoint: %[2]q, ecr: {api_endpoint: %[2]q}}
+  - {host: %[3]q, endpoint: %[4]q, ecr: {api_endpoint: %[4]q}}
+  - {host: %[5]q, endpoint: "http://127.0.0.1:1", timeout: 1s}
+`, p.ecr.Host(), p.ecr.Endpoint, p.public.Host(), p.public.Endpoint, deadHost))
+	cfg, err := config.LoadChecked(file, checkRules)
+	if err != nil {
+		t.Fatal(err)
+	}
+	quiet := slog.New(slog.DiscardHandler)
+	tel, err := newTelemetry(t.Context(), config.Telemetry{}, nil, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.store, err = cache.Open(t.TempDir(), cache.Options{MaxSize: 76 << 20, LowWater: 1, Log: quiet, Meter: tel.meter})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := upstream.NewClient(upstream.Options{Lookup: lookup(cfg), Log: quiet})
+	p.proxy = proxy.New(proxy.Options{
+		Upstreams: sources(cfg, client, quiet), Default: cfg.DefaultUpstream, Store: p.store, Log: quiet, Meter: tel.meter,
+	})
+	page := newPage(p.proxy, client, quiet)
+	healthy := func() error { return nil }
+	p.clients = httptest.NewServer(p.proxy)
+	p.admin = httptest.NewServer(proxy.Admin(page, tel.page, healthy, p.store.Degraded))
+	ctx, quit := context.WithCancel(t.Context())
+	p.quit = quit
+	var running sync.WaitGroup
+	running.Go(func() { page.Run(ctx) })
+	t.Cleanup(func() {
+		quit()
+		running.Wait()
+		p.admin.Close() // which waits for the events to end
+		p.clients.Close()
+		if err := errors.Join(p.store.Close(), client.Close(), p.ecr.Close(), p.public.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	return p
+}
+
+// get asks for something of a repository, and returns how the answer came about.
+func (p *paged) get(host, path, agent string) (xCache string, err error) {
+	req, err := http.NewRequestWithContext(p.t.Context(), http.MethodGet, p.clients.URL+"/v2/"+path+"?ns="+host, nil)
+	if err != nil {
+		return "", err
+	}
+	req.Header.Set("User-Agent", agent)
+	resp, err := p.clients.Client().Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(io.Discard, resp.Body)
+	return resp.Header.Get("X-Cache"), err
+}
+
+// add gives a fake an image with layers of these sizes, and pulls it, and waits until all of it is in the cache.
+func (p *paged) add(fake *ecrtest.Running, repo, tag string, seed uint64, layers ...int64) *ecrtest.Added {
+	p.t.Helper()
+	var image ecrtest.Image
+	for i, size := range layers {
+		image.Layers = append(image.Layers, ecrtest.Layer{Content: ecrtest.Random(seed<<8+uint64(i), size)})
+	}
+	added, err := fake.AddImage(repo, tag, image)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	paths := []string{repo + "/manifests/" + tag}
+	for _, blob := range added.Blobs {
+		paths = append(paths, repo+"/blobs/"+blob.Digest.String())
+	}
+	for _, path := range paths {
+		if _, err := p.get(fake.Host(), path, "containerd/2.1.4"); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	for tick := time.Tick(pollInterval); len(p.store.Fills()) > 0; {
+		<-tick
+	}
+	return added
+}
+
+// counter returns the sum of a metric over its labels, as Prometheus would scrape it.
+func (p *paged) counter(name string) int64 {
+	p.t.Helper()
+	resp, err := p.admin.Client().Get(p.admin.URL + "/metrics")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	var sum float64
+	for line := range strings.Lines(string(text)) {
+		metric, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if labelled := strings.HasPrefix(metric, name+"{"); labelled || metric == name {
+			if i := strings.LastIndexByte(value, ' '); i >= 0 {
+				value = value[i+1:]
+			}
+			v, err := strconv.ParseFloat(value, 64)
+			if err != nil {
+				p.t.Fatalf("%s: %v", line, err)
+			}
+			sum += v
+		}
+	}
+	return int64(sum)
+}
+
+// slowly has a client pull a blob that the upstream sends slowly. What it returns lets it come.
+func (p *paged) slowly(repo string, size int64, agents ...string) (blob string, let func()) {
+	p.t.Helper()
+	desc, err := p.ecr.AddBlob(repo, ecrtest.Random(uint64(size), size))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.ecr.SetBandwidth(size / 20)
+	var pulls sync.WaitGroup
+	for _, agent := range agents {
+		pulls.Go(func() {
+			if _, err := p.get(p.ecr.Host(), repo+"/blobs/"+desc.Digest.String(), agent); err != nil {
+				p.t.Errorf("pulling slowly: %v", err)
+			}
+		})
+	}
+	return desc.Digest.Encoded()[:12], func() {
+		p.ecr.SetBandwidth(0)
+		pulls.Wait()
+	}
+}
+
+// The page says how it is with a cache that has seen something: images that were evicted, one that is pinned, one that
+// has expired, and an upstream that is dead.
+func (p *paged) live() {
+	p.t.Helper()
+	p.add(p.ecr, "legacy/report", "v3", 6, 7<<20)
+	p.add(p.ecr, "legacy/report", "v4", 7, 8<<20)
+	p.add(p.ecr, "team/api", "v1.8.2", 1, 3<<20, 1<<20, 40_000)
+	p.add(p.ecr, "team/web", "2026-11-20", 2, 2<<20, 900_000)
+	expired := p.add(p.ecr, "team/web", "2026-09-02", 3, 2<<20, 300_000)
+	p.base = p.add(p.ecr, "platform/base", "bookworm", 4, 4<<20)
+	p.add(p.public, "docker/library/nginx", "1.29", 5, 2<<20, 700_000)
+	if err := p.store.Pin(cache.Repository{Upstream: p.ecr.Host(), Name: "platform/base"}, "bookworm"); err != nil {
+		p.t.Fatal(err)
+	}
+	verdict := cache.Verdict{
+		Repository: cache.Repository{Upstream: p.ecr.Host(), Name: "team/web"}, Digest: expired.Root.Digest,
+		Expiry: cache.Expiry{Since: time.Now().Add(-50 * time.Hour), Rule: 2, Source: sourceECR},
+	}
+	if err := p.store.Doom([]cache.Verdict{verdict}); err != nil {
+		p.t.Fatal(err)
+	}
+	if _, err := p.get(deadHost, "tools/build/manifests/latest", "buildkit/0.25"); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func TestStatusPageInABrowser(t *testing.T) {
+	b := startBrowser(t)
+	p := startPaged(t)
+	p.live()
+	b.size(1280, 1300, "light")
+	b.do(chromedp.Navigate(p.admin.URL + "/"))
+	b.await(`document.querySelectorAll("#images tbody tr").length >= 5`)
+	for name, test := range map[string]func(*testing.T, *browser, *paged){
+		"images are found and sorted":        testPageFindsAndSorts,
+		"a fill moves":                       testPageFollowsAFill,
+		"sums are those of the metrics":      testPageAgreesWithMetrics,
+		"what went and what fails is told":   testPageTellsOfTrouble,
+		"text can be read, dark and light":   testPageCanBeRead,
+		"a phone shows it without scrolling": testPageFitsAPhone,
+	} {
+		t.Run(name, func(t *testing.T) {
+			b.t, p.t = t, t
+			test(t, b, p)
+		})
+	}
+	b.t, p.t = t, t
+	b.wantQuiet(p.admin.URL)
+	t.Run("the daemon's end is noticed", func(t *testing.T) {
+		b.t = t
+		p.quit()
+		b.await(`document.getElementById("live").innerText === "no connection"`)
+	})
+}
+
+func testPageFindsAndSorts(t *testing.T, b *browser, _ *paged) {
+	const names = `[...document.querySelectorAll("#images tbody td:first-child")].map((e) => e.innerText)`
+	search := func(text string) {
+		eval[bool](b, `document.getElementById("search").select() ?? true`)
+		b.do(chromedp.SendKeys("#search", text))
+	}
+	for _, test := range []struct {
+		search string
+		want   []string
+	}{
+		{"Team/WEB", []string{"team/web:2026-09-02", "team/web:2026-11-20"}},
+		{"public.ecr nginx", []string{"docker/library/nginx:1.29"}},
+		{"pinned", []string{"platform/base:bookworm"}},
+		{"expired", []string{"team/web:2026-09-02"}},
+		{"nothing has this name", nil},
+	} {
+		search(test.search)
+		if got := eval[[]string](b, names+`.sort()`); !slices.Equal(got, test.want) {
+			t.Errorf("searched for %q: %q, want %q", test.search, got, test.want)
+		}
+	}
+	if got := b.text("#images-empty"); got != "No image matches." {
+		t.Errorf("without a match it says %q", got)
+	}
+	search("team")
+	b.do(chromedp.Click(`[data-sort="name"]`))
+	if got, want := eval[[]string](b, names), []string{"team/api:v1.8.2", "team/web:2026-09-02", "team/web:2026-11-20"}; !slices.Equal(got, want) {
+		t.Errorf("by name: %q, want %q", got, want)
+	}
+	b.do(chromedp.Click(`[data-sort="bytes"]`))
+	if got, want := eval[[]string](b, names), []string{"team/api:v1.8.2", "team/web:2026-11-20", "team/web:2026-09-02"}; !slices.Equal(got, want) {
+		t.Errorf("by size: %q, want %q", got, want)
+	}
+	b.do(chromedp.Click(`[data-sort="bytes"]`))
+	if got := eval[[]string](b, names); len(got) != 3 || got[0] != "team/web:2026-09-02" {
+		t.Errorf("by size, the smallest first: %q", got)
+	}
+	if got := eval[string](b, `document.querySelector('[data-sort="bytes"]').closest("th").ariaSort`); got != "ascending" {
+		t.Errorf("the order is told as %q", got)
+	}
+	search(" ")
+	b.do(chromedp.Click(`[data-sort="used"]`))
+}
+
+func testPageFollowsAFill(t *testing.T, b *browser, p *paged) {
+	blob, let := p.slowly("team/slow", 4<<20, "containerd/2.1.4", "<img/src=x/onerror=alert(1)>")
+	defer let()
+	const bar = `document.querySelector("#fills progress")`
+	b.await(bar + ` && ` + bar + `.value > 0 && document.querySelector("#fills").innerText.includes("onerror")`)
+	row := b.text("#fills tbody tr")
+	for _, want := range []string{blob, "team/slow", "containerd/2.1.4 at 127.0.0.1", "<img/src=x/onerror=alert(1)> at 127.0.0.1", "of 4.00 MiB"} {
+		if !strings.Contains(row, want) {
+			t.Errorf("%q is not in %q", want, row)
+		}
+	}
+	if n := eval[int](b, `document.querySelectorAll("#fills img").length`); n != 0 {
+		t.Error("what a client calls itself is taken for markup")
+	}
+	before := eval[float64](b, bar+`.value`)
+	b.await(fmt.Sprintf(`%s.value > %f`, bar, before))
+	let()
+	b.await(`document.querySelectorAll("#fills tbody tr").length === 0`)
+	if got := b.text("#fills-empty"); got != "Nothing is being fetched." {
+		t.Errorf("afterwards it says %q", got)
+	}
+}
+
+func testPageAgreesWithMetrics(t *testing.T, b *browser, p *paged) {
+	for shown, metric := range map[string]string{
+		"fetched": "larder_fill_bytes_total",
+		"evicted": "larder_evictions_total",
+		"served":  "larder_response_bytes_total",
+	} {
+		want := p.counter(metric)
+		if want == 0 {
+			t.Errorf("%s is 0: there is nothing to compare", metric)
+		}
+		b.await(fmt.Sprintf(`document.getElementById("totals").dataset.%s === "%d"`, shown, want))
+	}
+}
+
+func testPageTellsOfTrouble(t *testing.T, b *browser, p *paged) {
+	for selector, wants := range map[string][]string{
+		"#evictions tbody": {"least recently used", p.ecr.Host() + "/legacy/report"},
+		"#upstreams tbody": {deadHost, "failing", "connection refused", "ECR token", "good for 11 h", "bearer token"},
+	} {
+		got := b.text(selector)
+		for _, want := range wants {
+			if !strings.Contains(got, want) {
+				t.Errorf("%q is not in %s: %s", want, selector, got)
+			}
+		}
+	}
+}
+
+// contrasts lists the texts whose contrast is below what WCAG 2.2 asks for (1.4.3, level AA).
+const contrasts = `(() => {
+	const rgb = (c) => c.match(/[\d.]+/g).map(Number);
+	const light = (c) => {
+		const [r, g, b] = rgb(c).map((v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+		return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+	};
+	const ground = (e) => {
+		const c = getComputedStyle(e).backgroundColor;
+		return (rgb(c)[3] ?? 1) > 0.99 ? c : ground(e.parentElement);
+	};
+	const low = [];
+	for (const e of document.querySelectorAll("body *")) {
+		if (!e.checkVisibility() || ![...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim())) continue;
+		const style = getComputedStyle(e);
+		const [a, b] = [light(e.closest("svg") ? style.fill : style.color), light(ground(e))].sort((x, y) => y - x);
+		if ((a + 0.05) / (b + 0.05) < 4.5) low.push(e.textContent.trim().slice(0, 40));
+	}
+	return low;
+})()`
+
+func testPageCanBeRead(t *testing.T, b *browser, _ *paged) {
+	grounds := make(map[string]bool)
+	for _, scheme := range []string{"light", "dark"} {
+		b.size(1280, 1300, scheme)
+		if low := eval[[]string](b, contrasts); len(low) > 0 {
+			t.Errorf("%s: too little contrast: %q", scheme, low)
+		}
+		grounds[eval[string](b, `getComputedStyle(document.body).backgroundColor`)] = true
+	}
+	if len(grounds) != 2 {
+		t.Errorf("dark and light have the background %v", grounds)
+	}
+}
+
+func testPageFitsAPhone(t *testing.T, b *browser, _ *paged) {
+	for _, width := range []int64{320, 390, 700, 820} {
+		b.size(width, 800, "light")
+		if got := eval[int64](b, `document.documentElement.scrollWidth`); got > width {
+			t.Errorf("at a width of %d it is %d wide", width, got)
+		}
+	}
+}
+
+// screenshotFile is the one in README.
+const screenshotFile = repository + "/proxy/page/screenshot.png"
+
+func TestScreenshotOfTheStatusPageIsSmall(t *testing.T) {
+	if *update {
+		takeScreenshot(t)
+	}
+	info, err := os.Stat(screenshotFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Size() > 200<<10 {
+		t.Errorf("it has %d bytes", info.Size())
+	}
+}
+
+// takeScreenshot has what was done in a few seconds look as if it had been in an hour.
+func takeScreenshot(t *testing.T) {
+	t.Helper()
+	b := startBrowser(t)
+	p := startPaged(t)
+	p.live()
+	for i := range 400 {
+		path := "team/api/manifests/v1.8.2"
+		if i%4 == 0 {
+			path = "platform/base/blobs/" + p.base.Blobs[0].Digest.String()
+		}
+		if _, err := p.get(p.ecr.Host(), path, "containerd/2.1.4"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	past := httptest.NewServer(aged{p.admin.Config.Handler, p.proxy.Activity()})
+	defer past.Close()
+	defer p.quit()
+	b.size(1180, 1180, "light")
+	b.do(chromedp.Navigate(past.URL + "/"))
+	_, let := p.slowly("team/etl", 5<<20, "containerd/2.1.4", "buildkit/0.25")
+	defer let()
+	b.await(`document.querySelector("#fills progress")?.value > 2000000`)
+	if err := os.WriteFile(screenshotFile, b.screenshot(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// aged is the admin listener of a daemon that has done all this since yesterday.
+type aged struct {
+	http.Handler
+	done proxy.Activity
+}
+
+// ServeHTTP exchanges what tells the age.
+func (a aged) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	a.Handler.ServeHTTP(agedWriter{w, a.done}, r)
+}
+
+type agedWriter struct {
+	http.ResponseWriter
+	done proxy.Activity
+}
+
+func (w agedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w agedWriter) Write(event []byte) (int, error) {
+	name, _, _ := bytes.Cut(event, []byte("\n"))
+	switch string(name) {
+	case "event: about":
+		_, err := fmt.Fprintf(w.ResponseWriter, "%s\ndata: {\"name\":\"ip-10-0-12-34\",\"version\":\"v1.0.0\",\"started\":%q}\n\n",
+			name, time.Now().Add(-27*time.Hour).Format(time.RFC3339))
+		return len(event), err
+	case "event: history":
+		data, err := json.Marshal(w.history())
+		if err == nil {
+			_, err = fmt.Fprintf(w.ResponseWriter, "%s\ndata: %s\n\n", name, data)
+		}
+		return len(event), err
+	case "event: sample": // what is now is told besides
+		return len(event), nil
+	}
+	return w.ResponseWriter.Write(event)
+}
+
+// history spreads what was done over an hour: misses early and in bursts, hits more and more.
+func (w agedWriter) history() proxy.History {
+	var h proxy.History
+	const samples = 360
+	var hits, misses, hitSum, missSum float64
+	rates := func(i int) (hit, miss float64) {
+		x := float64(i) / samples
+		hit = 1 + 2*x + math.Sin(9*x) + 0.6*math.Sin(31*x)
+		return hit, 0.05 + math.Exp(-9*x) + max(0, math.Sin(13*x)-0.9)
+	}
+	for i := range samples {
+		hit, miss := rates(i)
+		hitSum, missSum = hitSum+hit, missSum+miss
+	}
+	part := func(n int64, of float64) int64 { return int64(float64(n) * of) }
+	for i := range samples {
+		hit, miss := rates(i)
+		hits, misses = hits+hit/hitSum, misses+miss/missSum
+		fetched := part(w.done.Fetched, misses)
+		h.Hour = append(h.Hour, proxy.Sample{
+			At:       time.Now().Unix() - int64(samples-i)*10,
+			Requests: proxy.Requests{Hit: part(w.done.Requests.Hit, hits), Miss: part(w.done.Requests.Miss, misses)},
+			Served:   part(w.done.Served-w.done.Fetched, hits) + fetched,
+			Fetched:  fetched,
+		})
+	}
+	h.Day = h.Hour[:1]
+	return h
+}

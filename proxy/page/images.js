@@ -1,0 +1,93 @@
+// The table of the images: searched, sorted, and cut where it is long.
+
+import { ago, bytes, count, digest, some } from "./format.js";
+import { byId, cell, chip, make, rows, say } from "./dom.js";
+
+const first = 100; // images that are shown unless more are asked for
+
+const orders = {
+  name: (a, b) => (shortName(a) < shortName(b) ? -1 : 1),
+  upstream: (a, b) => (a.upstream === b.upstream ? orders.name(a, b) : a.upstream < b.upstream ? -1 : 1),
+  bytes: (a, b) => a.bytes - b.bytes,
+  used: (a, b) => Date.parse(a.used ?? 0) - Date.parse(b.used ?? 0),
+  pinned: (a, b) => a.pinned - b.pinned,
+  expired: (a, b) => !!a.expired - !!b.expired,
+};
+
+const shortName = (i) => `${i.repository}${i.tag ? `:${i.tag}` : `@${i.digest}`}`;
+const fullName = (i) => `${i.upstream}/${shortName(i)}`;
+
+export class Images {
+  constructor(clock) {
+    Object.assign(this, { clock, images: undefined, total: 0, order: "used", down: true, all: false });
+    byId("search").addEventListener("input", () => this.render());
+    byId("images").tHead.addEventListener("click", (e) => {
+      const by = e.target.closest("button")?.dataset.sort;
+      if (by) this.sort(by);
+    });
+    byId("images-more").addEventListener("click", () => {
+      this.all = true;
+      this.render();
+    });
+    document.addEventListener("keydown", (e) => {
+      if (e.key !== "/" || e.target.closest("input") || e.ctrlKey || e.metaKey) return;
+      e.preventDefault();
+      byId("search").focus();
+    });
+  }
+
+  show({ images, total }) {
+    Object.assign(this, { images, total });
+    this.render();
+  }
+
+  // sort goes by another column, names from the first and all else from the most, or the other way round.
+  sort(by) {
+    this.down = by === this.order ? !this.down : by !== "name" && by !== "upstream";
+    this.order = by;
+    for (const button of byId("images").tHead.querySelectorAll("button")) {
+      const state = button.dataset.sort !== by ? "none" : this.down ? "descending" : "ascending";
+      button.closest("th").setAttribute("aria-sort", state);
+    }
+    this.render();
+  }
+
+  // found are the images that have every word that is searched for.
+  found() {
+    const words = byId("search").value.toLowerCase().split(/\s+/).filter(Boolean);
+    const matches = this.images.filter((i) => {
+      const text = `${fullName(i)} ${i.digest} ${i.pinned ? "pinned" : ""} ${i.expired ? "expired" : ""}`.toLowerCase();
+      return words.every((w) => text.includes(w));
+    });
+    const way = this.down ? -1 : 1;
+    return matches.sort((a, b) => way * orders[this.order](a, b) || orders.name(a, b));
+  }
+
+  render() {
+    if (!this.images) return;
+    const found = this.found();
+    const searching = found.length < this.images.length;
+    say("images-count", searching ? `${count(found.length)} of ${count(this.total)}` : this.total ? count(this.total) : "");
+    say("images-empty", searching ? "No image matches." : "The cache is empty. Pull an image through Larder, and it is here.");
+    const shown = this.all ? found : found.slice(0, first);
+    rows("images", shown, fullName, (i) => this.cells(i));
+    byId("images-more").hidden = shown.length === found.length;
+    say("images-more", `Show all ${some(found.length, "image")}`);
+  }
+
+  cells(i) {
+    const reference = i.tag ? make("span", { class: "tag" }, `:${i.tag}`) : make("span", { class: "mono quiet" }, `@${digest(i.digest)}`);
+    const name = [make("span", { title: i.digest }, i.repository, reference)];
+    if (!i.complete) name.push(" ", chip("incomplete", "", "No platform of it is here with all of its layers."));
+    const verdict = i.expired && chip(`expired, rule ${i.expired.rule}`, "warn",
+      `By the rule with priority ${i.expired.rule} (${i.expired.source}), since ${new Date(i.expired.since).toLocaleString("en-GB")}. It is the first to be evicted.`);
+    return [
+      cell("", "", ...name),
+      cell("", "quiet host", i.upstream),
+      cell("size", "number", bytes(i.bytes)),
+      cell("used", "tight", i.used ? make("time", { datetime: i.used, title: i.used }, ago(Date.parse(i.used), this.clock.now())) : "–"),
+      cell("", "tight", ...(i.pinned ? [chip("pinned", "good", "It is never evicted.")] : [])),
+      cell("", "tight", ...(verdict ? [verdict] : [])),
+    ];
+  }
+}

@@ -1,0 +1,166 @@
+// The page follows the daemon's events. Each event is the whole of what it is about.
+
+import { ago, bytes, count, digest, percent, some, span, speed } from "./format.js";
+import { byId, cell, chip, make, rows, say } from "./dom.js";
+import { Images } from "./images.js";
+import { Trends } from "./trends.js";
+
+// The daemon's clock, by which all ages are told.
+const clock = {
+  off: 0,
+  now: () => Date.now() + clock.off,
+};
+
+const trends = new Trends(clock);
+const images = new Images(clock);
+const seen = {}; // the latest event of each kind
+const speeds = new Map(); // of the fills, by digest
+
+const on = {
+  time(ms) {
+    clock.off = ms - Date.now();
+  },
+  about({ name, version, started }) {
+    say("name", name);
+    document.title = name ? `${name} · Larder` : "Larder";
+    say("version", `${version} · up ${span(clock.now() - Date.parse(started))}`);
+  },
+  history: (h) => trends.history(h),
+  sample: (s) => trends.sample(s),
+  state(s) {
+    trends.now(s);
+    showCache(s);
+    showFills(s.fillsRunning);
+    showUpstreams(s.upstreams);
+    showTotals(s);
+  },
+  images: (list) => images.show(list),
+  evictions: (all) => showEvictions(all),
+};
+
+function showCache(s) {
+  byId("degraded").hidden = !s.degraded;
+  say("degraded", s.degraded ? `What is not cached is passed through without being kept: ${s.degraded}` : "");
+  say("size", bytes(s.bytes));
+  byId("fullness").hidden = !s.maxSize;
+  byId("fullness").value = s.maxSize ? s.bytes / s.maxSize : 0;
+  say("size-detail", `${s.maxSize ? `of ${bytes(s.maxSize)}` : "no bound"}, ${bytes(s.free)} free on disk`);
+}
+
+function showFills(fills) {
+  say("fills-count", fills.length ? count(fills.length) : "");
+  const now = clock.now();
+  for (const d of speeds.keys()) if (!fills.some((f) => f.digest === d)) speeds.delete(d);
+  for (const f of fills) {
+    const was = speeds.get(f.digest);
+    const sudden = was && now > was.at ? ((f.have - was.have) * 1000) / (now - was.at) : 0;
+    speeds.set(f.digest, { have: f.have, at: now, rate: was ? 0.6 * was.rate + 0.4 * sudden : 0 });
+  }
+  rows("fills", fills, (f) => f.digest, (f) => [
+    cell("", "", make("span", { class: "mono", title: f.digest }, digest(f.digest))),
+    cell("for", "", f.repositories.join(", ") || "–"),
+    cell("", "", ...progress(f)),
+    cell("at", "number", speed(speeds.get(f.digest).rate)),
+    cell("for", "", whoWaits(f, now)),
+  ]);
+}
+
+function progress(f) {
+  const bar = make("progress", { "aria-label": `Progress of ${digest(f.digest)}`, max: f.size || 1, value: f.size ? f.have : undefined });
+  const text = f.size ? `${bytes(f.have)} of ${bytes(f.size)}, ${percent(f.have, f.size)}` : "its size is not known yet";
+  return [bar, make("span", { class: "quiet" }, text)];
+}
+
+function whoWaits(f, now) {
+  if (f.waiting === 0) return "nobody any more";
+  const named = f.clients.map((c) => `${c.agent || "a client"} at ${c.address} for ${span(now - Date.parse(c.since))}`);
+  const more = f.waiting - named.length;
+  return named.join(", ") + (more > 0 ? ` and ${some(more, "other")}` : "");
+}
+
+function showUpstreams(upstreams) {
+  const now = clock.now();
+  const when = (t) => make("time", { datetime: t, title: t }, ago(Date.parse(t), now));
+  rows("upstreams", upstreams, (u) => u.host, (u) => [
+    cell("", "host", u.host, u.replicaOf ? make("div", { class: "quiet" }, `replica of ${u.replicaOf}`) : ""),
+    cell("", "tight", ...upstreamState(u, now)),
+    cell("", "auth", authentication(u, now), u.tokenError ? make("div", { class: "error" }, `no newer token: ${u.tokenError}`) : ""),
+    cell("answered", "tight", u.lastAnswer ? when(u.lastAnswer) : make("span", { class: "quiet" }, "never")),
+    u.lastError ? cell("failed", "", when(u.lastErrorAt), `: ${u.lastError}`) : cell("failed", "quiet", "never"),
+  ]);
+}
+
+function upstreamState(u, now) {
+  const chips = [];
+  if (u.lastErrorAt && !(u.lastAnswer >= u.lastErrorAt)) chips.push(chip("failing", "bad"));
+  else if (u.lastAnswer) chips.push(chip("answers", "good"));
+  else chips.push(chip("not asked yet"));
+  if (u.throttled) {
+    const facts = [];
+    if (u.rate) facts.push(`${u.rate.toFixed(1)}/s`);
+    if (u.waiting) facts.push(`${count(u.waiting)} waiting`);
+    if (u.pausedUntil && Date.parse(u.pausedUntil) > now) facts.push(`paused for ${span(Date.parse(u.pausedUntil) - now)}`);
+    chips.push(chip(["throttled", ...facts].join(", "), "warn"));
+  }
+  return chips;
+}
+
+function authentication(u, now) {
+  const name = { ecr: "ECR token", bearer: "bearer token", basic: "user name and password", none: "none" }[u.auth] ?? u.auth;
+  const facts = [];
+  if (u.tokenObtained) facts.push(`${span(now - Date.parse(u.tokenObtained))} old`);
+  if (u.tokenExpires) {
+    const left = Date.parse(u.tokenExpires) - now;
+    facts.push(left > 0 ? `good for ${span(left)}` : "expired");
+  }
+  return [name, ...facts].join(", ");
+}
+
+function showEvictions(all) {
+  const now = clock.now();
+  rows("evictions", all, (e) => `${e.at} ${e.digest}`, (e) => [
+    cell("", "tight", make("time", { datetime: e.at, title: e.at }, ago(Date.parse(e.at), now))),
+    cell("", "", make("span", { class: "mono", title: e.digest }, digest(e.digest)), e.partial ? chip("partial") : ""),
+    cell("of", "", (e.repositories ?? []).join(", ") || "–"),
+    cell("size", "number", bytes(e.bytes)),
+    cell("", "", e.reason),
+  ]);
+}
+
+function showTotals(s) {
+  const r = s.requests;
+  const evictions = Object.values(s.evictions ?? {}).reduce((sum, n) => sum + n, 0);
+  say("evictions-count", evictions ? count(evictions) : "");
+  const totals = byId("totals");
+  Object.assign(totals.dataset, { ...r, served: s.served, fetched: s.fetched, evicted: evictions });
+  say(totals, `Since start-up: ${count(r.hit)} hits, ${count(r.miss)} misses, ${count(r.stale)} stale, ${count(r.bypass)} passed through, ` +
+    `${count(r.failed)} failed; ${bytes(s.served)} served, ${bytes(s.fetched)} fetched; ${some(evictions, "eviction")}.`);
+}
+
+// follow opens the stream. The browser opens it again when it breaks, but not when it was refused.
+function follow() {
+  const source = new EventSource("api/v1/events");
+  const live = (text, kind) => {
+    say("live", text);
+    byId("live").className = kind;
+  };
+  source.onopen = () => live("live", "live");
+  source.onerror = () => {
+    live("no connection", "lost");
+    if (source.readyState === EventSource.CLOSED) setTimeout(follow, 10000);
+  };
+  for (const [event, show] of Object.entries(on)) {
+    source.addEventListener(event, (e) => {
+      seen[event] = JSON.parse(e.data);
+      show(seen[event]);
+    });
+  }
+}
+
+// Ages grow though nothing happens.
+setInterval(() => {
+  for (const event of ["about", "state", "evictions"]) if (seen[event]) on[event](seen[event]);
+  images.render();
+}, 5000);
+
+follow();
