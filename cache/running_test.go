@@ -20,7 +20,7 @@ func TestFillsTellWhatIsOnItsWay(t *testing.T) {
 	blob := open(t, s, o)
 	defer blob.Close()
 	<-held
-	if _, _, _, err := s.join(behind.digest, 0, behind.fetch); err != nil {
+	if _, _, _, err := s.join(t.Context(), behind.digest, 0, behind.fetch); err != nil {
 		t.Fatal(err)
 	}
 	fills := s.Fills()
