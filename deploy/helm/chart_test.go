@@ -359,3 +359,14 @@ func TestEveryAlertIsExplained(t *testing.T) {
 		}
 	}
 }
+
+// LarderDown goes by the job of "up", which Prometheus' operator calls after the Service unless told otherwise.
+func TestMetricsHaveTheJobThatTheAlertsKnow(t *testing.T) {
+	r := mustRender(t, readFile(t, "testdata/full.yaml"))
+	for _, relabeling := range find[serviceMonitor](t, r.manifests).Spec.Endpoints[0].Relabelings {
+		if relabeling.TargetLabel == "job" && relabeling.Replacement == "larder" {
+			return
+		}
+	}
+	t.Error("the job is not larder")
+}
