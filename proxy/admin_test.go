@@ -49,3 +49,28 @@ func TestAdmin(t *testing.T) {
 		}
 	}
 }
+
+// The admin listener may be open to a cluster, for Prometheus.
+func TestProfilesAreForThisMachineOnly(t *testing.T) {
+	handler := proxy.Admin(http.NotFoundHandler(), func() error { return nil }, func() error { return nil })
+	for _, test := range []struct {
+		from   string
+		status int
+	}{
+		{"127.0.0.1:40000", http.StatusOK},
+		{"[::1]:40000", http.StatusOK},
+		{"[::ffff:127.0.0.1]:40000", http.StatusOK},
+		{"10.0.0.7:40000", http.StatusForbidden},
+		{"[fd00::7]:40000", http.StatusForbidden},
+		{"@", http.StatusForbidden},
+	} {
+		for _, path := range []string{"/debug/pprof/", "/debug/pprof/heap", "/debug/pprof/cmdline"} {
+			req, w := httptest.NewRequest(http.MethodGet, path, nil), httptest.NewRecorder()
+			req.RemoteAddr = test.from
+			handler.ServeHTTP(w, req)
+			if w.Code != test.status {
+				t.Errorf("GET %s from %s: %d, want %d", path, test.from, w.Code, test.status)
+			}
+		}
+	}
+}

@@ -1,0 +1,123 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"testing"
+	"testing/synctest"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+)
+
+// by returns a counter's values by one of its attributes.
+func (m meter) by(t *testing.T, name, key string) map[string]int64 {
+	t.Helper()
+	var all metricdata.ResourceMetrics
+	if err := m.reader.Collect(t.Context(), &all); err != nil {
+		t.Fatal(err)
+	}
+	values := make(map[string]int64)
+	for _, scope := range all.ScopeMetrics {
+		for _, it := range scope.Metrics {
+			if sum, ok := it.Data.(metricdata.Sum[int64]); ok && it.Name == name {
+				for _, point := range sum.DataPoints {
+					value, _ := point.Attributes.Value(attribute.Key(key))
+					values[value.AsString()] += point.Value
+				}
+			}
+		}
+	}
+	return values
+}
+
+// Prometheus takes a counter that begins with 1 for one that never changed.
+func TestCountersBeginWithZero(t *testing.T) {
+	m := newMeter()
+	openStore(t, t.TempDir(), Options{Meter: m})
+	for name, key := range map[string]string{
+		"larder.fills": "result", "larder.evictions": "reason", "larder.tag.revalidations": "result",
+		"larder.fill.refetches": "", "larder.fill.mismatches": "", "larder.scrub.mismatches": "",
+	} {
+		values := m.by(t, name, key)
+		if len(values) == 0 {
+			t.Errorf("%s is not there", name)
+		}
+		for value, n := range values {
+			if n != 0 {
+				t.Errorf("%s{%s=%q} is %d", name, key, value, n)
+			}
+		}
+	}
+}
+
+func TestCacheThatIsTooSmallFetchesWhatItEvicted(t *testing.T) {
+	m := newMeter()
+	opts := bounded
+	opts.Meter = m
+	s := openStore(t, t.TempDir(), opts)
+	a, b, c := newOrigin(3<<20, 1), newOrigin(3<<20, 2), newOrigin(3<<20, 3)
+	for i, o := range []*origin{a, b, c, a, a} { // c has a go
+		pull(t, s, o)
+		settle(s)
+		want := int64(0)
+		if i >= 3 {
+			want = 1
+		}
+		if n := m.value(t, "larder.fill.refetches"); n != want {
+			t.Errorf("after %d pulls %d fills brought back what was evicted, want %d", i+1, n, want)
+		}
+	}
+	if by := m.by(t, "larder.evictions", "reason"); by[reasonUnused] != 2 || by[reasonExpired] != 0 {
+		t.Errorf("evicted: %v", by)
+	}
+}
+
+func TestQuestionsAboutTagsAreCountedByResult(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMeter()
+		s := openStore(t, t.TempDir(), Options{Tags: freshness, Meter: m})
+		old, moved := newImage("old"), newImage("new")
+		resolve(t, s, old.ask, Miss, old)
+		resolve(t, s, old.ask, Hit, old) // which asks nobody
+		pass(freshness.TTL)
+		resolve(t, s, old.ask, Hit, old)
+		pass(freshness.TTL)
+		resolve(t, s, moved.ask, Miss, moved)
+		pass(freshness.TTL)
+		resolve(t, s, dead, Stale, moved)
+		missing := func(context.Context, string, bool) (Manifest, error) { return Manifest{}, fs.ErrNotExist }
+		if _, _, err := s.Tag(t.Context(), team, "none", missing); err == nil {
+			t.Error("a tag that is not there was found")
+		}
+		got := m.by(t, "larder.tag.revalidations", "result")
+		want := map[string]int64{resultNew: 1, resultUnchanged: 1, resultChanged: 1, resultFailed: 1, resultMissing: 1}
+		for result, n := range want {
+			if got[result] != n {
+				t.Errorf("%s: %d, want %d", result, got[result], n)
+			}
+		}
+	})
+}
+
+func TestFillsAreCountedByResult(t *testing.T) {
+	m := newMeter()
+	s := openStore(t, t.TempDir(), Options{Meter: m, Retry: Retry{First: 1, Later: 1}})
+	pull(t, s, newOrigin(1000, 1))
+	for seed, plan := range []act{{flip: 1}, {err: errors.New("unreachable")}} {
+		o := newOrigin(1000, uint64(seed)+2)
+		o.plan = func(int, Range) act { return plan }
+		if blob, err := s.Open(t.Context(), o.digest, 0, o.fetch); err == nil {
+			blob.Close()
+		}
+	}
+	closeStore(t, s)
+	got := m.by(t, "larder.fills", "result")
+	if got[resultOK] != 1 || got["mismatch"] != 1 || got["upstream"] != 1 {
+		t.Errorf("%v", got)
+	}
+	if n := s.metrics.running.Load() + s.metrics.waiting.Load(); n != 0 {
+		t.Errorf("%d fills run or wait", n)
+	}
+}

@@ -1,0 +1,120 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"go.opentelemetry.io/otel/codes"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// recorded is a tracer, and what it has traced.
+func recorded() (*sdktrace.TracerProvider, *tracetest.SpanRecorder) {
+	spans := tracetest.NewSpanRecorder()
+	return sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)), spans
+}
+
+// named returns the spans of a name that have ended.
+func named(spans *tracetest.SpanRecorder, name string) (all []sdktrace.ReadOnlySpan) {
+	for _, span := range spans.Ended() {
+		if span.Name() == name {
+			all = append(all, span)
+		}
+	}
+	return all
+}
+
+// A fill is no one request's, so those that join it do not become parts of the trace of the first: they link to it.
+func TestRequestsLinkToTheFillThatServesThem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		provider, spans := recorded()
+		s := openStore(t, t.TempDir(), Options{Tracer: provider})
+		o, gate := newOrigin(100_000, 1), make(chan struct{})
+		o.plan = func(int, Range) act { return act{wait: gate} }
+		var both sync.WaitGroup
+		for range 2 {
+			both.Go(func() {
+				ctx, span := provider.Tracer("").Start(t.Context(), "request")
+				defer span.End()
+				blob, err := s.Open(ctx, o.digest, 0, o.fetch)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer blob.Close()
+				o.compare(t, blob, 0, int64(len(o.content)))
+			})
+		}
+		synctest.Wait() // until both wait for the fill
+		close(gate)
+		both.Wait()
+		closeStore(t, s) // when all fills have ended
+		fills, requests := named(spans, "fill"), named(spans, "request")
+		if len(fills) != 1 || len(requests) != 2 {
+			t.Fatalf("%d fills and %d requests", len(fills), len(requests))
+		}
+		fill, parents := fills[0].SpanContext(), 0
+		for _, request := range requests {
+			if links := request.Links(); len(links) != 1 || !links[0].SpanContext.Equal(fill) {
+				t.Errorf("a request has the links %v, want the fill", links)
+			}
+			if request.SpanContext().Equal(fills[0].Parent()) {
+				parents++
+			}
+		}
+		if parents != 1 {
+			t.Errorf("the fill is in the trace of %d of the requests, want 1", parents)
+		}
+	})
+}
+
+// What a fill asks for is in its trace, though its context is not that of the request.
+func TestQuestionsAreInTheTraceOfTheOneWhoAsksFirst(t *testing.T) {
+	provider, spans := recorded()
+	s := openStore(t, t.TempDir(), Options{Tracer: provider})
+	o, img := newOrigin(1000, 1), newImage("a")
+	ctx, request := provider.Tracer("").Start(t.Context(), "request")
+	var manifest, blob trace.SpanContext
+	if _, _, err := s.Tag(ctx, team, "v1", func(ctx context.Context, reference string, head bool) (Manifest, error) {
+		manifest = trace.SpanContextFromContext(ctx)
+		return img.ask(ctx, reference, head)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := s.Open(ctx, o.digest, 0, func(ctx context.Context, r Range) (Content, error) {
+		blob = trace.SpanContextFromContext(ctx)
+		return o.fetch(ctx, r)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got.Close()
+	closeStore(t, s)
+	if !manifest.Equal(request.SpanContext()) {
+		t.Errorf("a manifest was asked for under %v, want the request's %v", manifest, request.SpanContext())
+	}
+	if fills := named(spans, "fill"); len(fills) != 1 || !blob.Equal(fills[0].SpanContext()) {
+		t.Errorf("a blob was asked for under %v, want the fill's: %v", blob, fills)
+	}
+}
+
+func TestFillThatFailsSaysSo(t *testing.T) {
+	provider, spans := recorded()
+	s := openStore(t, t.TempDir(), Options{Tracer: provider})
+	o := newOrigin(1000, 1)
+	o.plan = func(int, Range) act { return act{flip: 1} }
+	if blob, err := s.Open(t.Context(), o.digest, 0, o.fetch); err == nil {
+		blob.Close()
+	} else if !errors.Is(err, errMismatch) {
+		t.Fatal(err)
+	}
+	closeStore(t, s)
+	if fills := named(spans, "fill"); len(fills) != 1 || fills[0].Status().Code != codes.Error {
+		t.Errorf("%v", fills)
+	}
+}
