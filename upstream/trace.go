@@ -39,7 +39,8 @@ func (c *caller) begin(req *http.Request, target string) (*http.Request, *call) 
 	}
 	ctx, span := c.tracer.Start(req.Context(), req.Method+" "+target, trace.WithSpanKind(trace.SpanKindClient))
 	if span.IsRecording() {
-		span.SetAttributes(c.upstream,
+		span.SetAttributes(
+			attribute.String("larder.upstream", c.upstream.Value.AsString()),
 			attribute.String("http.request.method", req.Method),
 			attribute.String("server.address", req.URL.Host))
 		if target == toRegistry {
@@ -102,7 +103,7 @@ func (c *caller) api(ctx context.Context, operation string) (_ context.Context, 
 		return ctx, func(error) {}
 	}
 	begun := time.Now()
-	ctx, span := c.tracer.Start(ctx, operation, trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(c.upstream))
+	ctx, span := c.tracer.Start(ctx, operation, trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(attribute.String("larder.upstream", c.upstream.Value.AsString())))
 	return ctx, func(err error) {
 		if apiRefusal(err).throttled {
 			c.throttled()

@@ -112,6 +112,7 @@ func TestAlertsSayWhatToDo(t *testing.T) {
 		}
 	}
 	decode(t, alertRules, yaml.Unmarshal, &rules)
+	runbook, err := os.ReadFile(filepath.Join(repository, "deploy", "OPERATIONS.md"))
 	for _, group := range rules.Groups {
 		for _, rule := range group.Rules {
 			for _, key := range []string{"summary", "description"} {
@@ -124,6 +125,9 @@ func TestAlertsSayWhatToDo(t *testing.T) {
 			}
 			if !strings.HasSuffix(rule.Annotations["runbook_url"], "/deploy/OPERATIONS.md#"+strings.ToLower(rule.Alert)) {
 				t.Errorf("%s leads to %s", rule.Alert, rule.Annotations["runbook_url"])
+			}
+			if heading := regexp.MustCompile("(?m)^#+ " + rule.Alert + "$"); err == nil && !heading.Match(runbook) {
+				t.Errorf("deploy/OPERATIONS.md has no heading %s, to which the alert leads", rule.Alert)
 			}
 		}
 	}
