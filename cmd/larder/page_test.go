@@ -48,7 +48,7 @@ type paged struct {
 
 const deadHost = "registry.example.net"
 
-// startPaged starts it. The cache has room for some 25 MiB beside the index.
+// startPaged starts it. The cache has room for some 31 MiB beside the index.
 func startPaged(t *testing.T) *paged {
 	t.Helper()
 	setCredentials(t)
@@ -75,7 +75,7 @@ upstreams:
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.store, err = cache.Open(t.TempDir(), cache.Options{MaxSize: 76 << 20, LowWater: 1, Log: quiet, Meter: tel.meter})
+	p.store, err = cache.Open(t.TempDir(), cache.Options{MaxSize: 82 << 20, LowWater: 1, Log: quiet, Meter: tel.meter})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,8 +200,8 @@ func (p *paged) slowly(repo string, size int64, agents ...string) (blob string, 
 // has expired, and an upstream that is dead.
 func (p *paged) live() {
 	p.t.Helper()
-	p.add(p.ecr, "legacy/report", "v3", 6, 7<<20)
-	p.add(p.ecr, "legacy/report", "v4", 7, 8<<20)
+	p.add(p.ecr, "legacy/report", "v3", 6, 12<<20)
+	p.add(p.ecr, "legacy/report", "v4", 7, 10<<20)
 	p.add(p.ecr, "team/api", "v1.8.2", 1, 3<<20, 1<<20, 40_000)
 	p.add(p.ecr, "team/web", "2026-11-20", 2, 2<<20, 900_000)
 	expired := p.add(p.ecr, "team/web", "2026-09-02", 3, 2<<20, 300_000)
@@ -229,17 +229,20 @@ func TestStatusPageInABrowser(t *testing.T) {
 	b.size(1280, 1300, "light")
 	b.do(chromedp.Navigate(p.admin.URL + "/"))
 	b.await(`document.querySelectorAll("#images tbody tr").length >= 5`)
-	for name, test := range map[string]func(*testing.T, *browser, *paged){
-		"images are found and sorted":        testPageFindsAndSorts,
-		"a fill moves":                       testPageFollowsAFill,
-		"sums are those of the metrics":      testPageAgreesWithMetrics,
-		"what went and what fails is told":   testPageTellsOfTrouble,
-		"text can be read, dark and light":   testPageCanBeRead,
-		"a phone shows it without scrolling": testPageFitsAPhone,
+	for _, test := range []struct {
+		name string
+		run  func(*testing.T, *browser, *paged)
+	}{
+		{"images are found and sorted", testPageFindsAndSorts},
+		{"a fill moves", testPageFollowsAFill},
+		{"sums are those of the metrics", testPageAgreesWithMetrics},
+		{"what went and what fails is told", testPageTellsOfTrouble},
+		{"text can be read, dark and light", testPageCanBeRead},
+		{"a phone shows it without scrolling", testPageFitsAPhone},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(test.name, func(t *testing.T) {
 			b.t, p.t = t, t
-			test(t, b, p)
+			test.run(t, b, p)
 		})
 	}
 	b.t, p.t = t, t
@@ -383,7 +386,7 @@ func testPageCanBeRead(t *testing.T, b *browser, _ *paged) {
 
 func testPageFitsAPhone(t *testing.T, b *browser, _ *paged) {
 	for _, width := range []int64{320, 390, 700, 820} {
-		b.size(width, 800, "light")
+		b.size(width, 800, "dark")
 		if got := eval[int64](b, `document.documentElement.scrollWidth`); got > width {
 			t.Errorf("at a width of %d it is %d wide", width, got)
 		}

@@ -59,7 +59,7 @@ function showFills(fills) {
   rows("fills", fills, (f) => f.digest, (f) => [
     cell("", "", make("span", { class: "mono", title: f.digest }, digest(f.digest))),
     cell("for", "", f.repositories.join(", ") || "–"),
-    cell("", "", ...progress(f)),
+    cell("", "wide", ...progress(f)),
     cell("at", "number", speed(speeds.get(f.digest).rate)),
     cell("for", "", whoWaits(f, now)),
   ]);
@@ -84,9 +84,9 @@ function showUpstreams(upstreams) {
   rows("upstreams", upstreams, (u) => u.host, (u) => [
     cell("", "host", u.host, u.replicaOf ? make("div", { class: "quiet" }, `replica of ${u.replicaOf}`) : ""),
     cell("", "tight", ...upstreamState(u, now)),
-    cell("", "auth", authentication(u, now), u.tokenError ? make("div", { class: "error" }, `no newer token: ${u.tokenError}`) : ""),
+    cell("by", "auth", authentication(u, now), u.tokenError ? make("div", { class: "error" }, `no newer token: ${u.tokenError}`) : ""),
     cell("answered", "tight", u.lastAnswer ? when(u.lastAnswer) : make("span", { class: "quiet" }, "never")),
-    u.lastError ? cell("failed", "", when(u.lastErrorAt), `: ${u.lastError}`) : cell("failed", "quiet", "never"),
+    u.lastError ? cell("failed", "wide", when(u.lastErrorAt), `: ${u.lastError}`) : cell("failed", "quiet", "never"),
   ]);
 }
 
