@@ -22,30 +22,35 @@ func startBubble(t *testing.T, opts ecrtest.Options) *fake {
 	if _, err := server.AddManifest(repo, "v1", manifestType, []byte(manifestBody)); err != nil {
 		t.Fatal(err)
 	}
+	endpoint := "http://127.0.0.1"
+	cfg := Config{Host: server.Host(), Endpoint: endpoint, ECR: ECRConfig{APIEndpoint: endpoint}}
+	c, log := newTestClient(t, cfg)
+	serveInBubble(t, c, server.Registry())
+	return &fake{&ecrtest.Running{Server: server, Endpoint: endpoint}, registryOf(t, c, server.Host()), log}
+}
+
+// serveInBubble has h answer all that c asks, of whatever address. It comes
+// before c has any registry.
+func serveInBubble(t *testing.T, c *Client, h http.Handler) {
+	t.Helper()
 	network := newPipes()
-	h := &http.Server{Handler: server.Registry(), ReadHeaderTimeout: time.Minute}
+	for _, kind := range []class{loopback, elsewhere} {
+		tr := c.transports.get(kind)
+		tr.Proxy, tr.DialContext = nil, network.dial
+	}
+	c.aws = &http.Client{Transport: &http.Transport{DialContext: network.dial, DisableKeepAlives: true}}
+	server := &http.Server{Handler: h, ReadHeaderTimeout: time.Minute}
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		_ = h.Serve(network) // it ends with the network
+		_ = server.Serve(network) // it ends with the network
 	}()
-
-	log := new(logBuffer)
-	endpoint := "http://127.0.0.1"
-	cfg := Config{Host: server.Host(), Endpoint: endpoint, ECR: ECRConfig{APIEndpoint: endpoint}}
-	c := NewClient(Options{Log: log.logger(), Lookup: func(string) (Config, bool) { return cfg, true }})
-	c.transports.get(loopback).DialContext = network.dial
-	c.aws = &http.Client{Transport: &http.Transport{DialContext: network.dial, DisableKeepAlives: true}}
 	t.Cleanup(func() {
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
-		if err := h.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		if err := server.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 			t.Error(err)
 		}
 		<-served
 	})
-	return &fake{&ecrtest.Running{Server: server, Endpoint: endpoint}, registryOf(t, c, server.Host()), log}
 }
 
 // Clients ask many times in the life of each token, for two minutes.
