@@ -315,8 +315,8 @@ func TestEvictionEndsAtTheLowWaterMark(t *testing.T) {
 }
 
 func TestCacheShrinksWhenOthersFillTheDisk(t *testing.T) {
-	disk := fullDisk(t, 300<<20, 300<<20-1<<20)
-	s := openStore(t, filepath.Join(disk, "cache"), Options{MinFree: 100 << 20, Segment: 512 << 10})
+	disk := fullDisk(t, 160<<20, 160<<20-1<<20)
+	s := openStore(t, filepath.Join(disk, "cache"), Options{MinFree: 70 << 20, Segment: 512 << 10})
 	var all []*origin
 	for i := range 8 {
 		all = append(all, newOrigin(4<<20, uint64(i)))
@@ -332,11 +332,11 @@ func TestCacheShrinksWhenOthersFillTheDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := preallocate(hog, left-90<<20); err != nil { // 10 MiB below min_free
+	if err := preallocate(hog, left-60<<20); err != nil { // 10 MiB below min_free
 		t.Fatal(err)
 	}
 	s.makeRoom(1)
-	if left, err := s.layout.free(); err != nil || left < 100<<20 {
+	if left, err := s.layout.free(); err != nil || left < 70<<20 {
 		t.Errorf("%d bytes are free, %v", left, err)
 	}
 	for i, o := range all {
