@@ -120,6 +120,7 @@ func TestTokenAPIMayFailWhileTheOldTokenLasts(t *testing.T) {
 			pass(4 * time.Minute)
 		}
 		server.log.wantLines(t, "level=WARN", 1)
+		server.log.wantLines(t, "the ECR token has expired", 1)
 		if n := server.Stats().Requests[ecrtest.API]; n > 3*8*60 {
 			t.Errorf("asked the API %d times in vain, want at most one attempt a minute", n)
 		}

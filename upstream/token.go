@@ -33,6 +33,7 @@ type tokenSource struct {
 	token   ecrToken
 	renewAt time.Time     // when token is to be replaced
 	failure error         // of the latest attempt, if it failed
+	expired bool          // the token had, by that failure
 	pause   time.Duration // how long that failure is not repeated
 	resume  time.Time     // when pause ends
 	asking  chan struct{}
@@ -149,8 +150,14 @@ func (s *tokenSource) unused() bool {
 // things change, not one for every failure.
 func (s *tokenSource) settleLocked(token ecrToken, err error) {
 	if err != nil {
+		expired := s.token.value != "" && !s.now().Before(s.token.until())
 		switch {
-		case s.failure != nil || s.ctx.Err() != nil:
+		case s.ctx.Err() != nil:
+		case expired && !s.expired && s.optional:
+			s.log.Warn("ECR Public is asked anonymously, as the token for it has expired and no new one is to be had", "error", err)
+		case expired && !s.expired:
+			s.log.Error("the ECR token has expired, and no new one is to be had; what is not cached cannot be pulled", "error", err)
+		case s.failure != nil:
 		case s.token.value == "" && s.optional:
 			s.log.Info("ECR Public is asked anonymously, as the AWS credentials get no token for it", "error", err)
 		case s.token.value == "":
@@ -158,7 +165,7 @@ func (s *tokenSource) settleLocked(token ecrToken, err error) {
 		default:
 			s.log.Warn("no new ECR token; the old one serves while it lasts", "error", err, "until", s.token.until())
 		}
-		s.failure = err
+		s.failure, s.expired = err, expired
 		s.pause = s.nextPause()
 		s.resume = s.now().Add(s.pause)
 		return
@@ -166,7 +173,7 @@ func (s *tokenSource) settleLocked(token ecrToken, err error) {
 	if s.failure != nil {
 		s.log.Info("ECR tokens can be had again")
 	}
-	s.token, s.failure, s.pause = token, nil, 0
+	s.token, s.failure, s.expired, s.pause = token, nil, false, 0
 	spread := time.Duration(rand.Float64() * renewalSpread * float64(token.life))
 	s.renewAt = token.obtained.Add(max(token.life/2+spread, minRenewal))
 }

@@ -198,6 +198,10 @@ func TestOldTokenServesUntilItTrulyExpires(t *testing.T) {
 		if took := time.Since(before); took != 0 {
 			t.Errorf("failed after %v, want at once", took)
 		}
+		pass(time.Hour)
+		log.wantLines(t, "level=WARN", 1)
+		log.wantLines(t, "level=ERROR", 1)
+		log.wantLines(t, "the ECR token has expired", 1)
 
 		api.fail(nil)
 		pass(maxPause)
@@ -261,17 +265,21 @@ func TestOptionalTokenIsWaitedForOnce(t *testing.T) {
 func TestOptionalTokenIsRenewedLikeAnyOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := tokenAPI{delay: time.Second}
-		source, _, _ := startSource(t, &api)
+		source, _, log := startSource(t, &api)
 		source.optional = true
 		wantToken(t, source, "token-1")
 		api.fail(errors.New("no"))
 		pass(11 * time.Hour)
 		wantToken(t, source, "token-1")
 		api.mu.Lock()
-		defer api.mu.Unlock()
 		if n := len(api.asked); n < 3*60 || n > 6*60 {
 			t.Errorf("asked %d times, want about once a minute after half of its life", n)
 		}
+		api.mu.Unlock()
+		pass(2 * time.Hour)
+		log.wantLines(t, "asked anonymously, as the token for it has expired", 1)
+		log.wantLines(t, "level=WARN", 2)
+		log.wantLines(t, "level=ERROR", 0)
 	})
 }
 
