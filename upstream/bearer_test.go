@@ -168,6 +168,26 @@ func TestRefusalOfANewBearerTokenIsFinal(t *testing.T) {
 	s.wantScopes(t, "repository:a:pull", "repository:a:pull")
 }
 
+// The first question to a registry is challenged, so that the refusal is that of
+// the second one.
+func TestRefusedHEADHasTheRegistrysWords(t *testing.T) {
+	r, _ := startPlain(t, Config{}, func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/token":
+			_, _ = w.Write([]byte(`{"token":"good"}`))
+		case r.Header.Get("Authorization") == "":
+			w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+r.Host+`/token"`)
+			w.WriteHeader(http.StatusUnauthorized)
+		default:
+			http.Error(w, `{"errors":[{"code":"DENIED","message":"the plan has ended"}]}`, http.StatusForbidden)
+		}
+	})
+	_, _, err := r.Manifest(t.Context(), repo, "v1", true)
+	if !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "the plan has ended") {
+		t.Errorf("got %v, want why it is denied", err)
+	}
+}
+
 func TestTokenIsUsedForItsLife(t *testing.T) {
 	for body, life := range map[string]time.Duration{
 		`{"token":"x","expires_in":300}`:       270 * time.Second,

@@ -68,7 +68,7 @@ func (r *Registry) ask(ctx context.Context, req request) (*http.Response, error)
 		if err == nil && (resp.StatusCode < http.StatusBadRequest || resp.StatusCode == http.StatusNotFound) {
 			r.auth.accepted(used, scope)
 		}
-		if err != nil || !suspicious(resp) || again {
+		if err != nil || !suspicious(resp) {
 			return resp, err
 		}
 		if resp.StatusCode != http.StatusUnauthorized && req.method == http.MethodHead {
@@ -78,6 +78,9 @@ func (r *Registry) ask(ctx context.Context, req request) (*http.Response, error)
 			resp.Body.Close()
 			req.method = http.MethodGet
 			return r.ask(ctx, req)
+		}
+		if again {
+			return resp, nil
 		}
 		retry, err := r.auth.refused(ctx, resp, used, scope)
 		if err != nil {
