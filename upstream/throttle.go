@@ -2,12 +2,14 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	lru "github.com/hashicorp/golang-lru/v2"
 )
 
@@ -160,9 +162,13 @@ func priorityOf(ctx context.Context, p priority) priority {
 }
 
 // apiRefusal reads what a call of an AWS API says about too many requests.
+// A 429 counts without one of the SDK's codes, too: an endpoint or a proxy in
+// between may have sent it.
 func apiRefusal(err error) refusal {
 	codes := retry.ThrottleErrorCode{Codes: retry.DefaultThrottleErrorCodes}
-	if codes.IsErrorThrottle(err) != aws.TrueTernary {
+	var answer *awshttp.ResponseError
+	tooMany := errors.As(err, &answer) && answer.HTTPStatusCode() == http.StatusTooManyRequests
+	if !tooMany && codes.IsErrorThrottle(err) != aws.TrueTernary {
 		return refusal{}
 	}
 	return refusal{err: err, throttled: true}

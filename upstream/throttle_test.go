@@ -373,6 +373,40 @@ func TestQuotaThatIsUsedUpDoesNotHoldUpLayers(t *testing.T) {
 	})
 }
 
+// ECR Public says in words that what it gives to anybody in a month is used up.
+func TestDataLimitOfECRPublicIsNotWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var pulls atomic.Int64
+		r := startInBubble(t, func(w http.ResponseWriter, req *http.Request) {
+			if !strings.Contains(req.URL.Path, "/manifests/") {
+				content(w, req)
+				return
+			}
+			pulls.Add(1)
+			w.WriteHeader(http.StatusTooManyRequests)
+			_, _ = io.WriteString(w, `{"errors":[{"code":"TOOMANYREQUESTS","message":"Data limit exceeded"}]}`)
+		})
+		r.host = "public.ecr.aws"
+		r.pace(newLimits())
+		for range 3 {
+			before := time.Now()
+			err := questions["manifest"](t.Context(), r, "")
+			if !isThrottled(err) || !strings.Contains(err.Error(), "Data limit exceeded") {
+				t.Errorf("got %v", err)
+			}
+			if took := time.Since(before); took != 0 {
+				t.Errorf("heard after %v", took)
+			}
+			if err := questions["blob"](t.Context(), r, someBlob); err != nil {
+				t.Errorf("what is no pull: %v", err)
+			}
+		}
+		if n := pulls.Load(); n != 1 {
+			t.Errorf("asked %d times for what is used up for days", n)
+		}
+	})
+}
+
 func TestLimitOfECRPublicGoesByTheCredentials(t *testing.T) {
 	for most, secret := range map[float64]secret{
 		publicPullsAnonymous: {},
@@ -421,19 +455,25 @@ func TestColdStartAtECRPublicHasTheLimitOfItsCredentials(t *testing.T) {
 }
 
 func TestThrottledAPIIsCalledLessOften(t *testing.T) {
-	server := startECR(t, ecrtest.Options{})
-	server.Inject(ecrtest.Fault{
-		On: ecrtest.API, Status: http.StatusBadRequest, Body: `{"__type":"ThrottlingException","message":"Rate exceeded"}`,
-	})
-	api := server.auth.(*ecrAuth).api
-	if _, _, err := server.Lifecycle(t.Context(), repo); err == nil {
-		t.Fatal("throttling is no error")
-	}
-	if api.calls.rate != leastRate {
-		t.Errorf("the API is called %v times a second, want %v", api.calls.rate, leastRate)
-	}
-	if server.requests.rate != 0 {
-		t.Error("the API's throttling holds up clients")
+	for name, fault := range map[string]ecrtest.Fault{
+		"ThrottlingException": {Throttle: true},
+		"a bare 429":          {Status: http.StatusTooManyRequests, Body: "Too Many Requests"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := startECR(t, ecrtest.Options{})
+			fault.On = ecrtest.API
+			server.Inject(fault)
+			api := server.auth.(*ecrAuth).api
+			if _, _, err := server.Lifecycle(t.Context(), repo); err == nil {
+				t.Fatal("throttling is no error")
+			}
+			if api.calls.rate != leastRate {
+				t.Errorf("the API is called %v times a second, want %v", api.calls.rate, leastRate)
+			}
+			if server.requests.rate != 0 {
+				t.Error("the API's throttling holds up clients")
+			}
+		})
 	}
 }
 
