@@ -38,6 +38,9 @@ func (s *Store) reserve(ctx context.Context, n int64) error {
 	if short, err := s.space.take(n); short <= 0 || err != nil {
 		return err
 	}
+	if s.opts.KeepAll {
+		return s.noRoom(n)
+	}
 	// Those who need space wait for each other, so that each makes no more room
 	// than is missing when its turn comes. Nobody else waits.
 	if err := s.evicting.lock(ctx); err != nil {
@@ -60,6 +63,10 @@ func (s *Store) reserve(ctx context.Context, n int64) error {
 	if err := s.lacksRoom(); err != nil {
 		return err
 	}
+	return s.noRoom(n)
+}
+
+func (s *Store) noRoom(n int64) error {
 	return boundError{fmt.Errorf("%s has no room for %d bytes: %w", s.layout.dir, n, unix.ENOSPC)}
 }
 
@@ -185,8 +192,11 @@ func (s *Store) evictOn() {
 }
 
 // makeRoom evicts until the folder takes no more than a part of max_size, and
-// leaves min_free.
+// leaves min_free, unless all is to be kept.
 func (s *Store) makeRoom(part float64) {
+	if s.opts.KeepAll {
+		return
+	}
 	s.evicting.Lock()
 	defer s.evicting.Unlock()
 	err := s.space.measure()

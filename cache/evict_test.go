@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"errors"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -8,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // bounded leaves 8 MiB of its bound for blobs.
@@ -343,6 +346,38 @@ func TestCacheShrinksWhenOthersFillTheDisk(t *testing.T) {
 		_, err := s.Stat(o.digest)
 		if wantKept := i >= 3; (err == nil) != wantKept { // three of 4 MiB are enough
 			t.Errorf("blob %d of 8: %v", i, err)
+		}
+	}
+}
+
+// A command that looks into the folder may not know how large it may be.
+func TestNothingIsEvictedWhereAllIsToBeKept(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{Tags: freshness})
+	layers := []*origin{newOrigin(6<<20, 1), newOrigin(6<<20, 2)}
+	for i, tag := range []string{"v1", "v2"} {
+		pullTag(t, s, team, tag, newImage(tag, layers[i]), layers[i])
+	}
+	closeStore(t, s)
+
+	opts := bounded
+	opts.KeepAll = true
+	s = openStore(t, dir, opts)
+	if err := s.Pin(team, "v1"); err != nil {
+		t.Error(err)
+	}
+	if err := s.Pin(team, "v2"); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("a pin beyond the bound: %v", err)
+	}
+	s.makeRoom(1)
+	closeStore(t, s)
+	if s.saved.failed || s.saved.changes < 0 {
+		t.Error("the pin is in no snapshot")
+	}
+	s = openStore(t, dir, Options{Tags: freshness})
+	for _, tag := range []string{"v1", "v2"} {
+		if img := listed(t, s)[team.String()+":"+tag]; !img.Complete || img.Pinned != (tag == "v1") {
+			t.Errorf("%+v", img)
 		}
 	}
 }

@@ -14,6 +14,7 @@ type space struct {
 	layout layout
 	most   int64 // bytes in the folder; 0 for any number
 	free   int64 // bytes of the file system that stay free
+	lax    bool  // most bounds the pins only: see Options.KeepAll
 
 	mu       sync.Mutex // guards what follows; statfs under it, which takes a microsecond
 	taken    int64      // by blobs and partials
@@ -30,6 +31,22 @@ const block = 4 << 10
 // onDisk is what a file of n bytes is charged.
 func onDisk(n int64) int64 { return (n + block - 1) / block * block }
 
+func newSpace(l layout, opts Options) *space {
+	sp := &space{layout: l, most: opts.MaxSize, free: max(opts.MinFree, blobRoom), lax: opts.KeepAll}
+	if sp.lax {
+		sp.free = blobRoom
+	}
+	return sp
+}
+
+// bound is how much the folder may take; 0 for any number.
+func (sp *space) bound() int64 {
+	if sp.lax {
+		return 0
+	}
+	return sp.most
+}
+
 // take reserves n bytes. Where they do not fit it reserves nothing, and returns
 // how many bytes must go first.
 func (sp *space) take(n int64) (short int64, err error) {
@@ -40,8 +57,8 @@ func (sp *space) take(n int64) (short int64, err error) {
 		return 0, err
 	}
 	short = sp.free - (left - sp.unplaced - n)
-	if sp.most > 0 {
-		short = max(short, sp.taken+sp.overhead+n-sp.most)
+	if most := sp.bound(); most > 0 {
+		short = max(short, sp.taken+sp.overhead+n-most)
 	}
 	if short > 0 {
 		return short, nil
@@ -72,9 +89,9 @@ func (sp *space) give(n int64) { sp.charge(-n) }
 func (sp *space) fits(n int64) error {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
-	if sp.most > 0 && n+sp.overhead > sp.most {
+	if most := sp.bound(); most > 0 && n+sp.overhead > most {
 		return boundError{fmt.Errorf("%d bytes do not fit into a cache of %d, of which %d are for the index: %w",
-			n, sp.most, sp.overhead, unix.ENOSPC)}
+			n, most, sp.overhead, unix.ENOSPC)}
 	}
 	return nil
 }
@@ -90,8 +107,8 @@ func (sp *space) above(part float64, pinned int64) (int64, error) {
 		return 0, err
 	}
 	over := sp.free - left
-	if sp.most > 0 {
-		over = max(over, sp.taken+sp.overhead-pinned-int64(part*float64(sp.most-pinned)))
+	if most := sp.bound(); most > 0 {
+		over = max(over, sp.taken+sp.overhead-pinned-int64(part*float64(most-pinned)))
 	}
 	return over, nil
 }

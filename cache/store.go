@@ -58,6 +58,10 @@ type Options struct {
 	// PinAllPlatforms has these pins be of all platforms: see
 	// [Store.PinAllPlatforms].
 	PinAllPlatforms bool
+	// KeepAll has nothing be evicted to make room: MaxSize and MinFree bound what
+	// may be pinned, and no more. It is for a command that has the folder while no
+	// daemon runs, and may not know the bounds that the daemon was given.
+	KeepAll bool
 	// Retry is how broken connections are resumed.
 	Retry Retry
 	// Log is where the store reports. Nil means slog.Default().
@@ -185,7 +189,7 @@ func Open(dir string, opts Options) (*Store, error) {
 		held:     make(map[digest.Digest]chan struct{}),
 		damaged:  make(map[digest.Digest]bool),
 		recency:  newRecency(),
-		space:    &space{layout: l, most: opts.MaxSize, free: max(opts.MinFree, blobRoom)},
+		space:    newSpace(l, opts),
 		scanned:  make(chan struct{}),
 		evicting: newGate(),
 		wake:     make(chan struct{}, 1),

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/config"
 	"github.com/larder-registry/larder/proxy"
 )
@@ -69,7 +70,14 @@ func openFolder(p *invocation, cfg *config.Config) (*client, error) {
 		return nil, fmt.Errorf("%s is not a cache folder: no daemon runs there, nor has one", cfg.Cache.Dir)
 	}
 	cfg.Log.Level = max(cfg.Log.Level, slog.LevelWarn)
-	store, err := openStore(cfg, newLogger(cfg, p.stderr), new(telemetry), -1, nil) // a command is no time for a scrub
+	opts, err := storeOptions(cfg, newLogger(cfg, p.stderr), new(telemetry), nil)
+	if err != nil {
+		return nil, err
+	}
+	// A command is no time for a scrub, nor for making room: the daemon's flags may
+	// say another max_size than its configuration, which may be missing here.
+	opts.ScrubEvery, opts.KeepAll = -1, true
+	store, err := cache.Open(cfg.Cache.Dir, opts)
 	if err != nil {
 		return nil, err
 	}

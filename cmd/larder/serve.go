@@ -38,7 +38,11 @@ func (c *serveCommand) Run(p *invocation) error {
 	defer tel.end(log)
 	client := upstream.NewClient(upstream.Options{Lookup: lookup(cfg), Log: log, Meter: tel.meter, Tracer: tel.tracer})
 	immutable := newImmutableTags(cfg, client, log)
-	store, err := openStore(cfg, log, tel, 0, immutable.since)
+	opts, err := storeOptions(cfg, log, tel, immutable.since)
+	if err != nil {
+		return errors.Join(err, client.Close())
+	}
+	store, err := cache.Open(cfg.Cache.Dir, opts)
 	if err != nil {
 		return errors.Join(err, client.Close())
 	}
@@ -74,15 +78,12 @@ func (c *serveCommand) Run(p *invocation) error {
 	return errors.Join(err, store.Close(), client.Close())
 }
 
-// openStore opens the cache folder as the configuration says. scrubEvery is that of
-// cache.Options, and immutable that of cache.Freshness.
-func openStore(cfg *config.Config, log *slog.Logger, tel *telemetry, scrubEvery time.Duration,
-	immutable func(cache.Repository, string) (time.Time, bool)) (*cache.Store, error) {
+// storeOptions are those of the cache as the configuration says. immutable is that
+// of cache.Freshness.
+func storeOptions(cfg *config.Config, log *slog.Logger, tel *telemetry,
+	immutable func(cache.Repository, string) (time.Time, bool)) (cache.Options, error) {
 	disk, err := cache.DiskSize(cfg.Cache.Dir)
-	if err != nil {
-		return nil, err
-	}
-	return cache.Open(cfg.Cache.Dir, cache.Options{
+	return cache.Options{
 		MaxSize:  cfg.Cache.MaxSize.Of(disk),
 		MinFree:  cfg.Cache.MinFree.Of(disk),
 		LowWater: cfg.Cache.LowWater,
@@ -93,13 +94,12 @@ func openStore(cfg *config.Config, log *slog.Logger, tel *telemetry, scrubEvery 
 			Immutable:    immutable,
 			ImmutableTTL: immutableTTL,
 		},
-		ScrubEvery:      scrubEvery,
 		Pin:             cfg.Cache.Pins,
 		PinAllPlatforms: cfg.Cache.PinAllPlatforms,
 		Log:             log,
 		Meter:           tel.meter,
 		Tracer:          tel.tracer,
-	})
+	}, err
 }
 
 // until ends the requests that still run when ctx ends: a drain does not wait for

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/config"
 	"github.com/larder-registry/larder/proxy"
 	"github.com/larder-registry/larder/upstream"
@@ -54,7 +55,12 @@ func benchmarkHotManifest(b *testing.B, tel *telemetry) {
 		b.Fatal(err)
 	}
 	log := newLogger(cfg, io.Discard)
-	store, err := openStore(cfg, log, tel, -1, nil)
+	opts, err := storeOptions(cfg, log, tel, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	opts.ScrubEvery = -1
+	store, err := cache.Open(cfg.Cache.Dir, opts)
 	if err != nil {
 		b.Fatal(err)
 	}
