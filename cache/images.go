@@ -69,6 +69,10 @@ func (s *Store) Images() ([]ImageInfo, error) {
 	return c.images, nil
 }
 
+// Scanned is closed when it is known what is on disk, for which [Store.Images] and
+// what else is said to wait for the scan do.
+func (s *Store) Scanned() <-chan struct{} { return s.scanned }
+
 // awaitScan blocks until it is known what is on disk.
 func (s *Store) awaitScan() error {
 	select {

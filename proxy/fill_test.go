@@ -104,6 +104,9 @@ func TestBlobIsPassedThroughWithoutDisk(t *testing.T) {
 	wantCut(t, r.open(http.MethodGet, path), 1<<20)
 	wantCut(t, r.open(http.MethodGet, path, "Range", "bytes=-500"), 500)
 	fix()
+	if activity := r.proxy.Activity(); activity.Passed < 1<<20 || activity.Passed > activity.Served || activity.Fetched != 0 {
+		t.Errorf("%+v", activity)
+	}
 
 	if err := os.Mkdir(partial, 0o750); err != nil {
 		t.Fatal(err)

@@ -140,7 +140,13 @@ func (p *Page) Run(ctx context.Context) {
 	var loops sync.WaitGroup
 	loops.Go(func() { p.sample(ctx) })
 	loops.Go(func() { p.whileWatched(ctx, p.showState) })
-	loops.Go(func() { p.whileWatched(ctx, p.showImages) })
+	loops.Go(func() {
+		select {
+		case <-ctx.Done():
+		case <-p.store.Scanned(): // which an end of the daemon must not wait for
+			p.whileWatched(ctx, p.showImages)
+		}
+	})
 	<-ctx.Done()
 	loops.Wait()
 }

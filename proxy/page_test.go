@@ -172,9 +172,9 @@ func TestEventsTellWhatHappens(t *testing.T) {
 		t.Errorf("Content-Type: %q", got)
 	}
 	events := newEvents(resp.Body)
+	await(t, events, "time", func(ms int64) bool { return time.Since(time.UnixMilli(ms)) < time.Minute })
 	await(t, events, "about", func(about struct{ Name string }) bool { return about.Name == "node-1" })
 	await(t, events, "history", func(h proxy.History) bool { return len(h.Hour) == len(h.Day) })
-	await(t, events, "time", func(ms int64) bool { return time.Since(time.UnixMilli(ms)) < time.Minute })
 	await(t, events, "state", func(a activity) bool {
 		return a.Requests == (proxy.Requests{}) && a.FillsRunning != nil && len(a.Upstreams) == 1 && a.Upstreams[0].Auth == "ecr"
 	})

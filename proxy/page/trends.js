@@ -45,7 +45,7 @@ export class Trends {
     this.render();
   }
 
-  // sample takes in what the daemon keeps too.
+  // sample takes in what the daemon keeps too, and forgets what it forgets.
   sample(s) {
     if (s.at <= (this.hour.at(-1)?.at ?? 0)) return;
     this.hour.push(s);
