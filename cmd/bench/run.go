@@ -53,9 +53,9 @@ func (c *runCommand) Run(p *invocation) (err error) {
 	defer func() { err = errors.Join(err, l.upstream.close()) }()
 	err = l.runAll(p.ctx, selected)
 	if p.ctx.Err() != nil {
-		return errors.New("interrupted")
+		err = errors.New("interrupted")
 	}
-	// What was measured is worth having, whatever failed.
+	// What was measured is worth having, whatever came of the rest.
 	return errors.Join(err, l.report.write(p.stdout, c.Format))
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -155,6 +156,9 @@ func startUpstream(ctx context.Context, dir string) (_ *upstream, err error) {
 func (u *upstream) close() error {
 	u.http.CloseIdleConnections()
 	err := u.stdin.Close()
+	if errors.Is(err, os.ErrClosed) {
+		err = nil // the process has ended before, as it does when the bench is interrupted
+	}
 	select {
 	case <-u.proc.exited:
 	case <-time.After(stopTimeout):
