@@ -52,7 +52,8 @@ func TestAdmin(t *testing.T) {
 
 // The admin listener may be open to a cluster, for Prometheus.
 func TestProfilesAreForThisMachineOnly(t *testing.T) {
-	handler := proxy.Admin(http.NotFoundHandler(), func() error { return nil }, func() error { return nil })
+	page := proxy.NewPage(proxy.PageOptions{Proxy: newRig(t, settings{}).proxy})
+	handler := proxy.Admin(page, http.NotFoundHandler(), func() error { return nil }, func() error { return nil })
 	for _, test := range []struct {
 		from   string
 		status int
