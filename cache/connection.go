@@ -166,6 +166,9 @@ func (c *connection) pull() error {
 		end:    c.first,
 		opened: c.accept,
 		resumed: func(cause error) {
+			f.mu.Lock()
+			f.trouble = cause
+			f.mu.Unlock()
 			f.store.metrics.resumed()
 			f.span.AddEvent("resumed", trace.WithAttributes(attribute.String("error", cause.Error())))
 			f.log.Info("resuming a broken connection", "error", cause)

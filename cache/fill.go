@@ -50,6 +50,7 @@ type fill struct {
 	ranges    bool      // the source honours them: more connections are of use
 	verified  bool      // the digest matched: the last byte may go out
 	err       error
+	trouble   error // for which a connection was replaced last
 	waiters   []*waiter
 }
 

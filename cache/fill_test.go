@@ -307,6 +307,26 @@ func TestOpenFailsSoonWhereTheSourceIsDead(t *testing.T) {
 	})
 }
 
+// The source is tried again while its client waits, and the client goes first.
+func TestWhoCannotWaitAnyMoreIsToldWhatTheFillWaitsFor(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{Retry: Retry{Pause: time.Millisecond}})
+	late, busy := errors.New("the client's time is over"), errors.New("too many requests")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	tries := 0
+	_, err := s.Open(ctx, newOrigin(1000, 1).digest, 1000, func(ctx context.Context, _ Range) (Content, error) {
+		if tries++; tries == 1 {
+			return Content{}, busy
+		}
+		cancel(late)
+		<-ctx.Done()
+		return Content{}, context.Cause(ctx)
+	})
+	if !errors.Is(err, late) || !errors.Is(err, busy) {
+		t.Errorf("got %v, want %v and %v", err, late, busy)
+	}
+}
+
 func TestContentThatDoesNotVerifyIsCutAndForgotten(t *testing.T) {
 	for name, size := range map[string]int{"one byte": 1, "one chunk": 1000, "many segments": 3 << 20} {
 		t.Run(name, func(t *testing.T) {

@@ -360,7 +360,7 @@ func (f *fill) open(ctx context.Context, own bool) (*Blob, error) {
 	select {
 	case <-f.ready:
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		return nil, f.tooLate(ctx)
 	}
 	if f.acquire() {
 		return &Blob{ReadSeekCloser: newReader(ctx, f), Size: f.size, State: Miss}, nil
@@ -379,6 +379,17 @@ func (f *fill) open(ctx context.Context, own bool) (*Blob, error) {
 		return &Blob{ReadSeekCloser: r, Size: f.size, State: Bypass}, nil
 	}
 	return nil, fmt.Errorf("fetch blob %s: %w", f.digest, f.err)
+}
+
+// tooLate is the error of one who waits no more for the first answer: what the
+// fill waits for belongs to it.
+func (f *fill) tooLate(ctx context.Context) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.trouble == nil {
+		return context.Cause(ctx)
+	}
+	return fmt.Errorf("%w: %w", context.Cause(ctx), f.trouble)
 }
 
 // Stat returns the size of a complete blob, and fs.ErrNotExist for any other.

@@ -50,6 +50,7 @@ func TestDescribe(t *testing.T) {
 		{"a denied bare manifest", denied, bare, 404, errcode.ErrorCodeNameUnknown, 0},
 		{"a denied blob", denied, known(kindBlob), 404, errcode.ErrorCodeBlobUnknown, 0},
 		{"a blob too late", errSlow, known(kindBlob), 404, errcode.ErrorCodeBlobUnknown, 0},
+		{"a blob too late, as its upstream throttles", fmt.Errorf("%w: %w", errSlow, busy{}), known(kindBlob), 503, errcode.ErrorCodeUnavailable, defaultRetry},
 		{"a manifest too late", errSlow, known(kindManifest), 503, errcode.ErrorCodeUnavailable, defaultRetry},
 		{"throttled", fmt.Errorf("asked: %w", busy{}), known(kindManifest), 503, errcode.ErrorCodeUnavailable, defaultRetry},
 		{"throttled for long", fmt.Errorf("asked: %w", busy{time.Minute}), known(kindBlob), 503, errcode.ErrorCodeUnavailable, time.Minute},

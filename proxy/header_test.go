@@ -125,3 +125,24 @@ func TestConditionalRequests(t *testing.T) {
 		r.meter.wait("larder.fills", 1)
 	}
 }
+
+// ECR converts what a tag stands for where the stored type is not accepted, to
+// another digest. A tag is one digest for all clients here.
+func TestManifestIsAsItIsStoredWhateverAClientAccepts(t *testing.T) {
+	const docker = "application/vnd.docker.distribution.manifest.v2+json"
+	raw := []byte(`{"schemaVersion":2,"mediaType":"` + docker + `"}`)
+	for _, accept := range []string{"application/vnd.oci.image.manifest.v1+json", docker, "*/*", ""} {
+		r := newRig(t, settings{}) // in whose cache there is nothing yet
+		desc, err := r.ecr.AddManifest(app, "v1", docker, raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			for _, a := range []answer{r.get(manifestPath(app, "v1"), "Accept", accept), r.head(manifestPath(app, "v1"), "Accept", accept)} {
+				wantStatus(t, a, http.StatusOK)
+				wantHeader(t, a, "Content-Type", docker)
+				wantHeader(t, a, "Docker-Content-Digest", desc.Digest.String())
+			}
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"testing"
@@ -68,5 +69,48 @@ upstreams:
 	}
 	if _, ok := lookup(cfg)("elsewhere.example.com"); ok {
 		t.Error("a host that is not configured may be asked")
+	}
+}
+
+// The configuration is the README's. Without any the same hosts are served, all of
+// them by one identity.
+func TestThreeAccountsTwoRegionsAndECRPublicNeedTenLinesOrNone(t *testing.T) {
+	const file = "../../config/testdata/accounts.yaml"
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := bytes.Count(raw, []byte("\n")); n > 10 {
+		t.Errorf("it has %d lines", n)
+	}
+	role := upstream.Identity{RoleARN: "arn:aws:iam::333333333333:role/pull-for-us", ExternalID: "cluster-7"}
+	for file, identities := range map[string]map[string]upstream.Identity{
+		file: {"111111111111": {}, "222222222222": {}, "333333333333": role, "": {}},
+		"":   {"111111111111": {}, "222222222222": {}, "333333333333": {}, "": {}},
+	} {
+		cfg, err := config.Load(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		client := upstream.NewClient(upstream.Options{Lookup: lookup(cfg)})
+		for account, identity := range identities {
+			hosts := []string{account + ".dkr.ecr.us-east-1.amazonaws.com", account + ".dkr.ecr.eu-central-1.amazonaws.com"}
+			if account == "" {
+				hosts = []string{"public.ecr.aws"}
+			}
+			for _, host := range hosts {
+				got, ok := lookup(cfg)(host)
+				if !ok || got.Endpoint != "https://"+host || got.ECR.Identity != identity {
+					t.Errorf("%q: %s: %t, %+v, want the identity %+v", file, host, ok, got, identity)
+				}
+				registry, err := client.Registry(host)
+				if err != nil || registry.IsECR() != (account != "") {
+					t.Errorf("%q: %s: %v", file, host, err)
+				}
+			}
+		}
+		if err := client.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
