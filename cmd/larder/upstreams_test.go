@@ -43,7 +43,7 @@ upstreams:
 	}
 	for _, want := range []upstream.Config{
 		{
-			Host: host, Endpoint: "https://registry.example.com", Timeout: 7 * time.Second,
+			Host: host, Name: host, Endpoint: "https://registry.example.com", Timeout: 7 * time.Second,
 			ECR: upstream.ECRConfig{
 				APIEndpoint: "https://api.example.com",
 				Identity: upstream.Identity{
@@ -54,11 +54,11 @@ upstreams:
 			},
 		},
 		{
-			Host: "registry.example.com", Endpoint: "https://registry.example.com", Timeout: 20 * time.Second,
+			Host: "registry.example.com", Name: "registry.example.com", Endpoint: "https://registry.example.com", Timeout: 20 * time.Second,
 			Username: "someone", PasswordFile: "/run/password",
 		},
 		{
-			Host: "other.example.com", Endpoint: "https://other.example.com", Timeout: 20 * time.Second,
+			Host: "other.example.com", Name: "other.example.com", Endpoint: "https://other.example.com", Timeout: 20 * time.Second,
 			ECR: upstream.ECRConfig{Region: "eu-central-1"},
 		},
 	} {
