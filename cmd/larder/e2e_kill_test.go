@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -54,7 +57,8 @@ func TestKilledInTheMiddleOfPullsItGoesOnWhereItWas(t *testing.T) {
 	}
 }
 
-// The cache is kept full, so that every kill is amid fills, commits, evictions and what the index writes of them.
+// The cache is kept full, so that every kill is amid fills, commits, evictions and what the index writes of them. Every
+// fifth is at the end of a Larder that was told to end, amid the snapshot of the index and what closing it writes.
 func TestKilledAHundredTimesItServesNothingWrong(t *testing.T) {
 	rounds := 100
 	if testing.Short() {
@@ -80,9 +84,17 @@ func TestKilledAHundredTimesItServesNothingWrong(t *testing.T) {
 	s.pullEach(t, images)
 	s.stopAndCheck(t)
 	s.ecr.limit(t, 48<<20)
+	snapshots := 0
 	for round := range rounds {
 		s.startLarder(t)
-		s.killUnderLoad(t, images, random.Int64N(20<<20), random.Uint64())
+		end := s.kill
+		if round%5 == 4 {
+			end = s.killAtTheEnd
+		}
+		s.endUnderLoad(t, images, random.Int64N(20<<20), random.Uint64(), end)
+		if _, err := os.Lstat(s.newSnapshot()); err == nil {
+			snapshots++
+		}
 		if err := cachetest.CheckBlobs(s.cache); err != nil {
 			t.Error(err)
 		}
@@ -97,6 +109,7 @@ func TestKilledAHundredTimesItServesNothingWrong(t *testing.T) {
 			t.Fatalf("in round %d", round)
 		}
 	}
+	t.Logf("%d kills were in the middle of a snapshot", snapshots)
 	s.startLarder(t)
 	s.pullEach(t, images)
 	if evictions := strings.Count(s.larder.logged(), "evicted"); evictions == 0 {
@@ -137,13 +150,29 @@ func (s *stack) stopAndCheck(t *testing.T) {
 	}
 }
 
-// killUnderLoad has clients pull images at random until they have received so many bytes together, when Larder is
-// killed.
-func (s *stack) killUnderLoad(t *testing.T, images []*ecrtest.Added, received int64, seed uint64) {
+func (s *stack) newSnapshot() string { return filepath.Join(s.cache, "index.snapshot.new") }
+
+func (s *stack) kill() { _ = s.larder.stop(syscall.SIGKILL) }
+
+// killAtTheEnd tells Larder to end, and kills it when it begins to write the snapshot of the index, if it is not quicker.
+func (s *stack) killAtTheEnd() {
+	_ = s.larder.cmd.Process.Signal(syscall.SIGTERM)
+	for s.larder.runs() {
+		if _, err := os.Lstat(s.newSnapshot()); err == nil {
+			break
+		}
+		runtime.Gosched() // it is there for a few milliseconds
+	}
+	s.kill()
+}
+
+// endUnderLoad has clients pull images at random until they have received so many bytes together, when end is to end Larder.
+func (s *stack) endUnderLoad(t *testing.T, images []*ecrtest.Added, received int64, seed uint64, end func()) {
 	t.Helper()
 	larder := s.larder
-	wire := &tripwire{after: received, trip: sync.OnceFunc(func() { _ = larder.stop(syscall.SIGKILL) })}
 	var clients sync.WaitGroup
+	// A client whose read it is goes on meanwhile, or a drain would wait for it.
+	wire := &tripwire{after: received, trip: sync.OnceFunc(func() { clients.Go(end) })}
 	for n, p := range s.newPullers(t, 6) {
 		p.seen = wire
 		random := rand.New(rand.NewPCG(seed, uint64(n)))
@@ -156,7 +185,9 @@ func (s *stack) killUnderLoad(t *testing.T, images []*ecrtest.Added, received in
 				case errors.Is(err, errWrongBytes), err != nil && larder.runs() && !wire.tripped():
 					t.Errorf("a client's pull: %v", err)
 					wire.trip()
-				case err == nil && got != images[i].Root.Digest:
+				case err != nil:
+					return // Larder ends
+				case got != images[i].Root.Digest:
 					t.Errorf("a client got %s, want %s", got, images[i].Root.Digest)
 				}
 			}
