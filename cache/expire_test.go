@@ -326,7 +326,7 @@ func TestEvictionsAreCountedByReason(t *testing.T) {
 			}
 		}
 	}
-	want := map[string]int64{reasonExpired: 1, reasonUnused: 1, reasonRemoved: 1}
+	want := map[string]int64{reasonExpired: 1, reasonUnused: 1, reasonRemoved: 1, reasonGone: 0}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("evictions (-want +got):\n%s", diff)
 	}

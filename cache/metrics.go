@@ -76,8 +76,8 @@ func newMetrics(provider metric.MeterProvider) (*metrics, error) {
 		resultOK, "mismatch", "disk", resultMissing, "denied", "stopped", "upstream")
 	m.mismatches = counter("larder.fill.mismatches", "{fill}", "Fills dropped because the content did not match its digest.", "")
 	m.refetches = counter("larder.fill.refetches", "{fill}", "Fills of what had been evicted shortly before, to make room.", "")
-	m.evictions = counter("larder.evictions", "{blob}", "Blobs and partials removed to make room, by reason.", "reason",
-		reasonUnused, reasonExpired)
+	m.evictions = counter("larder.evictions", "{blob}", "Blobs and partials that were removed, by reason.", "reason",
+		reasonUnused, reasonExpired, reasonRemoved, reasonGone)
 	m.freed = counter("larder.eviction.bytes", "By", "Bytes of disk that evictions freed.", "")
 	m.tagChecks = counter("larder.tag.revalidations", "{question}", "Questions to upstreams about tags, by result.", "result",
 		resultNew, resultUnchanged, resultChanged, resultMissing, resultFailed)

@@ -44,6 +44,9 @@ func TestCountersBeginWithZero(t *testing.T) {
 		if len(values) == 0 {
 			t.Errorf("%s is not there", name)
 		}
+		if key == "reason" && len(values) != 4 {
+			t.Errorf("%s has %v", name, values)
+		}
 		for value, n := range values {
 			if n != 0 {
 				t.Errorf("%s{%s=%q} is %d", name, key, value, n)

@@ -16,9 +16,9 @@ func touchedKey(r Repository, d digest.Digest) []byte {
 
 // Touched records, to the second, that the upstream was told at this time that a
 // manifest of the repository is in use. It is forgotten with the manifest, and
-// may be forgotten in a crash.
+// may be forgotten in a crash, or with a lost index: then it is told once more.
 func (s *Store) Touched(repo Repository, d digest.Digest, at time.Time) error {
-	return s.index.put(entry{touchedKey(repo, d), at.Unix()})
+	return s.index.note(entry{touchedKey(repo, d), at.Unix()})
 }
 
 // touches reads what Touched recorded.
