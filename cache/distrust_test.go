@@ -1,9 +1,14 @@
 package cache
 
 import (
+	"errors"
+	"fmt"
+	"os"
 	"runtime"
 	"testing"
 	"testing/synctest"
+
+	"golang.org/x/sys/unix"
 )
 
 // distrusts reports whether a blob is yet to be looked at.
@@ -30,6 +35,40 @@ func TestDistrustedBlobIsRemovedIfItIsDamaged(t *testing.T) {
 	}
 	if state := pull(t, s, right); state != Hit {
 		t.Errorf("the other one: %s", state)
+	}
+}
+
+// A terminal whose other side has not unlocked it is what opening fails for with
+// EIO.
+func TestBlobThatCannotBeOpenedIsFetchedAgain(t *testing.T) {
+	s := openStore(t, t.TempDir(), small)
+	o := stock(t, s, 1, 100_000)[0]
+	terminals, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Skipf("there are no terminals: %v", err)
+	}
+	defer terminals.Close()
+	n, err := unix.IoctlGetInt(int(terminals.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	locked := fmt.Sprintf("/dev/pts/%d", n)
+	if _, err := os.Open(locked); !errors.Is(err, unix.EIO) {
+		t.Skipf("a terminal that is locked can be opened: %v", err)
+	}
+	path := s.layout.blob(o.digest)
+	if err := errors.Join(os.Remove(path), os.Symlink(locked, path)); err != nil {
+		t.Fatal(err)
+	}
+	if state := pull(t, s, o); state != Miss {
+		t.Errorf("pulled: %s", state)
+	}
+	settle(s)
+	for distrusts(s) {
+		runtime.Gosched()
+	}
+	if state := pull(t, s, o); state != Hit {
+		t.Errorf("pulled again: %s", state)
 	}
 }
 
