@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"time"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/opencontainers/go-digest"
@@ -81,20 +82,44 @@ func (s *Store) adoptAsked(d digest.Digest, mediaType string) (Manifest, bool) {
 	return m, true
 }
 
-// rebuild adds to an index that was lost what the files tell. Where it fails the
-// next start goes on.
-func (s *Store) rebuild() {
-	if !s.index.format.Rebuilding {
+// rebuilding is the work of making an index anew. It belongs to Store.tend.
+type rebuilding struct {
+	rest   time.Time // not before this time again
+	failed bool
+}
+
+// rebuildOn adds to an index that was lost what the files tell. Where that fails,
+// as on a full disk, it is tried again at a later tick, and at the next start.
+func (s *Store) rebuildOn() {
+	begin := time.Now()
+	s.saved.mu.Lock()
+	due := s.index.format.Rebuilding && !begin.Before(s.rebuilding.rest)
+	s.saved.mu.Unlock()
+	if !due {
 		return
 	}
 	err := s.layout.eachBlob("", s.adoptFound)
 	if err == nil {
-		s.index.format.Rebuilding = false
-		err = s.index.putFormat()
+		err = s.rebuilt()
 	}
-	if err != nil && s.ctx.Err() == nil {
-		s.trouble(slog.LevelError, "the index could not be made anew; the next start goes on with it", err)
+	s.rebuilding.rest = time.Now().Add(snapshotShare * time.Since(begin))
+	switch {
+	case err == nil && s.rebuilding.failed:
+		s.log.Info("the index has been made anew")
+		s.repinOrWarn() // pins did not know what manifests name
+	case err != nil && s.ctx.Err() == nil && !s.rebuilding.failed:
+		s.rebuilding.failed = true
+		s.trouble(slog.LevelError, "the index could not be made anew; that is tried again", err)
 	}
+}
+
+func (s *Store) rebuilt() error {
+	s.saved.mu.Lock()
+	defer s.saved.mu.Unlock()
+	s.index.format.Rebuilding = false
+	err := s.index.putFormat()
+	s.index.format.Rebuilding = err != nil
+	return err
 }
 
 // adoptFound makes up for what the index does not know of a manifest that is

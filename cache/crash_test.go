@@ -208,6 +208,9 @@ func (l *life) unsafe(digests ...digest.Digest) {
 func (l *life) save() {
 	pinned, removed := l.images()
 	s := l.store
+	if s.index.volatile { // some step failed
+		return
+	}
 	now := snapshotLife{v1: l.recorded("v1", pinned), v2: l.recorded("v2", removed)}
 	now.pin = now.v1 && s.pinned.holds(pinned.Digest)
 	s.saved.mu.Lock()

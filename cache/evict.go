@@ -156,9 +156,9 @@ func (s *Store) removeContent(d digest.Digest) error {
 func (s *Store) tend() {
 	if err := s.scan(); err != nil {
 		if s.ctx.Err() == nil {
-			s.log.Error("the cache folder could not be read; what is in it is served, and evicted after the next start", "error", err)
+			s.log.Error("not all of the cache folder could be read; what was not is served, and counted and evicted after the next start", "error", err)
 		}
-		s.recency.load(nil)
+		s.recency.begin()
 	}
 	close(s.scanned)
 	s.makeRoom(1) // the bound may be another than it was
@@ -172,6 +172,7 @@ func (s *Store) tend() {
 			return
 		case <-ticker.C:
 			s.writeUses()
+			s.rebuildOn()
 			s.saveSoon()
 			s.makeRoom(1)
 		case <-checkUp.C:

@@ -35,7 +35,7 @@ type index struct {
 	// volatile is an index in memory, for a disk that has no room for one. What
 	// the one on disk says is not known until there is.
 	volatile bool
-	format   formatRecord // owned by who opens the index, then by Store.scan; then Store.saved guards it
+	format   formatRecord // owned by who opens the index; then Store.saved guards it
 	changes  atomic.Int64 // how often what a snapshot has was written
 	// health may refuse writes. Set once the store is made; nil before.
 	health *health
@@ -108,7 +108,9 @@ func openIndex(l layout, log *slog.Logger) (*index, error) {
 	}
 	ix, err := recoverIndex(l, log)
 	if err != nil {
-		return nil, err
+		log.Error("the index can neither be read nor made anew; until the next start, tags and memberships are kept in memory only",
+			"error", err)
+		return volatileIndex(l, log)
 	}
 	if err := l.takeBallast(); err != nil {
 		log.Warn("no ballast: the index may be lost should the disk fill up", "error", err)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -69,8 +70,9 @@ func (l layout) create() error {
 
 // sweep removes from partial/ what need not or cannot be resumed: one file of a
 // pair without the other, both where the blob is complete, and what was being
-// written in one go. A snapshot that is not whole goes too.
-func (l layout) sweep() error {
+// written in one go. A snapshot that is not whole goes too. What cannot be
+// removed does no harm, and is left to the next start.
+func (l layout) sweep(log *slog.Logger) error {
 	dir := filepath.Join(l.dir, "partial")
 	files, err := os.ReadDir(dir)
 	if err != nil {
@@ -92,7 +94,10 @@ func (l layout) sweep() error {
 	if _, missing := os.Lstat(l.newSnapshot()); missing == nil {
 		err = errors.Join(err, l.disk.remove(l.newSnapshot()))
 	}
-	return err
+	if err != nil {
+		log.Warn("files that were left by a crash could not be removed", "error", err)
+	}
+	return nil
 }
 
 // complete reports whether the blob of a partial's data file is here.

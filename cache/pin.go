@@ -319,6 +319,9 @@ func (s *Store) walkPin(pin Pin, visit func(d digest.Digest, known bool) error) 
 		var rec blobRecord
 		err := s.index.get(blobKey(d), &rec)
 		known := err == nil
+		if known && rec.MediaType != "" && !rec.isManifest() { // the index was lost, and is not yet whole
+			_, rec, _ = s.adopt(d, rec.MediaType)
+		}
 		err = errors.Join(ignoreMissing(err), visit(d, known))
 		if depth > 0 {
 			for _, child := range rec.Children {

@@ -109,6 +109,17 @@ func (r *recency) load(all []found) {
 		r.order.addOldest(f.id, f.long, f.item)
 		r.bytes += f.bytes
 	}
+	r.beginLocked()
+}
+
+// begin is load where there is nothing to take.
+func (r *recency) begin() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.beginLocked()
+}
+
+func (r *recency) beginLocked() {
 	r.loaded = true
 	for _, d := range r.early.Keys() {
 		r.order.move(d)

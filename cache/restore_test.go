@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 )
 
 // edge is a cache as at a site whose link goes down: a plain image, one of
@@ -422,8 +423,59 @@ func TestScrubSparesManifestsThatAreYetToBeRead(t *testing.T) {
 	scrubbed(t, s, int64(4+len(e.layers)), 0)
 	<-s.scanned
 	s.index.format.Rebuilding = true
-	s.rebuild()
+	s.rebuildOn()
 	e.check(t, s, silent)
+}
+
+// On a disk that is ill an index cannot be made anew. Pins hold what they are to
+// hold all the same, and it is tried again.
+func TestLostIndexThatCannotBeWrittenIsMadeAnewLater(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{Tags: freshness})
+	layer := newOrigin(10_000, 1)
+	img := newImage("a", layer)
+	pullTag(t, s, team, "v1", img, layer)
+	if err := s.Pin(team, "v1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.index.addBlob(img.Digest, blobRecord{MediaType: img.MediaType}); err != nil { // as of a snapshot
+		t.Fatal(err)
+	}
+	s.index.format.Rebuilding = true
+
+	s.health.note(unix.EIO)
+	s.rebuildOn()
+	s.repinOrWarn()
+	if _, known := s.index.children(img.Digest); known || !s.pinned.holds(layer.digest) {
+		t.Errorf("while the disk is ill: written %t, and the layer is pinned: %t", known, s.pinned.holds(layer.digest))
+	}
+	s.health.recovered(s.health.noted())
+	s.rebuildOn()
+	if _, known := s.index.children(img.Digest); known {
+		t.Error("it was tried again at once")
+	}
+	s.rebuilding.rest = time.Time{}
+	s.rebuildOn()
+	if _, known := s.index.children(img.Digest); !known || s.index.format.Rebuilding {
+		t.Error("it was not made anew")
+	}
+}
+
+func TestIndexThatCannotBeOpenedStopsNoStart(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{Tags: freshness})
+	layer := newOrigin(10_000, 1)
+	img := newImage("a", layer)
+	pullTag(t, s, team, "v1", img, layer)
+	closeStore(t, s)
+	opts := failing(false, func(s step) bool { return s.op == opCreate && filepath.Base(s.path) == "index.opening" })
+	opts.Tags = freshness
+	s = openStore(t, dir, opts)
+	if m, _, err := s.Tag(t.Context(), team, "v1", dead); err != nil || m.Digest != img.Digest {
+		t.Errorf("the tag, with the upstream dead: %s, %v", m.Digest, err) // by the snapshot
+	}
+	if state := pull(t, s, layer); state != Hit {
+		t.Errorf("its layer: %s", state)
+	}
 }
 
 // TestLostIndexKnowsWhatLifecycleRulesGoBy compares what the rules are told, and

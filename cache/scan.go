@@ -16,24 +16,20 @@ import (
 
 // scan finds what is in the folder, and when it was last used: by the index, or
 // by the file where the index does not say. Hits are served meanwhile; only what
-// needs disk space waits.
+// needs disk space waits. What cannot be read is passed over: the rest counts all
+// the same.
 func (s *Store) scan() error {
-	s.rebuild()
+	s.rebuildOn()
 	all, err := s.layout.blobs(s.ctx.Err)
-	if err != nil {
-		return err
+	if s.ctx.Err() != nil {
+		return s.ctx.Err()
 	}
-	if err := s.index.describe(all); err != nil {
-		return err
-	}
-	partials, err := s.layout.partials()
-	if err != nil {
-		return err
-	}
+	partials, unread := s.layout.partials()
+	err = errors.Join(err, unread, s.index.describe(all))
 	before := s.recency.total()
 	s.recency.load(append(all, partials...))
 	s.space.charge(s.recency.total() - before)
-	err = s.space.measure()
+	err = errors.Join(err, s.space.measure())
 	s.pinAllConfigured()
 	if err := s.doomAgain(); err != nil {
 		s.log.Warn("what lifecycle rules have expired goes with the rest until they are applied again", "error", err)
@@ -114,10 +110,7 @@ func (l layout) partials() ([]found, error) {
 
 // allocated is what a file takes on disk.
 func allocated(info fs.FileInfo) int64 {
-	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		return max(onDisk(st.Blocks*512), onDisk(info.Size()))
-	}
-	return onDisk(info.Size())
+	return max(onDisk(blocks(info)), onDisk(info.Size()))
 }
 
 // diskUsage is what the files below a folder take on disk.
@@ -131,12 +124,18 @@ func diskUsage(dir string) (int64, error) {
 		if err != nil {
 			return ignoreMissing(err)
 		}
-		if st, ok := info.Sys().(*syscall.Stat_t); ok {
-			sum += st.Blocks * 512
-		}
+		sum += blocks(info)
 		return nil
 	})
 	return sum, err
+}
+
+// blocks is what the file system has taken for a file or folder so far.
+func blocks(info fs.FileInfo) int64 {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return st.Blocks * 512
+	}
+	return 0
 }
 
 func ignoreMissing(err error) error {

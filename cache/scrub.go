@@ -313,15 +313,23 @@ func (s *Store) dropFile(d digest.Digest, seen fs.FileInfo) (gone bool, err erro
 
 // eachBlob visits the complete blobs behind a given one, or all if that is "",
 // in the order of their paths, until visit returns an error. It keeps the names
-// of one folder at a time: a 256th of all.
+// of one folder at a time: a 256th of all. A folder that cannot be read is passed
+// over; the error is returned when the others have been visited.
 func (l layout) eachBlob(after digest.Digest, visit func(digest.Digest, fs.FileInfo) error) error {
 	var from string
 	if after != "" {
 		from = l.blob(after)
 	}
-	return filepath.WalkDir(filepath.Join(l.dir, "blobs"), func(path string, entry fs.DirEntry, err error) error {
+	var unread error // the first
+	note := func(err error) error {
+		if unread == nil {
+			unread = ignoreMissing(err)
+		}
+		return nil
+	}
+	err := filepath.WalkDir(filepath.Join(l.dir, "blobs"), func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
-			return ignoreMissing(err)
+			return note(err)
 		}
 		switch {
 		case entry.IsDir() && path < from && !strings.HasPrefix(from, path+"/"):
@@ -332,11 +340,12 @@ func (l layout) eachBlob(after digest.Digest, visit func(digest.Digest, fs.FileI
 		d := digest.NewDigestFromEncoded(digest.Algorithm(filepath.Base(filepath.Dir(filepath.Dir(path)))), entry.Name())
 		info, err := entry.Info()
 		if err != nil {
-			return ignoreMissing(err)
+			return note(err)
 		}
 		if ours := d.Validate() == nil; !ours {
 			return nil
 		}
 		return visit(d, info)
 	})
+	return errors.Join(err, unread)
 }

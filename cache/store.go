@@ -119,6 +119,8 @@ type Store struct {
 	save     chan struct{} // has saveAlong write a snapshot; capacity 1
 	saved    saved
 
+	rebuilding rebuilding
+
 	scrubs *semaphore.Weighted // one: held by the Scrub that runs
 
 	fills   *semaphore.Weighted // one a running fill
@@ -163,7 +165,7 @@ func Open(dir string, opts Options) (*Store, error) {
 		err = l.claim(opts.Log)
 	}
 	if err == nil {
-		err = l.sweep()
+		err = l.sweep(opts.Log)
 	}
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
