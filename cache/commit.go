@@ -105,6 +105,29 @@ func (s *Store) dropPartial(d digest.Digest, charged int64) {
 	s.space.give(charged)
 }
 
+// putLater is put for when the fill has ended that brings the same bytes as a
+// blob. Its caller's work keeps the store open meanwhile.
+func (s *Store) putLater(dgst digest.Digest, content []byte, records ...entry) {
+	s.work.Go(func() {
+		err := errFilling
+		for errors.Is(err, errFilling) {
+			s.mu.Lock()
+			f := s.filling[dgst]
+			s.mu.Unlock()
+			if f != nil {
+				<-f.done
+			}
+			err = s.put(s.ctx, dgst, content, records...)
+		}
+		if err == nil {
+			s.useClosure(dgst)
+			s.manifestKept(dgst)
+		} else if s.ctx.Err() == nil {
+			s.trouble(slog.LevelError, "a manifest was served but not kept", err, "digest", dgst)
+		}
+	})
+}
+
 // put stores a small blob whose digest the caller has checked, and then its
 // records. The blob survives a crash once put has returned.
 func (s *Store) put(ctx context.Context, dgst digest.Digest, content []byte, records ...entry) error {
@@ -113,17 +136,14 @@ func (s *Store) put(ctx context.Context, dgst digest.Digest, content []byte, rec
 	}
 	defer s.unshut(dgst)
 	bytes := onDisk(int64(len(content)))
-	if err := s.reserve(ctx, bytes); err != nil {
-		return fmt.Errorf("store %s: %w", dgst, err)
-	}
-	if it, _ := s.recency.look(dgst); it.partial {
-		s.recency.remove(dgst)
-		s.dropPartial(dgst, it.bytes)
-	}
-	err := s.write(dgst, content)
-	s.space.placed(bytes)
+	err := s.placing(ctx, dgst, bytes, func() error {
+		if it, _ := s.recency.look(dgst); it.partial {
+			s.recency.remove(dgst)
+			s.dropPartial(dgst, it.bytes)
+		}
+		return s.write(dgst, content)
+	})
 	if err != nil {
-		s.giveBack(dgst, bytes)
 		return fmt.Errorf("store %s: %w", dgst, err)
 	}
 	s.setDamaged(dgst, false)

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -149,7 +151,11 @@ func TestManifestIsServedWhileAFillBringsItAsABlob(t *testing.T) {
 	o := manifestAsBlob(img)
 	hold := make(chan struct{})
 	o.plan = func(int, Range) act { return act{gate: func(int64) { <-hold }} }
-	s := openStore(t, t.TempDir(), small)
+	var log journal
+	opts := small
+	opts.Log = log.log()
+	dir := t.TempDir()
+	s := openStore(t, dir, opts)
 	blob := open(t, s, o)
 	defer blob.Close()
 	if _, _, err := s.Manifest(t.Context(), team, img.Digest, img.ask); err != nil {
@@ -157,7 +163,32 @@ func TestManifestIsServedWhileAFillBringsItAsABlob(t *testing.T) {
 	}
 	close(hold)
 	o.compare(t, blob, 0, int64(len(o.content)))
+	for known := false; !known; _, known = s.index.children(img.Digest) { // once the fill is over
+		runtime.Gosched()
+	}
+	closeStore(t, s)
+	s = openStore(t, dir, opts)
+	if _, state, err := s.Manifest(t.Context(), team, img.Digest, dead); err != nil || state != Hit {
+		t.Errorf("afterwards: %s, %v", state, err)
+	}
+	log.said(t, 0, 0)
+}
+
+func TestWhatStartUpCannotRemoveStopsNoStart(t *testing.T) {
+	dir := t.TempDir()
+	closeStore(t, openStore(t, dir, small))
+	junk := filepath.Join(dir, "partial", tmpPrefix+"1")
+	if err := os.WriteFile(junk, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(dir, failing(false, func(s step) bool { return s.path == junk }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := newOrigin(1000, 1)
+	pull(t, s, o)
 	settle(s)
+	closeFaulty(t, s)
 }
 
 func TestStartUpRemovesThePartialOfACompleteBlob(t *testing.T) {

@@ -228,16 +228,11 @@ func (f *fill) prepare(size int64, claimLocked func()) error {
 }
 
 // place makes a partial where there is room for it, or room can be made.
-func (f *fill) place(paths partialPaths, size int64) (*partial, error) {
-	s, bytes := f.store, onDisk(size)
-	if err := s.reserve(f.ctx, bytes); err != nil {
-		return nil, err
-	}
-	part, err := createPartial(s.layout.disk, paths.data, paths.journal, size)
-	s.space.placed(bytes)
-	if err != nil {
-		s.giveBack(f.digest, bytes)
-	}
+func (f *fill) place(paths partialPaths, size int64) (part *partial, err error) {
+	err = f.store.placing(f.ctx, f.digest, onDisk(size), func() error {
+		part, err = createPartial(f.store.layout.disk, paths.data, paths.journal, size)
+		return err
+	})
 	return part, err
 }
 

@@ -156,6 +156,7 @@ func (e boundError) Unwrap() error { return e.error }
 // trouble logs what an error has cost. Where the disk as a whole is why, that is
 // said already, and this is for debugging.
 func (s *Store) trouble(level slog.Level, text string, err error, args ...any) {
+	s.confine(err)
 	if s.health.note(err) {
 		level = slog.LevelDebug
 	}

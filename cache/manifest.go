@@ -122,7 +122,9 @@ func (s *Store) keep(ctx context.Context, repo Repository, m *Manifest) error {
 		rec.Fetched = known.Fetched // by another repository, perhaps
 	}
 	entries = append(entries, entry{blobKey(m.Digest), rec})
-	if err := s.put(ctx, m.Digest, m.Raw, entries...); err != nil {
+	if err := s.put(ctx, m.Digest, m.Raw, entries...); errors.Is(err, errFilling) {
+		s.putLater(m.Digest, m.Raw, entries...)
+	} else if err != nil {
 		s.trouble(slog.LevelError, "a manifest was served but not kept", err, "repository", repo, "digest", m.Digest)
 	}
 	for dgst, rec := range members {
