@@ -321,15 +321,15 @@ func (l layout) eachBlob(after digest.Digest, visit func(digest.Digest, fs.FileI
 		from = l.blob(after)
 	}
 	var unread error // the first
-	note := func(err error) error {
+	note := func(err error) {
 		if unread == nil {
 			unread = ignoreMissing(err)
 		}
-		return nil
 	}
 	err := filepath.WalkDir(filepath.Join(l.dir, "blobs"), func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
-			return note(err)
+			note(err)
+			return nil
 		}
 		switch {
 		case entry.IsDir() && path < from && !strings.HasPrefix(from, path+"/"):
@@ -340,7 +340,8 @@ func (l layout) eachBlob(after digest.Digest, visit func(digest.Digest, fs.FileI
 		d := digest.NewDigestFromEncoded(digest.Algorithm(filepath.Base(filepath.Dir(filepath.Dir(path)))), entry.Name())
 		info, err := entry.Info()
 		if err != nil {
-			return note(err)
+			note(err)
+			return nil
 		}
 		if ours := d.Validate() == nil; !ours {
 			return nil

@@ -26,7 +26,7 @@ func counted(t *testing.T, reader sdkmetric.Reader, key attribute.Key) map[strin
 			if sum, ok := m.Data.(metricdata.Sum[int64]); ok && m.Name == "larder.requests" {
 				for _, point := range sum.DataPoints {
 					if value, ok := point.Attributes.Value(key); ok {
-						values[value.Emit()] += point.Value
+						values[value.String()] += point.Value
 					}
 				}
 			}

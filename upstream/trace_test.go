@@ -155,11 +155,11 @@ func TestSpansHoldNoSecrets(t *testing.T) {
 	var text strings.Builder
 	for _, s := range tracetest.SpanStubsFromReadOnlySpans(all) {
 		for _, kv := range s.Attributes {
-			_, _ = io.WriteString(&text, string(kv.Key)+"="+kv.Value.Emit()+"\n")
+			_, _ = io.WriteString(&text, string(kv.Key)+"="+kv.Value.String()+"\n")
 		}
 		for _, event := range s.Events {
 			for _, kv := range event.Attributes {
-				_, _ = io.WriteString(&text, string(kv.Key)+"="+kv.Value.Emit()+"\n")
+				_, _ = io.WriteString(&text, string(kv.Key)+"="+kv.Value.String()+"\n")
 			}
 		}
 		_, _ = io.WriteString(&text, s.Name+" "+s.Status.Description+"\n")
