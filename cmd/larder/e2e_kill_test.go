@@ -110,6 +110,9 @@ func TestKilledAHundredTimesItServesNothingWrong(t *testing.T) {
 		}
 	}
 	t.Logf("%d kills were in the middle of a snapshot", snapshots)
+	if snapshots == 0 && !testing.Short() {
+		t.Error("no kill was in the middle of a snapshot")
+	}
 	s.startLarder(t)
 	s.pullEach(t, images)
 	if evictions := strings.Count(s.larder.logged(), "evicted"); evictions == 0 {
