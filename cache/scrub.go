@@ -20,13 +20,10 @@ import (
 const (
 	// scrubEvery is how often everything is looked at, unless the options say.
 	scrubEvery = 7 * 24 * time.Hour
-	// scrubRate bounds the background pass, in bytes per second. A general
-	// purpose cloud volume has at least 125 MB/s, a spinning disk about as much:
-	// at this rate the workloads keep five sixths of it, and 50 GiB take
-	// three quarters of an hour.
+	// scrubRate bounds the background pass, unless the options say; see there.
 	scrubRate = 20_000_000
 	// scrubSeek is what one more file costs a disk, in bytes that it could have
-	// read instead. It bounds the pass to some 75 files a second.
+	// read instead. At scrubRate it bounds the pass to some 75 files a second.
 	scrubSeek = 256 << 10
 	// scrubRest comes before each pass: a node that has just started has better
 	// things to do, and a folder that cannot be read is not asked all the time.
@@ -124,7 +121,7 @@ func (s *Store) scrubFrom(pos *scrubPosition) error {
 		begun = s.opts.Now()
 	}
 	run := &scrub{store: s, ctx: s.ctx, step: func(n int) error {
-		if err := wait(s.ctx, time.Duration(n)*time.Second/scrubRate); err != nil {
+		if err := wait(s.ctx, time.Duration(n)*time.Second/time.Duration(s.opts.ScrubRate)); err != nil {
 			return err
 		}
 		if err := s.scrubs.Acquire(s.ctx, 1); err != nil { // held by Scrub

@@ -334,6 +334,21 @@ func TestBackgroundScrubKeepsItsPace(t *testing.T) {
 	})
 }
 
+func TestBackgroundScrubKeepsTheRateItIsGiven(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const rate = 5_000_000
+		m := newMeter()
+		s := openStore(t, t.TempDir(), Options{Meter: m, ScrubEvery: -1, ScrubRate: rate})
+		slow(t, s)
+		background(s)
+		pass(2 * time.Second)
+		synctest.Wait()
+		if n := m.scrubbed(t); n < 2*rate*9/10 || n > 2*rate {
+			t.Errorf("%d bytes were read in two seconds", n)
+		}
+	})
+}
+
 func TestBackgroundScrubWaitsForItsTime(t *testing.T) {
 	const every = 100 * time.Hour
 	now := time.Unix(1e9, 0)

@@ -68,6 +68,13 @@ type Cache struct {
 	// PinAllPlatforms has these pins be of all platforms of an index, which are
 	// fetched, and not of those alone that somebody pulls. Default false.
 	PinAllPlatforms bool
+	// ScrubEvery is how often all that is in the cache is read and checked in the
+	// background; 0 means never, and any other is an hour or more. Default 168h, a
+	// week.
+	ScrubEvery time.Duration
+	// ScrubRate is how many bytes of that are read in a second. It is at least
+	// 1MiB. Default 20MB.
+	ScrubRate Amount
 }
 
 // Tags says how long an answer about a tag may be used. No duration is negative.
@@ -237,6 +244,11 @@ const (
 	// the index and one large layer fit in it.
 	leastMaxSize = 256 * humanize.MiByte
 
+	// leastScrubEvery is how long a cache rests before each pass.
+	leastScrubEvery = time.Hour
+	// leastScrubRate reads a cache of 50 GiB within a day.
+	leastScrubRate = humanize.MiByte
+
 	// defaultSampleRatio shows what pulls spend their time on, at a cost that nobody
 	// notices in a warm cache.
 	defaultSampleRatio = 0.05
@@ -252,6 +264,9 @@ func defaults() *Config {
 			MaxSize:  Amount{Bytes: 50 * humanize.GiByte},
 			MinFree:  Amount{Percent: 5},
 			LowWater: 0.9,
+
+			ScrubEvery: 7 * 24 * time.Hour,
+			ScrubRate:  Amount{Bytes: 20 * humanize.MByte},
 		},
 		Tags: Tags{
 			TTL:          time.Minute,

@@ -51,6 +51,7 @@ func TestEveryKeyIsLoaded(t *testing.T) {
 		Cache: Cache{
 			Dir: testdata(t, "cache"), MaxSize: Amount{Percent: 62.5}, MinFree: Amount{Bytes: 1536 << 20}, LowWater: 0.75,
 			Pin: []string{"*/team/*:v1*", "docker.io/library/busybox:1.36"}, PinAllPlatforms: true,
+			ScrubEvery: 24 * time.Hour, ScrubRate: Amount{Bytes: 50_000_000},
 		},
 		Tags:            Tags{TTL: 30 * time.Second, StaleIfError: 168 * time.Hour, NegativeTTL: 0},
 		DefaultUpstream: "registry.example.com:5000",
@@ -128,7 +129,7 @@ func TestNoFileIsAWorkingConfiguration(t *testing.T) {
 	want := &Config{
 		Listen:          "127.0.0.1:5000",
 		Admin:           "127.0.0.1:5001",
-		Cache:           Cache{MaxSize: Amount{Bytes: 50 << 30}, MinFree: Amount{Percent: 5}, LowWater: 0.9},
+		Cache:           Cache{MaxSize: Amount{Bytes: 50 << 30}, MinFree: Amount{Percent: 5}, LowWater: 0.9, ScrubEvery: 168 * time.Hour, ScrubRate: Amount{Bytes: 20_000_000}},
 		Tags:            Tags{TTL: time.Minute, StaleIfError: 720 * time.Hour, NegativeTTL: 10 * time.Second},
 		DefaultUpstream: "docker.io",
 		Log:             Log{Level: slog.LevelInfo, Format: "text"},

@@ -39,6 +39,8 @@ func fields(c *Config, base string) []field {
 					return items
 				}},
 				{name: "pin_all_platforms", set: truth(&c.Cache.PinAllPlatforms)},
+				{name: "scrub_every", set: scrubEvery(&c.Cache.ScrubEvery)},
+				{name: "scrub_rate", set: scrubRate(&c.Cache.ScrubRate)},
 			}
 		}},
 		{name: "tags", section: func() []field {

@@ -313,6 +313,29 @@ func keepAlive(to *time.Duration) func(*yaml.Node) error {
 	}
 }
 
+func scrubEvery(to *time.Duration) func(*yaml.Node) error {
+	set := duration(to, 0)
+	return func(value *yaml.Node) error {
+		if err := set(value); err != nil {
+			return err
+		}
+		if *to != 0 && *to < leastScrubEvery {
+			return mismatch("1h or more, or 0 for never", value)
+		}
+		return nil
+	}
+}
+
+func scrubRate(to *Amount) func(*yaml.Node) error {
+	set := amount(to)
+	return func(value *yaml.Node) error {
+		if set(value) != nil || to.Percent != 0 || to.Bytes < leastScrubRate {
+			return mismatch(fmt.Sprintf("a number of bytes per second such as 20MB, %v at least", Amount{Bytes: leastScrubRate}), value)
+		}
+		return nil
+	}
+}
+
 func logFormat(to *string) func(*yaml.Node) error {
 	return check(to, "text or json", func(s string) bool { return s == "text" || s == "json" })
 }

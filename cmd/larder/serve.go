@@ -94,12 +94,22 @@ func storeOptions(cfg *config.Config, log *slog.Logger, tel *telemetry,
 			Immutable:    immutable,
 			ImmutableTTL: immutableTTL,
 		},
+		ScrubEvery:      scrubEvery(cfg),
+		ScrubRate:       cfg.Cache.ScrubRate.Bytes,
 		Pin:             cfg.Cache.Pins,
 		PinAllPlatforms: cfg.Cache.PinAllPlatforms,
 		Log:             log,
 		Meter:           tel.meter,
 		Tracer:          tel.tracer,
 	}, err
+}
+
+// scrubEvery is that of cache.Options, where never is less than 0.
+func scrubEvery(cfg *config.Config) time.Duration {
+	if cfg.Cache.ScrubEvery == 0 {
+		return -1
+	}
+	return cfg.Cache.ScrubEvery
 }
 
 // until ends the requests that still run when ctx ends: a drain does not wait for
