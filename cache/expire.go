@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -31,7 +32,8 @@ type Verdict struct {
 //
 // A digest that several repositories hold has expired when it has in all of
 // them. Nothing that another image needs goes with an expired one. Verdicts on
-// what is not in the cache are dropped.
+// what is not in the cache are dropped. That a disk does not take them is no
+// error.
 func (s *Store) Doom(verdicts []Verdict) error {
 	if err := s.awaitScan(); err != nil {
 		return err
@@ -42,7 +44,10 @@ func (s *Store) Doom(verdicts []Verdict) error {
 	if err != nil {
 		return err
 	}
-	return s.index.replaceVerdicts(kept)
+	if err := s.index.replaceVerdicts(kept); err != nil {
+		s.trouble(slog.LevelWarn, "what lifecycle rules have expired was not recorded; a restart forgets it", err)
+	}
+	return nil
 }
 
 // doomAgain dooms what had expired when the process before this one ended.

@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+	"golang.org/x/sys/unix"
 )
 
 // TestSharedLayersOutliveAnImageThatGoes removes one of two images that share a
@@ -298,6 +299,22 @@ func TestVerdictsOutliveTheStoreAndGoWithTheImage(t *testing.T) {
 	if verdicts, err := s.Verdicts(); len(verdicts) != 0 || err != nil {
 		t.Errorf("after a removal: %v, %v", verdicts, err)
 	}
+}
+
+func TestVerdictsCountThoughTheDiskDoesNotTakeThem(t *testing.T) {
+	var log journal
+	s := openStore(t, t.TempDir(), Options{Tags: freshness, Log: log.log()})
+	layer := newOrigin(1000, 1)
+	img := newImage("a", layer)
+	pullTag(t, s, team, "v1", img, layer)
+	s.health.note(unix.EIO)
+	if err := s.Doom([]Verdict{{team, img.Digest, Expiry{Since: time.Now()}}}); err != nil {
+		t.Error(err)
+	}
+	if d, expired, _ := s.recency.first(); d != img.Digest || !expired {
+		t.Errorf("first to go is %s, expired %t", d, expired)
+	}
+	log.said(t, 1, 0)
 }
 
 func TestEvictionsAreCountedByReason(t *testing.T) {
