@@ -125,6 +125,27 @@ func TestOrderOutlivesTheStore(t *testing.T) {
 	})
 }
 
+func TestKilledStoreForgetsTheLastBatchOfUsesAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openStore(t, t.TempDir(), bounded)
+		a, b := newOrigin(1000, 1), newOrigin(1000, 2)
+		for _, o := range []*origin{a, b, a} {
+			pull(t, s, o)
+			settle(s)
+			pass(2 * tick)
+		}
+		noted := time.Now().Add(-2 * tick)
+		pull(t, s, b)
+		s = openStore(t, crash(t, s.layout.dir), bounded)
+		for o, want := range map[*origin]time.Time{a: noted, b: noted.Add(-2 * tick)} {
+			var at int64
+			if err := s.index.get(usedKey(o.digest), &at); err != nil || at != want.Unix() {
+				t.Errorf("used at %d, %v; want %d", at, err, want.Unix())
+			}
+		}
+	})
+}
+
 // TestSharedLayerOutlivesTheImageThatGoes pulls as containerd does: the second
 // image's client does not ask for the layer that it has of the first.
 func TestSharedLayerOutlivesTheImageThatGoes(t *testing.T) {

@@ -1,7 +1,9 @@
 package cache
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -157,6 +159,9 @@ func (l layout) overhead() (int64, error) {
 		case filepath.Base(l.ballast()), filepath.Base(l.newSnapshot()): // the latter takes its space as it grows
 		default:
 			n, err = diskUsage(path)
+			if errors.Is(err, fs.ErrPermission) { // not ours, such as lost+found
+				err = nil
+			}
 		}
 		if err != nil {
 			return 0, err

@@ -44,6 +44,25 @@ func TestEverythingInTheFolderCounts(t *testing.T) {
 	}
 }
 
+// The root of a file system has a folder that is root's alone.
+func TestWhatIsNotOursStopsNoMeasuring(t *testing.T) {
+	dir := t.TempDir()
+	closeStore(t, openStore(t, dir, small))
+	lost := filepath.Join(dir, "lost+found")
+	if err := os.Mkdir(lost, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := asNobody(t, dir, func() error {
+		_, err := layout{dir: dir}.overhead()
+		return err
+	}); err != nil {
+		t.Error(err)
+	}
+	if err := os.Remove(lost); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // quota is a disk on which no more than so many bytes can be preallocated.
 type quota struct {
 	most int64
