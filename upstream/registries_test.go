@@ -85,7 +85,10 @@ func TestPublicRegistriesAreUnderstood(t *testing.T) {
 			// All of these hosts are one server of this process.
 			var mu sync.Mutex
 			var asked []string
-			server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+				if req.ProtoMajor != 1 { // over HTTP/2 ranges would share one connection
+					t.Errorf("%s was asked by %s", req.Host, req.Proto)
+				}
 				mu.Lock()
 				asked = append(asked, req.Host+req.URL.RequestURI())
 				mu.Unlock()
@@ -107,6 +110,8 @@ func TestPublicRegistriesAreUnderstood(t *testing.T) {
 					http.Redirect(w, req, "https://"+test.blob+"/storage/x?signature=y", http.StatusTemporaryRedirect)
 				}
 			}))
+			server.EnableHTTP2 = true // as most of them do
+			server.StartTLS()
 			t.Cleanup(server.Close)
 			r.transport.Proxy = nil
 			r.transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: true}
