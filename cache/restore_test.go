@@ -449,9 +449,13 @@ func TestLostIndexThatCannotBeWrittenIsMadeAnewLater(t *testing.T) {
 		t.Errorf("while the disk is ill: written %t, and the layer is pinned: %t", known, s.pinned.holds(layer.digest))
 	}
 	s.health.recovered(s.health.noted())
+	if s.rebuilding.rest.IsZero() {
+		t.Error("it would be tried again at once")
+	}
+	s.rebuilding.rest = time.Now().Add(time.Hour)
 	s.rebuildOn()
 	if _, known := s.index.children(img.Digest); known {
-		t.Error("it was tried again at once")
+		t.Error("it was tried again before its time")
 	}
 	s.rebuilding.rest = time.Time{}
 	s.rebuildOn()
