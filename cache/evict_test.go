@@ -135,6 +135,7 @@ func TestKilledStoreForgetsTheLastBatchOfUsesAlone(t *testing.T) {
 			pass(2 * tick)
 		}
 		noted := time.Now().Add(-2 * tick)
+		pass(tick / 2) // between two batches
 		pull(t, s, b)
 		s = openStore(t, crash(t, s.layout.dir), bounded)
 		for o, want := range map[*origin]time.Time{a: noted, b: noted.Add(-2 * tick)} {
