@@ -4,6 +4,8 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -72,28 +74,30 @@ func (c *call) end(resp *http.Response, err error) {
 	}
 }
 
-// countedBody is an answer's body. It belongs to one goroutine.
+// countedBody is an answer's body. As with every body of net/http, a Close may
+// come from another goroutine, to end a Read that waits.
 type countedBody struct {
 	io.ReadCloser
 	call *call
-	n    int64
-	over bool
+	n    atomic.Int64
+	over sync.Once
 }
 
 func (b *countedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	b.n += int64(n)
+	b.n.Add(int64(n))
 	return n, err
 }
 
 func (b *countedBody) Close() error {
-	if !b.over {
-		b.over = true
-		b.call.received(b.call.target, b.n)
-		b.call.span.SetAttributes(attribute.Int64("http.response.body.size", b.n))
+	err := b.ReadCloser.Close()
+	b.over.Do(func() {
+		n := b.n.Load()
+		b.call.received(b.call.target, n)
+		b.call.span.SetAttributes(attribute.Int64("http.response.body.size", n))
 		b.call.span.End()
-	}
-	return b.ReadCloser.Close()
+	})
+	return err
 }
 
 // api counts and traces a call of an AWS API, whose requests the SDK sends. The
