@@ -263,7 +263,7 @@ func (l *life) after(t *testing.T, dir string, safe []digest.Digest, bad digest.
 		}
 	}
 	for _, o := range l.blobs {
-		again := &origin{content: o.content, digest: o.digest, sent: make([]uint8, len(o.content))}
+		again := &origin{content: o.content, digest: o.digest}
 		pull(t, s, again)
 	}
 	settle(s)
@@ -321,7 +321,6 @@ type wrecked struct {
 }
 
 func TestNoCrashCostsWhatIsDurable(t *testing.T) {
-	inMemory(t)
 	seed := rand.Uint64()
 	t.Logf("seed %#x", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
@@ -405,7 +404,6 @@ func TestNoFailedStepIsNoticedByAClient(t *testing.T) {
 		{"fails though it took effect", func(n, at int) failure { return when(n == at, failsAfter) }},
 		{"and all that follow fail", func(n, at int) failure { return when(n >= at, failsBefore) }},
 	}
-	inMemory(t)
 	seed := rand.Uint64()
 	steps := leadWithFault(t, func(int) failure { return works })
 	t.Logf("seed %#x, %d steps", seed, steps)
@@ -448,16 +446,6 @@ func leadWithFault(t *testing.T, fail func(n int) failure) (steps int) {
 	l.must(err)
 	l.after(t, dir, keys(l.safe), l.bad, l.kept)
 	return steps
-}
-
-// inMemory has the test's folders be in memory, where the machine has a place for
-// that: the index is opened hundreds of times, and syncs each time.
-func inMemory(t *testing.T) {
-	t.Helper()
-	const shm = "/dev/shm"
-	if _, err := os.Stat(shm); err == nil {
-		t.Setenv("TMPDIR", shm)
-	}
 }
 
 // sampled picks one way for each step to go wrong, out of three, and of these a

@@ -47,7 +47,7 @@ func TestEmptyBlobNeedsNoDisk(t *testing.T) {
 		t.Errorf("%s, with %d requests", state, len(o.requests()))
 	}
 	other := newOrigin(1, 1)
-	other.content, other.sent = nil, nil // a source that has nothing under this digest
+	other.content = nil // a source that has nothing under this digest
 	if _, err := s.Open(t.Context(), other.digest, 0, other.fetch); !errors.Is(err, errMismatch) {
 		t.Errorf("an empty blob with another digest: %v", err)
 	}

@@ -362,13 +362,13 @@ func TestHoldingsAreWhatLifecycleRulesGoBy(t *testing.T) {
 		raw := fmt.Appendf(nil, `{"mediaType": %q, "layers": [], "subject": {"digest": %q}}`, ocispec.MediaTypeImageManifest, amd.Digest)
 		signature := &image{Manifest: Manifest{Digest: digest.FromBytes(raw), MediaType: ocispec.MediaTypeImageManifest, Size: int64(len(raw)), Raw: raw}}
 		pullDigest(t, s, team, signature)
-		pass(time.Hour)
+		pass(2 * time.Minute)
 		pullDigest(t, s, other, amd) // which is here already, for another repository
 		got, err := s.Holdings()
 		if err != nil {
 			t.Fatal(err)
 		}
-		later := begin.Add(time.Hour)
+		later := begin.Add(2 * time.Minute)
 		platform := Holding{Digest: amd.Digest, Children: []digest.Digest{layer.digest}, Fetched: begin, Used: later, Touched: begin}
 		want := map[Repository][]Holding{
 			team: {platform, {Digest: signature.Digest, Subject: amd.Digest, Fetched: begin, Used: begin, Touched: begin}, {Digest: list.Digest, Tags: []string{"latest", "v1"}, Index: true,

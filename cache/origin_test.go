@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -24,9 +26,9 @@ type origin struct {
 
 	mu   sync.Mutex // guards what follows
 	asks []Range
-	sent []uint8 // how often each byte was
-	open int     // bodies
-	most int     // bodies that were open at the same time
+	sent []Range
+	open int // bodies
+	most int // bodies that were open at the same time
 }
 
 // act is how a request is answered. The zero value is as it should be.
@@ -48,7 +50,7 @@ func newOrigin(n int, seed uint64) *origin {
 	content := make([]byte, n)
 	random := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(n), byte(n >> 8), byte(n >> 16)})
 	_, _ = random.Read(content) // never fails
-	return &origin{content: content, digest: digest.FromBytes(content), sent: make([]uint8, n)}
+	return &origin{content: content, digest: digest.FromBytes(content)}
 }
 
 func (o *origin) fetch(ctx context.Context, r Range) (Content, error) {
@@ -98,11 +100,18 @@ func (o *origin) requests() []Range {
 
 // total is how many bytes were sent, and most how often the byte that was sent
 // most often was.
-func (o *origin) total() (n int64, most uint8) {
+func (o *origin) total() (n int64, most int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for _, times := range o.sent {
-		n += int64(times)
+	change := make(map[int64]int) // of how often a byte was sent, from one to the next
+	for _, r := range o.sent {
+		n += r.Len
+		change[r.Off]++
+		change[r.Off+r.Len]--
+	}
+	times := 0
+	for _, off := range slices.Sorted(maps.Keys(change)) {
+		times += change[off]
 		most = max(most, times)
 	}
 	return n, most
@@ -152,9 +161,7 @@ func (b *originBody) Read(p []byte) (int, error) {
 		p[bit/8-b.off] ^= 1 << (bit % 8)
 	}
 	b.origin.mu.Lock()
-	for i := range n {
-		b.origin.sent[b.off+int64(i)]++
-	}
+	b.origin.sent = append(b.origin.sent, Range{Off: b.off, Len: int64(n)})
 	b.origin.mu.Unlock()
 	b.off += int64(n)
 	b.done += int64(n)

@@ -156,8 +156,14 @@ func TestSnapshotThatIsNotWholeIsIgnored(t *testing.T) {
 				t.Fatal(err)
 			}
 			var log bytes.Buffer
-			s := openStore(t, dir, Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
-			all := records(t, s.index)
+			ix, err := openIndex(l, slog.New(slog.NewTextHandler(&log, nil)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			all := records(t, ix)
+			if err := ix.close(); err != nil {
+				t.Error(err)
+			}
 			delete(all, string(formatKey))
 			if len(all) > 0 {
 				t.Errorf("it was believed: %v", all)

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"container/heap"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -22,29 +23,38 @@ const (
 	traceScan   = 5 * traceBound / traceLayers
 )
 
-// pulls lists the images that are pulled: those of the hot set have the numbers
-// below traceHot. Of every ten pulls some are of the hot set.
-func pulls(hotOfTen int) []int {
+// imagePull is a pull of an image. Those of the hot set have the numbers below
+// traceHot.
+type imagePull struct {
+	image int
+	blobs []digest.Digest // that it needs, the first one last: see recency
+}
+
+// pulls lists the images that are pulled. Of every ten some are of the hot set.
+func pulls(hotOfTen int) []imagePull {
 	random := rand.New(rand.NewPCG(1, uint64(hotOfTen)))
-	var all []int
+	hot := make([]imagePull, traceHot)
+	for image := range hot {
+		hot[image] = newImagePull(image)
+	}
+	var all []imagePull
 	for next := traceHot; next < traceHot+traceScan; {
 		if random.IntN(10) < hotOfTen {
-			all = append(all, random.IntN(traceHot))
+			all = append(all, hot[random.IntN(traceHot)])
 		} else {
-			all = append(all, next)
+			all = append(all, newImagePull(next))
 			next++
 		}
 	}
 	return all
 }
 
-// tracePull is what an image needs, the first one last: see recency.
-func tracePull(image int) []digest.Digest {
+func newImagePull(image int) imagePull {
 	blobs := []digest.Digest{digest.FromString(fmt.Sprint("base ", image/100))}
 	for i := 1; i < traceLayers; i++ {
 		blobs = append(blobs, digest.FromString(fmt.Sprint(image, " ", i)))
 	}
-	return blobs
+	return imagePull{image, blobs}
 }
 
 // policy decides what stays. It is told of every pull of a blob, and answers
@@ -84,9 +94,9 @@ type hinted struct {
 	pulls   int
 }
 
-func (h *hinted) after(image int) {
-	if image >= traceHot {
-		h.scanned = append(h.scanned, tracePull(image)[1:]...)
+func (h *hinted) after(p imagePull) {
+	if p.image >= traceHot {
+		h.scanned = append(h.scanned, p.blobs[1:]...)
 	}
 	if h.pulls++; h.pulls%100 == 0 {
 		old := h.scanned[:max(0, len(h.scanned)-h.keep)]
@@ -124,22 +134,22 @@ func (s segmented) pull(d digest.Digest) bool {
 
 // hitRatio is the part of the hot set's blobs that were there when they were
 // pulled, after the first pull of each.
-func hitRatio(trace []int, p policy) float64 {
+func hitRatio(trace []imagePull, p policy) float64 {
 	seen := make(map[int]bool)
 	var asked, hits int
-	for _, image := range trace {
-		for _, d := range slices.Backward(tracePull(image)) {
+	for _, pulled := range trace {
+		for _, d := range slices.Backward(pulled.blobs) {
 			hit := p.pull(d)
-			if image < traceHot && seen[image] {
+			if pulled.image < traceHot && seen[pulled.image] {
 				asked++
 				if hit {
 					hits++
 				}
 			}
 		}
-		seen[image] = true
+		seen[pulled.image] = true
 		if h, ok := p.(*hinted); ok {
-			h.after(image)
+			h.after(pulled)
 		}
 	}
 	return float64(hits) / float64(asked)
@@ -149,13 +159,14 @@ func hitRatio(trace []int, p policy) float64 {
 type optimum struct {
 	next  map[digest.Digest][]int // when it is pulled, the soonest first
 	there map[digest.Digest]bool
+	last  nextPulls // of what is there, and some that are over
 }
 
-func newOptimum(trace []int) *optimum {
+func newOptimum(trace []imagePull) *optimum {
 	o := &optimum{next: make(map[digest.Digest][]int), there: make(map[digest.Digest]bool)}
 	at := 0
-	for _, image := range trace {
-		for _, d := range slices.Backward(tracePull(image)) {
+	for _, pulled := range trace {
+		for _, d := range slices.Backward(pulled.blobs) {
 			o.next[d] = append(o.next[d], at)
 			at++
 		}
@@ -171,16 +182,34 @@ func (o *optimum) pull(d digest.Digest) bool {
 		return hit
 	}
 	o.there[d] = true
-	if len(o.there) > traceBound {
-		last, when := d, -1
-		for e := range o.there {
-			if o.next[e][0] > when {
-				last, when = e, o.next[e][0]
-			}
+	heap.Push(&o.last, nextPull{d, o.next[d][0]})
+	for len(o.there) > traceBound {
+		// The entry of a blob that was pulled since says nothing any more.
+		if p := heap.Pop(&o.last).(nextPull); len(o.next[p.digest]) > 0 && o.next[p.digest][0] == p.at {
+			delete(o.there, p.digest)
 		}
-		delete(o.there, last)
 	}
 	return hit
+}
+
+// nextPulls is a heap of when blobs are pulled next, the latest first.
+type nextPulls []nextPull
+
+type nextPull struct {
+	digest digest.Digest
+	at     int
+}
+
+func (n nextPulls) Len() int           { return len(n) }
+func (n nextPulls) Less(i, j int) bool { return n[i].at > n[j].at }
+func (n nextPulls) Swap(i, j int)      { n[i], n[j] = n[j], n[i] }
+func (n *nextPulls) Push(p any)        { *n = append(*n, p.(nextPull)) }
+
+func (n *nextPulls) Pop() any {
+	all := *n
+	last := all[len(all)-1]
+	*n = all[:len(all)-1]
+	return last
 }
 
 // TestLifecycleHintsKeepAHotSetFromAScan prints what part of a hot set stays while

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -21,7 +22,12 @@ func records(dir string, sizes map[digest.Digest]int64) error {
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return nil // it is made anew
 	}
-	db, err := badger.Open(badger.DefaultOptions(path).WithReadOnly(true).WithLogger(nil).WithMetricsEnabled(false))
+	db, err := badger.Open(badger.DefaultOptions(path).
+		WithReadOnly(true).
+		WithBlockCacheSize(0). // the default takes longer to make than the records to read
+		WithCompression(options.None).
+		WithLogger(nil).
+		WithMetricsEnabled(false))
 	if err != nil {
 		return fmt.Errorf("open the index of %s: %w", dir, err)
 	}
