@@ -15,6 +15,11 @@ import (
 // up: the source has none to spare, or trouble enough.
 const sparePause = time.Second
 
+// leap is how many bytes are asked for where a client waits that jumped there. It
+// may jump on, and the next one to jump waits for a connection that long at most:
+// 5 ms at 50 MB/s.
+const leap = 256 << 10
+
 // connection is one goroutine's part in a fill: it claims a segment, fetches
 // it, and claims the next, until nothing is left or its source gives up.
 type connection struct {
@@ -48,18 +53,15 @@ func (f *fill) joinLocked(c *connection) {
 
 // recruitLocked adds connections while there is ground that nobody works on:
 // up to Options.Connections on a blob that is large enough to be worth it, and
-// as many again where clients wait at offsets that nobody is near.
+// up to Options.Leapers more where clients wait at offsets that nobody is near.
 func (f *fill) recruitLocked() {
 	if time.Now().Before(f.quiet) {
 		return
 	}
 	for f.err == nil && f.working > 0 && f.ranges {
-		limit := f.store.opts.Connections
-		if f.size <= 2*f.store.opts.Segment {
-			limit = 1
-		}
+		limit := f.steadyLocked()
 		if f.demandLocked() >= 0 {
-			limit += f.store.opts.Connections
+			limit += f.store.opts.Leapers
 		}
 		if f.working >= limit || !f.store.spare.TryAcquire(1) {
 			return
@@ -73,17 +75,28 @@ func (f *fill) recruitLocked() {
 	}
 }
 
-// claimLocked picks the ground to fetch next: where the client that has waited
-// longest waits, else the lowest.
-func (f *fill) claimLocked() *segment {
-	off := f.demandLocked()
-	if off < 0 {
-		off = f.segs.firstIdle()
+// steadyLocked is how many connections fetch what no client waits for.
+func (f *fill) steadyLocked() int {
+	if f.size <= 2*f.store.opts.Segment {
+		return 1
 	}
-	if off < 0 {
+	return f.store.opts.Connections
+}
+
+// claimLocked picks the ground to fetch next: where the client that has waited
+// longest waits, else the lowest, unless more connections than that takes are
+// at work. A client that jumped gets little at first, and twice as much each time
+// that it reads on.
+func (f *fill) claimLocked() *segment {
+	most := f.store.opts.Segment
+	if off := f.demandLocked(); off >= 0 {
+		return f.segs.claim(off, min(max(leap, f.segs.behind(off)), most))
+	}
+	off := f.segs.firstIdle()
+	if off < 0 || f.working > f.steadyLocked() {
 		return nil
 	}
-	return f.segs.claim(off, f.store.opts.Segment)
+	return f.segs.claim(off, most)
 }
 
 // demandLocked returns an offset that a client waits for and nobody fetches,

@@ -63,6 +63,23 @@ func (s *segments) available(off int64) int64 {
 	return end - off
 }
 
+// behind returns how many bytes there are without a gap that end at off, where a
+// segment begins, or somewhat fewer.
+func (s *segments) behind(off int64) int64 {
+	i := s.at(off)
+	if i < 0 {
+		return 0
+	}
+	seg := s.list[i]
+	switch {
+	case seg.next() == off && seg.have > 0:
+		return seg.have
+	case seg.start == off && i > 0 && s.list[i-1].done():
+		return s.list[i-1].have
+	}
+	return 0
+}
+
 // untouched reports whether not one byte is on disk.
 func (s *segments) untouched() bool {
 	return !slices.ContainsFunc(s.list, func(seg *segment) bool { return seg.have > 0 })

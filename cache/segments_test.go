@@ -120,3 +120,28 @@ func checkSegments(t *rapid.T, segs *segments, model []int) {
 		t.Fatalf("firstIdle() = %d, want %d", got, firstNew)
 	}
 }
+
+// What is known to lie before an offset says that a client reads on, and did not jump there.
+func TestSegmentsTellWhatLiesBehind(t *testing.T) {
+	s := newSegments(100)
+	done := s.claim(0, 30)
+	done.have = 30
+	s.release(done)
+	part := s.claim(60, 20)
+	part.have = 5
+	s.release(part)
+	for off, want := range map[int64]int64{
+		0:   0,
+		30:  30,
+		40:  0,
+		60:  0,
+		65:  5,
+		70:  0,
+		80:  0,
+		100: 0,
+	} {
+		if got := s.behind(off); got != want {
+			t.Errorf("%d bytes lie behind %d, want %d", got, off, want)
+		}
+	}
+}

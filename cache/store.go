@@ -40,9 +40,11 @@ type Options struct {
 	// MiB, and with 50 ms of latency 1.9, 1.2 and 1.0 s (four connections each;
 	// one connection: 2.4 and 3.3 s).
 	Segment int64
-	// Connections is how many connections one fill may use; as many again may
-	// serve clients that wait far ahead of the others. 0 means 4.
+	// Connections is how many connections one fill may use. 0 means 4.
 	Connections int
+	// Leapers is how many more a fill may use for clients that wait at offsets
+	// which nobody is near. 0 means 8.
+	Leapers int
 	// Spare bounds, over all fills, the connections beyond the first of each.
 	// 0 means 32.
 	Spare int
@@ -86,6 +88,7 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.LowWater, 0.9)
 	setDefault(&o.Segment, 8<<20)
 	setDefault(&o.Connections, 4)
+	setDefault(&o.Leapers, 8)
 	setDefault(&o.Spare, 32)
 	setDefault(&o.Fills, 256)
 	setDefault(&o.ScrubEvery, scrubEvery)

@@ -1,0 +1,94 @@
+package cache
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// farOrigin is an origin at the end of a line: each answer takes its time to
+// begin, and each connection its time to send. It counts nothing.
+type farOrigin struct {
+	*origin
+	latency time.Duration
+	rate    int64 // bytes per second of a connection
+}
+
+func (o *farOrigin) fetch(ctx context.Context, r Range) (Content, error) {
+	if err := wait(ctx, o.latency); err != nil {
+		return Content{}, err
+	}
+	rest := o.content[r.Off:]
+	body := &slowBody{bytes.NewReader(rest[:min(r.Len, int64(len(rest)))]), ctx, o.rate}
+	return Content{Body: io.NopCloser(body), Size: int64(len(o.content))}, nil
+}
+
+type slowBody struct {
+	io.Reader
+	ctx  context.Context
+	rate int64
+}
+
+func (b *slowBody) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p[:min(len(p), 16<<10)])
+	if waited := wait(b.ctx, time.Duration(int64(n)*int64(time.Second)/b.rate)); waited != nil {
+		return 0, waited
+	}
+	return n, err
+}
+
+// A lazy snapshotter reads here and there in a layer while it is fetched. Hardly
+// any of its reads takes much longer than it would at the origin.
+func TestReadersThatJumpWaitLittle(t *testing.T) {
+	const (
+		size    = 128 << 20
+		length  = 50 << 10
+		readers = 8
+		each    = 32
+	)
+	synctest.Test(t, func(t *testing.T) {
+		far := &farOrigin{newOrigin(size, 1), 5 * time.Millisecond, 50_000_000}
+		alone := far.latency + time.Duration(length*int64(time.Second)/far.rate)
+		store := openStore(t, t.TempDir(), Options{})
+		took := make([]time.Duration, readers*each)
+		var all sync.WaitGroup
+		for i := range readers {
+			all.Go(func() {
+				random := rand.New(rand.NewPCG(1, uint64(i)))
+				for n := range each {
+					began := time.Now()
+					if err := readRange(t.Context(), store, far, random.Int64N(size-length), length); err != nil {
+						t.Error(err)
+						return
+					}
+					took[i*each+n] = time.Since(began)
+				}
+			})
+		}
+		all.Wait()
+		slices.Sort(took)
+		// The worst wait for the first segments, which nobody asked for.
+		if at := took[len(took)*9/10]; at > 3*alone {
+			t.Errorf("one read in ten took %v or longer, want %v at most", at, 3*alone)
+		}
+	})
+}
+
+func readRange(ctx context.Context, s *Store, from *farOrigin, off, n int64) error {
+	blob, err := s.Open(ctx, from.digest, int64(len(from.content)), from.fetch)
+	if err != nil {
+		return err
+	}
+	defer blob.Close()
+	if _, err := blob.Seek(off, io.SeekStart); err != nil {
+		return err
+	}
+	_, err = io.CopyN(io.Discard, blob, n)
+	return err
+}
