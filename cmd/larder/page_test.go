@@ -247,6 +247,10 @@ func TestStatusPageInABrowser(t *testing.T) {
 	}
 	b.t, p.t = t, t
 	b.wantQuiet(p.admin.URL)
+	t.Run("a broken connection is made anew", func(t *testing.T) {
+		b.t, p.t = t, t
+		testPageConnectsAgain(t, b, p)
+	})
 	t.Run("the daemon's end is noticed", func(t *testing.T) {
 		b.t = t
 		p.quit()
@@ -346,6 +350,20 @@ func testPageTellsOfTrouble(t *testing.T, b *browser, p *paged) {
 				t.Errorf("%q is not in %s: %s", want, selector, got)
 			}
 		}
+	}
+}
+
+// testPageConnectsAgain has the browser log that a connection broke, which is no complaint of the page's own.
+func testPageConnectsAgain(t *testing.T, b *browser, p *paged) {
+	eval[bool](b, `window.failures = [], window.addEventListener("error", (e) => failures.push(e.message)), true`)
+	p.admin.CloseClientConnections()
+	b.await(`document.getElementById("live").innerText === "no connection"`)
+	b.await(`document.getElementById("live").innerText === "live"`)
+	testPageAgreesWithMetrics(t, b, p)
+	p.add(p.ecr, "team/late", "v1", 8, 100_000)
+	testPageAgreesWithMetrics(t, b, p)
+	if failures := eval[[]string](b, `failures`); len(failures) > 0 {
+		t.Errorf("the page fails with %q", failures)
 	}
 }
 

@@ -38,11 +38,9 @@ export class Trends {
     });
   }
 
+  // history begins anew, with a daemon that may be another: nothing is shown of it before its first state.
   history({ hour, day }) {
-    this.hour = hour ?? [];
-    this.day = day ?? [];
-    this.recent = [];
-    this.render();
+    Object.assign(this, { hour: hour ?? [], day: day ?? [], recent: [], latest: undefined });
   }
 
   // sample takes in what the daemon keeps too, and forgets what it forgets.
