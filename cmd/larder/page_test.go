@@ -340,9 +340,15 @@ func testPageAgreesWithMetrics(t *testing.T, b *browser, p *paged) {
 }
 
 func testPageTellsOfTrouble(t *testing.T, b *browser, p *paged) {
+	longer := http.Header{"Retry-After": {"60"}} // than anybody waits
+	p.public.Inject(ecrtest.Fault{On: ecrtest.Manifest, Throttle: true, Times: 1, Header: longer})
+	if _, err := p.get(p.public.Host(), "docker/library/nginx/manifests/2.0", "containerd/2.1.4"); err != nil {
+		t.Fatal(err)
+	}
+	b.await(`document.querySelector("#upstreams tbody").innerText.includes("throttled")`)
 	for selector, wants := range map[string][]string{
 		"#evictions tbody": {"least recently used", p.ecr.Host() + "/legacy/report"},
-		"#upstreams tbody": {deadHost, "failing", "connection refused", "ECR token", "good for 11 h", "bearer token"},
+		"#upstreams tbody": {deadHost, "failing", "connection refused", "ECR token", "good for 11 h", "bearer token", "paused for"},
 	} {
 		got := b.text(selector)
 		for _, want := range wants {
