@@ -97,8 +97,8 @@ func (m *metrics) observe(meter metric.Meter, c *Client) error {
 			o.ObserveFloat64(age, now.Sub(t.obtained).Seconds(), by)
 			o.ObserveFloat64(left, t.obtained.Add(t.life).Sub(now).Seconds(), by)
 		}
-		for host, said := range c.RateLimits() {
-			by := metric.WithAttributes(attribute.String("upstream", host))
+		for name, said := range c.scarcest() {
+			by := metric.WithAttributes(attribute.String("upstream", name))
 			o.ObserveInt64(limit, int64(said.Limit), by)
 			o.ObserveInt64(remaining, int64(said.Remaining), by)
 		}

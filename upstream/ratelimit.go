@@ -29,15 +29,22 @@ func (r *Registry) RateLimit() (RateLimit, bool) {
 	return *limit, true
 }
 
-// RateLimits returns what each upstream that is in use said last.
-func (c *Client) RateLimits() map[string]RateLimit {
+// scarcest returns, by the names that metrics have for upstreams, what was said
+// last by the one that has the fewest pulls left, as a pattern is one name for
+// many hosts.
+func (c *Client) scarcest() map[string]RateLimit {
 	c.mu.Lock()
 	registries := c.registries.Values()
 	c.mu.Unlock()
 	limits := make(map[string]RateLimit)
 	for _, r := range registries {
-		if limit, ok := r.RateLimit(); ok {
-			limits[r.host] = limit
+		limit, ok := r.RateLimit()
+		if !ok {
+			continue
+		}
+		name := r.calls.upstream.Value.AsString()
+		if other, known := limits[name]; !known || limit.Remaining < other.Remaining {
+			limits[name] = limit
 		}
 	}
 	return limits

@@ -99,6 +99,7 @@ func (k *keepAlive) round(ctx context.Context) error {
 type inUse struct {
 	imageID
 	registry *upstream.Registry
+	entry    string // of the configuration, for metrics: a pattern is one for many hosts
 }
 
 // due returns the manifests that were used since ECR last heard of them, if that
@@ -111,8 +112,9 @@ func (k *keepAlive) due() ([]inUse, error) {
 	now := k.now()
 	var due []inUse
 	for repo, held := range holdings {
-		registry, every := k.heeded(repo)
-		if every == 0 {
+		registry, entry := k.heeded(repo)
+		every := entry.KeepAlive()
+		if registry == nil || every == 0 {
 			continue
 		}
 		for _, h := range held {
@@ -121,25 +123,25 @@ func (k *keepAlive) due() ([]inUse, error) {
 				touched = time.Time{} // by a clock that was wrong
 			}
 			if now.Sub(touched) >= every && h.Used.Sub(touched) > sameUse {
-				due = append(due, inUse{imageID{repo, h.Digest}, registry})
+				due = append(due, inUse{imageID{repo, h.Digest}, registry, entry.Host})
 			}
 		}
 	}
 	return due, nil
 }
 
-// heeded returns the upstream of a repository, and how often its images are
-// touched, or 0 for never.
-func (k *keepAlive) heeded(repo cache.Repository) (*upstream.Registry, time.Duration) {
+// heeded returns the upstream of a repository and its entry in the configuration.
+// There is no registry where that is not ECR, or is not allowed any more.
+func (k *keepAlive) heeded(repo cache.Repository) (*upstream.Registry, config.Upstream) {
 	entry, ok := k.cfg.Match(repo.Upstream)
 	if !ok || !entry.Allows(repo.Name) {
-		return nil, 0
+		return nil, config.Upstream{}
 	}
 	registry, err := k.client.Registry(repo.Upstream)
 	if err != nil || !registry.IsECR() {
-		return nil, 0
+		return nil, config.Upstream{}
 	}
-	return registry, entry.KeepAlive()
+	return registry, entry
 }
 
 // touch reports whether the upstream has answered. A no is an answer: it is not
@@ -151,7 +153,7 @@ func (k *keepAlive) touch(ctx context.Context, m inUse) (answered bool, err erro
 		return false, context.Cause(ctx)
 	}
 	result := outcome(err)
-	k.touches.Add(ctx, 1, metric.WithAttributes(attribute.String("upstream", m.Upstream), attribute.String("result", result)))
+	k.touches.Add(ctx, 1, metric.WithAttributes(attribute.String("upstream", m.entry), attribute.String("result", result)))
 	k.log.Debug("told ECR that an image is in use", "repository", m.Repository, "digest", m.Digest, "result", result, "error", err)
 	if result == "failed" {
 		return false, nil

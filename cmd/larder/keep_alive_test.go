@@ -2,14 +2,19 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/metric/noop"
 
 	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/config"
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
@@ -39,14 +44,14 @@ func startKept(t *testing.T, ecrKeys string) *kept {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	k.alive = k.newAlive(t)
+	k.alive = k.newAlive(t, noop.NewMeterProvider())
 	return k
 }
 
 // newAlive is what a restart makes.
-func (k *kept) newAlive(t *testing.T) *keepAlive {
+func (k *kept) newAlive(t *testing.T, meter metric.MeterProvider) *keepAlive {
 	t.Helper()
-	alive, err := newKeepAlive(k.cfg, k.client, k.store, k.rules.log, noop.NewMeterProvider())
+	alive, err := newKeepAlive(k.cfg, k.client, k.store, k.rules.log, meter)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +149,7 @@ func TestImageIsTouchedOnceADayWhereItIsUsed(t *testing.T) {
 	for range 23 {
 		k.clock.Advance(time.Hour)
 		k.use(t)
-		k.alive = k.newAlive(t) // it is in the store when that was
+		k.alive = k.newAlive(t, noop.NewMeterProvider()) // it is in the store when that was
 		if n := k.touches(t); n != 0 {
 			t.Fatalf("%d manifests were fetched again on the same day", n)
 		}
@@ -214,5 +219,29 @@ func TestKeepAliveStopsWithTheDaemon(t *testing.T) {
 	}
 	if n := k.ecr.Stats().Requests[ecrtest.Manifest]; n != 1 {
 		t.Errorf("%d manifests were asked for, want none after the end", n)
+	}
+}
+
+// A pattern may match any number of hosts, and metrics keep what they were once told.
+func TestTouchesAreCountedByTheEntryOfTheConfiguration(t *testing.T) {
+	k := startKept(t, "")
+	for !k.use(t) {
+	}
+	const pattern = "*.dkr.ecr.*.amazonaws.com"
+	k.cfg.Upstreams[0].Host = pattern
+	tel, err := newTelemetry(t.Context(), config.Telemetry{}, nil, k.rules.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.alive = k.newAlive(t, tel.meter)
+	k.clock.Advance(25 * time.Hour)
+	if !k.use(t) {
+		t.Fatal("not all came from the cache")
+	}
+	n := k.touches(t)
+	page := httptest.NewRecorder()
+	tel.page.ServeHTTP(page, httptest.NewRequest(http.MethodGet, "/metrics", http.NoBody))
+	if want := fmt.Sprintf(`larder_keep_alive_touches_total{result="ok",upstream=%q} %d`, pattern, n); n == 0 || !strings.Contains(page.Body.String(), want+"\n") {
+		t.Errorf("the metrics lack %s", want)
 	}
 }
