@@ -75,6 +75,7 @@ func (c *serveCommand) Run(p *invocation) error {
 	})
 	stop()
 	background.Wait()
+	tel.pushLast()
 	return errors.Join(err, store.Close(), client.Close())
 }
 

@@ -33,11 +33,13 @@ type telemetry struct {
 	tracer trace.TracerProvider // nil where no collector is configured
 	page   http.Handler         // /metrics
 
+	push func(context.Context) error // of metrics
 	ends []func(context.Context) error
 }
 
-// flush bounds how long the end of the process waits for a collector.
-const flush = 3 * time.Second
+// flush bounds how long the end of the process waits for a collector, twice: with
+// the drain that is less than the 30 s after which Kubernetes kills.
+const flush = 2 * time.Second
 
 // newTelemetry sets telemetry up as the configuration says. A collector that the
 // configuration does not name may be named by OTEL_EXPORTER_OTLP_ENDPOINT; the
@@ -69,7 +71,7 @@ func newTelemetry(ctx context.Context, cfg config.Telemetry, env []string, log *
 		readers = append(readers, sdkmetric.WithReader(pushed))
 	}
 	provider := sdkmetric.NewMeterProvider(readers...)
-	t.meter = provider
+	t.meter, t.push = provider, provider.ForceFlush
 	t.ends = append(t.ends, provider.Shutdown)
 	return t, nil
 }
@@ -105,6 +107,14 @@ func (t *telemetry) startOTLP(ctx context.Context, cfg config.Telemetry, about *
 	t.tracer = provider
 	t.ends = append(t.ends, provider.Shutdown)
 	return sdkmetric.NewPeriodicReader(&loudMetrics{Exporter: metrics, outage: outage{log: log, what: "metrics"}}), nil
+}
+
+// pushLast sends metrics while there is still something to be measured: what is
+// closed after it has no gauges any more.
+func (t *telemetry) pushLast() {
+	ctx, cancel := context.WithTimeout(context.Background(), flush)
+	defer cancel()
+	_ = t.push(ctx) // a collector that does not take them is logged by the exporter
 }
 
 // end sends what was not sent yet, as far as the collector takes it in time.

@@ -162,6 +162,11 @@ func TestColdPullIsOneTrace(t *testing.T) {
 	if c.metrics["larder.requests"] != "{request}" || c.metrics["larder.response.bytes"] != "By" || c.metrics["larder.upstream.request.duration"] != "s" {
 		t.Errorf("the collector got the metrics %v", c.metrics)
 	}
+	for _, gauge := range []string{"larder.cache.size", "larder.cache.limit", "larder.upstream.token.remaining"} {
+		if _, ok := c.metrics[gauge]; !ok {
+			t.Errorf("the collector got no %s, which is measured when it is pushed: the first time is the end", gauge)
+		}
+	}
 	if !strings.Contains(s.log.String(), "trace_id="+coldTrace+" span_id=") {
 		t.Errorf("the log does not tell the trace of a request:\n%s", s.log)
 	}
