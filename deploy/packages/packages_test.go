@@ -40,8 +40,13 @@ func TestDebIsInstalledAndRemoved(t *testing.T) {
 	writeFile(t, filepath.Join(root, "etc/larder/larder.yaml"), "listen: 127.0.0.1:6000\n", 0o644)
 	execute(t, env, dpkg, append(base, "--remove", "larder")...)
 	requireFiles(t, root, "etc/larder/larder.yaml") // an administrator's: it goes with --purge
+	cached := filepath.Join(root, "var/lib/larder/blobs")
+	mkdir(t, cached)
 	execute(t, env, dpkg, append(base, "--purge", "larder")...)
 	requireFiles(t, root)
+	if _, err := os.Stat(filepath.Dir(cached)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("after a purge there is still a cache: %v", err)
+	}
 }
 
 func TestRPMIsInstalledAndRemoved(t *testing.T) {

@@ -2,16 +2,18 @@
 package systemd
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 )
 
 func TestUnitsAreValid(t *testing.T) {
-	analyze := require(t)
+	analyze := require(t, "systemd-analyze")
 	root := unitRoot(t)
 	out, err := exec.CommandContext(t.Context(), analyze, "verify", "--root="+root, "--man=no", "larder.service", "larder.socket").CombinedOutput()
 	if err != nil || strings.TrimSpace(string(out)) != "" {
@@ -24,10 +26,44 @@ func TestUnitsAreValid(t *testing.T) {
 const maxExposure = "20"
 
 func TestServiceIsHardened(t *testing.T) {
-	analyze := require(t)
+	analyze := require(t, "systemd-analyze")
 	out, err := exec.CommandContext(t.Context(), analyze, "security", "--offline=true", "--root="+unitRoot(t), "--threshold="+maxExposure, "--no-pager", "larder.service").CombinedOutput()
 	if err != nil {
 		t.Errorf("systemd-analyze security: %v\n%s", err, out)
+	}
+}
+
+func TestUserAndFoldersAreMade(t *testing.T) {
+	sysusers, tmpfiles := require(t, "systemd-sysusers"), require(t, "systemd-tmpfiles")
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give a folder to another user")
+	}
+	root := t.TempDir()
+	copyTo(t, "sysusers.conf", filepath.Join(root, "usr/lib/sysusers.d/larder.conf"))
+	copyTo(t, "tmpfiles.conf", filepath.Join(root, "usr/lib/tmpfiles.d/larder.conf"))
+	write(t, filepath.Join(root, "etc/passwd"), "", 0o644)
+	for _, cmd := range []*exec.Cmd{ // as postinstall.sh has them
+		exec.CommandContext(t.Context(), sysusers, "--root="+root, "larder.conf"),
+		exec.CommandContext(t.Context(), tmpfiles, "--root="+root, "--create", "larder.conf"),
+	} {
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", cmd, err, out)
+		}
+	}
+	users, err := os.ReadFile(filepath.Join(root, "etc/passwd"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cache, err := os.Stat(filepath.Join(root, "var/lib/larder"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	owner := fmt.Sprintf("larder:x:%d:", cache.Sys().(*syscall.Stat_t).Uid)
+	if !strings.HasPrefix(string(users), owner) || cache.Mode().Perm() != 0o750 {
+		t.Errorf("the users are %q, the cache's folder is %v and not larder's, who begins with %q", users, cache.Mode(), owner)
+	}
+	if _, err := os.Stat(filepath.Join(root, "etc/larder")); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -35,33 +71,38 @@ func TestServiceIsHardened(t *testing.T) {
 func unitRoot(t *testing.T) string {
 	t.Helper()
 	root := t.TempDir()
-	write := func(path, text string, mode os.FileMode) {
-		path = filepath.Join(root, path)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(text), mode); err != nil {
-			t.Fatal(err)
-		}
-	}
 	for _, unit := range []string{"larder.service", "larder.socket"} {
-		text, err := os.ReadFile(unit)
-		if err != nil {
-			t.Fatal(err)
-		}
-		write("usr/lib/systemd/system/"+unit, string(text), 0o644)
+		copyTo(t, unit, filepath.Join(root, "usr/lib/systemd/system", unit))
 	}
 	for _, target := range []string{"sysinit", "basic", "multi-user", "sockets", "shutdown", "network"} {
-		write("usr/lib/systemd/system/"+target+".target", "[Unit]\n", 0o644)
+		write(t, filepath.Join(root, "usr/lib/systemd/system", target+".target"), "[Unit]\n", 0o644)
 	}
-	write("usr/bin/larder", "#!/bin/sh\n", 0o755)
+	write(t, filepath.Join(root, "usr/bin/larder"), "#!/bin/sh\n", 0o755)
 	return root
 }
 
-// require returns systemd-analyze, or skips the test, unless LARDER_REQUIRE names it.
-func require(t *testing.T) string {
+func copyTo(t *testing.T, from, to string) {
 	t.Helper()
-	const program = "systemd-analyze"
+	text, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, to, string(text), 0o644)
+}
+
+func write(t *testing.T, path, text string, mode os.FileMode) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), mode); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// require returns the path of a program, or skips the test, unless LARDER_REQUIRE names it.
+func require(t *testing.T, program string) string {
+	t.Helper()
 	path, err := exec.LookPath(program)
 	if err != nil && slices.Contains(strings.Split(os.Getenv("LARDER_REQUIRE"), ","), program) {
 		t.Fatalf("%s is not installed, and LARDER_REQUIRE names it", program)
