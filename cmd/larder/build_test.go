@@ -124,3 +124,32 @@ func TestImageBinaryKnowsItsVersion(t *testing.T) {
 		t.Errorf("larder version says %q, want %s in it", out, testVersion)
 	}
 }
+
+// What of the image needs a builder to be tried is read.
+func TestImageIsOfNothingButLarderAndNobodysRoot(t *testing.T) {
+	dockerfile, err := os.ReadFile(filepath.Join(repository, "Dockerfile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	build, image, found := strings.Cut(string(dockerfile), "\nFROM scratch\n")
+	if !found {
+		t.Fatal("the image is not made from scratch")
+	}
+	if want := "FROM --platform=$BUILDPLATFORM "; !strings.Contains(build, "\n"+want) {
+		t.Errorf("the compiler is emulated for other processors: there is no %q", want)
+	}
+	for _, want := range []string{
+		`(?m)^USER [1-9]\d*:[1-9]\d*$`, // by number: Kubernetes' runAsNonRoot knows no names
+		`(?m)^ENTRYPOINT \["/larder"\]$`,
+		`(?m)^COPY .*/etc/ssl/certs/ca-certificates.crt$`,
+		`\borg\.opencontainers\.image\.title="larder"`,
+		`\borg\.opencontainers\.image\.source="https://`,
+		`\borg\.opencontainers\.image\.licenses="Apache-2\.0"`,
+		`\borg\.opencontainers\.image\.version="\$VERSION"`,
+		`\borg\.opencontainers\.image\.revision="\$REVISION"`,
+	} {
+		if !regexp.MustCompile(want).MatchString(image) {
+			t.Errorf("the image's stage has nothing that matches %s", want)
+		}
+	}
+}
