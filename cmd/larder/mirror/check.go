@@ -61,14 +61,15 @@ func (m Mirror) Check(ctx context.Context, node Node) []Finding {
 // (containerd/containerd issues 12415, 12808).
 func (m Mirror) checkConfig(node Node) Finding {
 	file, err := readConfig(node.Config)
-	if err != nil {
+	missing := errors.Is(err, fs.ErrNotExist) // then containerd has its defaults
+	if err != nil && !missing {
 		return Finding{
 			What:   fmt.Sprintf("%s cannot be read: %v", node.Config, err),
-			Advice: "name containerd's configuration with --containerd-config",
+			Advice: "see to it that it can be read, or name another with --containerd-config",
 		}
 	}
 	table, path := file.configPath(m.Containerd)
-	advice := fmt.Sprintf("write in %s, and restart containerd:\n[plugins.%q.registry]\n  config_path = %q", node.Config, table, node.Hosts)
+	advice := node.setConfigPath(table, missing)
 	switch folders := filepath.SplitList(path); {
 	case path == "" && m.Containerd.AtLeast(2, 2):
 		return Finding{What: "containerd reads hosts.toml from its default, which is two folders: it reads none", Advice: advice}
@@ -81,6 +82,16 @@ func (m Mirror) checkConfig(node Node) Finding {
 			Advice: "give that folder as --containerd-dir, or " + advice}
 	}
 	return good("containerd reads hosts.toml from %s", path)
+}
+
+// setConfigPath is what to do for containerd to read the node's hosts.toml files.
+// A configuration that is made anew must tell its version.
+func (n Node) setConfigPath(table string, isNew bool) string {
+	if !isNew {
+		return fmt.Sprintf("write in %s, and restart containerd:\n[plugins.%q.registry]\n  config_path = %q", n.Config, table, n.Hosts)
+	}
+	return fmt.Sprintf("there is no %s: name another with --containerd-config, or write it, and restart containerd:\n"+
+		"version = %d\n[plugins.%q.registry]\n  config_path = %q", n.Config, versionOf(table), table, n.Hosts)
 }
 
 func (m Mirror) checkFiles(dir string) []Finding {

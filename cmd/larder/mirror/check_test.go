@@ -3,6 +3,7 @@ package mirror
 import (
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -31,6 +32,13 @@ func newChecked(t *testing.T) *checked {
 func (c *checked) config(t *testing.T, path string) {
 	t.Helper()
 	write(t, c.Config, "version = 3\n[plugins.'io.containerd.cri.v1.images'.registry]\n  config_path = '"+path+"'\n")
+}
+
+func erase(t *testing.T, path string) {
+	t.Helper()
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestCheckFindsNothingOnANodeThatIsRight(t *testing.T) {
@@ -71,6 +79,14 @@ func TestCheckSaysWhatIsWrongAndWhatToDo(t *testing.T) {
 					"version = 3\n[plugins.'io.containerd.cri.v1.images'.registry]\n  config_path = '/elsewhere'\n")
 			},
 			"config_path is /elsewhere", "--containerd-dir",
+		},
+		"no configuration": {
+			func(t *testing.T, c *checked) { erase(t, c.Config) },
+			"its default, which is two folders", "version = 3\n[plugins.\"io.containerd.cri.v1.images\".registry]",
+		},
+		"no configuration of an old version": {
+			func(t *testing.T, c *checked) { c.Containerd = Version{1, 7}; erase(t, c.Config) },
+			"no config_path", "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry]",
 		},
 		"a configuration that cannot be read": {
 			func(t *testing.T, c *checked) { write(t, c.Config, "version = \n") },

@@ -70,6 +70,14 @@ func readConfigFile(path string) (c containerdConfig, err error) {
 	return c, nil
 }
 
+// versionOf is the version of a configuration that has this plugin.
+func versionOf(plugin string) int {
+	if plugin == imagesPlugin {
+		return 3
+	}
+	return 2
+}
+
 // configPath returns config_path and the plugin in whose table it is, or is to
 // be.
 func (c containerdConfig) configPath(v Version) (plugin, path string) {
