@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"net/http"
 	"slices"
 	"time"
@@ -66,8 +67,10 @@ func statsTable(st proxy.Stats) *table {
 func (t *table) addActivity(a proxy.Activity) {
 	r := a.Requests
 	t.add("requests", fmt.Sprintf("%d hits, %d misses, %d stale, %d passed through, %d failed", r.Hit, r.Miss, r.Stale, r.Bypass, r.Failed))
+	t.add("hit rate", hitRate(r))
 	t.add("served", size(a.Served))
-	t.add("fetched", size(a.Fetched))
+	t.add("fetched", size(a.Fetched+a.Passed))
+	t.add("saved", size(a.Served-a.Fetched-a.Passed))
 	t.add("evicted", size(a.Evicted))
 	for _, reason := range slices.Sorted(maps.Keys(a.Evictions)) {
 		t.add("  "+reason, fmt.Sprint(a.Evictions[reason]))
@@ -76,6 +79,16 @@ func (t *table) addActivity(a proxy.Activity) {
 	if a.Degraded != "" {
 		t.add("degraded", a.Degraded)
 	}
+}
+
+// hitRate is which part of the requests was answered from the cache.
+func hitRate(r proxy.Requests) string {
+	cached := r.Hit + r.Stale
+	asked := cached + r.Miss + r.Bypass
+	if asked == 0 {
+		return nothing
+	}
+	return fmt.Sprintf("%.0f%%", math.Floor(100*float64(cached)/float64(asked))) // 100 is all of them
 }
 
 // fill says how full the cache is.

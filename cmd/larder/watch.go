@@ -76,7 +76,7 @@ func stale(a proxy.Activity) int64    { return a.Requests.Stale }
 func bypasses(a proxy.Activity) int64 { return a.Requests.Bypass }
 func failures(a proxy.Activity) int64 { return a.Requests.Failed }
 func served(a proxy.Activity) int64   { return a.Served }
-func fetched(a proxy.Activity) int64  { return a.Fetched }
+func fetched(a proxy.Activity) int64  { return a.Fetched + a.Passed }
 func scrubbed(a proxy.Activity) int64 { return a.Scrubbed }
 
 func evictions(a proxy.Activity) (n int64) {
