@@ -116,7 +116,7 @@ func (c *mirrorCommand) version(p *invocation) (mirror.Version, error) {
 	}
 	v, err := mirror.AskVersion(p.ctx, c.ContainerdSocket)
 	if err != nil {
-		fmt.Fprintf(p.stderr, "larder: %v; the files are written for any version, without dial_timeout: "+
+		fmt.Fprintf(p.stderr, "larder: %v; hosts.toml files are for any version then, without dial_timeout: "+
 			"give --containerd-version to have it from 2.1 on\n", err)
 	}
 	return v, nil

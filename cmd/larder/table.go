@@ -52,7 +52,7 @@ func (t *table) write(w io.Writer, width int) error {
 				line.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)) + gap)
 			}
 		}
-		text := line.String()
+		text := strings.TrimRight(line.String(), " ")
 		if width > 0 {
 			text = cutBack(text, width)
 		}

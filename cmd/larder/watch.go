@@ -135,7 +135,7 @@ func (s *screen) draw(t *table) error {
 	}
 	s.lines = 0
 	for line := range strings.Lines(body.String()) {
-		text.WriteString(cutBack(strings.TrimRight(line, " \n"), s.width-1) + "\n") // in one line each, or up would be too far
+		text.WriteString(cutBack(strings.TrimSuffix(line, "\n"), s.width-1) + "\n") // in one line each, or up would be too far
 		s.lines++
 	}
 	_, err := io.WriteString(s.out, text.String())
