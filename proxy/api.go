@@ -93,14 +93,14 @@ func (a api) images(*http.Request) (any, error) {
 // Stats is the answer to a GET of the stats.
 type Stats struct {
 	cache.Stats
-	Activity *Activity `json:"activity,omitempty"` // of the daemon, where one runs
+	Activity *State `json:"activity,omitempty"` // of the daemon, where one runs
 }
 
 func (a api) stats(*http.Request) (any, error) {
 	sum, err := a.store.Stats()
 	st := Stats{Stats: sum}
 	if a.proxy != nil {
-		activity := a.proxy.Activity()
+		activity := a.proxy.State()
 		st.Activity = &activity
 	}
 	return st, err
@@ -113,7 +113,7 @@ func (a api) activity(*http.Request) (any, error) {
 	if a.proxy == nil {
 		return nil, errNoDaemon
 	}
-	return a.proxy.Activity(), nil
+	return a.proxy.State(), nil
 }
 
 func (a api) pins(*http.Request) (any, error) { return a.store.Pins() }

@@ -136,10 +136,11 @@ func TestAPITellsWhatTheDaemonDoes(t *testing.T) {
 	wantHeader(t, hit, "X-Cache", "HIT")
 	failed := r.get(manifestPath(app, "v2"))
 	r.server.Close() // an answer is counted when it is over
-	var activity proxy.Activity
-	if status := r.api(http.MethodGet, "activity", "", &activity); status != http.StatusOK {
+	var state proxy.State
+	if status := r.api(http.MethodGet, "activity", "", &state); status != http.StatusOK {
 		t.Errorf("activity: %d", status)
 	}
+	activity := state.Activity
 	misses := int64(1 + len(added.Blobs))
 	sent := added.Root.Size + int64(len(hit.body)+len(failed.body))
 	fetched := int64(0)
@@ -149,6 +150,9 @@ func TestAPITellsWhatTheDaemonDoes(t *testing.T) {
 	want := proxy.Activity{Activity: activity.Activity, Requests: proxy.Requests{Hit: 1, Miss: misses, Failed: 1}, Served: sent + fetched}
 	if diff := cmp.Diff(want, activity); diff != "" || activity.Fetched != fetched || activity.Bytes == 0 || activity.Free == 0 {
 		t.Errorf("%s%+v, want %d bytes fetched", diff, activity, fetched)
+	}
+	if state.FillsRunning == nil || len(state.Upstreams) != 1 || state.Upstreams[0].Host != "registry.test" {
+		t.Errorf("fills %v, upstreams %v", state.FillsRunning, state.Upstreams)
 	}
 	var stats proxy.Stats
 	if r.api(http.MethodGet, "stats", "", &stats); stats.Activity == nil || stats.Activity.Served != sent+fetched || stats.Images != 1 {

@@ -13,32 +13,9 @@ import (
 	"github.com/larder-registry/larder/cache"
 )
 
-// UpstreamStatus is how it is with an upstream, in words and figures without
-// secrets. Times that are not known are zero.
-type UpstreamStatus struct {
-	Host string `json:"host"`
-	// ReplicaOf is the host that this one stands in for, or empty.
-	ReplicaOf string `json:"replicaOf,omitempty"`
-	// Auth is how requests authenticate: "ecr", "bearer", "basic" or "none".
-	Auth          string    `json:"auth"`
-	TokenObtained time.Time `json:"tokenObtained,omitzero"`
-	TokenExpires  time.Time `json:"tokenExpires,omitzero"`
-	TokenError    string    `json:"tokenError,omitempty"` // why there is no newer one
-	// Throttled says that requests are held back; the rest is how far.
-	Throttled   bool      `json:"throttled"`
-	Rate        float64   `json:"rate,omitempty"`    // requests a second; 0 for any number
-	Waiting     int       `json:"waiting,omitempty"` // requests
-	PausedUntil time.Time `json:"pausedUntil,omitzero"`
-	LastAnswer  time.Time `json:"lastAnswer,omitzero"`
-	LastError   string    `json:"lastError,omitempty"`
-	LastErrorAt time.Time `json:"lastErrorAt,omitzero"`
-}
-
 // PageOptions are the settings of a [Page]. Proxy is required.
 type PageOptions struct {
 	Proxy *Proxy
-	// Upstreams returns how it is with those in use. Nil means that none are shown.
-	Upstreams func() []UpstreamStatus
 	// Name is which Larder this is, such as the node's name; Version is what it is.
 	Name, Version string
 	// Log is where the page reports. Nil means slog.Default().
@@ -64,9 +41,6 @@ type Page struct {
 func NewPage(opts PageOptions) *Page {
 	if opts.Log == nil {
 		opts.Log = slog.Default()
-	}
-	if opts.Upstreams == nil {
-		opts.Upstreams = func() []UpstreamStatus { return nil }
 	}
 	p := &Page{
 		opts:    opts,
@@ -184,18 +158,9 @@ func (p *Page) whileWatched(ctx context.Context, show func() (pause time.Duratio
 	}
 }
 
-// state is what the page shows apart from the images.
-type state struct {
-	Activity
-	FillsRunning []FillStatus     `json:"fillsRunning"`
-	Upstreams    []UpstreamStatus `json:"upstreams"`
-}
-
 func (p *Page) showState() time.Duration {
-	// [] rather than null, here and below
-	upstreams := append([]UpstreamStatus{}, p.opts.Upstreams()...)
-	p.show("state", state{p.opts.Proxy.Activity(), p.opts.Proxy.Fills(), upstreams})
-	p.show("evictions", append([]cache.Eviction{}, p.store.Evictions()...))
+	p.show("state", p.opts.Proxy.State())
+	p.show("evictions", append([]cache.Eviction{}, p.store.Evictions()...)) // [] rather than null, here and below
 	return stateEvery
 }
 

@@ -94,13 +94,6 @@ func newEvents(body io.Reader) *bufio.Scanner {
 	return events
 }
 
-// activity is what of the state the tests look at.
-type activity struct {
-	Requests     proxy.Requests         `json:"requests"`
-	FillsRunning []proxy.FillStatus     `json:"fillsRunning"`
-	Upstreams    []proxy.UpstreamStatus `json:"upstreams"`
-}
-
 func TestPageIsOfFilesThatABrowserMayTrust(t *testing.T) {
 	r := newRig(t, settings{})
 	page := proxy.NewPage(proxy.PageOptions{Proxy: r.proxy})
@@ -163,10 +156,7 @@ func TestPageHasNothingElseAndChangesNothing(t *testing.T) {
 func TestEventsTellWhatHappens(t *testing.T) {
 	r := newRig(t, settings{})
 	image := r.addImage("v1", ecrtest.Random(1, 100_000))
-	w := r.servePage(proxy.PageOptions{
-		Name:      "node-1",
-		Upstreams: func() []proxy.UpstreamStatus { return []proxy.UpstreamStatus{{Host: "registry.test", Auth: "ecr"}} },
-	})
+	w := r.servePage(proxy.PageOptions{Name: "node-1"})
 	resp := w.follow(t)
 	if got := resp.Header.Get("Content-Type"); got != "text/event-stream" {
 		t.Errorf("Content-Type: %q", got)
@@ -175,21 +165,21 @@ func TestEventsTellWhatHappens(t *testing.T) {
 	await(t, events, "time", func(ms int64) bool { return time.Since(time.UnixMilli(ms)) < time.Minute })
 	await(t, events, "about", func(about struct{ Name string }) bool { return about.Name == "node-1" })
 	await(t, events, "history", func(h proxy.History) bool { return len(h.Hour) == len(h.Day) })
-	await(t, events, "state", func(a activity) bool {
+	await(t, events, "state", func(a proxy.State) bool {
 		return a.Requests == (proxy.Requests{}) && a.FillsRunning != nil && len(a.Upstreams) == 1 && a.Upstreams[0].Auth == "ecr"
 	})
 
 	heal := r.ecr.Inject(ecrtest.Fault{On: ecrtest.Storage, Digest: image.Blobs[0].Digest, Hang: true})
 	pulled := make(chan error, 1)
 	go func() { pulled <- r.pull(t.Context(), "v1") }()
-	await(t, events, "state", func(a activity) bool {
+	await(t, events, "state", func(a proxy.State) bool {
 		return len(a.FillsRunning) == 1 && a.FillsRunning[0].Digest == image.Blobs[0].Digest && a.FillsRunning[0].Waiting == 1
 	})
 	heal()
 	if err := <-pulled; err != nil {
 		t.Fatal(err)
 	}
-	await(t, events, "state", func(a activity) bool { return a.Requests.Miss > 0 && len(a.FillsRunning) == 0 })
+	await(t, events, "state", func(a proxy.State) bool { return a.Requests.Miss > 0 && len(a.FillsRunning) == 0 })
 }
 
 // Another one who comes while somebody watches hears at once what there is.
@@ -215,7 +205,7 @@ func TestEventsEndWhenTheDaemonDrains(t *testing.T) {
 	r := newRig(t, settings{})
 	w := r.servePage(proxy.PageOptions{})
 	resp := w.follow(t)
-	await(t, newEvents(resp.Body), "state", func(activity) bool { return true })
+	await(t, newEvents(resp.Body), "state", func(proxy.State) bool { return true })
 	w.quit()
 	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
 		t.Errorf("the stream was cut rather than ended: %v", err)
@@ -286,11 +276,10 @@ func TestNothingIsLookedAtWhileNobodyWatches(t *testing.T) {
 		}
 		var looks atomic.Int64
 		page := proxy.NewPage(proxy.PageOptions{
-			Proxy: proxy.New(proxy.Options{Store: store}),
-			Upstreams: func() []proxy.UpstreamStatus {
+			Proxy: proxy.New(proxy.Options{Store: store, Status: func() []proxy.UpstreamStatus {
 				looks.Add(1)
 				return nil
-			},
+			}}),
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup

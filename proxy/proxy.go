@@ -53,6 +53,9 @@ type Options struct {
 	// Default is the host that is meant where a client names none; "" for none.
 	Default string
 	Store   *cache.Store
+	// Status returns how it is with the upstreams in use. Nil means that nothing is
+	// told of them.
+	Status func() []UpstreamStatus
 	// Log gets a line a request. Nil means slog.Default().
 	Log *slog.Logger
 	// Meter has the instruments. Nil means none.

@@ -81,9 +81,9 @@ upstreams:
 	}
 	client := upstream.NewClient(upstream.Options{Lookup: lookup(cfg), Log: quiet})
 	p.proxy = proxy.New(proxy.Options{
-		Upstreams: sources(cfg, client, quiet), Default: cfg.DefaultUpstream, Store: p.store, Log: quiet, Meter: tel.meter,
+		Upstreams: sources(cfg, client, quiet), Default: cfg.DefaultUpstream, Store: p.store, Status: status(client), Log: quiet, Meter: tel.meter,
 	})
-	page := newPage(p.proxy, client, quiet)
+	page := newPage(p.proxy, quiet)
 	healthy := func() error { return nil }
 	p.clients = httptest.NewServer(p.proxy)
 	p.admin = httptest.NewServer(proxy.Admin(page, tel.page, healthy, p.store.Degraded))

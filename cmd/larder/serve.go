@@ -59,6 +59,7 @@ func (c *serveCommand) Run(p *invocation) error {
 		Upstreams: sources(cfg, client, log),
 		Default:   cfg.DefaultUpstream,
 		Store:     store,
+		Status:    status(client),
 		Log:       log,
 		Meter:     tel.meter,
 		Tracer:    tel.tracer,
@@ -66,7 +67,7 @@ func (c *serveCommand) Run(p *invocation) error {
 		RepositoryLabel: cfg.Telemetry.RepositoryLabel,
 	})
 	background.Go(func() { handler.KeepPins(ctx) })
-	page := newPage(handler, client, log)
+	page := newPage(handler, log)
 	background.Go(func() { page.Run(ctx) })
 	err = listenAndServe(p.ctx, log, cfg, handlers{
 		clients:  handler,

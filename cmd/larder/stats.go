@@ -44,28 +44,30 @@ func (c *statsCommand) Run(p *invocation) error {
 		if c.JSON {
 			return printJSON(p.stdout, st)
 		}
-		return statsTable(st).write(p.stdout, 0)
+		return writeTables(p.stdout, statsTables(st))
 	})
 }
 
-func statsTable(st proxy.Stats) *table {
+func statsTables(st proxy.Stats) []*table {
 	t := new(table)
 	t.add("size", fill(st.Bytes, st.MaxSize))
 	t.add("free on disk", size(st.Free))
 	t.add("images", fmt.Sprintf("%d, %d pinned", st.Images, st.Pinned))
 	t.add("blobs", fmt.Sprint(st.Blobs))
 	t.add("on their way", fmt.Sprintf("%d, %d being fetched", st.Partials, st.Fills))
+	all := []*table{t}
 	if st.Activity != nil {
-		t.add("", "")
-		t.add("since start-up", "")
-		t.addActivity(*st.Activity)
+		all = append(all, stateTables(*st.Activity)...)
+		all = append(all, activityTable(st.Activity.Activity))
 	}
-	return t
+	return all
 }
 
-// addActivity adds what was done since the daemon was started.
-func (t *table) addActivity(a proxy.Activity) {
+// activityTable is what was done since the daemon was started.
+func activityTable(a proxy.Activity) *table {
+	t := new(table)
 	r := a.Requests
+	t.add("since start-up", "")
 	t.add("requests", fmt.Sprintf("%d hits, %d misses, %d stale, %d passed through, %d failed", r.Hit, r.Miss, r.Stale, r.Bypass, r.Failed))
 	t.add("hit rate", hitRate(r))
 	t.add("served", size(a.Served))
@@ -79,6 +81,7 @@ func (t *table) addActivity(a proxy.Activity) {
 	if a.Degraded != "" {
 		t.add("degraded", a.Degraded)
 	}
+	return t
 }
 
 // hitRate is which part of the requests was answered from the cache.

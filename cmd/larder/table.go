@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -63,6 +64,21 @@ func (t *table) write(w io.Writer, width int) error {
 	return nil
 }
 
+// writeTables prints tables with an empty line between two.
+func writeTables(w io.Writer, tables []*table) error {
+	for i, t := range tables {
+		if i > 0 {
+			if _, err := fmt.Fprintln(w); err != nil {
+				return err
+			}
+		}
+		if err := t.write(w, 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // over is by how much columns of these widths are wider than width.
 func over(widths []int, width int) int {
 	total := len(gap) * (len(widths) - 1)
@@ -114,21 +130,23 @@ func cutFront(s string, n int) string {
 	return "…" + string(runes[len(runes)-n+1:])
 }
 
-// terminalWidth is how many characters fit in a line of the terminal that w is.
-// It is 0 where w is none.
-func terminalWidth(w io.Writer) int {
+// terminalSize is how many characters fit in a line of the terminal that w is, and
+// how many lines. Both are 0 where w is none.
+func terminalSize(w io.Writer) (width, height int) {
 	file, ok := w.(*os.File)
 	if !ok {
-		return 0
+		return 0, 0
 	}
 	size, err := unix.IoctlGetWinsize(int(file.Fd()), unix.TIOCGWINSZ)
 	if err != nil {
-		return 0
+		return 0, 0
 	}
-	if size.Col == 0 {
-		return 80 // a terminal that does not say
-	}
-	return int(size.Col)
+	return cmp.Or(int(size.Col), 80), cmp.Or(int(size.Row), 24) // for a terminal that does not say
+}
+
+func terminalWidth(w io.Writer) int {
+	width, _ := terminalSize(w)
+	return width
 }
 
 func isTerminal(w io.Writer) bool { return terminalWidth(w) > 0 }

@@ -47,19 +47,19 @@ func TestTableFitsTheTerminal(t *testing.T) {
 
 func TestRatesAreBetweenTwoSamples(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	before := sample{At: at, Activity: proxy.Activity{
+	before := sample{At: at, State: proxy.State{Activity: proxy.Activity{
 		Activity: cache.Activity{Fetched: 1 << 20, Evictions: map[string]int64{"least recently used": 3}},
 		Requests: proxy.Requests{Hit: 10, Miss: 5},
 		Served:   10 << 20,
-	}}
-	now := sample{At: at.Add(2 * time.Second), Activity: proxy.Activity{
+	}}}
+	now := sample{At: at.Add(2 * time.Second), State: proxy.State{Activity: proxy.Activity{
 		Activity: cache.Activity{
 			Bytes: 7 << 20, Fills: 2, Fetched: 5 << 20, Degraded: "read-only file system",
 			Evictions: map[string]int64{"least recently used": 4, "removed by command": 1},
 		},
 		Requests: proxy.Requests{Hit: 30, Miss: 6, Stale: 1, Bypass: 4, Failed: 3},
 		Served:   50 << 20,
-	}}
+	}}}
 	const want = "03:04:07  size 7.0 MiB  hits 10.0/s  misses 0.5/s  stale 0.5/s  passed 2.0/s  failed 1.5/s  " +
 		"served 20 MiB/s  fetched 2.0 MiB/s  fills 2  evictions 1.0/s  degraded: read-only file system"
 	if got := now.line(before); got != want {
@@ -72,17 +72,19 @@ func TestRatesAreBetweenTwoSamples(t *testing.T) {
 
 func TestScreenDrawsOverItself(t *testing.T) {
 	var out strings.Builder
-	s := screen{out: &out, width: 20}
-	var table table
-	table.add("size", "1 MiB")
-	table.add("degraded", "a reason that is longer than the line")
+	s := screen{out: &out, width: 20, height: 5}
+	var first, second table
+	first.add("size", "1 MiB")
+	first.add("degraded", "a reason that is longer than the line")
+	second.add("shown")
+	second.add("below the last line")
 	for range 2 {
-		if err := s.draw(&table); err != nil {
+		if err := s.draw([]*table{&first, &second}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	const drawn = "size      1 MiB\ndegraded  a reason…\n"
-	if want := "\x1b[J" + drawn + "\x1b[2A\x1b[J" + drawn; out.String() != want {
+	const drawn = "size      1 MiB\ndegraded  a reason…\n\nshown\n"
+	if want := "\x1b[J" + drawn + "\x1b[4A\x1b[J" + drawn; out.String() != want {
 		t.Errorf("%q, want %q", out.String(), want)
 	}
 }

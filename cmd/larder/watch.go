@@ -14,19 +14,20 @@ import (
 // sample is what the daemon had done at some time.
 type sample struct {
 	At time.Time `json:"time"`
-	proxy.Activity
+	proxy.State
 }
 
 // watch shows the daemon's activity every interval until the command is
 // interrupted: drawn anew on a terminal, else as a line each time.
 func watch(p *invocation, client *client, interval time.Duration, asJSON bool) error {
-	screen := screen{out: p.stdout, width: terminalWidth(p.stdout)}
+	screen := screen{out: p.stdout}
+	screen.width, screen.height = terminalSize(p.stdout)
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	var before sample
 	for {
 		now := sample{At: time.Now()}
-		err := client.do(p.ctx, http.MethodGet, "activity", nil, &now.Activity)
+		err := client.do(p.ctx, http.MethodGet, "activity", nil, &now.State)
 		if p.ctx.Err() != nil {
 			return nil
 		}
@@ -37,7 +38,7 @@ func watch(p *invocation, client *client, interval time.Duration, asJSON bool) e
 		case asJSON:
 			err = json.NewEncoder(p.stdout).Encode(now)
 		case screen.width > 0:
-			err = screen.draw(now.table(before))
+			err = screen.draw(now.tables(before))
 		case !before.At.IsZero(): // a line is about what is between two samples
 			_, err = fmt.Fprintln(p.stdout, now.line(before))
 		}
@@ -98,8 +99,8 @@ func (s sample) line(before sample) string {
 	return line
 }
 
-// table is for a terminal: what is now, and since the daemon was started.
-func (s sample) table(before sample) *table {
+// tables are for a terminal: what is now, and since the daemon was started.
+func (s sample) tables(before sample) []*table {
 	t := new(table)
 	t.add("size", fill(s.Bytes, s.MaxSize))
 	t.add("free on disk", size(s.Free))
@@ -110,31 +111,31 @@ func (s sample) table(before sample) *table {
 	t.add("fetched", s.speed(before, fetched))
 	t.add("evictions", s.rate(before, evictions))
 	t.add("checked", s.speed(before, scrubbed))
-	t.add("", "")
-	t.add("since start-up", "")
-	t.addActivity(s.Activity)
-	return t
+	return append(append([]*table{t}, stateTables(s.State)...), activityTable(s.Activity))
 }
 
-// screen draws over what it drew before.
+// screen draws over what it drew before. What there is no room for it leaves out.
 type screen struct {
-	out   io.Writer
-	width int
-	lines int // of the last drawing
+	out           io.Writer
+	width, height int
+	lines         int // of the last drawing
 }
 
-func (s *screen) draw(t *table) error {
+func (s *screen) draw(tables []*table) error {
 	var text strings.Builder
 	if s.lines > 0 {
 		fmt.Fprintf(&text, "\x1b[%dA", s.lines) // up
 	}
 	text.WriteString("\x1b[J") // nothing below
 	var body strings.Builder
-	if err := t.write(&body, 0); err != nil {
+	if err := writeTables(&body, tables); err != nil {
 		return err
 	}
 	s.lines = 0
 	for line := range strings.Lines(body.String()) {
+		if s.lines == s.height-1 { // the cursor has the last one
+			break
+		}
 		text.WriteString(cutBack(strings.TrimSuffix(line, "\n"), s.width-1) + "\n") // in one line each, or up would be too far
 		s.lines++
 	}

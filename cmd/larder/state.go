@@ -1,0 +1,77 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/larder-registry/larder/proxy"
+)
+
+// stateTables are what is being fetched, and how it is with the upstreams, as the
+// status page has it. What there is none of has no table.
+func stateTables(st proxy.State) []*table {
+	var all []*table
+	if len(st.FillsRunning) > 0 {
+		t := new(table)
+		t.add("BEING FETCHED", "PROGRESS", "CLIENTS", "FOR")
+		for _, f := range st.FillsRunning {
+			t.add(shortDigest(f.Digest), progressOf(f), fmt.Sprint(f.Waiting), strings.Join(f.Repositories, ", "))
+		}
+		all = append(all, t)
+	}
+	if len(st.Upstreams) > 0 {
+		t := new(table)
+		t.add("UPSTREAM", "STATE", "TOKEN", "LAST ERROR")
+		for _, u := range st.Upstreams {
+			t.add(u.Host, stateOf(u), tokenOf(u), lastErrorOf(u))
+		}
+		all = append(all, t)
+	}
+	return all
+}
+
+func progressOf(f proxy.FillStatus) string {
+	if f.Size == 0 {
+		return size(f.Have)
+	}
+	return fmt.Sprintf("%s of %s (%.0f%%)", size(f.Have), size(f.Size), 100*float64(f.Have)/float64(f.Size))
+}
+
+func stateOf(u proxy.UpstreamStatus) string {
+	text := "answers"
+	switch {
+	case u.LastErrorAt.After(u.LastAnswer):
+		text = "failing"
+	case u.LastAnswer.IsZero():
+		text = "not asked yet"
+	}
+	if u.Throttled {
+		text += ", throttled"
+	}
+	return text
+}
+
+func tokenOf(u proxy.UpstreamStatus) string {
+	text := nothing
+	if !u.TokenExpires.IsZero() {
+		text = "expired"
+		if time.Until(u.TokenExpires) > 0 {
+			text = "good for " + remaining(u.TokenExpires)
+		}
+	}
+	if !u.TokenObtained.IsZero() {
+		text = fmt.Sprintf("from %s, %s", age(u.TokenObtained), text)
+	}
+	if u.TokenError != "" {
+		text += ", no newer one: " + u.TokenError
+	}
+	return text
+}
+
+func lastErrorOf(u proxy.UpstreamStatus) string {
+	if u.LastError == "" {
+		return nothing
+	}
+	return age(u.LastErrorAt) + ": " + u.LastError
+}
