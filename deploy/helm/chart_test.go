@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -166,6 +167,28 @@ func TestConfigMapIsWhatLarderReads(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// What the schema takes and Larder does not would stop every new pod.
+func TestSchemaKnowsTheKeysOfTheConfiguration(t *testing.T) {
+	_, err := config.Load(write(t, "no-such-key: 1\n"))
+	if err == nil {
+		t.Fatal("Larder reads a key that it does not know")
+	}
+	_, list, _ := strings.Cut(err.Error(), "expected ")
+	want := regexp.MustCompile(`, | or `).Split(list, -1)
+	var schema struct {
+		Properties struct {
+			Config struct{ Properties map[string]any }
+		}
+	}
+	if err := json.Unmarshal([]byte(readFile(t, "larder/values.schema.json")), &schema); err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(want)
+	if diff := cmp.Diff(want, slices.Sorted(maps.Keys(schema.Properties.Config.Properties))); diff != "" {
+		t.Errorf("keys of config (-Larder's +schema's):\n%s", diff)
 	}
 }
 
