@@ -37,20 +37,11 @@ func (r rendering) all() string {
 	return strings.Join(slices.Concat(r.manifests, r.hooks, []string{r.notes}), "\n---\n")
 }
 
-// loadChart reads the chart. The rules and the dashboard may not be there: then they are given such content as they have.
 func loadChart(t *testing.T) *chart.Chart {
 	t.Helper()
 	c, err := loader.LoadDir("larder")
 	if err != nil {
 		t.Fatal(err)
-	}
-	for name, content := range map[string]string{
-		"alerts/larder.yaml":     "groups:\n  - name: larder\n    rules:\n      - alert: LarderDown\n        expr: absent(up)\n        annotations: {summary: '{{ $labels.node }}'}\n",
-		"dashboards/larder.json": `{"title": "Larder", "legend": "{{node}}"}` + "\n",
-	} {
-		if !slices.ContainsFunc(c.Files, func(f *chart.File) bool { return f.Name == name }) {
-			c.Files = append(c.Files, &chart.File{Name: name, Data: []byte(content)})
-		}
 	}
 	return c
 }
