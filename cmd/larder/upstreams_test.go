@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
@@ -112,5 +113,28 @@ func TestThreeAccountsTwoRegionsAndECRPublicNeedTenLinesOrNone(t *testing.T) {
 		if err := client.Close(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// Metrics keep every name that they were told, and a pattern may match any number of hosts.
+func TestMetricsKnowAllHostsOfAPatternByIt(t *testing.T) {
+	cfg, err := config.Load("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := upstream.NewClient(upstream.Options{Lookup: lookup(cfg)})
+	defer client.Close()
+	names := make(map[string]bool)
+	for _, account := range []string{"111111111111", "222222222222"} {
+		host := account + ".dkr.ecr.us-east-1.amazonaws.com"
+		entry, _ := lookup(cfg)(host)
+		source, ok := sources(cfg, client, slog.New(slog.DiscardHandler))(host, "team/app")
+		if !ok || source.Name != entry.Name {
+			t.Errorf("%s: requests of clients are counted by %q, those to it by %q", host, source.Name, entry.Name)
+		}
+		names[source.Name] = true
+	}
+	if len(names) != 1 || names["111111111111.dkr.ecr.us-east-1.amazonaws.com"] {
+		t.Errorf("two hosts of one pattern are %v", names)
 	}
 }
