@@ -9,7 +9,6 @@ package config
 
 import (
 	"log/slog"
-	"net"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -291,11 +290,4 @@ func defaultEndpoint(host string) string {
 		return dockerHubEndpoint
 	}
 	return "https://" + host
-}
-
-// Exposed tells whether Listen can be reached from beyond this machine. A name
-// other than localhost counts as exposed, whatever it resolves to.
-func (c *Config) Exposed() bool {
-	host, _, err := net.SplitHostPort(c.Listen)
-	return err != nil || !isLoopback(host)
 }

@@ -175,9 +175,9 @@ func listenAndServe(ctx context.Context, log *slog.Logger, cfg *config.Config, h
 		}
 		listeners[i] = l
 	}
-	if cfg.Exposed() {
+	if at := listeners[0].Addr(); isExposed(at) {
 		log.Warn("listening beyond loopback: whoever reaches this address can pull every image that the cache holds or that its credentials may fetch",
-			"listen", cfg.Listen)
+			"listen", at)
 	}
 	for i, s := range servers {
 		if l := listeners[i]; l != nil {
@@ -189,6 +189,13 @@ func listenAndServe(ctx context.Context, log *slog.Logger, cfg *config.Config, h
 	log.Info("ready", "version", currentVersion(), "listen", listeners[0].Addr(), "admin", cfg.Admin,
 		"cache", cfg.Cache.Dir, "upstreams", len(cfg.Upstreams))
 	return group.Wait()
+}
+
+// isExposed tells whether an address that is listened on can be reached from
+// beyond this machine.
+func isExposed(at net.Addr) bool {
+	tcp, ok := at.(*net.TCPAddr)
+	return ok && !tcp.IP.IsLoopback()
 }
 
 // serve runs one server in the group, and drains it when ctx ends.

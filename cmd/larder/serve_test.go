@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -17,4 +18,28 @@ func TestCommandsThatRunAreEndedByADrain(t *testing.T) {
 	}))
 	h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/api/v1/scrub", http.NoBody))
 	<-ended
+}
+
+func TestExposedMeansBeyondLoopback(t *testing.T) {
+	for address, want := range map[string]bool{
+		"127.0.0.1:0": false,
+		"127.8.8.8:0": false,
+		"localhost:0": false,
+		":0":          true,
+		"0.0.0.0:0":   true,
+	} {
+		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := isExposed(l.Addr()); got != want {
+			t.Errorf("%s, which is %s: exposed %t, want %t", address, l.Addr(), got, want)
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if isExposed(&net.UnixAddr{Name: "/run/larder.sock", Net: "unix"}) {
+		t.Error("a Unix socket is of this machine")
+	}
 }
