@@ -1,13 +1,18 @@
 package mirror
 
 import (
+	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/pelletier/go-toml/v2"
+	"go.yaml.in/yaml/v3"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -38,6 +43,49 @@ func TestSnippets(t *testing.T) {
 			})
 		}
 	}
+}
+
+// What is pasted must be of the runtime's own form, and name the mirror; nodeadm's is about containerd's folder.
+func TestSnippetsAreOfTheRuntimesForm(t *testing.T) {
+	m := Mirror{URL: larder, Registries: []string{"docker.io", "quay.io"}, Default: true}
+	for runtime, read := range map[string]func([]byte, any) error{
+		"buildkit": toml.Unmarshal, "podman": toml.Unmarshal, "crio": toml.Unmarshal, "bottlerocket": toml.Unmarshal,
+		"k3s": yaml.Unmarshal, "nodeadm": readNodeConfig, "docker": readDaemonJSON,
+	} {
+		text, err := m.Snippet(runtime, "/certs.d")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var value map[string]any
+		if err := read([]byte(text), &value); err != nil {
+			t.Errorf("%s: %v\n%s", runtime, err, text)
+		}
+		if said := fmt.Sprint(value); !strings.Contains(said, "127.0.0.1:5000") && !strings.Contains(said, "/certs.d") {
+			t.Errorf("%s: what is read is %s", runtime, said)
+		}
+	}
+}
+
+// readNodeConfig reads containerd's configuration within nodeadm's.
+func readNodeConfig(text []byte, v any) error {
+	var node struct {
+		Spec struct{ Containerd struct{ Config string } }
+	}
+	if err := yaml.Unmarshal(text, &node); err != nil {
+		return err
+	}
+	return toml.Unmarshal([]byte(node.Spec.Containerd.Config), v)
+}
+
+// readDaemonJSON reads what stands between the comments.
+func readDaemonJSON(text []byte, v any) error {
+	var b strings.Builder
+	for line := range strings.Lines(string(text)) {
+		if !strings.HasPrefix(line, "#") {
+			b.WriteString(line)
+		}
+	}
+	return json.Unmarshal([]byte(b.String()), v)
 }
 
 func TestSnippetRefusesWhatTheRuntimeCannotBeTold(t *testing.T) {
