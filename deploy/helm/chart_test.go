@@ -350,6 +350,26 @@ func TestRulesAndDashboardAreTheFilesOfTheChart(t *testing.T) {
 	}
 }
 
+// TestDocumentedValuesExist looks at what the documents tell people to set.
+func TestDocumentedValuesExist(t *testing.T) {
+	var defaults map[string]any
+	if err := yaml.Unmarshal([]byte(readFile(t, "larder/values.yaml")), &defaults); err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, name := range []string{"../OPERATIONS.md", "../../README.md"} {
+		for _, m := range regexp.MustCompile(`--set ([A-Za-z.]+?)(?:\.'[^']*')?=`).FindAllStringSubmatch(readFile(t, name), -1) {
+			found++
+			if !has(defaults, strings.Split(m[1], ".")) {
+				t.Errorf("%s sets %s, which the chart has not", name, m[1])
+			}
+		}
+	}
+	if found < 4 {
+		t.Errorf("only %d values were found", found)
+	}
+}
+
 // Who is woken by an alert is led to its section.
 func TestEveryAlertIsExplained(t *testing.T) {
 	operations := readFile(t, "../OPERATIONS.md")
