@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -63,15 +64,17 @@ func tokenOf(u proxy.UpstreamStatus) string {
 	if !u.TokenObtained.IsZero() {
 		text = fmt.Sprintf("from %s, %s", age(u.TokenObtained), text)
 	}
-	if u.TokenError != "" {
-		text += ", no newer one: " + u.TokenError
-	}
 	return text
 }
 
+// lastErrorOf is in the last column, since errors are long.
 func lastErrorOf(u proxy.UpstreamStatus) string {
-	if u.LastError == "" {
-		return nothing
+	var all []string
+	if u.LastError != "" {
+		all = append(all, age(u.LastErrorAt)+": "+u.LastError)
 	}
-	return age(u.LastErrorAt) + ": " + u.LastError
+	if u.TokenError != "" {
+		all = append(all, "no newer token: "+u.TokenError)
+	}
+	return cmp.Or(strings.Join(all, "; "), nothing)
 }

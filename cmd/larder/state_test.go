@@ -38,7 +38,7 @@ func TestStateTellsWhatIsFetchedAndWhatIsWrongWithUpstreams(t *testing.T) {
 		"UPSTREAM STATE TOKEN LAST ERROR",
 		"new.example not asked yet - -",
 		"well.example answers from 1 hour ago, good for 11h0m 2 hours ago: it broke",
-		"ill.example failing, throttled expired, no newer one: denied 1 minute ago: it is broken",
+		"ill.example failing, throttled expired 1 minute ago: it is broken; no newer token: denied",
 	}
 	var out strings.Builder
 	if err := writeTables(&out, stateTables(st)); err != nil {
