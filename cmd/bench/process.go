@@ -107,12 +107,16 @@ func (p *process) tail() string {
 	return string(bytes.TrimSpace(b[max(0, len(b)-most):]))
 }
 
-// freeAddr returns an address of loopback that nobody listens on. Somebody may take it before it is used, and then the
-// server says so.
-func freeAddr(ctx context.Context) (string, error) {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+// freeAddrs returns addresses of loopback that nobody listens on, each another one. Somebody may take them before they are
+// used, and then the server says so.
+func freeAddrs(ctx context.Context, n int) (addrs []string, err error) {
+	for range n {
+		l, e := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+		if e != nil {
+			return nil, e
+		}
+		defer func() { err = errors.Join(err, l.Close()) }() // no sooner, or the next would be the same
+		addrs = append(addrs, l.Addr().String())
 	}
-	return l.Addr().String(), l.Close()
+	return addrs, nil
 }

@@ -53,15 +53,11 @@ func (l *lab) startServer(ctx context.Context, c *contender, limit int64) (*serv
 		if err != nil {
 			return nil, err
 		}
-		addr, err := freeAddr(ctx)
+		addrs, err := freeAddrs(ctx, 2)
 		if err != nil {
 			return nil, err
 		}
-		admin, err := freeAddr(ctx)
-		if err != nil {
-			return nil, err
-		}
-		s.place = place{dir, addr, admin, limit}
+		s.place = place{dir, addrs[0], addrs[1], limit}
 		cmd, err := c.start(ctx, l, s.place)
 		if err != nil {
 			return nil, fmt.Errorf("start %s: %w", c.name, err)
@@ -69,7 +65,7 @@ func (l *lab) startServer(ctx context.Context, c *contender, limit int64) (*serv
 		if s.proc, err = startProcess(c.name, dir, cmd); err != nil {
 			return nil, err
 		}
-		if err := s.proc.awaitPort(ctx, addr); err != nil {
+		if err := s.proc.awaitPort(ctx, s.addr); err != nil {
 			return nil, errors.Join(err, s.close())
 		}
 	}
