@@ -30,6 +30,7 @@ func (c *serveCommand) Run(p *invocation) error {
 	if err != nil {
 		return err
 	}
+	useProcessors(p.env)
 	log := newLogger(cfg, p.stderr)
 	tel, err := newTelemetry(p.ctx, cfg.Telemetry, p.env, log)
 	if err != nil {
