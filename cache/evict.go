@@ -147,7 +147,7 @@ func (s *Store) removeContent(d digest.Digest) error {
 	err := s.layout.disk.removeIfThere(s.layout.blob(d))
 	if err == nil {
 		s.setDamaged(d, false)
-		s.memory.manifests.Remove(d)
+		s.memory.forget(d)
 	}
 	return err
 }

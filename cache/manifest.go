@@ -37,7 +37,7 @@ type Ask func(ctx context.Context, reference string, head bool) (Manifest, error
 // is kept, with its place in the repository and that of all it names, once it
 // proved to be what it claims.
 func (s *Store) Manifest(ctx context.Context, repo Repository, dgst digest.Digest, ask Ask) (Manifest, State, error) {
-	if err := dgst.Validate(); err != nil {
+	if err := CheckDigest(dgst); err != nil {
 		return Manifest{}, "", fmt.Errorf("manifest %q: %w", dgst, err)
 	}
 	if m, ok := s.local(repo, dgst); ok {
@@ -220,7 +220,7 @@ func (d *document) children() ([]descriptor, error) {
 // the upstream first: containerd asks for a manifest among the blobs too, and
 // takes a yes for the end of its search.
 func (s *Store) Holds(ctx context.Context, repo Repository, dgst digest.Digest, confirm func(context.Context) (int64, error)) (int64, error) {
-	if err := dgst.Validate(); err != nil {
+	if err := CheckDigest(dgst); err != nil {
 		return 0, fmt.Errorf("blob %q: %w", dgst, err)
 	}
 	if rec, err := s.member(repo, dgst); err == nil && !rec.Manifest {

@@ -14,6 +14,7 @@ import (
 // concurrent use.
 type memory struct {
 	manifests *lru.Cache[digest.Digest, Manifest]
+	blobs     *lru.Cache[digest.Digest, []byte] // small ones, such as the configurations of images
 	members   *lru.Cache[member, memberRecord]
 	tags      *lru.Cache[string, tagMemo]
 	negatives *lru.Cache[string, negative]
@@ -36,17 +37,21 @@ type negative struct {
 	until time.Time
 }
 
-// The bounds keep the whole below some 20 MB: 128 manifests of at most 64 KiB
-// (a usual one has 1 to 10), and records of about 200 bytes.
+// The bounds keep the whole below some 25 MB: 128 manifests of at most 64 KiB
+// (a usual one has 1 to 10), 256 blobs of at most 16, and records of about 200
+// bytes.
 const (
 	hotManifests   = 128
 	hotManifestMax = 64 << 10
+	hotBlobs       = 256
+	hotBlobMax     = 16 << 10
 	hotRecords     = 16 << 10
 )
 
 func newMemory() *memory {
 	return &memory{
 		manifests: newLRU[digest.Digest, Manifest](hotManifests),
+		blobs:     newLRU[digest.Digest, []byte](hotBlobs),
 		members:   newLRU[member, memberRecord](hotRecords),
 		tags:      newLRU[string, tagMemo](hotRecords),
 		negatives: newLRU[string, negative](hotRecords),
@@ -59,6 +64,12 @@ func newLRU[K comparable, V any](size int) *lru.Cache[K, V] {
 		panic(err) // only for a size that is not positive
 	}
 	return c
+}
+
+// forget drops what is removed from the disk.
+func (m *memory) forget(d digest.Digest) {
+	m.manifests.Remove(d)
+	m.blobs.Remove(d)
 }
 
 func (m *memory) keep(manifest Manifest) {

@@ -85,7 +85,7 @@ func (s *Store) Tag(ctx context.Context, repo Repository, tag string, ask Ask) (
 		State
 	}
 	got, err := share(wait, s, key, func(ctx context.Context) (answer, error) {
-		if m, ok := s.fresh(repo, tag); ok {
+		if m, ok := s.TagHere(repo, tag); ok {
 			return answer{m, Hit}, nil // another request's answer has come since this one looked
 		}
 		m, state, err := s.confirm(ctx, repo, tag, ask)
@@ -104,15 +104,6 @@ func (s *Store) Tag(ctx context.Context, repo Repository, tag string, ask Ask) (
 		return m, Stale, nil
 	}
 	return Manifest{}, Miss, fmt.Errorf("tag %s:%s: %w", repo, tag, err)
-}
-
-// fresh returns what a tag points at, if that need not be confirmed.
-func (s *Store) fresh(repo Repository, tag string) (Manifest, bool) {
-	memo, known := s.tag(string(tagKey(repo, tag)))
-	if !known || !s.opts.Tags.isFresh(repo, tag, memo.Checked, s.opts.Now()) {
-		return Manifest{}, false
-	}
-	return s.local(repo, memo.Digest)
 }
 
 // goneError is an upstream's word that there is no such tag.

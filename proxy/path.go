@@ -7,6 +7,8 @@ import (
 
 	"github.com/distribution/distribution/v3/registry/api/errcode"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/larder-registry/larder/cache"
 )
 
 // kind is what a request asks for.
@@ -121,7 +123,7 @@ func (r *route) setReference() error {
 		return errcode.ErrorCodeTagInvalid.WithMessage("the path does not hold a valid tag or digest")
 	}
 	dgst := digest.Digest(r.reference)
-	if dgst.Validate() != nil || (dgst.Algorithm() != digest.SHA256 && dgst.Algorithm() != digest.SHA512) {
+	if cache.CheckDigest(dgst) != nil || (dgst.Algorithm() != digest.SHA256 && dgst.Algorithm() != digest.SHA512) {
 		return errcode.ErrorCodeDigestInvalid.WithMessage("the path does not hold a valid sha256 or sha512 digest")
 	}
 	r.digest = dgst

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
 	"github.com/larder-registry/larder/cache"
@@ -16,6 +17,10 @@ import (
 
 // manifest answers GET and HEAD of a manifest by tag or digest.
 func (p *Proxy) manifest(w *recorder, r *http.Request, t target) error {
+	if m, ok := p.manifestHere(t); ok {
+		sendManifest(w, r, cache.Hit, m)
+		return nil
+	}
 	ctx, cancel := context.WithTimeoutCause(r.Context(), t.timeout, errSlow)
 	defer cancel()
 	var m cache.Manifest
@@ -30,9 +35,20 @@ func (p *Proxy) manifest(w *recorder, r *http.Request, t target) error {
 		w.Header().Set(xCache, string(state))
 		return err
 	}
-	setContent(w.Header(), state, m.MediaType, m.Digest.String())
-	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(m.Raw))
+	sendManifest(w, r, state, m)
 	return nil
+}
+
+func (p *Proxy) manifestHere(t target) (cache.Manifest, bool) {
+	if t.digest != "" {
+		return p.store.ManifestHere(t.repo, t.digest)
+	}
+	return p.store.TagHere(t.repo, t.reference)
+}
+
+func sendManifest(w *recorder, r *http.Request, state cache.State, m cache.Manifest) {
+	setContent(w.Header(), state, m.MediaType, m.Digest)
+	sendBytes(w, r, m.Raw)
 }
 
 // ask puts the store's questions about manifests to the upstream.
@@ -45,6 +61,12 @@ func ask(t target) cache.Ask {
 
 // blob answers GET and HEAD of a blob, whole or in ranges.
 func (p *Proxy) blob(w *recorder, r *http.Request, t target) error {
+	if r.Method == http.MethodGet {
+		if blob := p.store.BlobHere(t.repo, t.digest); blob != nil {
+			defer blob.Close()
+			return p.sendBlob(w, r, t, blob)
+		}
+	}
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
 	slow := time.AfterFunc(t.timeout, func() { cancel(errSlow) })
@@ -64,7 +86,15 @@ func (p *Proxy) blob(w *recorder, r *http.Request, t target) error {
 	slow.Stop()
 	defer blob.Close()
 	defer cancel(nil) // before Close, which waits for a read in progress
-	setContent(w.Header(), blob.State, "application/octet-stream", t.digest.String())
+	return p.sendBlob(w, r, t, blob)
+}
+
+func (p *Proxy) sendBlob(w *recorder, r *http.Request, t target, blob *cache.Blob) error {
+	setContent(w.Header(), blob.State, blobType, t.digest)
+	if blob.Content != nil {
+		sendBytes(w, r, blob.Content)
+		return nil
+	}
 	// Clients wait seconds for headers (SOCI: 3), and a fill may need longer for
 	// its last bytes.
 	w.prompt = blob.State != cache.Hit
@@ -97,7 +127,7 @@ func (p *Proxy) headBlob(ctx context.Context, w *recorder, r *http.Request, t ta
 			return err
 		}
 	}
-	setContent(w.Header(), state, "application/octet-stream", t.digest.String())
+	setContent(w.Header(), state, blobType, t.digest)
 	http.ServeContent(w, r, "", time.Time{}, &hollow{size: size})
 	return nil
 }
@@ -117,13 +147,29 @@ func confirm(t target) func(context.Context) (int64, error) {
 	}
 }
 
+// sendBytes is http.ServeContent for what is in memory. What is wanted whole, as it
+// nearly always is, goes out in one piece.
+func sendBytes(w *recorder, r *http.Request, content []byte) {
+	if r.Header["Range"] != nil || r.Header["If-Match"] != nil || r.Header["If-None-Match"] != nil {
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content))
+		return
+	}
+	h := w.Header()
+	h.Set("Accept-Ranges", "bytes")
+	setLength(h, len(content))
+	w.WriteHeader(http.StatusOK)
+	if r.Method == http.MethodGet {
+		_, _ = w.Write(content) // who has left does not want it
+	}
+}
+
+const blobType = "application/octet-stream"
+
 // setContent sets the headers that every answer with content has, whatever its
 // status. ServeContent adds Content-Length, Content-Range and Accept-Ranges.
-func setContent(h http.Header, state cache.State, mediaType, digest string) {
-	h.Set("Content-Type", mediaType)
-	h.Set("Docker-Content-Digest", digest)
-	h.Set("Etag", `"`+digest+`"`)
-	h.Set(xCache, string(state))
+func setContent(h http.Header, state cache.State, mediaType string, d digest.Digest) {
+	values := [...]string{mediaType, d.String(), `"` + d.String() + `"`, string(state)}
+	h["Content-Type"], h["Docker-Content-Digest"], h["Etag"], h[xCache] = values[0:1:1], values[1:2:2], values[2:3:3], values[3:4:4]
 }
 
 // hollow has a size and no bytes: enough for the headers of a HEAD.

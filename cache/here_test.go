@@ -1,0 +1,114 @@
+package cache
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// own fetches a blob, and has the repository hold it.
+func own(t *testing.T, s *Store, repo Repository, o *origin) {
+	t.Helper()
+	pull(t, s, o)
+	settle(s)
+	_, err := s.Holds(t.Context(), repo, o.digest, func(context.Context) (int64, error) { return int64(len(o.content)), nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestBlobHereIsOfTheRepositoryAlone(t *testing.T) {
+	s := openStore(t, t.TempDir(), small)
+	repo, other := Repository{Upstream: "registry.test", Name: "app"}, Repository{Upstream: "registry.test", Name: "other"}
+	for _, size := range []int{100, hotBlobMax, hotBlobMax + 1} {
+		o := newOrigin(size, uint64(size))
+		if s.BlobHere(repo, o.digest) != nil {
+			t.Errorf("%d bytes were here before they came", size)
+		}
+		own(t, s, repo, o)
+		if s.BlobHere(other, o.digest) != nil {
+			t.Errorf("%d bytes were another repository's too", size)
+		}
+		for _, again := range []bool{false, true} {
+			blob := s.BlobHere(repo, o.digest)
+			if blob == nil {
+				t.Fatalf("%d bytes are not here", size)
+			}
+			got, err := io.ReadAll(blob)
+			if err != nil || !bytes.Equal(got, o.content) || blob.Size != int64(size) || blob.State != Hit {
+				t.Errorf("%d bytes, again %t: %d came, of %d, %s, %v", size, again, len(got), blob.Size, blob.State, err)
+			}
+			if _, isFile := blob.ReadSeekCloser.(*os.File); isFile != (blob.Content == nil) || isFile != (size > hotBlobMax) {
+				t.Errorf("%d bytes, again %t: from a file %t, in memory %t", size, again, isFile, blob.Content != nil)
+			}
+			if err := blob.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+func TestBlobInMemoryGoesWithItsFile(t *testing.T) {
+	s := openStore(t, t.TempDir(), small)
+	repo := Repository{Upstream: "registry.test", Name: "app"}
+	o := newOrigin(100, 1)
+	own(t, s, repo, o)
+	if blob := s.BlobHere(repo, o.digest); blob == nil || blob.Content == nil {
+		t.Fatal("it is not in memory")
+	}
+	s.evicting.Lock()
+	_, err := s.evictOne(o.digest, reasonUnused)
+	s.evicting.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.BlobHere(repo, o.digest) != nil {
+		t.Error("it is here without its file")
+	}
+}
+
+// A small blob that the disk has changed is never put into memory, nor is one that
+// is being fetched again served.
+func TestDamageIsNotTakenIntoMemory(t *testing.T) {
+	s := openStore(t, t.TempDir(), small)
+	repo := Repository{Upstream: "registry.test", Name: "app"}
+	o := newOrigin(100, 1)
+	own(t, s, repo, o)
+	if err := os.WriteFile(s.layout.blob(o.digest), make([]byte, 100), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		blob := s.BlobHere(repo, o.digest)
+		if blob == nil || blob.Content != nil {
+			t.Fatalf("got %+v", blob)
+		}
+		blob.Close()
+	}
+	s.setDamaged(o.digest, true)
+	if s.BlobHere(repo, o.digest) != nil {
+		t.Error("a damaged blob is here")
+	}
+	s.setDamaged(o.digest, false)
+	if err := os.WriteFile(s.layout.blob(o.digest), o.content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestCheckDigestAgreesWithTheLibrary(t *testing.T) {
+	hex := strings.Repeat("0123456789abcdef", 4)
+	for _, d := range []digest.Digest{
+		digest.Digest("sha256:" + hex), digest.Digest("sha512:" + hex + hex), digest.Digest("sha256:" + hex + "0"),
+		digest.Digest("sha256:" + hex[1:] + "G"), digest.Digest("sha256:" + strings.ToUpper(hex)), digest.Digest("sha257:" + hex),
+		"", "sha256:", digest.Digest(hex), digest.Digest("sha256:" + hex[2:] + "/."),
+	} {
+		if got, want := CheckDigest(d), d.Validate(); !errors.Is(got, want) {
+			t.Errorf("%q: %v, want %v", d, got, want)
+		}
+	}
+}
