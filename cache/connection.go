@@ -4,6 +4,7 @@ import (
 	"errors"
 	"hash/crc32"
 	"io"
+	"runtime"
 	"slices"
 	"time"
 
@@ -29,8 +30,9 @@ type connection struct {
 	spare bool     // holds a place in Store.spare
 	old   []oldNote
 
-	noted int64 // where the last note in the journal ended
-	crc   uint32
+	noted   int64 // where the last note in the journal ended
+	crc     uint32
+	flushed int64 // how far the disk has been set to work
 }
 
 // oldNote is a segment that an earlier process noted, to be checked.
@@ -51,17 +53,21 @@ func (f *fill) joinLocked(c *connection) {
 	f.conns.Go(c.run)
 }
 
-// recruitLocked adds connections while there is ground that nobody works on:
-// up to Options.Connections on a blob that is large enough to be worth it, and
-// up to Options.Leapers more where clients wait at offsets that nobody is near.
+// recruitLocked adds connections while there is ground that nobody works on: up to
+// Options.Connections on a blob that is large enough to be worth it, once its first
+// bytes are here, which clients are not to wait for longer; and up to
+// Options.Leapers more where clients wait at offsets that nobody is near.
 func (f *fill) recruitLocked() {
 	if time.Now().Before(f.quiet) {
 		return
 	}
 	for f.err == nil && f.working > 0 && f.ranges {
-		limit := f.steadyLocked()
+		limit := 0
+		if f.front > 0 {
+			limit = f.steadyLocked()
+		}
 		if f.demandLocked() >= 0 {
-			limit += f.store.opts.Leapers
+			limit = f.steadyLocked() + f.store.opts.Leapers
 		}
 		if f.working >= limit || !f.store.spare.TryAcquire(1) {
 			return
@@ -103,7 +109,7 @@ func (f *fill) claimLocked() *segment {
 // or -1.
 func (f *fill) demandLocked() int64 {
 	for _, w := range f.waiters {
-		if w.client && f.segs.isIdle(w.off) {
+		if f.segs.isIdle(w.off) {
 			return w.off
 		}
 	}
@@ -189,7 +195,7 @@ func (c *connection) pull() error {
 	}
 	if c.seg != nil {
 		st.off, st.end = c.seg.next(), c.seg.end
-		c.noted, c.crc = st.off, 0
+		c.noted, c.flushed, c.crc = st.off, st.off, 0
 		f.mu.Lock()
 		st.moved = f.published
 		f.mu.Unlock()
@@ -203,6 +209,7 @@ func (c *connection) pull() error {
 			if err := c.write((*buf)[:n]); err != nil {
 				return diskError{err}
 			}
+			runtime.Gosched() // a client may wait for a processor to send it on
 		}
 		if err == nil {
 			continue
@@ -256,27 +263,39 @@ func (c *connection) accept(content Content) (int64, error) {
 // write puts bytes on disk, then makes them known.
 func (c *connection) write(chunk []byte) error {
 	f, off := c.fill, c.seg.next()
-	if err := f.part.disk.writeAt(f.part.data, chunk, off); err != nil {
+	if err := f.part.write(chunk, off); err != nil {
 		return err
 	}
-	end := c.advance(int64(len(chunk)))
+	end, front := c.advance(int64(len(chunk)))
+	if front {
+		f.hash.Write(chunk)
+		f.hashed(int64(len(chunk)))
+	}
 	f.store.metrics.fetched(len(chunk))
 	c.crc = crc32.Update(c.crc, castagnoli, chunk)
+	if end-c.flushed >= flushStep {
+		f.part.flush(c.flushed, end)
+		c.flushed = end
+	}
 	if end-c.noted >= journalStep {
 		return c.note()
 	}
 	return nil
 }
 
-// advance makes n more bytes of the segment readable.
-func (c *connection) advance(n int64) (end int64) {
+// advance makes n more bytes of the segment readable. It says whether they are the
+// next for the hash, which the caller then has.
+func (c *connection) advance(n int64) (end int64, front bool) {
 	f := c.fill
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	off := c.seg.next()
 	c.seg.have += n
 	f.wakeLocked(off, off+n)
-	return off + n
+	if off == f.front && !f.hashing {
+		f.hashing, front = true, true
+	}
+	return off + n, front
 }
 
 // note brings the journal up to date.
@@ -322,6 +341,7 @@ func (c *connection) recover() error {
 		if crc == old.crc {
 			old.seg.have = old.seg.end - old.seg.start
 			f.wakeLocked(old.seg.start, old.seg.end)
+			f.lookLocked()
 		}
 		f.segs.release(old.seg)
 		f.mu.Unlock()

@@ -17,8 +17,10 @@ import (
 // store owns it: it begins with the first request, and no client's departure
 // ends it.
 //
-// One goroutine (run) hashes the contiguous front and decides the outcome; the
-// connections write segments. run waits for all of them.
+// The connections write segments. What one of them adds to the contiguous front
+// it hashes at once, while the bytes are in its buffer; one goroutine (run) hashes
+// the rest, which came before its turn, and decides the outcome. run waits for all
+// connections.
 type fill struct {
 	store  *Store
 	digest digest.Digest
@@ -35,11 +37,12 @@ type fill struct {
 	ready chan struct{} // closed when the size is known, or the fill failed
 	done  chan struct{} // closed when the outcome is final and on disk
 
-	// Owned by run. Others may look once done is closed.
-	hash  hash.Hash
-	front int64 // bytes hashed
+	hash     hash.Hash     // belongs to the one who has set hashing; to all once done is closed
+	hashable chan struct{} // tells run to look at the front; capacity 1
 
 	mu        sync.Mutex // guards what follows; no I/O under it
+	front     int64      // bytes hashed
+	hashing   bool       // somebody hashes what follows the front
 	published bool       // ready is closed
 	size      int64      // -1 until ready
 	part      *partial   // nil until ready, and where there was no disk for it
@@ -54,11 +57,10 @@ type fill struct {
 	waiters   []*waiter
 }
 
-// waiter is somebody who waits for the byte at off.
+// waiter is a client who waits for the byte at off.
 type waiter struct {
-	off    int64
-	client bool          // not the fill's own hash
-	wake   chan struct{} // capacity 1
+	off  int64
+	wake chan struct{} // capacity 1
 }
 
 // diskError is a failure of this side: the blob can still be had from upstream.
@@ -95,6 +97,8 @@ func newFill(ctx context.Context, s *Store, dgst digest.Digest, hint int64, fetc
 		hash:   dgst.Algorithm().Hash(),
 		size:   -1,
 		users:  1,
+
+		hashable: make(chan struct{}, 1),
 	}
 	f.startSpan(ctx)
 	return f
@@ -239,15 +243,18 @@ func (f *fill) place(paths partialPaths, size int64) (part *partial, err error) 
 // verify hashes what arrives, in order, and compares at the end.
 func (f *fill) verify() error {
 	<-f.ready
-	w := &waiter{wake: make(chan struct{}, 1)}
-	for f.front != f.size {
-		n, err := f.await(f.ctx, w, f.front)
+	for {
+		off, n, err := f.claimFront()
 		if err != nil {
 			return err
 		}
-		if err := f.hashNext(min(n, chunkSize)); err != nil {
+		if n == 0 {
+			break
+		}
+		if err := f.hashStored(off, n); err != nil {
 			return f.fail(diskError{err})
 		}
+		f.hashed(n)
 	}
 	if digest.NewDigest(f.digest.Algorithm(), f.hash) != f.digest {
 		return f.fail(errMismatch)
@@ -259,18 +266,63 @@ func (f *fill) verify() error {
 	return nil
 }
 
-// hashNext takes the next n bytes into the hash. The buffer is held no longer
+// claimFront waits until bytes at the front are on disk that nobody hashes, and
+// gives the hash to its caller. It returns no bytes when all are hashed.
+func (f *fill) claimFront() (off, n int64, err error) {
+	for {
+		f.mu.Lock()
+		if !f.hashing {
+			off, n, err = f.front, min(f.segs.available(f.front), chunkSize), f.err
+			f.hashing = n > 0
+		}
+		idle, over := !f.hashing, f.front == f.size
+		f.mu.Unlock()
+		switch {
+		case n > 0, over:
+			return off, n, nil
+		case idle && err != nil:
+			return 0, 0, err
+		}
+		select {
+		case <-f.hashable:
+		case <-f.ctx.Done():
+			return 0, 0, context.Cause(f.ctx)
+		}
+	}
+}
+
+// hashStored takes n bytes on disk into the hash. The buffer is held no longer
 // than that: most fills wait most of the time.
-func (f *fill) hashNext(n int64) error {
+func (f *fill) hashStored(off, n int64) error {
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
 	chunk := (*buf)[:n]
-	if _, err := f.part.data.ReadAt(chunk, f.front); err != nil {
+	if _, err := f.part.data.ReadAt(chunk, off); err != nil {
 		return err
 	}
 	f.hash.Write(chunk)
-	f.front += n
 	return nil
+}
+
+// hashed gives the hash back, n bytes further.
+func (f *fill) hashed(n int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.front += n
+	f.hashing = false
+	f.recruitLocked()
+	f.lookLocked()
+}
+
+// lookLocked has run look at the front, where there is something for it.
+func (f *fill) lookLocked() {
+	if f.hashing || f.err == nil && f.front != f.size && f.segs.available(f.front) == 0 {
+		return
+	}
+	select {
+	case f.hashable <- struct{}{}:
+	default:
+	}
 }
 
 // await blocks until w may have the byte at off, and returns how many bytes
@@ -279,7 +331,7 @@ func (f *fill) hashNext(n int64) error {
 func (f *fill) await(ctx context.Context, w *waiter, off int64) (int64, error) {
 	for {
 		f.mu.Lock()
-		n, err := f.readableLocked(w, off), f.err
+		n, err := f.readableLocked(off), f.err
 		if n == 0 && err == nil {
 			w.off = off
 			f.waiters = append(f.waiters, w)
@@ -304,9 +356,9 @@ func (f *fill) await(ctx context.Context, w *waiter, off int64) (int64, error) {
 }
 
 // readableLocked keeps the blob's last byte from clients until it is verified.
-func (f *fill) readableLocked(w *waiter, off int64) int64 {
+func (f *fill) readableLocked(off int64) int64 {
 	n := f.segs.available(off)
-	if w.client && !f.verified && off+n == f.size && n > 0 {
+	if !f.verified && off+n == f.size && n > 0 {
 		n--
 	}
 	return n
@@ -352,6 +404,7 @@ func (f *fill) failLocked(err error) {
 	f.publishLocked()
 	f.cancel(err)
 	f.wakeLocked(0, max(f.size, 1))
+	f.lookLocked()
 }
 
 // acquire gives a reader the right to use the file. It fails where the fill

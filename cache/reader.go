@@ -3,9 +3,12 @@ package cache
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // reader tails a fill at its own pace. It belongs to one request, which cancels
@@ -23,11 +26,14 @@ type reader struct {
 	wait   waiter
 	pass   *passthrough // set once the disk is of no use
 	holds  bool         // a right to use the fill's file
+
+	own   *os.File // the fill's file, with an offset of its own, once SendTo has needed it
+	ownAt int64    // that offset
 }
 
 // newReader returns a reader for a client that has acquired the fill.
 func newReader(ctx context.Context, f *fill) *reader {
-	return &reader{ctx: ctx, fill: f, holds: true, wait: waiter{client: true, wake: make(chan struct{}, 1)}}
+	return &reader{ctx: ctx, fill: f, holds: true, wait: waiter{wake: make(chan struct{}, 1)}}
 }
 
 // Read returns bytes as they arrive. Where the disk fails it goes on from the
@@ -52,12 +58,8 @@ func (r *reader) read(p []byte) (int, error) {
 	if r.off >= r.fill.size {
 		return 0, io.EOF
 	}
-	if r.off >= r.limit {
-		n, err := r.fill.await(r.ctx, &r.wait, r.off)
-		if err != nil {
-			return r.around(p, err)
-		}
-		r.limit = r.off + min(n, chunkSize) // not more, lest bad content goes on after it was found out
+	if err := r.await(); err != nil {
+		return r.around(p, err)
 	}
 	n, err := r.fill.part.data.ReadAt(p[:min(int64(len(p)), r.limit-r.off)], r.off)
 	r.off += int64(n)
@@ -65,6 +67,77 @@ func (r *reader) read(p []byte) (int, error) {
 		return r.around(p, diskError{err})
 	}
 	return n, nil
+}
+
+// await blocks until there is a byte to be read.
+func (r *reader) await() error {
+	if r.off < r.limit {
+		return nil
+	}
+	n, err := r.fill.await(r.ctx, &r.wait, r.off)
+	if err == nil {
+		r.limit = r.off + min(n, chunkSize) // not more, lest bad content goes on after it was found out
+	}
+	return err
+}
+
+// SendTo copies the next n bytes to dst as they arrive. It hands it stretches of
+// the file, so that the kernel copies them to a socket by itself (sendfile(2)), and
+// where the disk fails it goes on from the upstream.
+func (r *reader) SendTo(dst io.ReaderFrom, n int64) (sent int64, err error) {
+	for sent < n {
+		stretch := r.stretch(n - sent)
+		if stretch == nil {
+			break
+		}
+		want := stretch.N
+		m, err := dst.ReadFrom(stretch)
+		sent += m
+		r.passed(m)
+		if errors.Is(err, unix.EIO) || err == nil && m < want { // no socket has such an error: the file has
+			break
+		}
+		if err != nil {
+			return sent, err
+		}
+	}
+	if sent == n {
+		return sent, nil
+	}
+	m, err := dst.ReadFrom(io.LimitReader(r, n-sent))
+	return sent + m, err
+}
+
+// stretch waits for bytes and returns those, n at most, that can be read from the
+// file now. It returns nil where Read is to have the word.
+func (r *reader) stretch(n int64) *io.LimitedReader {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed || r.pass != nil || r.off >= r.fill.size || r.await() != nil || r.reopen() != nil {
+		return nil
+	}
+	return &io.LimitedReader{R: r.own, N: min(n, r.limit-r.off)}
+}
+
+// reopen gives the reader a file of its own at its offset: sendfile(2) goes by the
+// offset of the file, which all who share it move.
+func (r *reader) reopen() (err error) {
+	if r.own == nil {
+		r.own, err = os.Open(fmt.Sprintf("/proc/self/fd/%d", r.fill.part.data.Fd())) // whatever it is called by now
+		r.ownAt = 0
+	}
+	if err == nil && r.ownAt != r.off {
+		r.ownAt, err = r.own.Seek(r.off, io.SeekStart)
+	}
+	return err
+}
+
+// passed notes that n bytes were sent.
+func (r *reader) passed(n int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.off += n
+	r.ownAt += n
 }
 
 // around leaves a disk that failed behind.
@@ -113,6 +186,9 @@ func (r *reader) Close() error {
 	}
 	if r.holds {
 		r.fill.release()
+	}
+	if r.own != nil {
+		_ = r.own.Close() // nothing was written by it
 	}
 	return nil
 }

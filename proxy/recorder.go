@@ -48,15 +48,35 @@ func (w *recorder) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// ReadFrom passes src to the connection, which uses sendfile for a file.
-func (w *recorder) ReadFrom(src io.Reader) (int64, error) {
+// ReadFrom passes src to the connection, which uses sendfile for a file, and for
+// the file of a blob that is still being filled.
+func (w *recorder) ReadFrom(src io.Reader) (n int64, err error) {
 	w.begin(http.StatusOK)
-	n, err := io.Copy(w.ResponseWriter, src)
+	limited, _ := src.(*io.LimitedReader)
+	conn, ok := w.ResponseWriter.(io.ReaderFrom)
+	if blob, arriving := arriving(limited); ok && arriving {
+		n, err = blob.SendTo(conn, limited.N)
+	} else {
+		n, err = io.Copy(w.ResponseWriter, src)
+	}
 	w.bytes += n
 	if err != nil {
 		w.copied = err
 	}
 	return n, err
+}
+
+// sender is a blob that is still being filled.
+type sender interface {
+	SendTo(dst io.ReaderFrom, n int64) (int64, error)
+}
+
+func arriving(src *io.LimitedReader) (sender, bool) {
+	if src == nil {
+		return nil, false
+	}
+	blob, ok := src.R.(sender)
+	return blob, ok
 }
 
 // Unwrap is for http.ResponseController.
