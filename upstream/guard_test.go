@@ -2,12 +2,16 @@ package upstream
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -329,5 +333,44 @@ func TestProxyMayBeAnywhere(t *testing.T) {
 	}
 	if got := readAll(t, resp.Body); got != "through the proxy to registry.test" {
 		t.Errorf("got %q", got)
+	}
+}
+
+func TestConnectionsResumeTLSSessions(t *testing.T) {
+	var mu sync.Mutex // guards resumed
+	var resumed []bool
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		resumed = append(resumed, r.TLS.DidResume)
+	}))
+	server.Config.SetKeepAlivesEnabled(false)
+	server.StartTLS()
+	defer server.Close()
+	all := newTransports()
+	defer all.close()
+	tr := all.get(loopback)
+	tr.TLSClientConfig.RootCAs = x509.NewCertPool()
+	tr.TLSClientConfig.RootCAs.AddCert(server.Certificate())
+	for range 3 {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := tr.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := resp.Body.Close(); err != nil {
+			t.Error(err)
+		}
+		if resp.Proto != "HTTP/1.1" {
+			t.Errorf("it was asked by %s", resp.Proto)
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if want := []bool{false, true, true}; !slices.Equal(resumed, want) {
+		t.Errorf("sessions were resumed: %v, want %v", resumed, want)
 	}
 }
