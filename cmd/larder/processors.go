@@ -15,10 +15,12 @@ import (
 // 35,800, a warm blob of 4 KiB 34,000 rather than 31,800.
 const fewest = 4
 
-// useProcessors sets GOMAXPROCS, unless the environment does.
+// useProcessors sets GOMAXPROCS, unless the environment does, or a quota of the
+// container's: more than that would be used up early in each period.
 func useProcessors(env []string) {
 	said := slices.ContainsFunc(env, func(v string) bool { return strings.HasPrefix(v, "GOMAXPROCS=") })
-	if !said && runtime.GOMAXPROCS(0) < fewest {
+	limited := runtime.GOMAXPROCS(0) < runtime.NumCPU()
+	if !said && !limited && runtime.GOMAXPROCS(0) < fewest {
 		runtime.GOMAXPROCS(fewest)
 	}
 }
