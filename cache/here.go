@@ -37,11 +37,12 @@ func (s *Store) BlobHere(repo Repository, d digest.Digest) *Blob {
 	if rec, err := s.member(repo, d); err != nil || rec.Manifest {
 		return nil
 	}
-	if content, ok := s.memory.blobs.Get(d); ok {
+	content, ok := s.memory.blobs.Get(d)
+	if ok {
 		s.recency.use(d, s.opts.Now())
 		return inMemory(content)
 	}
-	if s.isBusy(d) {
+	if s.isUnfit(d) {
 		return nil
 	}
 	file, err := os.Open(s.layout.blob(d))
@@ -56,26 +57,30 @@ func (s *Store) BlobHere(repo Repository, d digest.Digest) *Blob {
 	if blob.Size > hotBlobMax {
 		return blob
 	}
-	return s.heat(d, blob)
+	return s.heat(d, file, blob.Size)
 }
 
-// isBusy reports whether the file of a blob is not to be served: while a fill
+// isUnfit reports whether the file of a blob is not to be served: while a fill
 // replaces it, or it is damaged.
-func (s *Store) isBusy(d digest.Digest) bool {
+func (s *Store) isUnfit(d digest.Digest) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.filling[d] != nil || s.damaged[d]
 }
 
-// heat moves a small blob to memory, which takes the place of the one that it is
-// given. Damage is left to who reads it on.
-func (s *Store) heat(d digest.Digest, blob *Blob) *Blob {
-	content := make([]byte, blob.Size)
-	if _, err := blob.ReadSeekCloser.(*os.File).ReadAt(content, 0); err != nil || d.Algorithm().FromBytes(content) != d {
-		return blob
+// heat takes a small blob into memory. One that is damaged counts as missing from
+// now on: nil.
+func (s *Store) heat(d digest.Digest, file *os.File, size int64) *Blob {
+	defer file.Close()
+	content := make([]byte, size)
+	if _, err := file.ReadAt(content, 0); err != nil || d.Algorithm().FromBytes(content) != d {
+		s.Distrust(d)
+		return nil
 	}
-	_ = blob.Close() // nothing was written
 	s.memory.blobs.Add(d, content)
+	if _, err := os.Lstat(file.Name()); err != nil {
+		s.memory.forget(d) // it was evicted meanwhile
+	}
 	return inMemory(content)
 }
 
@@ -87,18 +92,3 @@ func inMemory(content []byte) *Blob {
 type held struct{ io.ReadSeeker }
 
 func (held) Close() error { return nil }
-
-// CheckDigest is [digest.Digest.Validate], at a hundredth of its price for the
-// digests that registries have.
-func CheckDigest(d digest.Digest) error {
-	const prefix, length = "sha256:", len("sha256:") + 64
-	if len(d) != length || d[:len(prefix)] != prefix {
-		return d.Validate()
-	}
-	for _, c := range []byte(d[len(prefix):]) {
-		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return d.Validate() // which says why
-		}
-	}
-	return nil
-}

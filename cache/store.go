@@ -254,7 +254,7 @@ const (
 // Blob is an open blob. It belongs to one request, which closes it.
 type Blob struct {
 	// A complete blob is an *os.File here, so that the kernel can copy it to a
-	// socket. Otherwise reads block until the bytes arrive, or until the
+	// socket, unless it has a Content. Otherwise reads block until the bytes arrive, or until the
 	// context given to [Store.Open] ends.
 	io.ReadSeekCloser
 	// Content is a small blob's bytes, where they are in memory. They must not be
