@@ -30,9 +30,8 @@ type connection struct {
 	spare bool     // holds a place in Store.spare
 	old   []oldNote
 
-	noted   int64 // where the last note in the journal ended
-	crc     uint32
-	flushed int64 // how far the disk has been set to work
+	noted int64 // where the last note in the journal ended
+	crc   uint32
 }
 
 // oldNote is a segment that an earlier process noted, to be checked.
@@ -195,7 +194,7 @@ func (c *connection) pull() error {
 	}
 	if c.seg != nil {
 		st.off, st.end = c.seg.next(), c.seg.end
-		c.noted, c.flushed, c.crc = st.off, st.off, 0
+		c.noted, c.crc = st.off, 0
 		f.mu.Lock()
 		st.moved = f.published
 		f.mu.Unlock()
@@ -273,10 +272,6 @@ func (c *connection) write(chunk []byte) error {
 	}
 	f.store.metrics.fetched(len(chunk))
 	c.crc = crc32.Update(c.crc, castagnoli, chunk)
-	if end-c.flushed >= flushStep {
-		f.part.flush(c.flushed, end)
-		c.flushed = end
-	}
 	if end-c.noted >= journalStep {
 		return c.note()
 	}
@@ -341,7 +336,7 @@ func (c *connection) recover() error {
 		if crc == old.crc {
 			old.seg.have = old.seg.end - old.seg.start
 			f.wakeLocked(old.seg.start, old.seg.end)
-			f.lookLocked()
+			f.nudgeLocked()
 		}
 		f.segs.release(old.seg)
 		f.mu.Unlock()

@@ -283,11 +283,7 @@ func (f *fill) claimFront() (off, n int64, err error) {
 		case idle && err != nil:
 			return 0, 0, err
 		}
-		select {
-		case <-f.hashable:
-		case <-f.ctx.Done():
-			return 0, 0, context.Cause(f.ctx)
-		}
+		<-f.hashable // comes for a failure too, and each end of the fill's context is one
 	}
 }
 
@@ -311,11 +307,11 @@ func (f *fill) hashed(n int64) {
 	f.front += n
 	f.hashing = false
 	f.recruitLocked()
-	f.lookLocked()
+	f.nudgeLocked()
 }
 
-// lookLocked has run look at the front, where there is something for it.
-func (f *fill) lookLocked() {
+// nudgeLocked has run look at the front, where there is something for it.
+func (f *fill) nudgeLocked() {
 	if f.hashing || f.err == nil && f.front != f.size && f.segs.available(f.front) == 0 {
 		return
 	}
@@ -404,7 +400,7 @@ func (f *fill) failLocked(err error) {
 	f.publishLocked()
 	f.cancel(err)
 	f.wakeLocked(0, max(f.size, 1))
-	f.lookLocked()
+	f.nudgeLocked()
 }
 
 // acquire gives a reader the right to use the file. It fails where the fill

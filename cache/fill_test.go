@@ -72,6 +72,28 @@ func TestFillOfALargeBlobUsesSeveralConnections(t *testing.T) {
 	}
 }
 
+func TestFirstBytesAreAskedForAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openStore(t, t.TempDir(), small)
+		o := newOrigin(5<<20, 1)
+		o.plan = func(int, Range) act {
+			return act{gate: func(off int64) {
+				if off == 0 {
+					<-time.After(time.Second) // so all else has come to rest
+					if asks := o.requests(); len(asks) != 1 {
+						t.Errorf("before the first byte it was asked for %v", asks)
+					}
+				}
+			}}
+		}
+		pull(t, s, o)
+		settle(s)
+		if len(o.requests()) < 10 {
+			t.Errorf("then it was asked for %v", o.requests())
+		}
+	})
+}
+
 func TestFillTakesAnEmptyBlob(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
 	o := newOrigin(0, 1)
@@ -436,4 +458,45 @@ func TestSourceThatChangesItsMindIsDropped(t *testing.T) {
 	settle(s)
 	o.plan = nil
 	pull(t, s, o)
+}
+
+// sized is a connection that takes what it is given.
+type sized struct{ n int64 }
+
+func (s *sized) ReadFrom(src io.Reader) (int64, error) {
+	n := src.(*io.LimitedReader).N
+	s.n += n
+	return n, nil
+}
+
+// A fill moves a chunk from its source to the disk, the hash and a client without
+// allocating. A note in the journal, for every fourth of them, is five allocations.
+func TestChunksAllocateLittle(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates too")
+	}
+	s := openStore(t, t.TempDir(), Options{Segment: 1 << 30})
+	seed := uint64(0)
+	allocated := func(size int) float64 {
+		return testing.AllocsPerRun(1, func() {
+			seed++
+			o := newOrigin(size, seed)
+			blob, err := s.Open(t.Context(), o.digest, 0, o.fetch)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer blob.Close()
+			var got sized
+			n, err := blob.ReadSeekCloser.(*reader).SendTo(&got, int64(size))
+			if err != nil || n != int64(size) || got.n != n {
+				t.Fatalf("%d of %d bytes, %v", n, size, err)
+			}
+			settle(s)
+		})
+	}
+	few, many := 8, 72 // MiB
+	chunks := float64((many - few) << 20 / chunkSize)
+	if each := (allocated(many<<20) - allocated(few<<20)) / chunks; each > 1.5 {
+		t.Errorf("%.2f allocations a chunk", each)
+	}
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// order is items in a list, from the longest unused to the most recent. All but
-// all takes the same time however many there are. It exists because a million
+// order is items in a list, from the longest unused to the most recent. All that
+// can be done with it takes the same time however many there are. It exists because a million
 // items of simplelru, with digests for keys, are some million small objects of 280
 // bytes together; here they are 110 to 140 bytes each, in two large ones.
 type order struct {
@@ -160,13 +160,4 @@ func (o *order) digest(i uint32) digest.Digest {
 		return d
 	}
 	return id.digest()
-}
-
-// all lists the digests, the longest unused first.
-func (o *order) all() []digest.Digest {
-	var all []digest.Digest
-	for i := o.slots[0].next; i != 0; i = o.slots[i].next {
-		all = append(all, o.digest(i))
-	}
-	return all
 }

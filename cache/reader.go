@@ -27,8 +27,10 @@ type reader struct {
 	pass   *passthrough // set once the disk is of no use
 	holds  bool         // a right to use the fill's file
 
-	own   *os.File // the fill's file, with an offset of its own, once SendTo has needed it
-	ownAt int64    // that offset
+	// Of SendTo, which uses them without mu too: the fill's file with an offset of
+	// its own, and what of it is being sent.
+	own   *os.File
+	piece io.LimitedReader
 }
 
 // newReader returns a reader for a client that has acquired the fill.
@@ -83,27 +85,30 @@ func (r *reader) await() error {
 
 // SendTo copies the next n bytes to dst as they arrive. It hands it stretches of
 // the file, so that the kernel copies them to a socket by itself (sendfile(2)), and
-// where the disk fails it goes on from the upstream.
+// where the disk fails it goes on from the upstream. It is called by the request's
+// own goroutine.
 func (r *reader) SendTo(dst io.ReaderFrom, n int64) (sent int64, err error) {
 	for sent < n {
 		stretch := r.stretch(n - sent)
 		if stretch == nil {
-			break
+			return r.sendRest(dst, sent, n)
 		}
 		want := stretch.N
 		m, err := dst.ReadFrom(stretch)
 		sent += m
 		r.passed(m)
-		if errors.Is(err, unix.EIO) || err == nil && m < want { // no socket has such an error: the file has
-			break
-		}
-		if err != nil {
+		switch {
+		case errors.Is(err, unix.EIO), errors.Is(err, unix.ESTALE), err == nil && m < want:
+			return r.sendRest(dst, sent, n) // no socket has such an error: the file has
+		case err != nil:
 			return sent, err
 		}
 	}
-	if sent == n {
-		return sent, nil
-	}
+	return sent, nil
+}
+
+// sendRest goes on where SendTo has got to by way of Read, which knows what to do.
+func (r *reader) sendRest(dst io.ReaderFrom, sent, n int64) (int64, error) {
 	m, err := dst.ReadFrom(io.LimitReader(r, n-sent))
 	return sent + m, err
 }
@@ -116,7 +121,8 @@ func (r *reader) stretch(n int64) *io.LimitedReader {
 	if r.closed || r.pass != nil || r.off >= r.fill.size || r.await() != nil || r.reopen() != nil {
 		return nil
 	}
-	return &io.LimitedReader{R: r.own, N: min(n, r.limit-r.off)}
+	r.piece = io.LimitedReader{R: r.own, N: min(n, r.limit-r.off)}
+	return &r.piece
 }
 
 // reopen gives the reader a file of its own at its offset: sendfile(2) goes by the
@@ -124,10 +130,9 @@ func (r *reader) stretch(n int64) *io.LimitedReader {
 func (r *reader) reopen() (err error) {
 	if r.own == nil {
 		r.own, err = os.Open(fmt.Sprintf("/proc/self/fd/%d", r.fill.part.data.Fd())) // whatever it is called by now
-		r.ownAt = 0
 	}
-	if err == nil && r.ownAt != r.off {
-		r.ownAt, err = r.own.Seek(r.off, io.SeekStart)
+	if err == nil {
+		_, err = r.own.Seek(r.off, io.SeekStart)
 	}
 	return err
 }
@@ -137,7 +142,6 @@ func (r *reader) passed(n int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.off += n
-	r.ownAt += n
 }
 
 // around leaves a disk that failed behind.

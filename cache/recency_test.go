@@ -140,3 +140,12 @@ func TestRecencyIsSmall(t *testing.T) {
 	runtime.KeepAlive(all)
 	runtime.KeepAlive(r)
 }
+
+// all lists the digests, the longest unused first.
+func (o *order) all() []digest.Digest {
+	var all []digest.Digest
+	for i := o.slots[0].next; i != 0; i = o.slots[i].next {
+		all = append(all, o.digest(i))
+	}
+	return all
+}

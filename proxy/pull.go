@@ -168,6 +168,7 @@ const blobType = "application/octet-stream"
 // setContent sets the headers that every answer with content has, whatever its
 // status. ServeContent adds Content-Length, Content-Range and Accept-Ranges.
 func setContent(h http.Header, state cache.State, mediaType string, d digest.Digest) {
+	// One allocation for all, where Set makes one for each.
 	values := [...]string{mediaType, d.String(), `"` + d.String() + `"`, string(state)}
 	h["Content-Type"], h["Docker-Content-Digest"], h["Etag"], h[xCache] = values[0:1:1], values[1:2:2], values[2:3:3], values[3:4:4]
 }

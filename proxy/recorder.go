@@ -52,9 +52,12 @@ func (w *recorder) Write(p []byte) (int, error) {
 // the file of a blob that is still being filled.
 func (w *recorder) ReadFrom(src io.Reader) (n int64, err error) {
 	w.begin(http.StatusOK)
-	limited, _ := src.(*io.LimitedReader)
-	conn, ok := w.ResponseWriter.(io.ReaderFrom)
-	if blob, arriving := arriving(limited); ok && arriving {
+	var blob sender
+	limited, ok := src.(*io.LimitedReader)
+	if ok {
+		blob, _ = limited.R.(sender)
+	}
+	if conn, ok := w.ResponseWriter.(io.ReaderFrom); ok && blob != nil {
 		n, err = blob.SendTo(conn, limited.N)
 	} else {
 		n, err = io.Copy(w.ResponseWriter, src)
@@ -69,14 +72,6 @@ func (w *recorder) ReadFrom(src io.Reader) (n int64, err error) {
 // sender is a blob that is still being filled.
 type sender interface {
 	SendTo(dst io.ReaderFrom, n int64) (int64, error)
-}
-
-func arriving(src *io.LimitedReader) (sender, bool) {
-	if src == nil {
-		return nil, false
-	}
-	blob, ok := src.R.(sender)
-	return blob, ok
 }
 
 // Unwrap is for http.ResponseController.

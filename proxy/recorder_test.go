@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
@@ -81,6 +83,38 @@ func TestFillReachesTheConnectionAsFile(t *testing.T) {
 				t.Errorf("%d bytes came that are not the %d wanted", conn.Body.Len(), len(want))
 			}
 		})
+	}
+}
+
+// badFile is a connection to which the kernel can copy only half of what it is to:
+// then it says what err is.
+type badFile struct {
+	*httptest.ResponseRecorder
+	err error
+}
+
+func (c *badFile) ReadFrom(src io.Reader) (int64, error) {
+	limited, ok := src.(*io.LimitedReader)
+	if !ok {
+		return io.Copy(c.ResponseRecorder, src)
+	}
+	if _, ok := limited.R.(*os.File); !ok {
+		return io.Copy(c.ResponseRecorder, src)
+	}
+	n, err := io.CopyN(c.ResponseRecorder, limited.R, limited.N/2)
+	return n, errors.Join(err, c.err)
+}
+
+func TestFillIsSentThoughTheKernelCannot(t *testing.T) {
+	for i, failure := range []error{nil, unix.EIO, unix.ESTALE} {
+		r := newRig(t, settings{})
+		content := bytesOf(t, ecrtest.Random(uint64(i), 3<<20))
+		path := blobPath(app, r.addBlob(app, ecrtest.Bytes(content)).Digest)
+		conn := &badFile{httptest.NewRecorder(), failure}
+		r.server.Config.Handler.ServeHTTP(conn, httptest.NewRequest(http.MethodGet, path, nil))
+		if conn.Header().Get("X-Cache") != "MISS" || !bytes.Equal(conn.Body.Bytes(), content) {
+			t.Errorf("%v: X-Cache %s, %d bytes came that are not the %d wanted", failure, conn.Header().Get("X-Cache"), conn.Body.Len(), len(content))
+		}
 	}
 }
 
