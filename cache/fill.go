@@ -46,7 +46,7 @@ type fill struct {
 	published bool       // ready is closed
 	size      int64      // -1 until ready
 	part      *partial   // nil until ready, and where there was no disk for it
-	users     int        // who may still read part.data: run, and each reader
+	users     int        // who may still read part.data: run, the one it begins for, and each reader
 	segs      segments
 	working   int       // connections that have not given up
 	quiet     time.Time // until when no more are added
@@ -96,7 +96,7 @@ func newFill(ctx context.Context, s *Store, dgst digest.Digest, hint int64, fetc
 		done:   make(chan struct{}),
 		hash:   dgst.Algorithm().Hash(),
 		size:   -1,
-		users:  1,
+		users:  2,
 
 		hashable: make(chan struct{}, 1),
 	}
@@ -403,15 +403,17 @@ func (f *fill) failLocked(err error) {
 	f.nudgeLocked()
 }
 
-// acquire gives a reader the right to use the file. It fails where the fill
-// has none, or has failed.
-func (f *fill) acquire() bool {
+// acquire gives a reader the right to use the file; the one for whom the fill began
+// has it already. It fails where the fill has none, or has failed.
+func (f *fill) acquire(own bool) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.err != nil || f.part == nil || f.users == 0 {
 		return false
 	}
-	f.users++
+	if !own {
+		f.users++
+	}
 	return true
 }
 

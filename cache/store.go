@@ -362,6 +362,12 @@ func hit(file *os.File) (*Blob, error) {
 // this one was its own.
 func (f *fill) open(ctx context.Context, own bool) (*Blob, error) {
 	f.link(ctx)
+	reads := false
+	defer func() {
+		if own && !reads {
+			f.release()
+		}
+	}()
 	f.mu.Lock()
 	late := f.err != nil && !own
 	f.mu.Unlock()
@@ -378,7 +384,8 @@ func (f *fill) open(ctx context.Context, own bool) (*Blob, error) {
 	case <-ctx.Done():
 		return nil, f.tooLate(ctx)
 	}
-	if f.acquire() {
+	if f.acquire(own) {
+		reads = true
 		return &Blob{ReadSeekCloser: newReader(ctx, f), Size: f.size, State: Miss}, nil
 	}
 	select {
