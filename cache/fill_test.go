@@ -460,43 +460,40 @@ func TestSourceThatChangesItsMindIsDropped(t *testing.T) {
 	pull(t, s, o)
 }
 
-// sized is a connection that takes what it is given.
-type sized struct{ n int64 }
-
-func (s *sized) ReadFrom(src io.Reader) (int64, error) {
-	n := src.(*io.LimitedReader).N
-	s.n += n
-	return n, nil
-}
-
-// A fill moves a chunk from its source to the disk, the hash and a client without
-// allocating. A note in the journal, for every fourth of them, is five allocations.
-func TestChunksAllocateLittle(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector allocates too")
-	}
-	s := openStore(t, t.TempDir(), Options{Segment: 1 << 30})
-	seed := uint64(0)
-	allocated := func(size int) float64 {
-		return testing.AllocsPerRun(1, func() {
-			seed++
-			o := newOrigin(size, seed)
-			blob, err := s.Open(t.Context(), o.digest, 0, o.fetch)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer blob.Close()
-			var got sized
-			n, err := blob.ReadSeekCloser.(*reader).SendTo(&got, int64(size))
-			if err != nil || n != int64(size) || got.n != n {
-				t.Fatalf("%d of %d bytes, %v", n, size, err)
-			}
-			settle(s)
+// A client asks for its next layer at once: the sync of a large one leaves the
+// first bytes of that alone, unless the store ends.
+func TestLargeBlobIsSyncedAfterAPause(t *testing.T) {
+	for name, test := range map[string]struct {
+		size  int
+		ends  bool
+		pause time.Duration
+	}{
+		"large":                     {syncLater, false, syncPause},
+		"large, and the store ends": {syncLater, true, 0},
+		"small":                     {syncLater - 1, false, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var synced time.Time
+				opts := Options{disk: disk{around: func(s step, take func() error) error {
+					if s.op == opSync && strings.Contains(s.path, "partial/sha256-") {
+						synced = time.Now()
+					}
+					return take()
+				}}}
+				s := openStore(t, t.TempDir(), opts)
+				pull(t, s, newOrigin(test.size, 1))
+				pulled := time.Now()
+				if test.ends {
+					if err := s.Close(); err != nil {
+						t.Fatal(err)
+					}
+				}
+				settle(s)
+				if got := synced.Sub(pulled); synced.IsZero() || got != test.pause {
+					t.Errorf("synced after %v, want %v", got, test.pause)
+				}
+			})
 		})
-	}
-	few, many := 8, 72 // MiB
-	chunks := float64((many - few) << 20 / chunkSize)
-	if each := (allocated(many<<20) - allocated(few<<20)) / chunks; each > 1.5 {
-		t.Errorf("%.2f allocations a chunk", each)
 	}
 }

@@ -62,10 +62,7 @@ func TestBlobInMemoryGoesWithItsFile(t *testing.T) {
 	if blob := s.BlobHere(repo, o.digest); blob == nil || blob.Content == nil {
 		t.Fatal("it is not in memory")
 	}
-	s.evicting.Lock()
-	_, err := s.evictOne(o.digest, reasonUnused)
-	s.evicting.Unlock()
-	if err != nil {
+	if err := evictNow(s, 1); err != nil {
 		t.Fatal(err)
 	}
 	if s.BlobHere(repo, o.digest) != nil {
@@ -83,10 +80,7 @@ func TestEvictedBlobDoesNotStayInMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.evicting.Lock()
-	_, err = s.evictOne(o.digest, reasonUnused)
-	s.evicting.Unlock()
-	if err != nil {
+	if err := evictNow(s, 1); err != nil {
 		t.Fatal(err)
 	}
 	if blob := s.heat(o.digest, file, 100); blob == nil || !bytes.Equal(blob.Content, o.content) {

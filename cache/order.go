@@ -9,9 +9,10 @@ import (
 )
 
 // order is items in a list, from the longest unused to the most recent. All that
-// can be done with it takes the same time however many there are. It exists because a million
-// items of simplelru, with digests for keys, are some million small objects of 280
-// bytes together; here they are 110 to 140 bytes each, in two large ones.
+// can be done with it takes the same time however many there are. It exists because
+// a million items of simplelru, with digests for keys, are some million small
+// objects of 280 bytes together; here they are 110 to 140 bytes each, in two large
+// ones.
 type order struct {
 	at    map[fingerprint]uint32 // where in slots
 	slots []slot                 // the first one is both ends of the list, which is a ring

@@ -301,26 +301,22 @@ func lifecycle(to *string) func(*yaml.Node) error {
 }
 
 func keepAlive(to *time.Duration) func(*yaml.Node) error {
-	set := duration(to, 0)
-	return func(value *yaml.Node) error {
-		if err := set(value); err != nil {
-			return err
-		}
-		if *to != 0 && *to < leastKeepAlive {
-			return mismatch("24h or more, since ECR records no more than one pull a day, or 0 for never", value)
-		}
-		return nil
-	}
+	return orNever(to, leastKeepAlive, "24h or more, since ECR records no more than one pull a day, or 0 for never")
 }
 
 func scrubEvery(to *time.Duration) func(*yaml.Node) error {
+	return orNever(to, leastScrubEvery, "1h or more, or 0 for never")
+}
+
+// orNever accepts 0, and a duration of least or more.
+func orNever(to *time.Duration, least time.Duration, want string) func(*yaml.Node) error {
 	set := duration(to, 0)
 	return func(value *yaml.Node) error {
 		if err := set(value); err != nil {
 			return err
 		}
-		if *to != 0 && *to < leastScrubEvery {
-			return mismatch("1h or more, or 0 for never", value)
+		if *to != 0 && *to < least {
+			return mismatch(want, value)
 		}
 		return nil
 	}

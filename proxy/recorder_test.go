@@ -125,6 +125,19 @@ func (d discard) Header() http.Header         { return d.header }
 func (d discard) Write(p []byte) (int, error) { return len(p), nil }
 func (d discard) WriteHeader(int)             {}
 
+// allocsOfHit is how often the handler allocates to answer a request with a hit.
+func (r *rig) allocsOfHit(w http.ResponseWriter, req *http.Request) float64 {
+	r.t.Helper()
+	n := testing.AllocsPerRun(100, func() {
+		clear(w.Header())
+		r.server.Config.Handler.ServeHTTP(w, req)
+	})
+	if state := w.Header().Get("X-Cache"); state != "HIT" {
+		r.t.Fatalf("%s %s: X-Cache: %q", req.Method, req.URL.Path, state)
+	}
+	return n
+}
+
 // hotManifestAllocs bounds what a hot manifest costs. Measured: 12.
 const hotManifestAllocs = 16
 
@@ -137,15 +150,7 @@ func TestHotManifestAllocatesLittle(t *testing.T) {
 	wantStatus(t, r.get(manifestPath(app, "v1")), http.StatusOK)
 	for _, method := range []string{http.MethodHead, http.MethodGet} {
 		req := httptest.NewRequest(method, manifestPath(app, "v1"), nil)
-		w := discard{make(http.Header)}
-		got := testing.AllocsPerRun(100, func() {
-			clear(w.header)
-			r.server.Config.Handler.ServeHTTP(w, req)
-		})
-		if w.header.Get("X-Cache") != "HIT" {
-			t.Fatalf("%s: X-Cache: %q", method, w.header.Get("X-Cache"))
-		}
-		if got > hotManifestAllocs {
+		if got := r.allocsOfHit(discard{make(http.Header)}, req); got > hotManifestAllocs {
 			t.Errorf("%s: %v allocations, want %d at most", method, got, hotManifestAllocs)
 		}
 	}
@@ -164,15 +169,7 @@ func TestBlobHitAllocatesLittle(t *testing.T) {
 		path := blobPath(app, r.addBlob(app, ecrtest.Random(1, size)).Digest)
 		r.cache(path)
 		req := httptest.NewRequest(http.MethodGet, path, nil)
-		w := sink{discard{make(http.Header)}}
-		got := testing.AllocsPerRun(100, func() {
-			clear(w.header)
-			r.server.Config.Handler.ServeHTTP(w, req)
-		})
-		if w.header.Get("X-Cache") != "HIT" {
-			t.Fatalf("%d bytes: X-Cache: %q", size, w.header.Get("X-Cache"))
-		}
-		if got > most {
+		if got := r.allocsOfHit(sink{discard{make(http.Header)}}, req); got > most {
 			t.Errorf("%d bytes: %v allocations, want %v at most", size, got, most)
 		}
 	}

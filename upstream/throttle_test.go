@@ -339,20 +339,30 @@ func TestPullsFromECRPublicWork(t *testing.T) {
 	})
 }
 
+// startUsedUp runs a registry in a bubble that gives blobs, and refuses manifests,
+// which it counts.
+func startUsedUp(t *testing.T, host string, refuse func(http.ResponseWriter)) (*Registry, *atomic.Int64) {
+	t.Helper()
+	pulls := new(atomic.Int64)
+	r := startInBubble(t, func(w http.ResponseWriter, req *http.Request) {
+		if !strings.Contains(req.URL.Path, "/manifests/") {
+			content(w, req)
+			return
+		}
+		pulls.Add(1)
+		refuse(w)
+	})
+	r.host = host
+	r.pace(newLimits())
+	return r, pulls
+}
+
 func TestQuotaThatIsUsedUpDoesNotHoldUpLayers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var pulls atomic.Int64
-		r := startInBubble(t, func(w http.ResponseWriter, req *http.Request) {
-			if !strings.Contains(req.URL.Path, "/manifests/") {
-				content(w, req)
-				return
-			}
-			pulls.Add(1)
+		r, pulls := startUsedUp(t, dockerHub, func(w http.ResponseWriter) {
 			w.Header().Set("RateLimit-Remaining", "0;w=21600")
 			w.WriteHeader(http.StatusTooManyRequests)
 		})
-		r.host = dockerHub
-		r.pace(newLimits())
 		for range 3 {
 			for _, question := range []string{"manifest", "head manifest"} {
 				before := time.Now()
@@ -376,18 +386,10 @@ func TestQuotaThatIsUsedUpDoesNotHoldUpLayers(t *testing.T) {
 // ECR Public says in words that what it gives to anybody in a month is used up.
 func TestDataLimitOfECRPublicIsNotWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var pulls atomic.Int64
-		r := startInBubble(t, func(w http.ResponseWriter, req *http.Request) {
-			if !strings.Contains(req.URL.Path, "/manifests/") {
-				content(w, req)
-				return
-			}
-			pulls.Add(1)
+		r, pulls := startUsedUp(t, "public.ecr.aws", func(w http.ResponseWriter) {
 			w.WriteHeader(http.StatusTooManyRequests)
 			_, _ = io.WriteString(w, `{"errors":[{"code":"TOOMANYREQUESTS","message":"Data limit exceeded"}]}`)
 		})
-		r.host = "public.ecr.aws"
-		r.pace(newLimits())
 		for range 3 {
 			before := time.Now()
 			err := questions["manifest"](t.Context(), r, "")
