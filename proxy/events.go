@@ -39,7 +39,7 @@ func (p *Page) events(w http.ResponseWriter, r *http.Request) {
 	defer p.watchers.leave()
 	w.Header().Set("Content-Type", "text/event-stream")
 	s := &stream{w: w, control: http.NewResponseController(w)}
-	defer s.control.SetWriteDeadline(time.Time{}) //nolint:errcheck // the connection's next answer has its own
+	defer func() { _ = s.control.SetWriteDeadline(time.Time{}) }() // the connection's next answer has its own
 	s.tick()
 	s.send("about", p.about())
 	s.send("history", p.history.all())
