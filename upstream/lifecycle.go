@@ -1,177 +1,129 @@
 package upstream
 
 import (
-	"cmp"
-	"maps"
-	"slices"
+	"context"
+	"fmt"
+	"io/fs"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ecr"
+	"github.com/aws/aws-sdk-go-v2/service/ecr/types"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/larder-registry/larder/upstream/lifecycle"
 )
-
-// LifecyclePolicy says which images of a repository have served their time, in
-// the form and by the rules of Amazon ECR (user guide, "Automate the cleanup of
-// images by using lifecycle policies"). The zero value expires nothing. It does
-// not change, and is safe for concurrent use.
-type LifecyclePolicy struct {
-	rules []lifecycleRule // in the order in which they apply
-}
-
-type lifecycleRule struct {
-	priority  int
-	selection selection
-	count     countType
-	number    int  // of images, or of days
-	expires   bool // what it acts on, rather than moving it to the archive
-}
-
-// countType is what a rule goes by, in the words of ECR.
-type countType string
 
 const (
-	imageCountMoreThan     countType = "imageCountMoreThan"
-	sinceImagePushed       countType = "sinceImagePushed"
-	sinceImagePulled       countType = "sinceImagePulled"
-	sinceImageTransitioned countType = "sinceImageTransitioned"
+	// imagePage is the largest page that ECR gives (API reference, DescribeImages).
+	imagePage = 1000
+	// maxImagePages bounds what is held of one repository: 100,000 images, some
+	// tens of MB.
+	maxImagePages = 100
+	// lifecycleTimeout bounds a whole reading, which others of the region wait for.
+	lifecycleTimeout = 5 * time.Minute
 )
 
-// Image is what a lifecycle policy goes by. Only Digest and Pushed are always
-// needed; a time that is not known is zero.
-type Image struct {
-	Digest digest.Digest
-	Tags   []string
-
-	Pushed    time.Time
-	Pulled    time.Time // for the last time
-	Archived  time.Time // for the last time
-	Activated time.Time // for the last time, out of the archive
-
-	// Status is "ACTIVE", "ARCHIVED" or another one of ECR's. Empty means active.
-	Status string
-
-	// Subject is what a referrer, such as a signature, is about.
-	Subject digest.Digest
-
-	// Index tells that it lists other manifests, and Children which ones. Nil
-	// means that nobody has read it, and that anything untagged may be in it.
-	Index    bool
-	Children []digest.Digest
-}
-
-// Expiry says that an image has expired.
-type Expiry struct {
-	Digest digest.Digest
-	Rule   int       // the priority of the rule
-	Since  time.Time // when it expired: what "oldest expiry first" goes by
-}
-
-// Expired returns what expires if images are all that the repository holds, the
-// oldest expiry first. As at ECR, an image that an index lists stays as long as
-// the index does, and a referrer goes with its subject.
+// Lifecycle reads a repository's lifecycle policy, and all its images as ECR
+// describes them, archived ones included. What an index lists is not in that:
+// Children is nil. Fetching every index instead might count as a pull, and so
+// change what the policy at ECR goes by.
 //
-// Where ECR's documentation leaves a question open, the answer here is the one
-// that expires less: an image whose push time is unknown is neither expired nor
-// counted; nor is a referrer, by rules of its own, and it stays if its subject
-// is missing; an index that is in the archive holds what it lists all the same.
-func (p LifecyclePolicy) Expired(images []Image, now time.Time) []Expiry {
-	all := make(map[digest.Digest]*Image, len(images))
-	var ruled []*Image
-	for i := range images {
-		img := &images[i]
-		if all[img.Digest] != nil {
-			continue
-		}
-		all[img.Digest] = img
-		if img.Subject == "" && !img.Pushed.IsZero() {
-			ruled = append(ruled, img)
-		}
+// It is fs.ErrNotExist where there is no policy, no repository, or an upstream
+// without ECR authentication, and fs.ErrPermission where the credentials lack
+// ecr:GetLifecyclePolicy or ecr:DescribeImages. One reading runs at a time in
+// each region; others wait for it, or for ctx to end.
+func (r *Registry) Lifecycle(ctx context.Context, repository string) (lifecycle.Policy, []lifecycle.Image, error) {
+	auth, ok := r.auth.(*ecrAuth)
+	if !ok {
+		return lifecycle.Policy{}, nil, fmt.Errorf("lifecycle policies at %s: %w", r.host, fs.ErrNotExist)
 	}
-	slices.SortFunc(ruled, func(a, b *Image) int {
-		return cmp.Or(b.available().Compare(a.available()), cmp.Compare(a.Digest, b.Digest))
-	})
-	expired := p.apply(ruled, now)
-	relate(all).settle(expired)
-	return slices.SortedFunc(maps.Values(expired), func(a, b Expiry) int {
-		return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Digest, b.Digest))
-	})
+	if err := auth.api.reading.Acquire(ctx, 1); err != nil {
+		return lifecycle.Policy{}, nil, context.Cause(ctx)
+	}
+	defer auth.api.reading.Release(1)
+	ctx, cancel := context.WithTimeoutCause(Background(ctx), lifecycleTimeout, errTimeout)
+	defer cancel()
+	until, _ := ctx.Deadline()
+	if _, err := r.requests.wait(ctx, background, until); err != nil { // what throttles pulls has enough to do
+		return lifecycle.Policy{}, nil, err
+	}
+	var account *string // nil means the one of the credentials
+	if auth.account != "" {
+		account = &auth.account
+	}
+	policy, err := auth.api.lifecyclePolicy(ctx, account, repository)
+	if err != nil {
+		return lifecycle.Policy{}, nil, err
+	}
+	images, err := auth.api.images(ctx, account, repository)
+	if err != nil {
+		return lifecycle.Policy{}, nil, err
+	}
+	return policy, images, nil
 }
 
-// apply returns what the rules by themselves expire of images, which are in
-// order, the youngest first. A rule counts all that it selects, and acts on
-// that which no rule before it selects.
-func (p LifecyclePolicy) apply(images []*Image, now time.Time) map[digest.Digest]Expiry {
-	expired := make(map[digest.Digest]Expiry)
-	claimed := make([]bool, len(images))
-	for _, rule := range p.rules {
-		var selected []*Image
-		for i, img := range images {
-			if !rule.selection.matches(img) {
-				continue
+func (a *ecrAPI) lifecyclePolicy(ctx context.Context, account *string, repository string) (lifecycle.Policy, error) {
+	in := &ecr.GetLifecyclePolicyInput{RegistryId: account, RepositoryName: &repository}
+	out, err := callECR(ctx, a, "get the lifecycle policy of "+repository, (*ecr.Client).GetLifecyclePolicy, in)
+	if err != nil {
+		return lifecycle.Policy{}, err
+	}
+	policy, err := lifecycle.Parse([]byte(aws.ToString(out.LifecyclePolicyText)))
+	if err != nil {
+		return lifecycle.Policy{}, fmt.Errorf("%s: %w", repository, err)
+	}
+	return policy, nil
+}
+
+// images returns all images or an error: a part of them would make an old image
+// look like the latest one, and an index that is not in it would hold nothing.
+func (a *ecrAPI) images(ctx context.Context, account *string, repository string) ([]lifecycle.Image, error) {
+	in := &ecr.DescribeImagesInput{
+		RegistryId:     account,
+		RepositoryName: &repository,
+		MaxResults:     aws.Int32(imagePage),
+		Filter:         &types.DescribeImagesFilter{ImageStatus: types.ImageStatusFilterAny},
+	}
+	what := "describe the images of " + repository
+	var images []lifecycle.Image
+	for range maxImagePages {
+		page, err := callECR(ctx, a, what, (*ecr.Client).DescribeImages, in)
+		if err != nil {
+			return nil, err
+		}
+		for _, detail := range page.ImageDetails {
+			img, err := newImage(detail)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", what, err)
 			}
-			selected = append(selected, img)
-			if claimed[i] {
-				continue
-			}
-			claimed[i] = true
-			since, acts := rule.actsSince(selected, now)
-			if acts && rule.expires {
-				expired[img.Digest] = Expiry{img.Digest, rule.priority, since}
-			}
+			images = append(images, img)
 		}
+		if aws.ToString(page.NextToken) == "" {
+			return images, nil
+		}
+		in.NextToken = page.NextToken
 	}
-	return expired
+	return nil, fmt.Errorf("%s: more than %d pages", what, maxImagePages)
 }
 
-// maxDays keeps a number of days within a time.Duration.
-const maxDays = 100 * 365
-
-// actsSince tells whether the rule acts on the last of the images it selects so
-// far, the youngest first, and since when.
-func (r *lifecycleRule) actsSince(selected []*Image, now time.Time) (since time.Time, acts bool) {
-	last := len(selected) - 1
-	if r.count == imageCountMoreThan {
-		if last < r.number {
-			return time.Time{}, false
-		}
-		// It was one too many when the last of the ones that are kept came.
-		since = selected[last-r.number].available()
-		if since.After(now) {
-			since = now // the upstream's clock is ahead
-		}
-		return since, true
+func newImage(d types.ImageDetail) (lifecycle.Image, error) {
+	dgst, err := digest.Parse(aws.ToString(d.ImageDigest))
+	if err != nil {
+		return lifecycle.Image{}, fmt.Errorf("digest %q: %w", aws.ToString(d.ImageDigest), err)
 	}
-	start := r.start(selected[last])
-	since = start.Add(time.Duration(min(r.number, maxDays)) * 24 * time.Hour)
-	return since, !start.IsZero() && now.After(since)
-}
-
-// start is the time from which a rule by age counts. Zero means unknown.
-func (r *lifecycleRule) start(img *Image) time.Time {
-	switch r.count {
-	case sinceImageTransitioned:
-		return img.Archived
-	case sinceImagePulled:
-		if used := later(img.Pulled, img.Activated); !used.IsZero() {
-			return used
-		}
-		return img.Pushed
-	default:
-		return img.available()
+	img := lifecycle.Image{
+		Digest:    dgst,
+		Tags:      d.ImageTags,
+		Pushed:    aws.ToTime(d.ImagePushedAt),
+		Pulled:    aws.ToTime(d.LastRecordedPullTime),
+		Archived:  aws.ToTime(d.LastArchivedAt),
+		Activated: aws.ToTime(d.LastActivatedAt),
+		Status:    string(d.ImageStatus),
+		Subject:   digest.Digest(aws.ToString(d.SubjectManifestDigest)),
 	}
-}
-
-// available is the time by which images are ordered: that of the push, or of
-// the latest return from the archive.
-func (img *Image) available() time.Time {
-	if !img.Activated.IsZero() {
-		return img.Activated
-	}
-	return img.Pushed
-}
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
+	kind := aws.ToString(d.ImageManifestMediaType)
+	img.Index = kind == ocispec.MediaTypeImageIndex || kind == mediaTypeDockerList
+	return img, nil
 }

@@ -1,326 +1,349 @@
 package upstream
 
 import (
+	"bytes"
+	"context"
+	"errors"
 	"fmt"
-	"math"
+	"io"
+	"io/fs"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/larder-registry/larder/upstream/ecrtest"
+	"github.com/larder-registry/larder/upstream/lifecycle"
 )
 
-// digests returns what expires, the oldest expiry first.
-func digests(expired []Expiry) []string {
-	var names []string
-	for _, e := range expired {
-		names = append(names, string(e.Digest))
-	}
-	return names
-}
+const day = 24 * time.Hour
 
-// The examples of the user guide, "Examples of lifecycle policies in Amazon ECR".
-func TestPolicyExpiresWhatTheDocumentationSays(t *testing.T) {
-	three := []Image{
-		pushed("A", 10*day, "beta-1", "prod-1"),
-		pushed("B", 9*day, "beta-2", "prod-2"),
-		pushed("C", 8*day, "beta-3"),
-	}
-	for name, test := range map[string]struct {
-		images []Image
-		rules  []testRule
-		want   []string
-	}{
-		"two rules, production first": {three, []testRule{moreThan(1, "prod*"), moreThan(1, "beta*")}, []string{"A"}},
-		"two rules, beta first":       {three, []testRule{moreThan(1, "beta*"), moreThan(1, "prod*")}, []string{"A", "B"}},
-		"two patterns by age": {
-			[]Image{
-				pushed("A", 12*day, "alpha-1"),
-				pushed("B", 11*day, "beta-1"),
-				pushed("C", 10*day, "alpha-2", "beta-2"),
-				pushed("D", 4*day, "alpha-3"),
-				pushed("E", 3*day, "beta-3"),
-				pushed("F", 2*day, "alpha-4", "beta-4"),
-			},
-			[]testRule{olderThan(5, "alpha*", "beta*")},
-			[]string{"C"},
-		},
-		"two patterns by count": {
-			[]Image{
-				pushed("A", 10*day, "alpha-1", "beta-1", "gamma-1"),
-				pushed("B", 9*day, "alpha-2", "beta-2"),
-				pushed("C", 8*day, "alpha-3", "beta-3", "gamma-2"),
-			},
-			[]testRule{moreThan(1, "alpha*", "beta*")},
-			[]string{"A", "B"},
-		},
-		"any image": {
-			[]Image{
-				pushed("A", 4*day, "alpha-1"),
-				pushed("B", 3*day, "beta-1"),
-				pushed("C", 2*day),
-				pushed("D", 1*day, "alpha-2"),
-			},
-			[]testRule{moreThan(1, "any")},
-			[]string{"A", "B", "C"},
-		},
-		"tagged, untagged and any": {
-			[]Image{
-				pushed("A", 4*day, "alpha-1", "beta-1"),
-				pushed("B", 3*day),
-				pushed("C", 2*day, "alpha-2"),
-				pushed("D", 1*day, "git hash"),
-				pushed("E", 1*day-time.Minute),
-			},
-			[]testRule{moreThan(1, "alpha*"), olderThan(1, "untagged"), moreThan(1, "any")},
-			[]string{"A", "B", "D"},
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			got := make(map[string]bool)
-			for _, name := range digests(policyOf(t, test.rules...).Expired(test.images, policyNow)) {
-				got[name] = true
-			}
-			want := make(map[string]bool)
-			for _, name := range test.want {
-				want[name] = true
-			}
-			if diff := gocmp.Diff(want, got); diff != "" {
-				t.Errorf("expired (-want +got):\n%s", diff)
-			}
-		})
+// policyNow is when the tests evaluate policies.
+var policyNow = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+func ago(d time.Duration) time.Time { return policyNow.Add(-d) }
+
+// Lifecycle policies as ECR stores them.
+const (
+	olderThanFiveDays = `{"rules":[{"rulePriority":1,"selection":{"tagStatus":"any","countType":"sinceImagePushed",` +
+		`"countUnit":"days","countNumber":5},"action":{"type":"expire"}}]}`
+	untaggedPolicy = `{"rules":[{"rulePriority":2,"selection":{"tagStatus":"untagged","countType":"imageCountMoreThan","countNumber":1},` +
+		`"action":{"type":"expire"}}]}`
+)
+
+// setPolicy gives the repository of a fake ECR a lifecycle policy.
+func setPolicy(t *testing.T, server *fake) {
+	t.Helper()
+	if err := server.SetLifecyclePolicy(repo, olderThanFiveDays); err != nil {
+		t.Fatal(err)
 	}
 }
 
-func TestExpiryTellsItsRuleAndItsTime(t *testing.T) {
-	first, second := moreThan(2, "v*"), olderThan(3, "any")
-	first.Priority, second.Priority = 10, 20
-	got := policyOf(t, second, first).Expired([]Image{
-		pushed("v1", 9*day, "v1"), pushed("v2", 7*day, "v2"), pushed("v3", 5*day, "v3"), pushed("v4", 2*day, "v4"),
-		pushed("other", 10*day), pushed("just", 3*day), pushed("young", 3*day-1),
-	}, policyNow)
-	want := []Expiry{
-		{"other", 20, ago(7 * day)},
-		{"v1", 10, ago(5 * day)}, // when v3 came
-		{"v2", 10, ago(2 * day)},
-	}
-	if diff := gocmp.Diff(want, got); diff != "" {
-		t.Errorf("expired (-want +got):\n%s", diff)
+func setState(t *testing.T, server *fake, dgst digest.Digest, st ecrtest.ImageState) {
+	t.Helper()
+	if err := server.SetImageState(repo, dgst, st); err != nil {
+		t.Fatal(err)
 	}
 }
 
-func TestUpstreamWhoseClockIsAheadExpiresNothingInTheFuture(t *testing.T) {
-	got := policyOf(t, moreThan(1, "any")).Expired([]Image{pushed("A", day), pushed("B", -time.Hour)}, policyNow)
-	if diff := gocmp.Diff([]Expiry{{"A", 1, policyNow}}, got); diff != "" {
-		t.Errorf("expired (-want +got):\n%s", diff)
+func TestLifecycleIsThePolicyAndAllImages(t *testing.T) {
+	server := startECR(t, ecrtest.Options{})
+	setPolicy(t, server)
+	added, err := server.AddImage(repo, "multi", ecrtest.Image{Platforms: []string{"linux/amd64", "linux/arm64"}, Artifact: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := digest.FromString(manifestBody)
+	setState(t, server, plain, ecrtest.ImageState{Status: "ARCHIVED", Pushed: ago(9 * day), Pulled: ago(8 * day),
+		Archived: ago(day), Activated: ago(7 * day)})
+	setState(t, server, added.Root.Digest, ecrtest.ImageState{Pushed: ago(6 * day)})
+	for _, desc := range append(added.Manifests, added.Artifact) {
+		setState(t, server, desc.Digest, ecrtest.ImageState{Pushed: ago(7 * day)})
+	}
+	policy, images, err := server.Lifecycle(t.Context(), repo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []lifecycle.Image{
+		{Digest: plain, Tags: []string{"v1"}, Status: "ARCHIVED", Pushed: ago(9 * day), Pulled: ago(8 * day),
+			Archived: ago(day), Activated: ago(7 * day)},
+		{Digest: added.Root.Digest, Tags: []string{"multi"}, Status: "ACTIVE", Pushed: ago(6 * day), Index: true},
+		{Digest: added.Manifests[0].Digest, Status: "ACTIVE", Pushed: ago(7 * day)},
+		{Digest: added.Manifests[1].Digest, Status: "ACTIVE", Pushed: ago(7 * day)},
+		{Digest: added.Artifact.Digest, Status: "ACTIVE", Pushed: ago(7 * day), Subject: added.Root.Digest},
+	}
+	byDigest := func(a, b lifecycle.Image) int { return strings.Compare(string(a.Digest), string(b.Digest)) }
+	slices.SortFunc(want, byDigest)
+	slices.SortFunc(images, byDigest)
+	if diff := gocmp.Diff(want, images); diff != "" {
+		t.Errorf("images (-want +got):\n%s", diff)
+	}
+	if expired := policy.Expired(images, policyNow); len(expired) != 4 {
+		t.Errorf("expired %v, want all but the archived one", expired)
 	}
 }
 
-func TestPolicyExpires(t *testing.T) {
-	for name, test := range map[string]struct {
-		rules  []testRule
-		images []Image
-		want   []string
-	}{
-		"nothing by the zero policy": {nil, []Image{pushed("A", 999*day)}, nil},
-		"what no pattern matches in part only": {
-			[]testRule{olderThan(1, "v*")},
-			[]Image{pushed("A", 2*day, "v1", "latest"), pushed("B", 2*day, "pv1"), pushed("C", 2*day)},
-			[]string{"A"},
-		},
-		"nothing that an earlier rule selects and keeps": {
-			[]testRule{moreThan(5, "v*"), olderThan(1, "any")},
-			[]Image{pushed("A", 9*day, "v1"), pushed("B", 9*day, "x")},
-			[]string{"B"},
-		},
-		"nothing that goes to the archive": {
-			[]testRule{olderThan(1, "v*").with(transition), olderThan(5, "any")},
-			[]Image{pushed("A", 9*day, "v1"), pushed("B", 9*day, "x")},
-			[]string{"B"},
-		},
-		"nothing in a hundred years": {
-			[]testRule{olderThan(math.MaxInt, "any")},
-			[]Image{pushed("A", 99*365*day)},
-			nil,
-		},
-		"by count, the older ones, of which archived ones are none": {
-			[]testRule{moreThan(1, "any")},
-			[]Image{pushed("A", 3*day), pushed("B", 2*day), archived(pushed("C", day), day)},
-			[]string{"A"},
-		},
-		"by push, what is not archived": {
-			[]testRule{olderThan(5, "any")},
-			[]Image{pushed("A", 9*day), archived(pushed("B", 9*day), 8*day)},
-			[]string{"A"},
-		},
-		"by transition, what is archived": {
-			[]testRule{since("sinceImageTransitioned", 5, "any")},
-			[]Image{
-				pushed("A", 9*day), archived(pushed("B", 9*day), 8*day), archived(pushed("C", 9*day), 4*day),
-				change(archived(pushed("D", 9*day), 8*day), func(i *Image) { i.Archived = time.Time{} }),
-			},
-			[]string{"B"},
-		},
-		"archived images by rules of their own": {
-			[]testRule{moreThan(5, "any"), since("sinceImageTransitioned", 5, "any")},
-			[]Image{pushed("A", 9*day), archived(pushed("B", 9*day), 8*day)},
-			[]string{"B"},
-		},
-		"nothing on its way out of the archive": {
-			[]testRule{moreThan(1, "any"), since("sinceImageTransitioned", 5, "any")},
-			[]Image{
-				pushed("A", 9*day),
-				change(archived(pushed("B", 7*day), 8*day), func(i *Image) { i.Status = "ACTIVATING" }),
-			},
-			nil,
-		},
-		"what was restored by the time of that": {
-			[]testRule{olderThan(5, "any")},
-			[]Image{restored(pushed("A", 20*day), 6*day), restored(pushed("B", 20*day), 4*day)},
-			[]string{"A"},
-		},
-		"by the last pull, the restoration, or else the push": {
-			[]testRule{since("sinceImagePulled", 5, "any")},
-			[]Image{
-				pulled(pushed("pulled", 20*day), 6*day), pulled(pushed("pulled lately", 20*day), 4*day),
-				pushed("never", 8*day), pushed("not yet", 4*day),
-				restored(pulled(pushed("restored", 20*day), 9*day), 7*day),
-				restored(pulled(pushed("restored lately", 20*day), 9*day), 4*day),
-				pulled(restored(pushed("restored and pulled", 20*day), 9*day), 4*day),
-			},
-			[]string{"never", "restored", "pulled"},
-		},
-		"nothing whose push time is unknown, and nothing because of it": {
-			[]testRule{moreThan(1, "any")},
-			[]Image{pushed("A", day), {Digest: "B"}},
-			nil,
-		},
-		"an image once": {
-			[]testRule{moreThan(1, "any")},
-			[]Image{pushed("A", day), pushed("A", 3*day)},
-			nil,
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			var policy LifecyclePolicy
-			if test.rules != nil {
-				policy = policyOf(t, test.rules...)
-			}
-			if diff := gocmp.Diff(test.want, digests(policy.Expired(test.images, policyNow))); diff != "" {
-				t.Errorf("expired (-want +got):\n%s", diff)
-			}
-		})
+// buffered is a client whose requests have their body in memory. The SDK closes
+// its own as soon as there is an answer, which on loopback may be before net/http
+// has read to its end; that then closes the connection under a long answer.
+type buffered struct{ aws.HTTPClient }
+
+func (b buffered) Do(req *http.Request) (*http.Response, error) {
+	body, err := io.ReadAll(req.Body)
+	if err != nil {
+		return nil, err
 	}
+	req = req.Clone(req.Context())
+	req.Body = io.NopCloser(bytes.NewReader(body))
+	return b.HTTPClient.Do(req)
 }
 
-func TestRelatedImagesExpireTogether(t *testing.T) {
-	stale := []testRule{olderThan(5, "old*"), olderThan(1, "untagged")}
-	for name, test := range map[string]struct {
-		images []Image
-		want   []string // with the days since
-	}{
-		"what a list that stays refers to": {
-			[]Image{index(pushed("list", 3*day, "v1"), "child"), pushed("child", 9*day), pushed("other", 9*day)},
-			[]string{"other 8"},
-		},
-		"even by way of another list": {
-			[]Image{index(pushed("list", 3*day, "v1"), "inner"), index(pushed("inner", 9*day), "child"), pushed("child", 9*day)},
-			nil,
-		},
-		"a list that expires goes before what it refers to": {
-			[]Image{index(pushed("list", 7*day, "old"), "a child"), pushed("a child", 9*day)},
-			[]string{"a child 2", "list 2"},
-		},
-		"and before what that refers to": {
-			[]Image{
-				index(pushed("list", 7*day, "old"), "b inner"), index(pushed("b inner", 8*day), "a child"), pushed("a child", 9*day),
-				about(pushed("signature", day), "a child"),
-			},
-			[]string{"a child 2", "b inner 2", "list 2", "signature 2"},
-		},
-		"one list of two stays": {
-			[]Image{index(pushed("one", 7*day, "old"), "child"), index(pushed("two", 7*day, "v1"), "child"), pushed("child", 9*day)},
-			[]string{"one 2"},
-		},
-		"a list in the archive holds what it refers to": {
-			[]Image{archived(index(pushed("list", 9*day, "v1"), "child"), day), pushed("child", 9*day)},
-			nil,
-		},
-		"a list that nobody has read may refer to anything untagged": {
-			[]Image{index(pushed("list", 3*day, "v1")), pushed("child", 9*day), pushed("other", 9*day, "old")},
-			[]string{"other 4"},
-		},
-		"once that list expires it holds nothing": {
-			[]Image{index(pushed("list", 9*day, "old")), pushed("child", 9*day)},
-			[]string{"child 8", "list 4"},
-		},
-		"a list of nothing holds nothing": {
-			[]Image{change(pushed("list", 3*day, "v1"), func(i *Image) { i.Index, i.Children = true, []digest.Digest{} }), pushed("child", 9*day)},
-			[]string{"child 8"},
-		},
-		"a referrer goes with its subject, and what refers to it": {
-			[]Image{pushed("image", 9*day, "old"), about(pushed("signature", day), "image"), about(pushed("note", day), "signature")},
-			[]string{"image 4", "note 4", "signature 4"},
-		},
-		"a referrer stays with its subject, or without one": {
-			[]Image{pushed("image", 9*day, "v1"), about(pushed("signature", 9*day), "image"), about(pushed("orphan", 9*day), "gone")},
-			nil,
-		},
-		"a referrer stays with a subject that a list refers to": {
-			[]Image{index(pushed("list", 3*day, "v1"), "child"), pushed("child", 9*day), about(pushed("signature", 9*day), "child")},
-			nil,
-		},
-		"referrers of each other stay": {
-			[]Image{about(pushed("one", 9*day), "two"), about(pushed("two", 9*day), "one"), about(pushed("self", 9*day), "self")},
-			nil,
-		},
-		"lists of each other go": {
-			[]Image{index(pushed("one", 9*day), "two"), index(pushed("two", 8*day), "one", "two")},
-			[]string{"one 7", "two 7"},
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			var got []string
-			for _, e := range policyOf(t, stale...).Expired(test.images, policyNow) {
-				got = append(got, fmt.Sprintf("%s %g", e.Digest, policyNow.Sub(e.Since).Hours()/24))
-			}
-			if diff := gocmp.Diff(test.want, got); diff != "" {
-				t.Errorf("expired (-want +got):\n%s", diff)
-			}
-		})
-	}
-}
-
-func TestReferrersAreNotCounted(t *testing.T) {
-	images := []Image{pushed("A", 3*day), pushed("B", 2*day), about(pushed("signature", day), "B")}
-	if got := policyOf(t, moreThan(2, "any")).Expired(images, policyNow); len(got) != 0 {
-		t.Errorf("expired %v", got)
-	}
-}
-
-func TestTagPattern(t *testing.T) {
-	for _, test := range []struct{ pattern, matches, not string }{
-		{"prod", "prod", "prod1"},
-		{"prod*", "prod", "aprod"},
-		{"prod*", "prod-1", "pro"},
-		{"*prod", "my-prod", "prod1"},
-		{"*prod*", "a-prod-b", "pro-d"},
-		{"*", "v1", "\x00"},
-		{"a*b*c", "a-b-b-c", "a-c-b"},
-		{"ab*ba", "abba", "aba"},
-		{"a**c", "ac", "acb"},
-		{"*test*1*2*3", "test123", "test132"},
-		{"v1.*", "v1.2", "v12"},
-	} {
-		p := parseTagPattern(test.pattern)
-		if !p.matches(test.matches) {
-			t.Errorf("%s does not match %s", test.pattern, test.matches)
-		}
-		if test.pattern != "*" && p.matches(test.not) {
-			t.Errorf("%s matches %s", test.pattern, test.not)
+func TestLifecycleReadsEveryPage(t *testing.T) {
+	server := startECR(t, ecrtest.Options{})
+	setPolicy(t, server)
+	for i := range 2 * imagePage {
+		if _, err := server.AddManifest(repo, "", manifestType, fmt.Appendf(nil, "%d", i)); err != nil {
+			t.Fatal(err)
 		}
 	}
-	if p := prefixPattern("v*"); p.matches("v1") || !p.matches("v*1") {
-		t.Error("a prefix has wildcards")
+	session := server.auth.(*ecrAuth).api.session
+	session.client = buffered{session.client}
+	_, images, err := server.Lifecycle(t.Context(), repo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unique := make(map[digest.Digest]bool)
+	for _, img := range images {
+		unique[img.Digest] = true
+	}
+	if want := 2*imagePage + 1; len(images) != want || len(unique) != want {
+		t.Errorf("%d images, %d of them different, want %d", len(images), len(unique), want)
+	}
+	if n := server.Stats().Requests[ecrtest.API]; n != 4 {
+		t.Errorf("%d calls, want one for the policy and three for the images", n)
+	}
+}
+
+func TestMissingLifecycleDoesNotExist(t *testing.T) {
+	server := startECR(t, ecrtest.Options{})
+	const other = "210987654321.dkr.ecr.us-east-1.amazonaws.com"
+	elsewhere := ecrConfig(server.Running)
+	elsewhere.Host = other
+	c, _ := newTestClient(t, elsewhere, Config{Host: "plain.test", Endpoint: server.Endpoint},
+		Config{Host: "with-password.test", Endpoint: server.Endpoint, Username: "me", PasswordFile: "/nowhere",
+			ECR: ECRConfig{Region: "us-east-1", APIEndpoint: server.Endpoint}})
+	if _, err := server.AddManifest("team/with-policy", "v1", manifestType, []byte(manifestBody)); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.SetLifecyclePolicy("team/with-policy", untaggedPolicy); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		registry *Registry
+		repo     string
+		calls    int
+	}{
+		"no policy":       {server.Registry, repo, 1},
+		"no repository":   {server.Registry, "team/none", 1},
+		"another account": {registryOf(t, c, other), "team/with-policy", 1},
+		"not ECR":         {registryOf(t, c, "plain.test"), "team/with-policy", 0},
+		"own credentials": {registryOf(t, c, "with-password.test"), "team/with-policy", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server.ResetStats()
+			if test.registry.IsECR() != (test.calls > 0) {
+				t.Errorf("it is ECR: %t", test.registry.IsECR())
+			}
+			if _, _, err := test.registry.Lifecycle(t.Context(), test.repo); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("got %v, want %v", err, fs.ErrNotExist)
+			}
+			if n := server.Stats().Requests[ecrtest.API]; n != test.calls {
+				t.Errorf("%d calls, want %d", n, test.calls)
+			}
+		})
+	}
+}
+
+func TestHostWithoutAnAccountMeansThatOfTheCredentials(t *testing.T) {
+	server := startECR(t, ecrtest.Options{})
+	setPolicy(t, server)
+	c, _ := newTestClient(t, Config{Host: "mirror.test", Endpoint: server.Endpoint,
+		ECR: ECRConfig{Region: "us-east-1", APIEndpoint: server.Endpoint}})
+	if _, images, err := registryOf(t, c, "mirror.test").Lifecycle(t.Context(), repo); err != nil || len(images) != 1 {
+		t.Errorf("got %v and %v", images, err)
+	}
+}
+
+func TestLifecycleFails(t *testing.T) {
+	answer := func(kind string) ecrtest.Fault {
+		return ecrtest.Fault{On: ecrtest.API, Status: http.StatusBadRequest,
+			Body: `{"__type":"` + kind + `","message":"User: arn:aws:iam::1:user/x is not authorized"}`}
+	}
+	for name, test := range map[string]struct {
+		policy string
+		fault  ecrtest.Fault
+		skip   int
+		is     error
+		text   string
+	}{
+		"no permission for the policy": {"", answer("AccessDeniedException"), 0, fs.ErrPermission, "get the lifecycle policy of team/app"},
+		"no permission for the images": {"", answer("AccessDeniedException"), 1, fs.ErrPermission, "describe the images of team/app"},
+		"repository gone meanwhile":    {"", answer("RepositoryNotFoundException"), 1, fs.ErrNotExist, "describe the images of team/app"},
+		"credentials that have ended":  {"", answer("ExpiredTokenException"), 0, nil, "ExpiredTokenException"},
+		"throttled":                    {"", answer("ThrottlingException"), 0, nil, "ThrottlingException"},
+		"broken policy":                {`{"rules":[]}`, ecrtest.Fault{}, 0, nil, "team/app: lifecycle policy: rules: 0 rules"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := startECR(t, ecrtest.Options{})
+			setPolicy(t, server)
+			if test.policy != "" {
+				if err := server.SetLifecyclePolicy(repo, test.policy); err != nil {
+					t.Fatal(err)
+				}
+			}
+			test.fault.Skip = test.skip
+			server.Inject(test.fault)
+			_, images, err := server.Lifecycle(t.Context(), repo)
+			if err == nil || !strings.Contains(err.Error(), test.text) || images != nil {
+				t.Fatalf("got %d images and %v, want %q", len(images), err, test.text)
+			}
+			for _, is := range []error{fs.ErrNotExist, fs.ErrPermission} {
+				if errors.Is(err, is) != (is == test.is) { //nolint:errorlint // the sentinels themselves are compared
+					t.Errorf("%v is %v: %t", err, is, errors.Is(err, is))
+				}
+			}
+		})
+	}
+}
+
+// The file of the pod's token is missing, not the policy.
+func TestMissingCredentialsAreNoMissingPolicy(t *testing.T) {
+	server := startECR(t, ecrtest.Options{})
+	awsEnvironment(t, "")
+	t.Setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/node")
+	t.Setenv("AWS_WEB_IDENTITY_TOKEN_FILE", t.TempDir()+"/token")
+	_, _, err := server.Lifecycle(t.Context(), repo)
+	if err == nil || errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "no such file") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// startAPI runs an ECR API whose every answer is that of h, and returns the
+// registries of two accounts that ask it.
+func startAPI(t *testing.T, h http.HandlerFunc) (mine, other *Registry) {
+	t.Helper()
+	awsEnvironment(t, "AKIDLARDERTEST")
+	ecr := ECRConfig{APIEndpoint: serve(t, h).URL}
+	one := Config{Host: "123456789012.dkr.ecr.us-east-1.amazonaws.com", ECR: ecr}
+	two := Config{Host: "210987654321.dkr.ecr.us-east-1.amazonaws.com", ECR: ecr}
+	c, _ := newTestClient(t, one, two)
+	return registryOf(t, c, one.Host), registryOf(t, c, two.Host)
+}
+
+// answerAPI answers calls with a policy and with pages of images.
+func answerAPI(w http.ResponseWriter, r *http.Request, images string) {
+	w.Header().Set("Content-Type", "application/x-amz-json-1.1")
+	if strings.HasSuffix(r.Header.Get("X-Amz-Target"), ".GetLifecyclePolicy") {
+		_, _ = fmt.Fprintf(w, `{"lifecyclePolicyText":%q}`, untaggedPolicy)
+		return
+	}
+	_, _ = fmt.Fprint(w, images)
+}
+
+func TestEndlessPagesEnd(t *testing.T) {
+	var calls atomic.Int64
+	r, _ := startAPI(t, func(w http.ResponseWriter, r *http.Request) {
+		answerAPI(w, r, fmt.Sprintf(`{"imageDetails":[],"nextToken":"%d"}`, calls.Add(1)))
+	})
+	if _, _, err := r.Lifecycle(t.Context(), repo); err == nil || !strings.Contains(err.Error(), "more than 100 pages") {
+		t.Errorf("got %v", err)
+	}
+	if n := calls.Load(); n != 1+maxImagePages {
+		t.Errorf("%d calls, want one for the policy and %d for the images", n, maxImagePages)
+	}
+}
+
+func TestImageWithoutADigestIsAnError(t *testing.T) {
+	r, _ := startAPI(t, func(w http.ResponseWriter, r *http.Request) {
+		answerAPI(w, r, `{"imageDetails":[{"imageDigest":"sha256:0"}]}`)
+	})
+	if _, _, err := r.Lifecycle(t.Context(), repo); err == nil || !strings.Contains(err.Error(), `digest "sha256:0"`) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestSilentAPIEndsALifecycleInTime(t *testing.T) {
+	server := startECR(t, ecrtest.Options{})
+	cfg := ecrConfig(server.Running)
+	cfg.Timeout = 50 * time.Millisecond
+	c, _ := newTestClient(t, cfg)
+	defer server.Inject(ecrtest.Fault{On: ecrtest.API, Hang: true})()
+	if _, _, err := registryOf(t, c, cfg.Host).Lifecycle(t.Context(), repo); !errors.Is(err, errTimeout) {
+		t.Errorf("got %v, want %v", err, errTimeout)
+	}
+}
+
+func TestLifecyclesOfARegionAreReadOneAtATime(t *testing.T) {
+	var running, most atomic.Int64
+	inner := ecrtest.New(ecrtest.Options{Latency: 2 * time.Millisecond})
+	if _, err := inner.AddManifest(repo, "v1", manifestType, []byte(manifestBody)); err != nil {
+		t.Fatal(err)
+	}
+	if err := inner.SetLifecyclePolicy(repo, untaggedPolicy); err != nil {
+		t.Fatal(err)
+	}
+	mine, other := startAPI(t, func(w http.ResponseWriter, r *http.Request) {
+		n := running.Add(1)
+		defer running.Add(-1)
+		for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
+		}
+		inner.Registry().ServeHTTP(w, r)
+	})
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			if _, _, err := mine.Lifecycle(t.Context(), repo); err != nil {
+				t.Error(err)
+			}
+		})
+		all.Go(func() {
+			if _, _, err := other.Lifecycle(t.Context(), repo); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("in an account that is not the fake's: %v", err)
+			}
+		})
+	}
+	all.Wait()
+	if n := most.Load(); n != 1 {
+		t.Errorf("%d calls at a time", n)
+	}
+}
+
+func TestWaitingForALifecycleEndsWithItsContext(t *testing.T) {
+	server := startECR(t, ecrtest.Options{})
+	setPolicy(t, server)
+	came := make(chan struct{})
+	release := server.Inject(ecrtest.Fault{On: ecrtest.API, Times: 1, Hang: true, Notify: func() { close(came) }})
+	first := make(chan error, 1)
+	go func() {
+		_, _, err := server.Lifecycle(t.Context(), repo)
+		first <- err
+	}()
+	<-came
+	gone := errors.New("gone")
+	ctx, leave := context.WithCancelCause(t.Context())
+	leave(gone)
+	if _, _, err := server.Lifecycle(ctx, repo); !errors.Is(err, gone) {
+		t.Errorf("got %v, want %v", err, gone)
+	}
+	release()
+	if err := <-first; err != nil {
+		t.Errorf("the first one: %v", err)
 	}
 }

@@ -9,19 +9,21 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
 	"github.com/aws/aws-sdk-go-v2/service/ecr/types"
+
+	"github.com/larder-registry/larder/upstream/lifecycle"
 )
 
 // TagMutability says which tags of a repository can be moved to another image.
 // By its zero value all can.
 type TagMutability struct {
-	immutable bool         // but for what is excluded
-	except    []tagPattern // of which one is enough
+	immutable bool                   // but for what is excluded
+	except    []lifecycle.TagPattern // of which one is enough
 }
 
 // Immutable tells whether a tag that exists stays where it is, for as long as
 // nobody deletes it.
 func (m TagMutability) Immutable(tag string) bool {
-	excluded := slices.ContainsFunc(m.except, func(p tagPattern) bool { return p.matches(tag) })
+	excluded := slices.ContainsFunc(m.except, func(p lifecycle.TagPattern) bool { return p.Match(tag) })
 	return m.immutable != excluded
 }
 
@@ -71,7 +73,7 @@ func newTagMutability(r types.Repository) TagMutability {
 	for _, filter := range r.ImageTagMutabilityExclusionFilters {
 		switch {
 		case filter.FilterType == types.ImageTagMutabilityExclusionFilterTypeWildcard:
-			m.except = append(m.except, parseTagPattern(aws.ToString(filter.Filter)))
+			m.except = append(m.except, lifecycle.ParseTagPattern(aws.ToString(filter.Filter)))
 		case m.immutable:
 			return TagMutability{} // it may exclude any tag
 		}

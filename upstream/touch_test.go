@@ -15,7 +15,7 @@ func TestTouchCountsAsAPull(t *testing.T) {
 	clock := ecrtest.NewClock()
 	server := startECR(t, ecrtest.Options{Now: clock.Now})
 	dgst := digest.FromString(manifestBody)
-	if err := server.SetLifecyclePolicy(repo, secondPolicy); err != nil {
+	if err := server.SetLifecyclePolicy(repo, untaggedPolicy); err != nil {
 		t.Fatal(err)
 	}
 	if err := server.Touch(t.Context(), repo, dgst); err != nil {

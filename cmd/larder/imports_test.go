@@ -31,6 +31,8 @@ func mayImport(from, to string) bool {
 		return false
 	case strings.HasPrefix(from, "cmd/"):
 		return true
+	case to == "upstream/lifecycle":
+		return from == "upstream"
 	default:
 		return from == "proxy" && to == "cache"
 	}

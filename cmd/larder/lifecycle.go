@@ -13,6 +13,7 @@ import (
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/config"
 	"github.com/larder-registry/larder/upstream"
+	rules "github.com/larder-registry/larder/upstream/lifecycle"
 )
 
 // lifecycle has the cache evict first what lifecycle rules have expired: those
@@ -194,7 +195,7 @@ func (l *lifecycle) readPolicy(ctx context.Context, registry *upstream.Registry,
 	return verdicts, nil
 }
 
-func verdictsOf(policy upstream.LifecyclePolicy, images []upstream.Image, repo cache.Repository, source string) []cache.Verdict {
+func verdictsOf(policy rules.Policy, images []rules.Image, repo cache.Repository, source string) []cache.Verdict {
 	var verdicts []cache.Verdict
 	for _, e := range policy.Expired(images, time.Now()) {
 		verdicts = append(verdicts, cache.Verdict{

@@ -6,14 +6,14 @@ import (
 
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/config"
-	"github.com/larder-registry/larder/upstream"
+	rules "github.com/larder-registry/larder/upstream/lifecycle"
 )
 
 // checkRules is config.RulesCheck: config does not know what rules may say, and
 // upstream does not know of lines in files.
 func checkRules(document []byte) config.Mistakes {
-	_, err := upstream.ParseLocalPolicy(document)
-	var wrong upstream.PolicyMistakes
+	_, err := rules.ParseLocal(document)
+	var wrong rules.Mistakes
 	errors.As(err, &wrong)
 	var mistakes config.Mistakes
 	for _, m := range wrong {
@@ -33,25 +33,25 @@ func (l *lifecycle) applyLocal() ([]cache.Verdict, error) {
 	if err != nil {
 		return nil, err
 	}
-	rules := make([]upstream.LifecyclePolicy, len(l.cfg.Lifecycle))
-	for i := range rules {
-		if rules[i], err = upstream.ParseLocalPolicy([]byte(l.cfg.Lifecycle[i].Rules)); err != nil {
+	policies := make([]rules.Policy, len(l.cfg.Lifecycle))
+	for i := range policies {
+		if policies[i], err = rules.ParseLocal([]byte(l.cfg.Lifecycle[i].Rules)); err != nil {
 			return nil, fmt.Errorf("lifecycle[%d] of the configuration: %w", i, err) // checked when it was loaded
 		}
 	}
 	var verdicts []cache.Verdict
 	for repo, held := range holdings {
 		if i, ok := l.cfg.LocalRules(repo.Upstream, repo.Name); ok {
-			verdicts = append(verdicts, verdictsOf(rules[i], localImages(held), repo, sourceLocal)...)
+			verdicts = append(verdicts, verdictsOf(policies[i], localImages(held), repo, sourceLocal)...)
 		}
 	}
 	return verdicts, nil
 }
 
-func localImages(held []cache.Holding) []upstream.Image {
-	images := make([]upstream.Image, len(held))
+func localImages(held []cache.Holding) []rules.Image {
+	images := make([]rules.Image, len(held))
 	for i, h := range held {
-		images[i] = upstream.Image{
+		images[i] = rules.Image{
 			Digest:   h.Digest,
 			Tags:     h.Tags,
 			Pushed:   h.Fetched,

@@ -1,4 +1,4 @@
-package upstream
+package lifecycle
 
 import (
 	"cmp"
@@ -6,28 +6,21 @@ import (
 	"strings"
 )
 
-// selection is which images a rule is about: ECR calls it the rule's storage
-// class and its tagging requirements.
+// selection says which images a rule selects: those of a storage class, by ECR's
+// word, that meet its requirements for tags.
 type selection struct {
 	stored string // statusActive or statusArchived
 	status tagStatus
-	tags   []tagPattern // for tagged: each must match one of the image's tags
+	tags   []TagPattern // for tagged: each matches at least one tag of the image
 }
 
-// tagStatus is in the words of ECR.
+// tagStatus is whether a rule selects tagged images. The values are ECR's.
 type tagStatus string
 
 const (
 	tagged    tagStatus = "tagged"
 	untagged  tagStatus = "untagged"
 	anyStatus tagStatus = "any"
-)
-
-// The statuses of an image that rules select. Another one, on its way from one
-// to the other, is in no selection.
-const (
-	statusActive   = "ACTIVE"
-	statusArchived = "ARCHIVED"
 )
 
 func (s selection) matches(img *Image) bool {
@@ -41,7 +34,7 @@ func (s selection) matches(img *Image) bool {
 		return len(img.Tags) == 0
 	default:
 		for _, pattern := range s.tags {
-			if !slices.ContainsFunc(img.Tags, pattern.matches) {
+			if !slices.ContainsFunc(img.Tags, pattern.Match) {
 				return false
 			}
 		}
@@ -49,9 +42,9 @@ func (s selection) matches(img *Image) bool {
 	}
 }
 
-// equal tells whether other selects the same images.
+// equal reports whether both selections always select the same images.
 func (s selection) equal(other selection) bool {
-	set := func(tags []tagPattern) []tagPattern {
+	set := func(tags []TagPattern) []TagPattern {
 		tags = slices.SortedFunc(slices.Values(tags), slices.Compare)
 		return slices.CompactFunc(tags, slices.Equal)
 	}
@@ -59,17 +52,18 @@ func (s selection) equal(other selection) bool {
 		slices.EqualFunc(set(s.tags), set(other.tags), slices.Equal)
 }
 
-// tagPattern is the literal parts of a pattern, between which anything may
-// stand.
-type tagPattern []string
+// TagPattern is a tag pattern of ECR, in which a star stands for any text, the
+// empty text too. It is kept as the literal parts between the stars.
+type TagPattern []string
 
-func parseTagPattern(pattern string) tagPattern { return strings.Split(pattern, "*") }
+// ParseTagPattern reads a pattern. Every text is one.
+func ParseTagPattern(pattern string) TagPattern { return strings.Split(pattern, "*") }
 
-// prefixPattern matches what begins with prefix, in which an asterisk is an
-// asterisk.
-func prefixPattern(prefix string) tagPattern { return tagPattern{prefix, ""} }
+// prefixPattern matches tags that begin with prefix. A star in prefix is literal.
+func prefixPattern(prefix string) TagPattern { return TagPattern{prefix, ""} }
 
-func (p tagPattern) matches(tag string) bool {
+// Match reports whether the pattern matches the whole tag.
+func (p TagPattern) Match(tag string) bool {
 	last := len(p) - 1
 	if last == 0 {
 		return tag == p[0]
@@ -79,7 +73,7 @@ func (p tagPattern) matches(tag string) bool {
 		return false
 	}
 	for _, part := range p[1:last] {
-		// The first place is the best one: it leaves most to what follows.
+		// The first occurrence is the right one: it leaves the most for the rest.
 		if _, rest, ok = strings.Cut(rest, part); !ok {
 			return false
 		}

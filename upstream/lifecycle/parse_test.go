@@ -1,4 +1,4 @@
-package upstream
+package lifecycle_test
 
 import (
 	"cmp"
@@ -8,27 +8,29 @@ import (
 	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
+
+	"github.com/larder-registry/larder/upstream/lifecycle"
 )
 
-// goodRule is a rule that the mistakes below are made in.
-const goodRule = `{"rulePriority":1,"description":"d","selection":{"tagStatus":"tagged","tagPatternList":["v*"],` +
+// validRule is the rule into which the tests below put mistakes.
+const validRule = `{"rulePriority":1,"description":"d","selection":{"tagStatus":"tagged","tagPatternList":["v*"],` +
 	`"countType":"sinceImagePushed","countUnit":"days","countNumber":14},"action":{"type":"expire"}}`
 
-// secondRule stands beside it.
+// secondRule is valid together with validRule.
 const secondRule = `{"rulePriority":2,"selection":{"tagStatus":"untagged","countType":"imageCountMoreThan","countNumber":1},` +
 	`"action":{"type":"expire"}}`
 
-// edit is a policy of goodRule with one text in place of another, and of other
+// edit returns a policy of validRule, in which it replaces one text, and of more
 // rules.
 func edit(from, to string, more ...string) string {
-	if !strings.Contains(goodRule, from) {
+	if !strings.Contains(validRule, from) {
 		panic(from + " is not in the rule")
 	}
-	rules := append([]string{strings.Replace(goodRule, from, to, 1)}, more...)
+	rules := append([]string{strings.Replace(validRule, from, to, 1)}, more...)
 	return `{"rules":[` + strings.Join(rules, ",") + `]}`
 }
 
-var goodPolicies = map[string]string{
+var validPolicies = map[string]string{
 	"as it is":              edit("", ""),
 	"two rules":             edit("", "", secondRule),
 	"prefixes":              edit("tagPatternList", "tagPrefixList"),
@@ -43,26 +45,26 @@ var goodPolicies = map[string]string{
 			`"countUnit":"days","countNumber":90},"action":{"type":"expire"}}`),
 }
 
-func TestGoodPoliciesAreRead(t *testing.T) {
-	for name, text := range goodPolicies {
-		if _, err := ParseLifecyclePolicy([]byte(text)); err != nil {
+func TestValidPoliciesParse(t *testing.T) {
+	for name, text := range validPolicies {
+		if _, err := lifecycle.Parse([]byte(text)); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
 
-func TestLocalRulesMayExpireByPull(t *testing.T) {
+func TestLocalRulesCanExpireByPull(t *testing.T) {
 	text := []byte(edit("sinceImagePushed", "sinceImagePulled"))
-	if _, err := ParseLocalPolicy(text); err != nil {
+	if _, err := lifecycle.ParseLocal(text); err != nil {
 		t.Error(err)
 	}
-	want := PolicyMistakes{{"rules[0].action.type", "at ECR a rule by sinceImagePulled only moves images to the archive"}}
-	if _, err := ParseLifecyclePolicy(text); !gocmp.Equal(err, error(want)) {
+	want := lifecycle.Mistakes{{"rules[0].action.type", "at ECR a rule by sinceImagePulled can only move images to the archive"}}
+	if _, err := lifecycle.Parse(text); !gocmp.Equal(err, error(want)) {
 		t.Errorf("at ECR: %v", err)
 	}
 }
 
-func TestPolicyMistakesAreNamed(t *testing.T) {
+func TestMistakesNameTheirKey(t *testing.T) {
 	const sel = "rules[0].selection."
 	for name, test := range map[string]struct {
 		text string
@@ -74,10 +76,10 @@ func TestPolicyMistakesAreNamed(t *testing.T) {
 		"no rules":           {`{}`, []string{"rules: missing"}},
 		"rules of null":      {`{"rules":null}`, []string{"rules: not a list"}},
 		"rules no list":      {`{"rules":{}}`, []string{"rules: not a list"}},
-		"empty rules":        {`{"rules":[]}`, []string{"rules: 0 of them; a policy has 1 to 50"}},
-		"too many rules":     {`{"rules":[` + strings.Repeat("0,", 50) + `0]}`, []string{"rules: 51 of them; a policy has 1 to 50"}},
-		"too long":           {edit("", "") + strings.Repeat(" ", 30_720), []string{"30921 characters, more than the 30720 that ECR takes"}},
-		"unknown key":        {`{"Rules":[],"rules":[` + goodRule + `]}`, []string{"Rules: there is no such key"}},
+		"empty rules":        {`{"rules":[]}`, []string{"rules: 0 rules; a policy has 1 to 50"}},
+		"too many rules":     {`{"rules":[` + strings.Repeat("0,", 50) + `0]}`, []string{"rules: 51 rules; a policy has 1 to 50"}},
+		"too long":           {edit("", "") + strings.Repeat(" ", 30_720), []string{"30921 characters, more than the 30720 that ECR accepts"}},
+		"unknown key":        {`{"Rules":[],"rules":[` + validRule + `]}`, []string{"Rules: unknown key"}},
 		"rule no object":     {`{"rules":[1]}`, []string{"rules[0]: not an object"}},
 		"empty rule":         {`{"rules":[{}]}`, []string{"rules[0].rulePriority: missing", "rules[0].selection: missing", "rules[0].action: missing"}},
 		"priority a string":  {edit(`y":1`, `y":"1"`), []string{"rules[0].rulePriority: not an integer"}},
@@ -85,20 +87,20 @@ func TestPolicyMistakesAreNamed(t *testing.T) {
 		"priority too large": {edit(`y":1`, `y":99999999999999999999`), []string{"rules[0].rulePriority: not an integer"}},
 		"priority 0":         {edit(`y":1`, `y":0`), []string{"rules[0].rulePriority: 0 is not positive"}},
 		"priority twice": {edit("", "", strings.Replace(secondRule, `y":2`, `y":1`, 1)),
-			[]string{"rules[1].rulePriority: 1 is that of rules[0] too"}},
+			[]string{"rules[1].rulePriority: 1 is also the priority of rules[0]"}},
 		"key twice":           {edit(`"description":"d"`, `"rulePriority":2`), []string{"rules[0].rulePriority: given twice"}},
-		"key in other case":   {edit(`"description"`, `"Description"`), []string{"rules[0].Description: there is no such key"}},
+		"key in other case":   {edit(`"description"`, `"Description"`), []string{"rules[0].Description: unknown key"}},
 		"null":                {edit(`"d"`, `null`), []string{"rules[0].description: not a string"}},
-		"selection of null":   {edit(`"selection":{`, `"selection":null,"x":{`), []string{"rules[0].selection: not an object", "rules[0].x: there is no such key"}},
+		"selection of null":   {edit(`"selection":{`, `"selection":null,"x":{`), []string{"rules[0].selection: not an object", "rules[0].x: unknown key"}},
 		"description":         {edit(`"d"`, `{}`), []string{"rules[0].description: not a string"}},
-		"selection":           {edit(`"selection":{`, `"selection":1,"x":{`), []string{"rules[0].x: there is no such key", "rules[0].selection: not an object"}},
-		"empty selection":     {edit(`"selection":{`, `"selection":{},"x":{`), []string{"rules[0].x: there is no such key", sel + "tagStatus: missing", sel + "countType: missing", sel + "countNumber: missing"}},
+		"selection":           {edit(`"selection":{`, `"selection":1,"x":{`), []string{"rules[0].x: unknown key", "rules[0].selection: not an object"}},
+		"empty selection":     {edit(`"selection":{`, `"selection":{},"x":{`), []string{"rules[0].x: unknown key", sel + "tagStatus: missing", sel + "countType: missing", sel + "countNumber: missing"}},
 		"tag status":          {edit(`"tagged"`, `"TAGGED"`), []string{sel + `tagStatus: "TAGGED" is not one of ["tagged" "untagged" "any"]`}},
-		"untagged with tags":  {edit(`"tagged"`, `"untagged"`), []string{sel + `tagPatternList: only a rule with the tagStatus "tagged" has one`}},
-		"any with prefixes":   {edit(`"tagged","tagPatternList"`, `"any","tagPrefixList"`), []string{sel + `tagPrefixList: only a rule with the tagStatus "tagged" has one`}},
-		"tagged with none":    {edit(`"tagPatternList":["v*"],`, ``), []string{sel + "tagPatternList: missing, and so is tagPrefixList"}},
-		"no patterns":         {edit(`["v*"]`, `[]`), []string{sel + "tagPatternList: missing, and so is tagPrefixList"}},
-		"both lists":          {edit(`"tagPatternList"`, `"tagPrefixList":["v"],"tagPatternList"`), []string{sel + "tagPrefixList: a rule has this or tagPatternList, not both"}},
+		"untagged with tags":  {edit(`"tagged"`, `"untagged"`), []string{sel + `tagPatternList: only allowed with the tagStatus "tagged"`}},
+		"any with prefixes":   {edit(`"tagged","tagPatternList"`, `"any","tagPrefixList"`), []string{sel + `tagPrefixList: only allowed with the tagStatus "tagged"`}},
+		"tagged with none":    {edit(`"tagPatternList":["v*"],`, ``), []string{sel + "tagPatternList: missing; expected this or tagPrefixList"}},
+		"no patterns":         {edit(`["v*"]`, `[]`), []string{sel + "tagPatternList: missing; expected this or tagPrefixList"}},
+		"both lists":          {edit(`"tagPatternList"`, `"tagPrefixList":["v"],"tagPatternList"`), []string{sel + "tagPrefixList: not allowed together with TagPatternList"}},
 		"patterns no list":    {edit(`["v*"]`, `"v*"`), []string{sel + "tagPatternList: not a list of strings"}},
 		"pattern no string":   {edit(`["v*"]`, `["v*",1]`), []string{sel + "tagPatternList: not a list of strings"}},
 		"empty pattern":       {edit(`["v*"]`, `["v*",""]`), []string{sel + "tagPatternList[1]: empty"}},
@@ -106,7 +108,7 @@ func TestPolicyMistakesAreNamed(t *testing.T) {
 		"empty prefix":        {edit(`"tagPatternList":["v*"]`, `"tagPrefixList":[""]`), []string{sel + "tagPrefixList[0]: empty"}},
 		"too many wildcards":  {edit(`"v*"`, `"test*1*2*3*4*5*6"`), []string{sel + `tagPatternList[0]: "test*1*2*3*4*5*6" has more than 4 wildcards`}},
 		"count type":          {edit("sinceImagePushed", "sinceImageBuilt"), []string{sel + `countType: "sinceImageBuilt" is not one of ["imageCountMoreThan" "sinceImagePushed" "sinceImagePulled" "sinceImageTransitioned"]`}},
-		"unit of a count":     {edit("sinceImagePushed", "imageCountMoreThan"), []string{sel + "countUnit: a rule by imageCountMoreThan has none"}},
+		"unit of a count":     {edit("sinceImagePushed", "imageCountMoreThan"), []string{sel + "countUnit: not allowed in a rule by imageCountMoreThan"}},
 		"no unit":             {edit(`"countUnit":"days",`, ``), []string{sel + `countUnit: a rule by sinceImagePushed has "days", not ""`}},
 		"hours":               {edit(`"days"`, `"hours"`), []string{sel + `countUnit: a rule by sinceImagePushed has "days", not "hours"`}},
 		"number 0":            {edit("14", "0"), []string{sel + "countNumber: 0 is not positive"}},
@@ -117,23 +119,23 @@ func TestPolicyMistakesAreNamed(t *testing.T) {
 		"action":              {edit(`{"type":"expire"}`, `"expire"`), []string{"rules[0].action: not an object"}},
 		"no action type":      {edit(`"type":"expire"`, ``), []string{"rules[0].action.type: missing"}},
 		"action type":         {edit(`"expire"`, `"delete"`), []string{`rules[0].action.type: "delete" is not one of ["expire" "transition"]`}},
-		"target of an expiry": {edit(`"expire"`, `"expire","targetStorageClass":"archive"`), []string{"rules[0].action.targetStorageClass: only a transition has one"}},
+		"target of an expiry": {edit(`"expire"`, `"expire","targetStorageClass":"archive"`), []string{"rules[0].action.targetStorageClass: only allowed with the type transition"}},
 		"no target":           {edit(`"expire"`, `"transition"`), []string{`rules[0].action.targetStorageClass: a transition has "archive", not ""`}},
 		"transition twice": {
-			strings.Replace(goodPolicies["archive"], `"expire"`, `"transition","targetStorageClass":"archive"`, 1),
+			strings.Replace(validPolicies["archive"], `"expire"`, `"transition","targetStorageClass":"archive"`, 1),
 			[]string{"rules[0].action.type: a rule by sinceImageTransitioned can only expire"},
 		},
 		"any before another": {edit(`"tagged","tagPatternList":["v*"]`, `"any"`, secondRule),
-			[]string{"rules[0].rulePriority: 1 is below that of rules[1]; a rule on any image has the highest"}},
+			[]string{"rules[0].rulePriority: 1 is below the priority of rules[1]; a rule on any image has the highest"}},
 		"untagged twice": {edit(`"tagged","tagPatternList":["v*"]`, `"untagged"`, secondRule),
 			[]string{"rules[1].selection: selects the same images as rules[0]"}},
-		"the same tags": {edit(`["v*"]`, `["v*","b*"]`, strings.NewReplacer(`y":1`, `y":2`, `["v*"]`, `["b*","v*","b*"]`).Replace(goodRule)),
+		"the same tags": {edit(`["v*"]`, `["v*","b*"]`, strings.NewReplacer(`y":1`, `y":2`, `["v*"]`, `["b*","v*","b*"]`).Replace(validRule)),
 			[]string{"rules[1].selection: selects the same images as rules[0]"}},
 		"mistakes in two rules": {edit("14", "0", strings.Replace(secondRule, "expire", "explode", 1)),
 			[]string{sel + "countNumber: 0 is not positive", `rules[1].action.type: "explode" is not one of ["expire" "transition"]`}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := ParseLifecyclePolicy([]byte(test.text))
+			_, err := lifecycle.Parse([]byte(test.text))
 			if want := "lifecycle policy: " + strings.Join(test.want, "\n"); err == nil || err.Error() != want {
 				t.Errorf("got  %v\nwant %s", err, want)
 			}
@@ -141,33 +143,26 @@ func TestPolicyMistakesAreNamed(t *testing.T) {
 	}
 }
 
-func FuzzParseLifecyclePolicy(f *testing.F) {
-	for _, text := range goodPolicies {
+func FuzzParse(f *testing.F) {
+	for _, text := range validPolicies {
 		f.Add([]byte(text))
 	}
 	f.Add([]byte(`{"rules":[{"rulePriority":1,"selection":{},"action":null}]}`))
 	f.Add([]byte(edit("14", "9223372036854775807")))
 	f.Add([]byte(edit("sinceImagePushed", "sinceImagePulled")))
-	images := []Image{
+	images := []lifecycle.Image{
 		pushed("A", 20*day, "v1"), pushed("B", 10*day, "v2", "*"), pushed("C", day), archived(pushed("D", 99*day), 95*day),
 		index(pushed("E", 30*day), "A", "C"), about(pushed("F", 0), "B"), {Digest: "G", Tags: []string{""}},
 		{Digest: "H", Pushed: time.Unix(1<<62, 0)}, {Digest: "I", Pushed: time.Unix(-1<<62, 0)},
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		policy, err := ParseLocalPolicy(text)
+		policy, err := lifecycle.ParseLocal(text)
 		if err != nil {
-			if len(policy.rules) != 0 || !strings.HasPrefix(err.Error(), "lifecycle policy: ") {
-				t.Errorf("%d rules beside the error %v", len(policy.rules), err)
+			expired := policy.Expired(images, policyNow)
+			if len(expired) != 0 || !strings.HasPrefix(err.Error(), "lifecycle policy: ") {
+				t.Errorf("beside the error %v the policy expires %v", err, expired)
 			}
 			return
-		}
-		if n := len(policy.rules); n < 1 || n > maxPolicyRules {
-			t.Errorf("%d rules", n)
-		}
-		for i, rule := range policy.rules {
-			if rule.priority < 1 || rule.number < 1 || i > 0 && rule.priority <= policy.rules[i-1].priority {
-				t.Errorf("rule %d is %+v, after %+v", i, rule, policy.rules[:i])
-			}
 		}
 		expired := policy.Expired(images, policyNow)
 		wantInOrder(t, expired)
@@ -180,8 +175,8 @@ func FuzzParseLifecyclePolicy(f *testing.F) {
 }
 
 // wantInOrder wants the oldest expiry first, none in the future, and no image twice.
-func wantInOrder(t interface{ Errorf(string, ...any) }, expired []Expiry) {
-	if !slices.IsSortedFunc(expired, func(a, b Expiry) int {
+func wantInOrder(t interface{ Errorf(string, ...any) }, expired []lifecycle.Expired) {
+	if !slices.IsSortedFunc(expired, func(a, b lifecycle.Expired) int {
 		return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Digest, b.Digest))
 	}) {
 		t.Errorf("not in order: %v", expired)

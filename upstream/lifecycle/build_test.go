@@ -1,4 +1,4 @@
-package upstream
+package lifecycle_test
 
 import (
 	"cmp"
@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/larder-registry/larder/upstream/lifecycle"
 )
 
 const day = 24 * time.Hour
@@ -16,7 +18,7 @@ var policyNow = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 func ago(d time.Duration) time.Time { return policyNow.Add(-d) }
 
-// testRule is a rule as JSON has it.
+// testRule marshals to the JSON of a rule.
 type testRule struct {
 	Priority  int           `json:"rulePriority"`
 	Selection testSelection `json:"selection"`
@@ -43,8 +45,8 @@ var (
 	transition = testAction{Type: "transition", Target: "archive"}
 )
 
-// moreThan and olderThan make rules on images with the tags, of which "any" and
-// "untagged" are the statuses.
+// moreThan and olderThan return rules on images with the tags. The tags "any" and
+// "untagged" stand for these values of tagStatus.
 func moreThan(n int, tags ...string) testRule {
 	return testRule{Selection: selectionOf("imageCountMoreThan", "", n, tags), Action: expire}
 }
@@ -76,13 +78,13 @@ func (r testRule) with(a testAction) testRule {
 	return r
 }
 
-// policyOf reads rules as JSON; those without a priority have that of their place.
-func policyOf(t testing.TB, rules ...testRule) LifecyclePolicy {
+// policyOf parses rules. A rule without a priority gets that of its place.
+func policyOf(t testing.TB, rules ...testRule) lifecycle.Policy {
 	t.Helper()
 	for i := range rules {
 		rules[i].Priority = cmp.Or(rules[i].Priority, i+1)
 	}
-	p, err := ParseLocalPolicy(marshalRules(rules))
+	p, err := lifecycle.ParseLocal(marshalRules(rules))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,33 +99,33 @@ func marshalRules(rules []testRule) []byte {
 	return text
 }
 
-// pushed is an image whose digest is just a name.
-func pushed(name string, age time.Duration, tags ...string) Image {
-	return Image{Digest: digest.Digest(name), Pushed: ago(age), Tags: tags}
+// pushed returns an image. Its digest is just a name.
+func pushed(name string, age time.Duration, tags ...string) lifecycle.Image {
+	return lifecycle.Image{Digest: digest.Digest(name), Pushed: ago(age), Tags: tags}
 }
 
-// change returns an image that differs.
-func change(img Image, by func(*Image)) Image {
+// change returns a changed copy of img.
+func change(img lifecycle.Image, by func(*lifecycle.Image)) lifecycle.Image {
 	by(&img)
 	return img
 }
 
-func archived(img Image, age time.Duration) Image {
-	return change(img, func(i *Image) { i.Status, i.Archived = "ARCHIVED", ago(age) })
+func archived(img lifecycle.Image, age time.Duration) lifecycle.Image {
+	return change(img, func(i *lifecycle.Image) { i.Status, i.Archived = "ARCHIVED", ago(age) })
 }
 
-func pulled(img Image, age time.Duration) Image {
-	return change(img, func(i *Image) { i.Pulled = ago(age) })
+func pulled(img lifecycle.Image, age time.Duration) lifecycle.Image {
+	return change(img, func(i *lifecycle.Image) { i.Pulled = ago(age) })
 }
 
-func restored(img Image, age time.Duration) Image {
-	return change(img, func(i *Image) { i.Status, i.Activated = "ACTIVE", ago(age) })
+func restored(img lifecycle.Image, age time.Duration) lifecycle.Image {
+	return change(img, func(i *lifecycle.Image) { i.Status, i.Activated = "ACTIVE", ago(age) })
 }
 
-func about(img Image, subject digest.Digest) Image {
-	return change(img, func(i *Image) { i.Subject = subject })
+func about(img lifecycle.Image, subject digest.Digest) lifecycle.Image {
+	return change(img, func(i *lifecycle.Image) { i.Subject = subject })
 }
 
-func index(img Image, children ...digest.Digest) Image {
-	return change(img, func(i *Image) { i.Index, i.Children = true, children })
+func index(img lifecycle.Image, children ...digest.Digest) lifecycle.Image {
+	return change(img, func(i *lifecycle.Image) { i.Index, i.Children = true, children })
 }

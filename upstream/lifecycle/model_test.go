@@ -1,4 +1,4 @@
-package upstream
+package lifecycle_test
 
 import (
 	"cmp"
@@ -12,29 +12,31 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
 	"pgregory.net/rapid"
+
+	"github.com/larder-registry/larder/upstream/lifecycle"
 )
 
-// naiveExpired evaluates rules by the letter of the documentation, one image
+// naiveExpired evaluates rules as the documentation words them, one image
 // and one question at a time.
-func naiveExpired(rules []testRule, images []Image, now time.Time) []Expiry {
-	expired := make(map[digest.Digest]Expiry)
+func naiveExpired(rules []testRule, images []lifecycle.Image, now time.Time) []lifecycle.Expired {
+	expired := make(map[digest.Digest]lifecycle.Expired)
 	for _, img := range images {
 		for _, rule := range byPriority(rules) {
 			if !naiveSelects(rule, img) {
 				continue
 			}
 			if since, marks := naiveMarks(rule, img, images, now); marks && rule.Action.Type == "expire" {
-				expired[img.Digest] = Expiry{img.Digest, rule.Priority, since}
+				expired[img.Digest] = lifecycle.Expired{img.Digest, rule.Priority, since}
 			}
 			break // no rule of a lower priority can expire it
 		}
 	}
 	naiveReferences(expired, images)
-	var all []Expiry
+	var all []lifecycle.Expired
 	for _, e := range expired {
 		all = append(all, e)
 	}
-	slices.SortFunc(all, func(a, b Expiry) int {
+	slices.SortFunc(all, func(a, b lifecycle.Expired) int {
 		return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Digest, b.Digest))
 	})
 	return all
@@ -44,7 +46,7 @@ func byPriority(rules []testRule) []testRule {
 	return slices.SortedFunc(slices.Values(rules), func(a, b testRule) int { return cmp.Compare(a.Priority, b.Priority) })
 }
 
-func naiveSelects(rule testRule, img Image) bool {
+func naiveSelects(rule testRule, img lifecycle.Image) bool {
 	class := map[string]string{"": "standard", "ACTIVE": "standard", "ARCHIVED": "archive"}[img.Status]
 	if img.Subject != "" || img.Pushed.IsZero() || class != cmp.Or(rule.Selection.Class, "standard") {
 		return false
@@ -70,8 +72,8 @@ func naiveSelects(rule testRule, img Image) bool {
 	return matched == len(rule.Selection.Patterns)+len(rule.Selection.Prefixes)
 }
 
-func naiveMarks(rule testRule, img Image, images []Image, now time.Time) (since time.Time, marks bool) {
-	pushedAt := func(img Image) time.Time {
+func naiveMarks(rule testRule, img lifecycle.Image, images []lifecycle.Image, now time.Time) (since time.Time, marks bool) {
+	pushedAt := func(img lifecycle.Image) time.Time {
 		if img.Activated.IsZero() {
 			return img.Pushed
 		}
@@ -107,9 +109,9 @@ func naiveMarks(rule testRule, img Image, images []Image, now time.Time) (since 
 	return from.Add(age), !from.IsZero() && now.Sub(from) > age
 }
 
-// naiveReferences goes through all pairs of images until nothing changes.
-func naiveReferences(expired map[digest.Digest]Expiry, images []Image) {
-	pairs := func(do func(a, b Image) (changed bool)) {
+// naiveReferences applies the relations: it goes through all pairs of images until nothing changes.
+func naiveReferences(expired map[digest.Digest]lifecycle.Expired, images []lifecycle.Image) {
+	pairs := func(do func(a, b lifecycle.Image) (changed bool)) {
 		for changed := true; changed; {
 			changed = false
 			for _, a := range images {
@@ -119,16 +121,16 @@ func naiveReferences(expired map[digest.Digest]Expiry, images []Image) {
 			}
 		}
 	}
-	has := func(img Image) bool { _, ok := expired[img.Digest]; return ok }
-	pairs(func(subject, referrer Image) bool {
+	has := func(img lifecycle.Image) bool { _, ok := expired[img.Digest]; return ok }
+	pairs(func(subject, referrer lifecycle.Image) bool {
 		if referrer.Subject != subject.Digest || !has(subject) || has(referrer) {
 			return false
 		}
-		expired[referrer.Digest] = Expiry{referrer.Digest, expired[subject.Digest].Rule, expired[subject.Digest].Since}
+		expired[referrer.Digest] = lifecycle.Expired{referrer.Digest, expired[subject.Digest].Rule, expired[subject.Digest].Since}
 		return true
 	})
-	needs := func(a, b Image) bool { return b.Subject == a.Digest || slices.Contains(a.Children, b.Digest) }
-	pairs(func(a, b Image) bool {
+	needs := func(a, b lifecycle.Image) bool { return b.Subject == a.Digest || slices.Contains(a.Children, b.Digest) }
+	pairs(func(a, b lifecycle.Image) bool {
 		unread := a.Index && a.Children == nil && len(b.Tags) == 0
 		if has(a) || !has(b) || !needs(a, b) && !unread {
 			return false
@@ -136,17 +138,17 @@ func naiveReferences(expired map[digest.Digest]Expiry, images []Image) {
 		delete(expired, b.Digest)
 		return true
 	})
-	pairs(func(a, b Image) bool {
+	pairs(func(a, b lifecycle.Image) bool {
 		ea, eb := expired[a.Digest], expired[b.Digest]
 		if !has(a) || !has(b) || !needs(a, b) || !eb.Since.Before(ea.Since) {
 			return false
 		}
-		expired[b.Digest] = Expiry{b.Digest, eb.Rule, ea.Since}
+		expired[b.Digest] = lifecycle.Expired{b.Digest, eb.Rule, ea.Since}
 		return true
 	})
 }
 
-// drawAge is a number of days, or of days and a bit.
+// drawAge returns a number of days, give or take a little.
 func drawAge(t *rapid.T, name string) time.Duration {
 	return time.Duration(rapid.IntRange(-1, 12).Draw(t, name))*day +
 		rapid.SampledFrom([]time.Duration{0, 1, -1, time.Hour}).Draw(t, name+" and")
@@ -161,13 +163,13 @@ func drawTime(t *rapid.T, name string) time.Time {
 
 // drawImages returns images with unrelated tags and times; related ones list
 // and refer to each other as well, cycles included.
-func drawImages(t *rapid.T, related bool) []Image {
-	images := make([]Image, rapid.IntRange(0, 14).Draw(t, "images"))
+func drawImages(t *rapid.T, related bool) []lifecycle.Image {
+	images := make([]lifecycle.Image, rapid.IntRange(0, 14).Draw(t, "images"))
 	name := func() digest.Digest {
 		return digest.Digest(rune('a' + rapid.IntRange(0, len(images)).Draw(t, "related")))
 	}
 	for i := range images {
-		images[i] = Image{
+		images[i] = lifecycle.Image{
 			Digest: digest.Digest(rune('a' + i)),
 			Tags: rapid.SliceOfN(rapid.SampledFrom([]string{"v1", "v2", "v10", "beta", "beta-v1", "", "x*"}), 0, 3).
 				Draw(t, "tags"),
@@ -195,7 +197,7 @@ func drawImages(t *rapid.T, related bool) []Image {
 	return images
 }
 
-// drawRules returns rules that are a policy together.
+// drawRules returns rules that form a valid policy.
 func drawRules(t *rapid.T) []testRule {
 	tags := [][]string{
 		{"any"}, {"untagged"}, {"v*"}, {"*1"}, {"beta*v*"}, {"v*", "beta"}, {"*"}, {"v1"}, {"zzz"}, {"v*", "prefix"}, {"x*", "prefix"},
@@ -228,16 +230,16 @@ func drawRules(t *rapid.T) []testRule {
 }
 
 // parseRules is policyOf in a property.
-func parseRules(t *rapid.T, rules []testRule) LifecyclePolicy {
+func parseRules(t *rapid.T, rules []testRule) lifecycle.Policy {
 	t.Helper()
-	policy, err := ParseLocalPolicy(marshalRules(rules))
+	policy, err := lifecycle.ParseLocal(marshalRules(rules))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return policy
 }
 
-func TestPolicyAgreesWithTheNaiveEvaluator(t *testing.T) {
+func TestPolicyAgreesWithANaiveEvaluator(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		rules, images := drawRules(t), drawImages(t, true)
 		got := parseRules(t, rules).Expired(images, policyNow)
@@ -257,10 +259,10 @@ func TestOrderOfImagesDoesNotMatter(t *testing.T) {
 	})
 }
 
-func TestPolicyExpiresNoMoreThanItsRulesByThemselves(t *testing.T) {
+func TestRulesTogetherExpireNoMoreThanEachAlone(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		rules, images := drawRules(t), drawImages(t, false)
-		union := make(map[Expiry]bool)
+		union := make(map[lifecycle.Expired]bool)
 		for _, rule := range rules {
 			for _, e := range parseRules(t, []testRule{rule}).Expired(images, policyNow) {
 				union[e] = true
@@ -268,7 +270,7 @@ func TestPolicyExpiresNoMoreThanItsRulesByThemselves(t *testing.T) {
 		}
 		for _, e := range parseRules(t, rules).Expired(images, policyNow) {
 			if !union[e] {
-				t.Fatalf("%v is not what rule %d does", e, e.Rule)
+				t.Fatalf("%v is not expired by rule %d alone", e, e.Rule)
 			}
 		}
 	})
@@ -293,21 +295,21 @@ func TestRuleThatSelectsNothingChangesNothing(t *testing.T) {
 	})
 }
 
-func TestWhatIsLeftAfterAnExpiryStays(t *testing.T) {
+func TestNothingMoreExpiresOnceExpiredImagesAreRemoved(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		policy, images := parseRules(t, drawRules(t)), drawImages(t, true)
 		gone := make(map[digest.Digest]bool)
 		for _, e := range policy.Expired(images, policyNow) {
 			gone[e.Digest] = true
 		}
-		left := slices.DeleteFunc(images, func(img Image) bool { return gone[img.Digest] })
+		left := slices.DeleteFunc(images, func(img lifecycle.Image) bool { return gone[img.Digest] })
 		if again := policy.Expired(left, policyNow); len(again) != 0 {
-			t.Fatalf("then it expires %v", again)
+			t.Fatalf("after the removal %v expire", again)
 		}
 	})
 }
 
-func TestWhatHasExpiredStaysExpired(t *testing.T) {
+func TestExpiredImageStaysExpired(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		policy, images := parseRules(t, drawRules(t)), drawImages(t, true)
 		for i := range images {
