@@ -26,9 +26,9 @@ type Activity struct {
 
 // Activity returns at once, and may be called every second.
 func (s *Store) Activity() Activity {
-	free, _ := s.layout.free() // the error is in Degraded
+	free, _ := s.folder.Free() // the error is in Degraded
 	a := s.metrics.counts.read()
-	a.Bytes, a.MaxSize, a.Free = s.space.size(), s.space.most, free
+	a.Bytes, a.MaxSize, a.Free = s.space.Size(), s.space.MaxSize(), free
 	if err := s.Degraded(); err != nil {
 		a.Degraded = err.Error()
 	}

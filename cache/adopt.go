@@ -22,7 +22,7 @@ const manifestMode fs.FileMode = 0o600
 // fromFile reads a manifest from its file, and checks that it is one. An empty
 // mediaType means that it is not known.
 func (s *Store) fromFile(d digest.Digest, mediaType string) (Manifest, []descriptor, error) {
-	f, err := os.Open(s.layout.blob(d))
+	f, err := os.Open(s.folder.Blob(d))
 	if err != nil {
 		return Manifest{}, nil, err
 	}
@@ -63,7 +63,7 @@ func (s *Store) adopt(d digest.Digest, mediaType string) (Manifest, blobRecord, 
 	if err != nil {
 		return Manifest{}, blobRecord{}, err
 	}
-	info, err := os.Stat(s.layout.blob(d))
+	info, err := os.Stat(s.folder.Blob(d))
 	if err != nil {
 		return Manifest{}, blobRecord{}, err
 	}
@@ -98,7 +98,7 @@ func (s *Store) rebuildOn() {
 	if !due {
 		return
 	}
-	err := s.layout.eachBlob("", s.adoptFound)
+	err := s.folder.EachBlob("", s.adoptFound)
 	if err == nil {
 		err = s.rebuilt()
 	}

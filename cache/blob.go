@@ -69,7 +69,7 @@ func (s *Store) Open(ctx context.Context, dgst digest.Digest, hint int64, fetch 
 			return nil, fmt.Errorf("open blob %s: %w", dgst, err)
 		}
 		if file != nil {
-			s.recency.use(dgst, s.opts.Now())
+			s.recency.Use(dgst, s.opts.Now())
 			return hit(file)
 		}
 		blob, err := f.open(ctx, own)
@@ -102,7 +102,7 @@ func (s *Store) join(ctx context.Context, dgst digest.Digest, hint int64, fetch 
 		return f, false, nil, nil
 	}
 	if !damaged {
-		file, err = os.Open(s.layout.blob(dgst))
+		file, err = os.Open(s.folder.Blob(dgst))
 		switch {
 		case errors.Is(err, unix.EIO): // it is fetched again
 			s.Distrust(dgst)
@@ -168,11 +168,11 @@ func (f *fill) open(ctx context.Context, own bool) (*Blob, error) {
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	var disk diskError
+	var ofDisk diskError
 	switch {
 	case f.err == nil || errors.Is(f.err, errEnded):
 		return nil, errEnded // complete meanwhile: the next look finds the file
-	case errors.As(f.err, &disk) && f.size > 0:
+	case errors.As(f.err, &ofDisk) && f.size > 0:
 		r := &reader{ctx: ctx, fill: f, pass: f.passthrough(ctx)}
 		return &Blob{ReadSeekCloser: r, Size: f.size, State: Bypass}, nil
 	}
@@ -201,7 +201,7 @@ func (s *Store) Stat(dgst digest.Digest) (int64, error) {
 	if damaged {
 		return 0, fs.ErrNotExist
 	}
-	info, err := os.Stat(s.layout.blob(dgst))
+	info, err := os.Stat(s.folder.Blob(dgst))
 	if err != nil {
 		return 0, err
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/larder-registry/larder/cache/cachetest"
+	"github.com/larder-registry/larder/cache/disk"
 )
 
 // TestFolderIsNeverAboveItsBound has 16 clients pull images at random for ten
@@ -22,17 +23,17 @@ func TestFolderIsNeverAboveItsBound(t *testing.T) {
 		var steps sync.Mutex // held during a step: what is measured is no mixture
 		opts := bounded
 		opts.LowWater = 0.9
-		most := opts.MaxSize - overheadSlack + 1<<20 // the index is not going to grow by more
+		most := opts.MaxSize - disk.OverheadSlack + 1<<20 // the index is not going to grow by more
 		opts.Segment = 128 << 10
-		opts.disk.around = func(s step, take func() error) error {
+		opts.steps.Around = func(s disk.Step, take func() error) error {
 			steps.Lock()
 			defer steps.Unlock()
 			err := take()
-			switch s.op {
-			case opMkdir, opCreate, opPreallocate, opSync:
+			switch s.Op {
+			case disk.OpMkdir, disk.OpCreate, disk.OpPreallocate, disk.OpSync:
 				n, err := cachetest.Usage(dir)
 				if err != nil || n > most {
-					t.Errorf("after %s %s the folder takes %d bytes of %d: %v", s.op, s.path, n, most, err)
+					t.Errorf("after %s %s the folder takes %d bytes of %d: %v", s.Op, s.Path, n, most, err)
 				}
 				largest.Store(max(largest.Load(), n))
 			}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/larder-registry/larder/cache/disk"
 	"golang.org/x/sys/unix"
 )
 
@@ -27,11 +28,11 @@ func crash(t *testing.T, dir string) string {
 func clone(from, to string) error {
 	return filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
-			return ignoreMissing(err)
+			return disk.IgnoreMissing(err)
 		}
 		info, err := entry.Info()
 		if err != nil {
-			return ignoreMissing(err)
+			return disk.IgnoreMissing(err)
 		}
 		name, err := filepath.Rel(from, path)
 		if err != nil {
@@ -41,7 +42,7 @@ func clone(from, to string) error {
 		case info.IsDir():
 			return os.Mkdir(target, info.Mode().Perm())
 		case info.Mode().IsRegular():
-			return ignoreMissing(cloneFile(path, target, info))
+			return disk.IgnoreMissing(cloneFile(path, target, info))
 		}
 		return nil
 	})

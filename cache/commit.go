@@ -7,9 +7,10 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"time"
 
+	"github.com/larder-registry/larder/cache/disk"
+	"github.com/larder-registry/larder/cache/recency"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -26,23 +27,23 @@ const (
 // byte already and read on from the same file; an error here costs only the
 // caching.
 func (s *Store) commit(f *fill) error {
-	paths := s.layout.partial(f.digest)
+	paths := s.folder.Partial(f.digest)
 	if f.size >= syncLater {
 		_ = wait(s.ctx, syncPause) // a store that ends does not wait
 	}
-	err := s.layout.disk.sync(f.part.data)
+	err := s.folder.Sync(f.part.data)
 	if err == nil {
-		err = s.layout.publish(paths.data, f.digest)
+		err = s.folder.Publish(paths.Data, f.digest)
 	}
 	if err != nil {
 		s.trouble(slog.LevelError, "a blob was served but not kept", err, "digest", f.digest)
 		return errors.Join(diskError{err}, s.discard(f))
 	}
 	s.setDamaged(f.digest, false)
-	if err := errors.Join(f.part.journal.Close(), s.layout.disk.remove(paths.journal)); err != nil {
+	if err := errors.Join(f.part.journal.Close(), s.folder.Remove(paths.Journal)); err != nil {
 		s.log.Warn("a journal was left behind", "digest", f.digest, "error", err)
 	}
-	s.space.give(s.recency.add(f.digest, item{bytes: onDisk(f.size)}, s.opts.Now()))
+	s.space.Release(s.recency.Add(f.digest, recency.Item{Bytes: disk.Charge(f.size)}, s.opts.Now()))
 	if err := s.index.addBlob(f.digest, blobRecord{Size: f.size, Fetched: s.opts.Now()}); err != nil {
 		s.trouble(slog.LevelWarn, "a blob was not recorded", err, "digest", f.digest)
 	}
@@ -52,12 +53,12 @@ func (s *Store) commit(f *fill) error {
 // abandon ends a fill that failed. Its partial stays, to be resumed, where the
 // bytes may yet be of use.
 func (s *Store) abandon(f *fill, cause error) {
-	var disk diskError
+	var ofDisk diskError
 	log := s.log.With("digest", f.digest, "error", cause)
 	switch {
 	case errors.Is(cause, errMismatch):
 		log.Error("the upstream sent a blob that does not match its digest; it was dropped")
-	case errors.As(cause, &disk):
+	case errors.As(cause, &ofDisk):
 		s.trouble(slog.LevelError, "the cache folder cannot take a blob; it is passed through", cause, "digest", f.digest)
 	case errors.Is(cause, errChanged):
 		log.Warn("the upstream changed its mind about a blob; it was dropped")
@@ -68,7 +69,7 @@ func (s *Store) abandon(f *fill, cause error) {
 		if err := f.part.journal.Close(); err != nil {
 			s.log.Warn("a journal may be incomplete", "digest", f.digest, "error", err)
 		}
-		s.space.give(s.recency.add(f.digest, item{bytes: onDisk(f.size), partial: true}, s.opts.Now()))
+		s.space.Release(s.recency.Add(f.digest, recency.Item{Bytes: disk.Charge(f.size), Partial: true}, s.opts.Now()))
 		return
 	}
 	if f.part != nil {
@@ -80,9 +81,9 @@ func (s *Store) abandon(f *fill, cause error) {
 
 // discard removes a partial. Readers keep the open file.
 func (s *Store) discard(f *fill) error {
-	paths, disk := s.layout.partial(f.digest), s.layout.disk
-	err := errors.Join(f.part.journal.Close(), disk.removeIfThere(paths.journal), disk.removeIfThere(paths.data))
-	s.giveBack(f.digest, onDisk(f.size))
+	paths := s.folder.Partial(f.digest)
+	err := errors.Join(f.part.journal.Close(), s.folder.RemoveIfExists(paths.Journal), s.folder.RemoveIfExists(paths.Data))
+	s.giveBack(f.digest, disk.Charge(f.size))
 	return err
 }
 
@@ -90,16 +91,16 @@ func (s *Store) discard(f *fill) error {
 // file of it is there after all, since the disk would not do or undo a step, that
 // stays charged, and goes by age.
 func (s *Store) giveBack(d digest.Digest, bytes int64) {
-	_, noBlob := os.Lstat(s.layout.blob(d))
-	_, noPartial := os.Lstat(s.layout.partial(d).data)
+	_, noBlob := os.Lstat(s.folder.Blob(d))
+	_, noPartial := os.Lstat(s.folder.Partial(d).Data)
 	switch {
 	case noBlob == nil:
-		s.space.give(s.recency.add(d, item{bytes: bytes}, s.opts.Now()))
+		s.space.Release(s.recency.Add(d, recency.Item{Bytes: bytes}, s.opts.Now()))
 	case noPartial == nil:
-		s.space.give(s.recency.add(d, item{bytes: bytes, partial: true}, s.opts.Now()))
+		s.space.Release(s.recency.Add(d, recency.Item{Bytes: bytes, Partial: true}, s.opts.Now()))
 	default:
-		it, _ := s.recency.remove(d) // of a file whose place this one was to take
-		s.space.give(bytes + it.bytes)
+		it, _ := s.recency.Remove(d) // of a file whose place this one was to take
+		s.space.Release(bytes + it.Bytes)
 	}
 }
 
@@ -108,13 +109,13 @@ func (s *Store) dropPartial(d digest.Digest, charged int64) {
 	if charged == 0 {
 		return
 	}
-	left := item{bytes: charged, partial: true}
+	left := recency.Item{Bytes: charged, Partial: true}
 	if err := s.remove(d, left); err != nil {
 		s.log.Warn("a partial that cannot be resumed was left behind", "digest", d, "error", err)
-		s.recency.add(d, left, s.opts.Now())
+		s.recency.Add(d, left, s.opts.Now())
 		return
 	}
-	s.space.give(charged)
+	s.space.Release(charged)
 }
 
 // putLater is put for when the fill has ended that brings the same bytes as a
@@ -147,38 +148,18 @@ func (s *Store) put(ctx context.Context, dgst digest.Digest, content []byte, rec
 		return fmt.Errorf("store %s: %w", dgst, err)
 	}
 	defer s.unshut(dgst)
-	bytes := onDisk(int64(len(content)))
+	bytes := disk.Charge(int64(len(content)))
 	err := s.placing(ctx, dgst, bytes, func() error {
-		if it, _ := s.recency.look(dgst); it.partial {
-			s.recency.remove(dgst)
-			s.dropPartial(dgst, it.bytes)
+		if it, _ := s.recency.Get(dgst); it.Partial {
+			s.recency.Remove(dgst)
+			s.dropPartial(dgst, it.Bytes)
 		}
-		return s.write(dgst, content)
+		return s.folder.WriteBlob(dgst, content)
 	})
 	if err != nil {
 		return fmt.Errorf("store %s: %w", dgst, err)
 	}
 	s.setDamaged(dgst, false)
-	s.space.give(s.recency.add(dgst, item{bytes: bytes}, s.opts.Now()))
+	s.space.Release(s.recency.Add(dgst, recency.Item{Bytes: bytes}, s.opts.Now()))
 	return s.index.put(records...)
-}
-
-func (s *Store) write(dgst digest.Digest, content []byte) error {
-	disk := s.layout.disk
-	tmp, err := disk.createTemp(filepath.Join(s.layout.dir, "partial"), tmpPrefix)
-	if err != nil {
-		return err
-	}
-	err = disk.write(tmp, content)
-	if err == nil {
-		err = disk.sync(tmp)
-	}
-	err = errors.Join(err, tmp.Close())
-	if err == nil {
-		err = s.layout.publish(tmp.Name(), dgst)
-	}
-	if err != nil {
-		return errors.Join(err, disk.removeIfThere(tmp.Name()))
-	}
-	return nil
 }

@@ -145,10 +145,10 @@ func (c *connection) next(err error) bool {
 		f.segs.release(c.seg)
 	}
 	c.seg, c.first = nil, 0
-	var disk diskError
+	var ofDisk diskError
 	switch {
 	case err == nil:
-	case f.err != nil || errors.As(err, &disk) || errors.Is(err, errChanged) || f.size < 0:
+	case f.err != nil || errors.As(err, &ofDisk) || errors.Is(err, errChanged) || f.size < 0:
 		f.failLocked(err)
 	case c.spare && f.working == 1:
 		c.spare = false // the last one may not just leave

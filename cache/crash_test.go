@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/larder-registry/larder/cache/cachetest"
+	"github.com/larder-registry/larder/cache/disk"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 )
@@ -50,10 +51,10 @@ var tiny = Options{
 // snapshots of the index, and a scrub that finds damage. Where steps fail, clients
 // notice nothing.
 type life struct {
-	t     *testing.T
-	store *Store
-	disk  *platter
-	blobs []*origin
+	t       *testing.T
+	store   *Store
+	platter *platter
+	blobs   []*origin
 
 	mu   sync.Mutex             // guards what follows
 	safe map[digest.Digest]bool // what no crash may take
@@ -171,10 +172,10 @@ func (l *life) scrub(d digest.Digest) {
 	l.mu.Lock()
 	l.bad = d
 	l.mu.Unlock()
-	l.must(l.disk.damage(l.store.layout.blob(d), func(content []byte) { content[100] ^= 1 }))
+	l.must(l.platter.damage(l.store.folder.Blob(d), func(content []byte) { content[100] ^= 1 }))
 	_, err := l.store.Scrub(l.t.Context(), nil)
 	l.must(err)
-	if _, err := os.Lstat(l.store.layout.blob(d)); err == nil {
+	if _, err := os.Lstat(l.store.folder.Blob(d)); err == nil {
 		return // some step failed: it is not served any more, but a restart forgets why
 	}
 	l.mu.Lock()
@@ -239,7 +240,7 @@ func (l *life) after(t *testing.T, dir string, safe []digest.Digest, bad digest.
 	t.Helper()
 	requireWholeSnapshot(t, dir)
 	opts := tiny
-	opts.disk.around = newPlatter(dir).take
+	opts.steps.Around = newPlatter(dir).take
 	s, err := Open(dir, opts)
 	if err != nil {
 		t.Error(err)
@@ -297,7 +298,7 @@ func (l *life) afterSnapshot(t *testing.T, s *Store, kept snapshotLife) {
 // was written.
 func requireWholeSnapshot(t *testing.T, dir string) {
 	t.Helper()
-	f, err := os.Open(layout{dir: dir}.snapshot())
+	f, err := os.Open(disk.At(dir).Snapshot())
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}
@@ -336,11 +337,11 @@ func TestNoCrashCostsWhatIsDurable(t *testing.T) {
 
 	dir, copies := t.TempDir(), t.TempDir()
 	l := newLife(t)
-	l.disk = newPlatter(dir)
+	l.platter = newPlatter(dir)
 	var wrecks []wrecked
 	index, steps := "", 0
 	opts := tiny
-	opts.disk.around = l.disk.around(nil, func(s step) {
+	opts.steps.Around = l.platter.around(nil, func(s disk.Step) {
 		steps++
 		earlier := index
 		if now := filepath.Join(copies, fmt.Sprint(steps)); clone(filepath.Join(dir, "index"), now) == nil {
@@ -354,8 +355,8 @@ func TestNoCrashCostsWhatIsDurable(t *testing.T) {
 			}
 			indexes := []string{index, earlier, ""}
 			wrecks = append(wrecks, wrecked{
-				name:  fmt.Sprintf("step %d, %s %s, %s", steps, s.op, filepath.Base(s.path), mode.name),
-				files: l.disk.crash(s, mode.crashing),
+				name:  fmt.Sprintf("step %d, %s %s, %s", steps, s.Op, filepath.Base(s.Path), mode.name),
+				files: l.platter.crash(s, mode.crashing),
 				index: indexes[random.IntN(len(indexes))],
 				safe:  keys(l.safe),
 				bad:   l.bad,
@@ -430,9 +431,9 @@ func when(is bool, how failure) failure {
 func leadWithFault(t *testing.T, fail func(n int) failure) (steps int) {
 	dir := t.TempDir()
 	l := newLife(t)
-	l.disk = newPlatter(dir)
+	l.platter = newPlatter(dir)
 	opts := tiny
-	opts.disk.around = l.disk.around(func(step) failure { steps++; return fail(steps) }, nil)
+	opts.steps.Around = l.platter.around(func(disk.Step) failure { steps++; return fail(steps) }, nil)
 	s, err := Open(dir, opts)
 	if err == nil {
 		l.store = s

@@ -17,7 +17,7 @@ import (
 // spoil makes the folder of the partials unusable, for root too.
 func spoil(t *testing.T, s *Store) {
 	t.Helper()
-	dir := filepath.Join(s.layout.dir, "partial")
+	dir := filepath.Join(s.folder.Dir(), "partial")
 	if err := errors.Join(os.Remove(dir), os.WriteFile(dir, nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}

@@ -25,7 +25,7 @@ func (s *Store) Distrust(dgst digest.Digest) {
 // check scrubs one blob.
 func (s *Store) check(dgst digest.Digest) {
 	run := &scrub{store: s, ctx: s.ctx, step: func(int) error { return s.ctx.Err() }}
-	info, err := os.Lstat(s.layout.blob(dgst))
+	info, err := os.Lstat(s.folder.Blob(dgst))
 	switch {
 	case err == nil:
 		err = run.visit(dgst, info)

@@ -56,7 +56,7 @@ func TestBlobThatCannotBeOpenedIsFetchedAgain(t *testing.T) {
 	if _, err := os.Open(locked); !errors.Is(err, unix.EIO) {
 		t.Skipf("a terminal that is locked can be opened: %v", err)
 	}
-	path := s.layout.blob(o.digest)
+	path := s.folder.Blob(o.digest)
 	if err := errors.Join(os.Remove(path), os.Symlink(locked, path)); err != nil {
 		t.Fatal(err)
 	}
@@ -91,13 +91,13 @@ func TestNothingIsFoundDamagedBeforeTheScanIsOver(t *testing.T) {
 			}
 		}()
 		synctest.Wait()
-		if n := s.recency.len(); n != 2 {
+		if n := s.recency.Len(); n != 2 {
 			t.Errorf("%d of 2 damaged blobs are left", n)
 		}
 		close(s.scanned)
 		<-done
 		synctest.Wait()
-		if n := s.recency.len(); n != 0 {
+		if n := s.recency.Len(); n != 0 {
 			t.Errorf("%d damaged blobs are left", n)
 		}
 	})

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/larder-registry/larder/cache/disk"
+	"github.com/larder-registry/larder/cache/recency"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
@@ -29,13 +31,13 @@ func (s *Store) reserve(ctx context.Context, n int64) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	if err := s.health.refuses(); err != nil {
+	if err := s.health.Refuses(); err != nil {
 		return err
 	}
-	if err := s.space.fits(n); err != nil {
+	if err := s.space.CheckFits(n); err != nil {
 		return err
 	}
-	if short, err := s.space.take(n); short <= 0 || err != nil {
+	if short, err := s.space.Reserve(n); short <= 0 || err != nil {
 		return err
 	}
 	if s.opts.KeepAll {
@@ -48,7 +50,7 @@ func (s *Store) reserve(ctx context.Context, n int64) error {
 	}
 	defer s.evicting.Unlock()
 	for range maxRounds {
-		short, err := s.space.take(n)
+		short, err := s.space.Reserve(n)
 		if short <= 0 || err != nil {
 			return err
 		}
@@ -67,14 +69,14 @@ func (s *Store) reserve(ctx context.Context, n int64) error {
 }
 
 func (s *Store) noRoom(n int64) error {
-	return boundError{fmt.Errorf("%s has no room for %d bytes: %w", s.layout.dir, n, unix.ENOSPC)}
+	return disk.BoundError{Err: fmt.Errorf("%s has no room for %d bytes: %w", s.folder.Dir(), n, unix.ENOSPC)}
 }
 
 // evict removes what has expired, then what was not used for longest, until need
 // bytes are free or nothing is left. The caller holds s.evicting.
 func (s *Store) evict(need int64) error {
-	for tries := s.recency.len(); need > 0 && tries > 0; tries-- {
-		d, expired, ok := s.recency.first()
+	for tries := s.recency.Len(); need > 0 && tries > 0; tries-- {
+		d, expired, ok := s.recency.First()
 		if !ok {
 			break
 		}
@@ -100,37 +102,37 @@ const (
 // evictOne removes a blob or partial, unless it is being written.
 func (s *Store) evictOne(d digest.Digest, reason string) (freed int64, err error) {
 	if s.pinned.holds(d) {
-		s.recency.pass(d)
+		s.recency.Skip(d)
 		return 0, nil
 	}
 	if !s.shut(d) {
-		s.recency.use(d, s.opts.Now())
+		s.recency.Use(d, s.opts.Now())
 		return 0, nil
 	}
 	defer s.unshut(d)
-	it, ok := s.recency.remove(d)
+	it, ok := s.recency.Remove(d)
 	if !ok {
 		return 0, nil
 	}
-	gone := Eviction{Digest: d, Bytes: it.bytes, Reason: reason, Partial: it.partial, Repositories: s.index.someHolders(d)}
+	gone := Eviction{Digest: d, Bytes: it.Bytes, Reason: reason, Partial: it.Partial, Repositories: s.index.someHolders(d)}
 	if err := s.remove(d, it); err != nil {
-		s.recency.add(d, it, s.opts.Now()) // not the first to be tried again
+		s.recency.Add(d, it, s.opts.Now()) // not the first to be tried again
 		return 0, err
 	}
-	s.space.give(it.bytes)
-	s.metrics.evicted(d, it.bytes, reason)
+	s.space.Release(it.Bytes)
+	s.metrics.evicted(d, it.Bytes, reason)
 	gone.At = s.opts.Now()
 	s.evicted.add(gone)
-	s.log.Info("evicted", "reason", reason, "digest", d, "bytes", it.bytes, "partial", it.partial)
-	return it.bytes, nil
+	s.log.Info("evicted", "reason", reason, "digest", d, "bytes", it.Bytes, "partial", it.Partial)
+	return it.Bytes, nil
 }
 
 // remove deletes the files, then the records: a crash in between leaves records
 // without a file, which count for nothing. Whoever reads a file keeps it.
-func (s *Store) remove(d digest.Digest, it item) error {
-	if it.partial {
-		paths := s.layout.partial(d)
-		return errors.Join(s.layout.disk.removeIfThere(paths.journal), s.layout.disk.removeIfThere(paths.data))
+func (s *Store) remove(d digest.Digest, it recency.Item) error {
+	if it.Partial {
+		paths := s.folder.Partial(d)
+		return errors.Join(s.folder.RemoveIfExists(paths.Journal), s.folder.RemoveIfExists(paths.Data))
 	}
 	if err := s.removeContent(d); err != nil {
 		return err
@@ -144,7 +146,7 @@ func (s *Store) remove(d digest.Digest, it item) error {
 // removeContent deletes the file of a blob, and no record: of what is pinned they
 // tell that it was here, and what it names.
 func (s *Store) removeContent(d digest.Digest) error {
-	err := s.layout.disk.removeIfThere(s.layout.blob(d))
+	err := s.folder.RemoveIfExists(s.folder.Blob(d))
 	if err == nil {
 		s.setDamaged(d, false)
 		s.memory.forget(d)
@@ -158,7 +160,7 @@ func (s *Store) tend() {
 		if s.ctx.Err() == nil {
 			s.log.Error("not all of the cache folder could be read; what was not is served, and counted and evicted after the next start", "error", err)
 		}
-		s.recency.begin()
+		s.recency.Load(nil)
 	}
 	close(s.scanned)
 	s.makeRoom(1) // the bound may be another than it was
@@ -200,10 +202,10 @@ func (s *Store) makeRoom(part float64) {
 	}
 	s.evicting.Lock()
 	defer s.evicting.Unlock()
-	err := s.space.measure()
+	err := s.space.Measure()
 	var over int64
 	if err == nil {
-		over, err = s.space.above(part, s.recency.total()-s.evictable())
+		over, err = s.space.Excess(part, s.recency.Bytes()-s.evictable())
 	}
 	if err == nil && 0 < over && over <= s.evictable() { // all of it in vain would help nobody
 		err = s.evict(over)
@@ -215,7 +217,7 @@ func (s *Store) makeRoom(part float64) {
 
 // writeUses records when things were used.
 func (s *Store) writeUses() {
-	if err := s.index.putUses(s.recency.drain()); err != nil {
+	if err := s.index.putUses(s.recency.TakeUses()); err != nil {
 		s.trouble(slog.LevelWarn, "access times were not recorded", err)
 	}
 }

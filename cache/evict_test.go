@@ -10,13 +10,14 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/larder-registry/larder/cache/disk"
 	"golang.org/x/sys/unix"
 )
 
 // bounded leaves 8 MiB of its bound for blobs.
 var bounded = Options{
 	Segment: 512 << 10,
-	MaxSize: 8<<20 + ballastSize + overheadSlack + 1<<20,
+	MaxSize: 8<<20 + disk.BallastSize + disk.OverheadSlack + 1<<20,
 
 	LowWater: 1, // so that a test sees which one had to go
 }
@@ -31,7 +32,7 @@ func evictNow(s *Store, need int64) error {
 // usage is what the folder takes on disk, as du counts it.
 func usage(t *testing.T, s *Store) int64 {
 	t.Helper()
-	n, err := diskUsage(s.layout.dir)
+	n, err := disk.Usage(s.folder.Dir())
 	if err != nil {
 		t.Error(err)
 	}
@@ -58,7 +59,7 @@ func TestFolderStaysWithinItsBound(t *testing.T) {
 	}
 	clients.Wait()
 	settle(s)
-	if kept := len(files(t, filepath.Join(s.layout.dir, "blobs"))); kept < 4 {
+	if kept := len(files(t, filepath.Join(s.folder.Dir(), "blobs"))); kept < 4 {
 		t.Errorf("only %d blobs are kept", kept)
 	}
 	checkCharges(t, s)
@@ -69,16 +70,14 @@ func checkCharges(t *testing.T, s *Store) {
 	t.Helper()
 	var sum int64
 	for _, dir := range []string{"blobs", "partial"} {
-		n, err := diskUsage(filepath.Join(s.layout.dir, dir))
+		n, err := disk.Usage(filepath.Join(s.folder.Dir(), dir))
 		if err != nil {
 			t.Fatal(err)
 		}
 		sum += n
 	}
-	s.space.mu.Lock()
-	defer s.space.mu.Unlock()
-	if total := s.recency.total(); s.space.taken != total || s.space.unplaced != 0 || sum > total {
-		t.Errorf("charged %d bytes, of which %d are not placed; items %d; on disk %d", s.space.taken, s.space.unplaced, total, sum)
+	if used, unconfirmed := s.space.Account(); used != s.recency.Bytes() || unconfirmed != 0 || sum > s.recency.Bytes() {
+		t.Errorf("reserved %d bytes, of which %d are not confirmed; items %d; on disk %d", used, unconfirmed, s.recency.Bytes(), sum)
 	}
 }
 
@@ -137,7 +136,7 @@ func TestKilledStoreForgetsTheLastBatchOfUsesAlone(t *testing.T) {
 		noted := time.Now().Add(-2 * tick)
 		pass(tick / 2) // between two batches
 		pull(t, s, b)
-		s = openStore(t, crash(t, s.layout.dir), bounded)
+		s = openStore(t, crash(t, s.folder.Dir()), bounded)
 		for o, want := range map[*origin]time.Time{a: noted, b: noted.Add(-2 * tick)} {
 			var at int64
 			if err := s.index.get(usedKey(o.digest), &at); err != nil || at != want.Unix() {
@@ -222,12 +221,12 @@ func TestManyWhoNeedSpaceEvictNoMoreThanIsMissing(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			s.space.placed(1 << 20)
-			s.space.give(1 << 20)
+			s.space.Confirm(1 << 20)
+			s.space.Release(1 << 20)
 		})
 	}
 	needy.Wait()
-	if left := s.recency.total(); left < 3<<20 {
+	if left := s.recency.Bytes(); left < 3<<20 {
 		t.Errorf("only %d bytes are left", left)
 	}
 }
@@ -252,7 +251,7 @@ func TestPartialThatCannotBeResumedIsRemovedBeforeItsSpaceIsGiven(t *testing.T) 
 	dir := t.TempDir()
 	o := newOrigin(9<<20, 1)
 	interrupt(t, dir, o)
-	if err := os.Truncate(layout{dir: dir}.partial(o.digest).journal, 0); err != nil {
+	if err := os.Truncate(disk.At(dir).Partial(o.digest).Journal, 0); err != nil {
 		t.Fatal(err)
 	}
 	s := openStore(t, dir, Options{})
@@ -333,7 +332,7 @@ func TestEvictionEndsAtTheLowWaterMark(t *testing.T) {
 			settle(s)
 		}
 		synctest.Wait()
-		if over, err := s.space.above(opts.LowWater, 0); err != nil || over > 1<<20 {
+		if over, err := s.space.Excess(opts.LowWater, 0); err != nil || over > 1<<20 {
 			t.Errorf("%d bytes above the low water mark, %v", over, err)
 		}
 	})
@@ -353,15 +352,15 @@ func TestCacheShrinksWhenOthersFillTheDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer hog.Close()
-	left, err := s.layout.free()
+	left, err := s.folder.Free()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := preallocate(hog, left-60<<20); err != nil { // 10 MiB below min_free
+	if err := s.folder.Preallocate(hog, left-60<<20); err != nil { // 10 MiB below min_free
 		t.Fatal(err)
 	}
 	s.makeRoom(1)
-	if left, err := s.layout.free(); err != nil || left < 70<<20 {
+	if left, err := s.folder.Free(); err != nil || left < 70<<20 {
 		t.Errorf("%d bytes are free, %v", left, err)
 	}
 	for i, o := range all {

@@ -65,8 +65,8 @@ func (s *Store) doomAgain() error {
 // doom is Doom without the records. It returns the verdicts on what is here. The
 // caller holds s.dooming.
 func (s *Store) doom(verdicts []Verdict) (here []Verdict, err error) {
-	watch := s.recency.watch() // what comes from now on may need what looks doomed
-	defer s.recency.unwatch(watch)
+	watch := s.recency.Watch() // what comes from now on may need what looks doomed
+	defer s.recency.EndWatch(watch)
 	c, err := s.readCatalog()
 	if err != nil {
 		return nil, err
@@ -80,7 +80,7 @@ func (s *Store) doom(verdicts []Verdict) (here []Verdict, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s.recency.doom(c.doomed(digests), watch)
+	s.recency.Expire(c.doomed(digests), watch)
 	return here, nil
 }
 

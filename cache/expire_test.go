@@ -32,7 +32,7 @@ func TestSharedLayersOutliveAnImageThatGoes(t *testing.T) {
 				t.Fatal(err)
 			}
 			for {
-				if _, expired, _ := s.recency.first(); !expired {
+				if _, expired, _ := s.recency.First(); !expired {
 					return
 				}
 				evicted(t, s, 1)
@@ -83,7 +83,7 @@ func evicted(t *testing.T, s *Store, n int) []digest.Digest {
 	t.Helper()
 	var gone []digest.Digest
 	for range n {
-		d, _, _ := s.recency.first()
+		d, _, _ := s.recency.First()
 		if err := evictNow(s, 1); err != nil {
 			t.Fatal(err)
 		}
@@ -143,19 +143,19 @@ func TestImageThatHasExpiredInOneRepositoryOnlyStays(t *testing.T) {
 	if err := s.Doom([]Verdict{{team, img.Digest, Expiry{Since: time.Now()}}}); err != nil {
 		t.Fatal(err)
 	}
-	if _, expired, _ := s.recency.first(); expired {
+	if _, expired, _ := s.recency.First(); expired {
 		t.Error("it goes, though the other repository keeps it")
 	}
 	if err := s.Doom([]Verdict{{team, img.Digest, Expiry{Since: time.Now()}}, {other, img.Digest, Expiry{Since: time.Now()}}}); err != nil {
 		t.Fatal(err)
 	}
-	if d, expired, _ := s.recency.first(); !expired || d != img.Digest {
+	if d, expired, _ := s.recency.First(); !expired || d != img.Digest {
 		t.Error("it stays, though no repository keeps it")
 	}
 	if err := s.Doom(nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, expired, _ := s.recency.first(); expired {
+	if _, expired, _ := s.recency.First(); expired {
 		t.Error("it goes, though the policy was taken back")
 	}
 }
@@ -180,7 +180,7 @@ func TestExpiredIndexTakesItsPlatformsAlong(t *testing.T) {
 	if gone := evicted(t, s, 3); !slices.Equal(gone, []digest.Digest{index.Digest, platform.Digest, layer.digest}) {
 		t.Errorf("gone: %v", gone)
 	}
-	if _, expired, _ := s.recency.first(); expired {
+	if _, expired, _ := s.recency.First(); expired {
 		t.Error("another image goes too")
 	}
 }
@@ -247,14 +247,14 @@ func TestLayerOfAnImageThatComesWhileOthersAreDoomedStays(t *testing.T) {
 	base := newOrigin(1000, 1)
 	old, young := newImage("old", base), newImage("young", base)
 	pullTag(t, s, team, "old", old, base)
-	watch := s.recency.watch()
+	watch := s.recency.Watch()
 	c, err := s.catalog()
 	if err != nil {
 		t.Fatal(err)
 	}
 	pullTag(t, s, team, "young", young)
-	s.recency.doom(c.doomed([]digest.Digest{old.Digest}), watch)
-	s.recency.unwatch(watch)
+	s.recency.Expire(c.doomed([]digest.Digest{old.Digest}), watch)
+	s.recency.EndWatch(watch)
 	if gone := evicted(t, s, 2); !slices.Equal(gone, []digest.Digest{old.Digest, young.Digest}) {
 		t.Errorf("gone: %v", gone)
 	}
@@ -307,11 +307,11 @@ func TestVerdictsCountThoughTheDiskDoesNotTakeThem(t *testing.T) {
 	layer := newOrigin(1000, 1)
 	img := newImage("a", layer)
 	pullTag(t, s, team, "v1", img, layer)
-	s.health.note(unix.EIO)
+	s.health.Note(unix.EIO)
 	if err := s.Doom([]Verdict{{team, img.Digest, Expiry{Since: time.Now()}}}); err != nil {
 		t.Error(err)
 	}
-	if d, expired, _ := s.recency.first(); d != img.Digest || !expired {
+	if d, expired, _ := s.recency.First(); d != img.Digest || !expired {
 		t.Errorf("first to go is %s, expired %t", d, expired)
 	}
 	log.said(t, 1, 0)

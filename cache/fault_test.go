@@ -11,14 +11,16 @@ import (
 	"testing"
 
 	"github.com/larder-registry/larder/cache/cachetest"
+	"github.com/larder-registry/larder/cache/disk"
+	"github.com/larder-registry/larder/cache/recency"
 	"golang.org/x/sys/unix"
 )
 
 // failing has steps fail, before they happen or, with late, after they did.
-func failing(late bool, which func(step) bool) Options {
+func failing(late bool, which func(disk.Step) bool) Options {
 	opts := small
 	opts.Log = slog.New(slog.DiscardHandler)
-	opts.disk.around = func(s step, take func() error) error {
+	opts.steps.Around = func(s disk.Step, take func() error) error {
 		if !which(s) {
 			return take()
 		}
@@ -38,27 +40,29 @@ func closeFaulty(t *testing.T, s *Store) {
 	t.Helper()
 	<-s.scanned
 	err := s.Close()
-	err = errors.Join(err, checkAccount(s, false), cachetest.CheckBlobs(s.layout.dir))
+	err = errors.Join(err, checkAccount(s, false), cachetest.CheckBlobs(s.folder.Dir()))
 	if err != nil {
 		t.Error(err)
 	}
 	opts := s.opts
-	opts.disk = disk{}
-	closeStore(t, openStore(t, s.layout.dir, opts))
+	opts.steps = disk.Steps{}
+	closeStore(t, openStore(t, s.folder.Dir(), opts))
 }
 
 func TestBlobThatCannotBePublishedIsLeftNowhere(t *testing.T) {
-	for name, which := range map[string]func(step) bool{
-		"its file is not synced":         func(s step) bool { return s.op == opSync },
-		"its folder is not made":         func(s step) bool { return s.op == opMkdir && len(filepath.Base(s.path)) == 2 },
-		"it is not renamed":              func(s step) bool { return s.op == opRename },
-		"its folder is not synced":       func(s step) bool { return s.op == opSyncDir && len(filepath.Base(s.path)) == 2 },
-		"its journal is not removed":     func(s step) bool { return s.op == opRemove && strings.HasSuffix(s.path, journalSuffix) },
-		"its partial is not made":        func(s step) bool { return s.op == opCreate && strings.Contains(s.path, "sha256-") },
-		"its partial is not allocated":   func(s step) bool { return s.op == opPreallocate && strings.Contains(s.path, "sha256-") },
-		"its bytes are not written":      func(s step) bool { return s.op == opWrite && s.off > 0 },
-		"its journal is not written":     func(s step) bool { return s.op == opWrite && strings.HasSuffix(s.path, journalSuffix) },
-		"it is neither synced nor taken": func(s step) bool { return s.op == opSyncDir && len(filepath.Base(s.path)) == 2 || s.op == opRemove },
+	for name, which := range map[string]func(disk.Step) bool{
+		"its file is not synced":       func(s disk.Step) bool { return s.Op == disk.OpSync },
+		"its folder is not made":       func(s disk.Step) bool { return s.Op == disk.OpMkdir && len(filepath.Base(s.Path)) == 2 },
+		"it is not renamed":            func(s disk.Step) bool { return s.Op == disk.OpRename },
+		"its folder is not synced":     func(s disk.Step) bool { return s.Op == disk.OpSyncDir && len(filepath.Base(s.Path)) == 2 },
+		"its journal is not removed":   func(s disk.Step) bool { return s.Op == disk.OpRemove && strings.HasSuffix(s.Path, ".journal") },
+		"its partial is not made":      func(s disk.Step) bool { return s.Op == disk.OpCreate && strings.Contains(s.Path, "sha256-") },
+		"its partial is not allocated": func(s disk.Step) bool { return s.Op == disk.OpPreallocate && strings.Contains(s.Path, "sha256-") },
+		"its bytes are not written":    func(s disk.Step) bool { return s.Op == disk.OpWrite && s.Off > 0 },
+		"its journal is not written":   func(s disk.Step) bool { return s.Op == disk.OpWrite && strings.HasSuffix(s.Path, ".journal") },
+		"it is neither synced nor taken": func(s disk.Step) bool {
+			return s.Op == disk.OpSyncDir && len(filepath.Base(s.Path)) == 2 || s.Op == disk.OpRemove
+		},
 	} {
 		for _, late := range []bool{false, true} {
 			t.Run(name+map[bool]string{true: ", it says"}[late], func(t *testing.T) {
@@ -86,12 +90,12 @@ func TestManifestIsNotEvictedWhileItIsPut(t *testing.T) {
 	img := newImage("a")
 	var s *Store
 	opts := small
-	opts.disk.around = func(st step, take func() error) error {
+	opts.steps.Around = func(st disk.Step, take func() error) error {
 		err := take()
-		if st.op == opRename && st.to == s.layout.blob(img.Digest) {
+		if st.Op == disk.OpRename && st.To == s.folder.Blob(img.Digest) {
 			s.evicting.Lock()
 			defer s.evicting.Unlock()
-			s.recency.add(img.Digest, item{}, s.opts.Now()) // as of an older file
+			s.recency.Add(img.Digest, recency.Item{}, s.opts.Now()) // as of an older file
 			if _, err := s.evictOne(img.Digest, reasonUnused); err != nil {
 				t.Error(err)
 			}
@@ -122,7 +126,7 @@ func TestManifestTakesThePlaceOfItsPartial(t *testing.T) {
 	o := manifestAsBlob(img)
 	dir := t.TempDir()
 	closeStore(t, openStore(t, dir, small))
-	writePartial(t, layout{dir: dir}, o)
+	writePartial(t, disk.At(dir), o)
 	s := openStore(t, dir, small)
 	if _, _, err := s.Manifest(t.Context(), team, img.Digest, img.ask); err != nil {
 		t.Fatal(err)
@@ -134,10 +138,10 @@ func TestManifestTakesThePlaceOfItsPartial(t *testing.T) {
 
 // writePartial leaves a partial of the origin's blob, as a store that was closed
 // does.
-func writePartial(t *testing.T, l layout, o *origin) {
+func writePartial(t *testing.T, l *disk.Folder, o *origin) {
 	t.Helper()
-	paths := l.partial(o.digest)
-	part, err := createPartial(l.disk, paths.data, paths.journal, int64(len(o.content)))
+	paths := l.Partial(o.digest)
+	part, err := createPartial(l.Steps, paths.Data, paths.Journal, int64(len(o.content)))
 	if err == nil {
 		err = part.close()
 	}
@@ -177,11 +181,11 @@ func TestManifestIsServedWhileAFillBringsItAsABlob(t *testing.T) {
 func TestWhatStartUpCannotRemoveStopsNoStart(t *testing.T) {
 	dir := t.TempDir()
 	closeStore(t, openStore(t, dir, small))
-	junk := filepath.Join(dir, "partial", tmpPrefix+"1")
+	junk := filepath.Join(dir, "partial", "put-"+"1")
 	if err := os.WriteFile(junk, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s, err := Open(dir, failing(false, func(s step) bool { return s.path == junk }))
+	s, err := Open(dir, failing(false, func(s disk.Step) bool { return s.Path == junk }))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -198,7 +202,7 @@ func TestStartUpRemovesThePartialOfACompleteBlob(t *testing.T) {
 	pull(t, s, o)
 	settle(s)
 	closeStore(t, s)
-	writePartial(t, s.layout, o)
+	writePartial(t, s.folder, o)
 	s = openStore(t, dir, small)
 	if state := pull(t, s, o); state != Hit {
 		t.Errorf("pulled: %s", state)
@@ -213,8 +217,8 @@ func TestResumedPartialThatTheScanDidNotSeeIsCharged(t *testing.T) {
 	interrupt(t, dir, o)
 	s := openStore(t, dir, resumable)
 	<-s.scanned
-	it, _ := s.recency.remove(o.digest)
-	s.space.give(it.bytes)
+	it, _ := s.recency.Remove(o.digest)
+	s.space.Release(it.Bytes)
 	pull(t, s, o)
 	settle(s)
 	checkCharges(t, s)
@@ -236,9 +240,9 @@ func TestReserveDoesNotWaitLongerThanItsCaller(t *testing.T) {
 
 func TestPartialThatCannotBeMadeLeavesNoFile(t *testing.T) {
 	dir := t.TempDir()
-	opts := failing(false, func(s step) bool { return s.op == opWrite })
+	opts := failing(false, func(s disk.Step) bool { return s.Op == disk.OpWrite })
 	data, journal := filepath.Join(dir, "data"), filepath.Join(dir, "journal")
-	if _, err := createPartial(opts.disk, data, journal, 1000); !errors.Is(err, unix.EIO) {
+	if _, err := createPartial(opts.steps, data, journal, 1000); !errors.Is(err, unix.EIO) {
 		t.Errorf("made: %v", err)
 	}
 	if left := files(t, dir); len(left) > 0 {

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/larder-registry/larder/cache/disk"
 	"github.com/opencontainers/go-digest"
 	"go.opentelemetry.io/otel/trace"
 )
@@ -146,19 +147,19 @@ func (f *fill) bring() error {
 // start sets the first connections to work: where an earlier process left off,
 // or at offset 0.
 func (f *fill) start() {
-	if f.store.health.refuses() != nil { // what is on disk stays there
+	if f.store.health.Refuses() != nil { // what is on disk stays there
 		f.begins()
 		return
 	}
-	paths := f.store.layout.partial(f.digest)
+	paths := f.store.folder.Partial(f.digest)
 	charged := f.store.takeUp(f.ctx, f.digest)
-	part, notes, err := resumePartial(f.store.layout.disk, paths.data, paths.journal)
+	part, notes, err := resumePartial(f.store.folder.Steps, paths.Data, paths.Journal)
 	if err != nil {
 		f.store.dropPartial(f.digest, charged)
 		f.begins()
 		return
 	}
-	f.store.space.charge(onDisk(part.size) - charged) // none, unless the scan did not see it
+	f.store.space.Add(disk.Charge(part.size) - charged) // none, unless the scan did not see it
 	f.log.Info("resuming a partial blob", "size", part.size)
 	recovery := &connection{fill: f}
 	f.begin(part, func() { recovery.reserveLocked(notes) })
@@ -178,10 +179,10 @@ func (s *Store) takeUp(ctx context.Context, d digest.Digest) (charged int64) {
 	case <-ctx.Done():
 		return 0
 	}
-	it, _ := s.recency.look(d)
-	if it.partial {
-		s.recency.remove(d)
-		return it.bytes
+	it, _ := s.recency.Get(d)
+	if it.Partial {
+		s.recency.Remove(d)
+		return it.Bytes
 	}
 	return 0
 }
@@ -216,7 +217,7 @@ func (f *fill) publishLocked() {
 
 // prepare makes the partial for a blob whose size has just become known.
 func (f *fill) prepare(size int64, claimLocked func()) error {
-	paths := f.store.layout.partial(f.digest)
+	paths := f.store.folder.Partial(f.digest)
 	part, err := f.place(paths, size)
 	if err != nil && f.ctx.Err() != nil {
 		return err
@@ -232,9 +233,9 @@ func (f *fill) prepare(size int64, claimLocked func()) error {
 }
 
 // place makes a partial where there is room for it, or room can be made.
-func (f *fill) place(paths partialPaths, size int64) (part *partial, err error) {
-	err = f.store.placing(f.ctx, f.digest, onDisk(size), func() error {
-		part, err = createPartial(f.store.layout.disk, paths.data, paths.journal, size)
+func (f *fill) place(paths disk.PartialPaths, size int64) (part *partial, err error) {
+	err = f.store.placing(f.ctx, f.digest, disk.Charge(size), func() error {
+		part, err = createPartial(f.store.folder.Steps, paths.Data, paths.Journal, size)
 		return err
 	})
 	return part, err

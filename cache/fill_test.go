@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/larder-registry/larder/cache/disk"
 )
 
 // small makes a blob of some MiB one of many segments.
@@ -371,7 +373,7 @@ func TestContentThatDoesNotVerifyIsCutAndForgotten(t *testing.T) {
 				t.Errorf("it ended with %v", err)
 			}
 			settle(s)
-			if left := files(t, s.layout.dir+"/partial"); len(left) > 0 {
+			if left := files(t, s.folder.Dir()+"/partial"); len(left) > 0 {
 				t.Errorf("left behind: %v", left)
 			}
 			if n := strings.Count(log.String(), "level=ERROR"); n != 1 || !strings.Contains(log.String(), o.digest.String()) {
@@ -475,8 +477,8 @@ func TestLargeBlobIsSyncedAfterAPause(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var synced time.Time
-				opts := Options{disk: disk{around: func(s step, take func() error) error {
-					if s.op == opSync && strings.Contains(s.path, "partial/sha256-") {
+				opts := Options{steps: disk.Steps{Around: func(s disk.Step, take func() error) error {
+					if s.Op == disk.OpSync && strings.Contains(s.Path, "partial/sha256-") {
 						synced = time.Now()
 					}
 					return take()

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/larder-registry/larder/cache/disk"
 	"golang.org/x/sys/unix"
 )
 
@@ -21,8 +22,8 @@ type ailing struct {
 	tried   atomic.Int64               // steps that failed
 }
 
-func (a *ailing) disk() disk {
-	return disk{around: func(_ step, take func() error) error {
+func (a *ailing) disk() disk.Steps {
+	return disk.Steps{Around: func(_ disk.Step, take func() error) error {
 		if failure := a.failure.Load(); failure != nil {
 			a.tried.Add(1)
 			return *failure
@@ -85,7 +86,7 @@ func TestIllDiskIsPassedBySaidOnceAndUsedAgain(t *testing.T) {
 			var log journal
 			var a ailing
 			opts := small
-			opts.Log, opts.disk, opts.Meter = log.log(), a.disk(), newMeter()
+			opts.Log, opts.steps, opts.Meter = log.log(), a.disk(), newMeter()
 			s := openStore(t, t.TempDir(), opts)
 			kept, o := newOrigin(1000, 1), newOrigin(3<<20, 2)
 			pullLayers(t, s, kept)
@@ -139,18 +140,18 @@ func TestIllDiskIsPassedBySaidOnceAndUsedAgain(t *testing.T) {
 // recovered.
 func TestFailureDuringACheckUpCounts(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
-	s.health.note(unix.EIO)
-	before := s.health.noted()
-	s.health.note(unix.EIO)
-	s.health.recovered(before)
+	s.health.Note(unix.EIO)
+	before := s.health.Failures()
+	s.health.Note(unix.EIO)
+	s.health.Recovered(before)
 	if s.Degraded() == nil {
 		t.Error("the failure was forgotten")
 	}
-	before = s.health.noted()
-	if err := s.reserve(t.Context(), 1); !s.health.note(err) {
+	before = s.health.Failures()
+	if err := s.reserve(t.Context(), 1); !s.health.Note(err) {
 		t.Errorf("a disk that fails is written to: %v", err)
 	}
-	s.health.recovered(before) // what was refused is no failure
+	s.health.Recovered(before) // what was refused is no failure
 	if err := s.Degraded(); err != nil {
 		t.Errorf("degraded: %v", err)
 	}
@@ -160,12 +161,12 @@ func TestIllDiskIsLookedAtByItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var a ailing
 		opts := small
-		opts.disk = a.disk()
+		opts.steps = a.disk()
 		s := openStore(t, t.TempDir(), opts)
 		<-s.scanned
 		eio := unix.EIO
 		a.failure.Store(&eio)
-		s.health.note(unix.EIO)
+		s.health.Note(unix.EIO)
 		pass(3 * checkUpEvery)
 		if s.Degraded() == nil {
 			t.Error("a disk that fails is called well")
@@ -282,19 +283,19 @@ func TestDiskThatFailsAgainAndAgainIsSaidLessAndLess(t *testing.T) {
 		<-s.scanned
 		const every, turns = time.Minute, 20
 		for range turns {
-			s.health.note(unix.EDQUOT)
+			s.health.Note(unix.EDQUOT)
 			pass(every)
 		}
 		if n := log.lines(saidIll); n < 2 || n > 3 {
 			t.Errorf("in %v it was said %d times", turns*every, n)
 		}
-		pass(4 * leastPatience)
+		pass(4 * time.Minute)
 		if err := s.Degraded(); err != nil {
 			t.Errorf("when nothing had failed for a while: %v", err)
 		}
 		before := log.lines(saidIll)
-		pass(2 * relapse)
-		s.health.note(unix.EIO)
+		pass(2 * time.Hour)
+		s.health.Note(unix.EIO)
 		pass(2 * checkUpEvery)
 		if err := s.Degraded(); err != nil || log.lines(saidIll) != before+1 {
 			t.Errorf("a failure long after: %v\n%s", err, &log.text)

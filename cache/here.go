@@ -39,13 +39,13 @@ func (s *Store) BlobHere(repo Repository, d digest.Digest) *Blob {
 	}
 	content, ok := s.memory.blobs.Get(d)
 	if ok {
-		s.recency.use(d, s.opts.Now())
+		s.recency.Use(d, s.opts.Now())
 		return inMemory(content)
 	}
 	if s.isUnfit(d) {
 		return nil
 	}
-	file, err := os.Open(s.layout.blob(d))
+	file, err := os.Open(s.folder.Blob(d))
 	if err != nil {
 		return nil
 	}
@@ -53,7 +53,7 @@ func (s *Store) BlobHere(repo Repository, d digest.Digest) *Blob {
 	if err != nil {
 		return nil
 	}
-	s.recency.use(d, s.opts.Now())
+	s.recency.Use(d, s.opts.Now())
 	if blob.Size > hotBlobMax {
 		return blob
 	}

@@ -76,7 +76,7 @@ func TestEvictedBlobDoesNotStayInMemory(t *testing.T) {
 	repo := Repository{Upstream: "registry.test", Name: "app"}
 	o := newOrigin(100, 1)
 	own(t, s, repo, o)
-	file, err := os.Open(s.layout.blob(o.digest))
+	file, err := os.Open(s.folder.Blob(o.digest))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +97,7 @@ func TestDamageIsNotTakenIntoMemory(t *testing.T) {
 	repo := Repository{Upstream: "registry.test", Name: "app"}
 	o := newOrigin(100, 1)
 	own(t, s, repo, o)
-	if err := os.WriteFile(s.layout.blob(o.digest), make([]byte, 100), 0o600); err != nil {
+	if err := os.WriteFile(s.folder.Blob(o.digest), make([]byte, 100), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if blob := s.BlobHere(repo, o.digest); blob != nil {

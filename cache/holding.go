@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
+	"github.com/larder-registry/larder/cache/recency"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -51,7 +52,7 @@ func (s *Store) Holdings() (map[Repository][]Holding, error) {
 			all[repo] = append(all[repo], Holding{
 				Digest:   d,
 				Tags:     tags[member{repo, d}],
-				Index:    rankOf(rec.MediaType) == rankIndex,
+				Index:    rankOf(rec.MediaType) == recency.RankIndex,
 				Children: rec.Children,
 				Subject:  rec.Subject,
 				Fetched:  rec.Fetched,

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
+	"github.com/larder-registry/larder/cache/recency"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
@@ -85,7 +86,7 @@ func (s *Store) awaitScan() error {
 
 // catalog is what the index said at one time. It belongs to one goroutine.
 type catalog struct {
-	recency   *recency
+	recency   *recency.List
 	manifests map[digest.Digest]blobRecord   // those that are on disk
 	members   map[Repository][]digest.Digest // of these, which each repository holds
 	images    []ImageInfo
@@ -202,10 +203,8 @@ func (c *catalog) readUses(ix *index) (map[digest.Digest]time.Time, error) {
 		}
 		return nil
 	})
-	c.recency.mu.Lock()
-	defer c.recency.mu.Unlock()
 	for d := range used {
-		if at, ok := c.recency.recent[d]; ok {
+		if at, ok := c.recency.UsedSince(d); ok {
 			used[d] = at
 		}
 	}
@@ -261,7 +260,7 @@ func (c *catalog) complete(d digest.Digest) bool {
 	rec, ok := c.manifests[d]
 	switch {
 	case !ok:
-	case rankOf(rec.MediaType) == rankIndex:
+	case rankOf(rec.MediaType) == recency.RankIndex:
 		ok = slices.ContainsFunc(rec.Children, c.complete)
 	default:
 		ok = !slices.ContainsFunc(rec.Children, func(child digest.Digest) bool {
@@ -274,17 +273,10 @@ func (c *catalog) complete(d digest.Digest) bool {
 
 // held is what a complete blob takes on disk, or 0 where it is not here.
 func (c *catalog) held(d digest.Digest) int64 {
-	if it, ok := c.recency.look(d); ok && !it.partial {
-		return it.bytes
+	if it, ok := c.recency.Get(d); ok && !it.Partial {
+		return it.Bytes
 	}
 	return 0
-}
-
-// look returns an item without using it.
-func (r *recency) look(d digest.Digest) (it item, ok bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.order.look(d)
 }
 
 // Stats is the state of a store at one time. Sizes are in bytes.
@@ -305,24 +297,24 @@ func (s *Store) Stats() (Stats, error) {
 	if err != nil {
 		return Stats{}, err
 	}
-	partials, err := s.layout.partials()
+	partials, err := foundPartials(s.folder)
 	if err != nil {
 		return Stats{}, err
 	}
-	free, err := s.layout.free()
+	free, err := s.folder.Free()
 	if err != nil && !errors.Is(err, unix.EROFS) {
 		return Stats{}, err
 	}
 	st := Stats{
-		Bytes:    s.space.size(),
-		MaxSize:  s.space.most,
+		Bytes:    s.space.Size(),
+		MaxSize:  s.space.MaxSize(),
 		Free:     free,
-		Blobs:    s.recency.len(),
+		Blobs:    s.recency.Len(),
 		Partials: len(partials),
 		Images:   len(images),
 	}
 	for _, p := range partials {
-		if it, ok := s.recency.look(p.digest()); ok && it.partial {
+		if it, ok := s.recency.Get(p.Digest()); ok && it.Partial {
 			st.Blobs--
 		}
 	}

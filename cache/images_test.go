@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/larder-registry/larder/cache/disk"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -91,7 +92,7 @@ func TestImagesAreTagsAndManifestsThatNothingReaches(t *testing.T) {
 		pass(time.Minute)
 		resolve(t, s, dead, Stale, list)
 
-		big := onDisk(100_000)
+		big := disk.Charge(100_000)
 		image := func(repo Repository, tag string, img *image, bytes int64, complete bool) ImageInfo {
 			info := ImageInfo{
 				Upstream: repo.Upstream, Repository: repo.Name, Tag: tag, Digest: img.Digest, MediaType: img.MediaType,
@@ -102,11 +103,11 @@ func TestImagesAreTagsAndManifestsThatNothingReaches(t *testing.T) {
 			}
 			return info
 		}
-		v1 := image(team, "v1", list, big+onDisk(10_000)+2*block, true)
+		v1 := image(team, "v1", list, big+disk.Charge(10_000)+2*disk.BlockSize, true)
 		v1.Used = begin.Add(time.Minute)
 		want := []ImageInfo{
-			image(other, "", lone, big+block, true),
-			image(team, "half", half, big+block, false),
+			image(other, "", lone, big+disk.BlockSize, true),
+			image(team, "half", half, big+disk.BlockSize, false),
 			v1,
 		}
 		check := func(when string) {
@@ -165,7 +166,7 @@ func TestStatsCountWhatIsThere(t *testing.T) {
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(Stats{}, "Bytes", "Free")); diff != "" {
 		t.Error(diff)
 	}
-	if got.Bytes < 10<<20+ballastSize || got.Free <= 0 {
+	if got.Bytes < 10<<20+disk.BallastSize || got.Free <= 0 {
 		t.Errorf("%+v", got)
 	}
 }
@@ -193,13 +194,13 @@ func TestRemoveLeavesWhatOthersNeed(t *testing.T) {
 		name:    "alone",
 		others:  func(*testing.T, *Store) {},
 		remove:  "v1",
-		freed:   onDisk(100_000) + onDisk(10_000) + block,
+		freed:   disk.Charge(100_000) + disk.Charge(10_000) + disk.BlockSize,
 		removed: []digest.Digest{a.Digest, base.digest, own.digest},
 	}, {
 		name:    "another image shares a layer",
 		others:  func(t *testing.T, s *Store) { pullTag(t, s, team, "v2", b) },
 		remove:  "v1",
-		freed:   onDisk(10_000) + block,
+		freed:   disk.Charge(10_000) + disk.BlockSize,
 		left:    []string{team.String() + ":v2"},
 		removed: []digest.Digest{a.Digest, own.digest},
 		stay:    []digest.Digest{b.Digest, base.digest},
@@ -213,7 +214,7 @@ func TestRemoveLeavesWhatOthersNeed(t *testing.T) {
 		name:    "another tag, by digest",
 		others:  func(t *testing.T, s *Store) { pullTag(t, s, team, "v2", a) },
 		remove:  a.Digest.String(),
-		freed:   onDisk(100_000) + onDisk(10_000) + block,
+		freed:   disk.Charge(100_000) + disk.Charge(10_000) + disk.BlockSize,
 		removed: []digest.Digest{a.Digest, base.digest, own.digest},
 	}, {
 		name:   "another repository",
@@ -314,10 +315,10 @@ func TestRemoveKeepsWhatIsUsedMeanwhile(t *testing.T) {
 	var s *Store
 	var removing atomic.Bool
 	opts := Options{Tags: freshness, ScrubEvery: -1}
-	opts.disk.around = func(st step, take func() error) error {
-		if st.op == opRemove && removing.CompareAndSwap(true, false) {
+	opts.steps.Around = func(st disk.Step, take func() error) error {
+		if st.Op == disk.OpRemove && removing.CompareAndSwap(true, false) {
 			for _, d := range []digest.Digest{img.Digest, layers[0].digest, layers[1].digest} {
-				s.recency.use(d, s.opts.Now())
+				s.recency.Use(d, s.opts.Now())
 			}
 			s.writeUses() // as from time to time
 		}
@@ -330,7 +331,7 @@ func TestRemoveKeepsWhatIsUsedMeanwhile(t *testing.T) {
 	if _, err := s.Remove(team, "v1"); err != nil {
 		t.Fatal(err)
 	}
-	if left := files(t, filepath.Join(s.layout.dir, "blobs")); len(left) != 2 { // the first was on its way out
+	if left := files(t, filepath.Join(s.folder.Dir(), "blobs")); len(left) != 2 { // the first was on its way out
 		t.Errorf("left: %v", left)
 	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
+	"github.com/larder-registry/larder/cache/disk"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -31,14 +32,14 @@ func (r Repository) String() string { return r.Upstream + "/" + r.Name }
 // concurrent use; every method is one transaction.
 type index struct {
 	db     *badger.DB
-	layout layout
+	folder *disk.Folder
 	// volatile is an index in memory, for a disk that has no room for one. What
 	// the one on disk says is not known until there is.
 	volatile bool
 	format   formatRecord // owned by who opens the index; then Store.saved guards it
 	changes  atomic.Int64 // how often what a snapshot has was written
 	// health may refuse writes. Set once the store is made; nil before.
-	health *health
+	health *disk.Health
 
 	closing sync.RWMutex // held for reading while the tables, which are mapped into memory, are read
 }
@@ -100,8 +101,8 @@ func splitTagKey(key string) (r Repository, tag string) {
 }
 
 // openIndex opens the index, or begins a new one beside what cannot be read.
-func openIndex(l layout, log *slog.Logger) (*index, error) {
-	if err := l.makeRoom(); err != nil {
+func openIndex(l *disk.Folder, log *slog.Logger) (*index, error) {
+	if err := l.FreeForIndex(); err != nil {
 		log.Error("the disk has no room to open the index; until the next start, tags and memberships are kept in memory only",
 			"error", err)
 		return volatileIndex(l, log)
@@ -112,18 +113,18 @@ func openIndex(l layout, log *slog.Logger) (*index, error) {
 			"error", err)
 		return volatileIndex(l, log)
 	}
-	if err := l.takeBallast(); err != nil {
+	if err := l.MakeBallast(); err != nil {
 		log.Warn("no ballast: the index may be lost should the disk fill up", "error", err)
 	}
 	return ix, nil
 }
 
-func recoverIndex(l layout, log *slog.Logger) (*index, error) {
-	attempts, err := l.countOpening()
+func recoverIndex(l *disk.Folder, log *slog.Logger) (*index, error) {
+	attempts, err := countOpening(l)
 	if err != nil {
 		return nil, fmt.Errorf("open the index: %w", err)
 	}
-	if _, err := os.Lstat(l.index()); err == nil {
+	if _, err := os.Lstat(l.Index()); err == nil {
 		err = errCrashes
 		if attempts <= maxOpenings {
 			var ix *index
@@ -131,7 +132,7 @@ func recoverIndex(l layout, log *slog.Logger) (*index, error) {
 				return ix.opened(), nil
 			}
 		}
-		if err := l.setAside(err, log); err != nil {
+		if err := setAside(l, err, log); err != nil {
 			return nil, err
 		}
 	}
@@ -143,12 +144,12 @@ func recoverIndex(l layout, log *slog.Logger) (*index, error) {
 }
 
 // setAside makes place for a new index.
-func (l layout) setAside(problem error, log *slog.Logger) error {
-	if err := l.removeBroken(); err != nil {
+func setAside(l *disk.Folder, problem error, log *slog.Logger) error {
+	if err := removeBroken(l); err != nil {
 		return fmt.Errorf("remove an index that was set aside before: %w", err)
 	}
-	aside := fmt.Sprintf("%s.broken-%s", l.index(), time.Now().UTC().Format("20060102T150405.000"))
-	if err := l.disk.rename(l.index(), aside); err != nil {
+	aside := fmt.Sprintf("%s.broken-%s", l.Index(), time.Now().UTC().Format("20060102T150405.000"))
+	if err := l.Rename(l.Index(), aside); err != nil {
 		return fmt.Errorf("set the index aside: %w", errors.Join(problem, err))
 	}
 	log.Error("the index could not be read and was set aside; it is made anew from the files and its snapshot",
@@ -157,15 +158,15 @@ func (l layout) setAside(problem error, log *slog.Logger) error {
 }
 
 func (ix *index) opened() *index {
-	_ = ix.layout.disk.remove(ix.layout.opening()) // a note too many does no harm
+	_ = ix.folder.Remove(ix.folder.IndexOpening()) // a note too many does no harm
 	return ix
 }
 
 // removeBroken makes place for the latest index that was set aside.
-func (l layout) removeBroken() error {
-	all, err := filepath.Glob(l.index() + ".broken-*")
+func removeBroken(l *disk.Folder) error {
+	all, err := filepath.Glob(l.Index() + ".broken-*")
 	for _, dir := range all {
-		err = errors.Join(err, l.disk.removeAll(dir))
+		err = errors.Join(err, l.RemoveAll(dir))
 	}
 	return err
 }
@@ -179,13 +180,13 @@ var errCrashes = fmt.Errorf("the last %d attempts to open it ended the process",
 
 // countOpening notes that the index is about to be opened, and returns how many
 // such notes there are.
-func (l layout) countOpening() (int64, error) {
-	f, err := l.disk.create(l.opening(), os.O_WRONLY|os.O_APPEND, 0o640)
+func countOpening(l *disk.Folder) (int64, error) {
+	f, err := l.Create(l.IndexOpening(), os.O_WRONLY|os.O_APPEND, 0o640)
 	if err != nil {
 		return 0, err
 	}
 	defer f.Close()
-	if err := l.disk.write(f, []byte("x")); err != nil {
+	if err := l.Write(f, []byte("x")); err != nil {
 		return 0, err
 	}
 	info, err := f.Stat()
@@ -223,7 +224,7 @@ func indexOptions(dir string, log *slog.Logger) badger.Options {
 func (ix *index) close() error {
 	err := error(nil)
 	if !ix.volatile {
-		err = ix.layout.makeRoom()
+		err = ix.folder.FreeForIndex()
 	}
 	if err == nil {
 		ix.closing.Lock() // for good: Badger itself refuses what comes later
@@ -241,7 +242,7 @@ func (ix *index) close() error {
 const maxClose = 5 * time.Second
 
 func (ix *index) closeInTime() error {
-	ill := ix.health.refuses()
+	ill := ix.health.Refuses()
 	if ill == nil || ix.volatile {
 		return ix.db.Close()
 	}
@@ -332,7 +333,7 @@ func (ix *index) update(change func(*badger.WriteBatch) error) error {
 func (ix *index) write(change func(*badger.WriteBatch) error) error {
 	err := error(nil)
 	if !ix.volatile {
-		err = errors.Join(ix.layout.room(0, indexRoom), ix.health.refuses())
+		err = errors.Join(ix.folder.CheckFree(0, disk.IndexReserve), ix.health.Refuses())
 	}
 	if err == nil {
 		batch := ix.db.NewWriteBatch()

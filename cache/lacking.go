@@ -35,9 +35,9 @@ func (s *Store) Lacking() ([]Lack, error) {
 	seen := make(map[Lack]bool)
 	for pin, rec := range pins {
 		err = errors.Join(err, s.walkPin(pin, func(d digest.Digest, known bool) error {
-			it, here := s.recency.look(d)
+			it, here := s.recency.Get(d)
 			switch {
-			case here && !it.partial, d == d.Algorithm().FromBytes(nil):
+			case here && !it.Partial, d == d.Algorithm().FromBytes(nil):
 				return nil
 			case !known && !rec.AllPlatforms:
 				return nil
@@ -67,7 +67,7 @@ func (s *Store) MissingManifests(repo Repository, reference string) ([]Lack, err
 	var all []Lack
 	err := s.walkPin(Pin{repo, reference}, func(d digest.Digest, _ bool) error {
 		size, manifest, err := s.index.announced(repo, d)
-		if _, here := s.recency.look(d); manifest && !here {
+		if _, here := s.recency.Get(d); manifest && !here {
 			all = append(all, Lack{repo, d, size, manifest})
 		}
 		return err
@@ -77,11 +77,11 @@ func (s *Store) MissingManifests(repo Repository, reference string) ([]Lack, err
 
 // pinsFit returns ENOSPC where the cache cannot hold all that the pins do.
 func (s *Store) pinsFit() error {
-	here := s.recency.total() - s.evictable()
+	here := s.recency.Bytes() - s.evictable()
 	s.pinned.mu.Lock()
 	all := s.pinned.bytes
 	s.pinned.mu.Unlock()
-	return s.space.holds(here, all)
+	return s.space.CheckPins(here, all)
 }
 
 // PinsLack returns a channel that has a value when [Store.Lacking] may have

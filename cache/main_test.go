@@ -66,7 +66,7 @@ func closeStore(t testing.TB, s *Store) {
 			t.Error(err)
 		}
 	}
-	if err := cachetest.Check(s.layout.dir); err != nil {
+	if err := cachetest.Check(s.folder.Dir()); err != nil {
 		t.Error(err)
 	}
 }
@@ -74,26 +74,26 @@ func closeStore(t testing.TB, s *Store) {
 // checkAccount compares what a store that is closed believes to be in its folder
 // with what is there: nothing more and, where no step failed, nothing less.
 func checkAccount(s *Store, exactly bool) error {
-	blobs, err := s.layout.blobs(func() error { return nil })
+	blobs, err := foundBlobs(s.folder, func() error { return nil })
 	if err != nil {
 		return err
 	}
-	partials, err := s.layout.partials()
+	partials, err := foundPartials(s.folder)
 	if err != nil {
 		return err
 	}
 	var errs []error
 	for _, f := range append(blobs, partials...) {
-		if it, ok := s.recency.look(f.digest()); !ok || it.partial != f.partial || it.bytes < f.bytes {
-			errs = append(errs, fmt.Errorf("%s takes %+v on disk, and is taken for %+v", f.digest(), f.item, it))
+		if it, ok := s.recency.Get(f.Digest()); !ok || it.Partial != f.Partial || it.Bytes < f.Bytes {
+			errs = append(errs, fmt.Errorf("%s takes %+v on disk, and is taken for %+v", f.Digest(), f.Item, it))
 		}
 	}
-	if n, believed := len(blobs)+len(partials), s.recency.len(); n > believed || exactly && n < believed {
+	if n, believed := len(blobs)+len(partials), s.recency.Len(); n > believed || exactly && n < believed {
 		errs = append(errs, fmt.Errorf("%d blobs and partials are there, and %d are believed to be", n, believed))
 	}
-	if total := s.recency.total(); s.space.taken != total || s.space.unplaced != 0 {
-		errs = append(errs, fmt.Errorf("%d bytes are charged, of which %d are not placed, for %d bytes of items",
-			s.space.taken, s.space.unplaced, total))
+	if used, unconfirmed := s.space.Account(); used != s.recency.Bytes() || unconfirmed != 0 {
+		errs = append(errs, fmt.Errorf("%d bytes are reserved, of which %d are not confirmed, for %d bytes of items",
+			used, unconfirmed, s.recency.Bytes()))
 	}
 	return errors.Join(errs...)
 }

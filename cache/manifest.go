@@ -87,7 +87,7 @@ func (s *Store) local(repo Repository, dgst digest.Digest) (Manifest, bool) {
 	if err != nil || rec.MediaType == "" || rec.Size > MaxManifest {
 		return Manifest{}, false
 	}
-	raw, err := os.ReadFile(s.layout.blob(dgst))
+	raw, err := os.ReadFile(s.folder.Blob(dgst))
 	if err != nil {
 		return Manifest{}, false
 	}

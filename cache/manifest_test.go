@@ -151,7 +151,7 @@ func TestDamagedManifestIsFetchedAnew(t *testing.T) {
 		t.Fatal(err)
 	}
 	closeStore(t, s)
-	if err := os.WriteFile(s.layout.blob(img.Digest), []byte("{}"), 0o600); err != nil {
+	if err := os.WriteFile(s.folder.Blob(img.Digest), []byte("{}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	s = openStore(t, dir, Options{})
@@ -184,7 +184,7 @@ func TestManifestThatIsNotWhatItClaimsIsRefused(t *testing.T) {
 			if _, _, err := s.Manifest(t.Context(), team, m.Digest, ask); !errors.Is(err, errManifest) {
 				t.Errorf("got %v", err)
 			}
-			if kept := files(t, s.layout.dir+"/blobs"); len(kept) > 0 {
+			if kept := files(t, s.folder.Dir()+"/blobs"); len(kept) > 0 {
 				t.Errorf("kept: %v", kept)
 			}
 		})

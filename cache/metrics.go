@@ -119,13 +119,13 @@ func (s *Store) observe() error {
 	s.metrics.gauges, err = meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		o.ObserveInt64(running, s.metrics.running.Load())
 		o.ObserveInt64(waiting, s.metrics.waiting.Load())
-		o.ObserveInt64(size, s.space.size())
-		if s.space.most > 0 {
-			o.ObserveInt64(limit, s.space.most)
+		o.ObserveInt64(size, s.space.Size())
+		if s.space.MaxSize() > 0 {
+			o.ObserveInt64(limit, s.space.MaxSize())
 		}
-		o.ObserveInt64(blobs, int64(s.recency.len()))
-		o.ObserveInt64(degraded, truth(s.health.ill() != nil))
-		if left, err := s.layout.free(); err == nil { // a disk that cannot be asked has a metric of its own
+		o.ObserveInt64(blobs, int64(s.recency.Len()))
+		o.ObserveInt64(degraded, truth(s.health.Failure() != nil))
+		if left, err := s.folder.Free(); err == nil { // a disk that cannot be asked has a metric of its own
 			o.ObserveInt64(free, left)
 		}
 		return nil
@@ -215,13 +215,13 @@ func (m *metrics) tagChecked(before, now digest.Digest, err error) {
 }
 
 func result(err error) string {
-	var disk diskError
+	var ofDisk diskError
 	switch {
 	case err == nil:
 		return resultOK
 	case errors.Is(err, errMismatch), errors.Is(err, errChanged):
 		return "mismatch"
-	case errors.As(err, &disk):
+	case errors.As(err, &ofDisk):
 		return "disk"
 	case errors.Is(err, fs.ErrNotExist):
 		return resultMissing

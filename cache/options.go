@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/larder-registry/larder/cache/disk"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
 )
@@ -68,7 +69,7 @@ type Options struct {
 	// Now is the clock for tags. Nil means time.Now.
 	Now func() time.Time
 
-	disk disk // of a test that has steps fail
+	steps disk.Steps // of a test that has steps fail
 }
 
 func (o Options) withDefaults() Options {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/larder-registry/larder/cache/disk"
 	"github.com/opencontainers/go-digest"
 	"pgregory.net/rapid"
 )
@@ -227,7 +228,7 @@ func (m *orderModel) touch(all map[digest.Digest]bool, loose bool) {
 }
 
 func (m *orderModel) usedImage(img *image) {
-	m.here[img.Digest] = modelItem{bytes: onDisk(img.Size)}
+	m.here[img.Digest] = modelItem{bytes: disk.Charge(img.Size)}
 	m.touch(m.reach(img.Digest), false)
 }
 
@@ -249,7 +250,7 @@ func (m *orderModel) pull(rt *rapid.T) {
 	for _, l := range m.layers {
 		if needs[l.digest] && rapid.IntRange(0, 3).Draw(rt, "layer") > 0 {
 			pullLayers(m.t, m.store, l)
-			m.here[l.digest] = modelItem{bytes: onDisk(int64(len(l.content)))}
+			m.here[l.digest] = modelItem{bytes: disk.Charge(int64(len(l.content)))}
 			m.touch(map[digest.Digest]bool{l.digest: true}, false)
 		}
 	}
@@ -421,8 +422,8 @@ func (m *orderModel) isLayer(d digest.Digest) bool { return m.parts[d] == nil }
 func (m *orderModel) compare(rt *rapid.T) {
 	got := make(map[string]int64)
 	for d := range resident(m.store) {
-		it, _ := m.store.recency.look(d)
-		got[m.name(d)] = it.bytes
+		it, _ := m.store.recency.Get(d)
+		got[m.name(d)] = it.Bytes
 	}
 	want := make(map[string]int64)
 	for d, it := range m.here {
@@ -433,12 +434,10 @@ func (m *orderModel) compare(rt *rapid.T) {
 	}
 }
 
-// resident is what a store has.
+// resident is what a store has in its folder.
 func resident(s *Store) map[digest.Digest]bool {
-	s.recency.mu.Lock()
-	defer s.recency.mu.Unlock()
 	all := make(map[digest.Digest]bool)
-	for _, d := range s.recency.order.all() {
+	for _, d := range s.recency.Digests() {
 		all[d] = true
 	}
 	return all

@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"sync"
+
+	"github.com/larder-registry/larder/cache/disk"
 )
 
 // journalStep is how many bytes a connection may write before they are noted
@@ -29,7 +31,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 //
 // Methods may be called from several goroutines at once.
 type partial struct {
-	disk    disk
+	steps   disk.Steps
 	data    *os.File
 	journal *os.File
 	size    int64
@@ -42,7 +44,7 @@ type partial struct {
 func (p *partial) write(b []byte, off int64) error {
 	p.writing.Lock()
 	defer p.writing.Unlock()
-	return p.disk.writeAt(p.data, b, off)
+	return p.steps.WriteAt(p.data, b, off)
 }
 
 // note says that bytes [off,off+n) were written and had this checksum.
@@ -55,35 +57,35 @@ const journalHeader = "larder-partial 1 %d\n"
 
 // createPartial makes the two files, with all of the space for the data taken
 // at once, so that a disk that is too full says so before a byte is fetched.
-func createPartial(disk disk, dataPath, journalPath string, size int64) (*partial, error) {
-	data, err := disk.create(dataPath, os.O_RDWR|os.O_TRUNC, 0o640)
+func createPartial(steps disk.Steps, dataPath, journalPath string, size int64) (*partial, error) {
+	data, err := steps.Create(dataPath, os.O_RDWR|os.O_TRUNC, 0o640)
 	if err != nil {
 		return nil, err
 	}
-	p := &partial{disk: disk, data: data, size: size}
-	if err := disk.preallocate(data, size); err != nil {
-		return nil, errors.Join(err, p.close(), disk.remove(dataPath))
+	p := &partial{steps: steps, data: data, size: size}
+	if err := steps.Preallocate(data, size); err != nil {
+		return nil, errors.Join(err, p.close(), steps.Remove(dataPath))
 	}
-	p.journal, err = disk.create(journalPath, os.O_WRONLY|os.O_TRUNC|os.O_APPEND, 0o640)
+	p.journal, err = steps.Create(journalPath, os.O_WRONLY|os.O_TRUNC|os.O_APPEND, 0o640)
 	if err == nil {
-		err = disk.write(p.journal, fmt.Appendf(nil, journalHeader, size))
+		err = steps.Write(p.journal, fmt.Appendf(nil, journalHeader, size))
 	}
 	if err != nil {
-		return nil, errors.Join(err, p.close(), disk.removeIfThere(journalPath), disk.remove(dataPath))
+		return nil, errors.Join(err, p.close(), steps.RemoveIfExists(journalPath), steps.Remove(dataPath))
 	}
 	return p, nil
 }
 
 // resumePartial opens what an earlier process left and returns its notes,
 // unchecked. Anything that does not look like a partial is fs.ErrNotExist.
-func resumePartial(disk disk, dataPath, journalPath string) (*partial, []note, error) {
+func resumePartial(steps disk.Steps, dataPath, journalPath string) (*partial, []note, error) {
 	journal, err := os.OpenFile(journalPath, os.O_RDWR|os.O_APPEND, 0)
 	if err != nil {
 		return nil, nil, err
 	}
 	size, notes, length, err := readJournal(journal)
 	if err == nil {
-		err = disk.truncate(journal, length) // of a torn end, behind which new notes would be lost
+		err = steps.Truncate(journal, length) // of a torn end, behind which new notes would be lost
 	}
 	if err != nil {
 		return nil, nil, errors.Join(err, journal.Close())
@@ -92,7 +94,7 @@ func resumePartial(disk disk, dataPath, journalPath string) (*partial, []note, e
 	if err != nil {
 		return nil, nil, errors.Join(err, journal.Close())
 	}
-	p := &partial{disk: disk, data: data, journal: journal, size: size}
+	p := &partial{steps: steps, data: data, journal: journal, size: size}
 	if info, err := data.Stat(); err != nil || info.Size() != size {
 		return nil, nil, errors.Join(fmt.Errorf("%s is not %d bytes long: %w", dataPath, size, fs.ErrNotExist), p.close())
 	}
@@ -132,7 +134,7 @@ func readNote(lines *bufio.Reader) (n note, line string, ok bool) {
 // note appends to the journal. One write, so that notes of several
 // connections do not mix.
 func (p *partial) note(n note) error {
-	return p.disk.write(p.journal, fmt.Appendf(nil, "%d %d %x\n", n.off, n.n, n.crc))
+	return p.steps.Write(p.journal, fmt.Appendf(nil, "%d %d %x\n", n.off, n.n, n.crc))
 }
 
 func (p *partial) close() error {

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/larder-registry/larder/cache/disk"
 )
 
 func TestJournalIsReadUpToTheFirstLineThatIsNoNote(t *testing.T) {
@@ -70,7 +72,7 @@ func FuzzReadJournal(f *testing.F) {
 func TestPartialKeepsItsNotes(t *testing.T) {
 	dir := t.TempDir()
 	data, journal := filepath.Join(dir, "data"), filepath.Join(dir, "journal")
-	p, err := createPartial(disk{}, data, journal, 1000)
+	p, err := createPartial(disk.Steps{}, data, journal, 1000)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +85,7 @@ func TestPartialKeepsItsNotes(t *testing.T) {
 	if err := p.close(); err != nil {
 		t.Fatal(err)
 	}
-	again, notes, err := resumePartial(disk{}, data, journal)
+	again, notes, err := resumePartial(disk.Steps{}, data, journal)
 	if err != nil || again.size != 1000 || !slices.Equal(notes, want) {
 		t.Fatalf("got %v, %v", notes, err)
 	}
@@ -93,7 +95,7 @@ func TestPartialKeepsItsNotes(t *testing.T) {
 	if err := os.Truncate(data, 999); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := resumePartial(disk{}, data, journal); !errors.Is(err, fs.ErrNotExist) {
+	if _, _, err := resumePartial(disk.Steps{}, data, journal); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a data file of another size: %v", err)
 	}
 }

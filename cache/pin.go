@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
+	"github.com/larder-registry/larder/cache/disk"
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
 )
 
 // Pin is an image that is never evicted.
@@ -106,7 +106,7 @@ func (s *Store) pin(pin Pin, rec pinRecord) error {
 	if err != nil {
 		return err
 	}
-	if err := s.space.holds(sum(before), sum(after)); err != nil {
+	if err := s.space.CheckPins(sum(before), sum(after)); err != nil {
 		return fmt.Errorf("pin %s: %w", pin, err)
 	}
 	if err := s.index.put(entry{pinKey(pin), rec}); err != nil {
@@ -132,7 +132,7 @@ func (s *Store) Unpin(repo Repository, reference string) error {
 	} else if errors.Is(err, fs.ErrNotExist) {
 		err = errNotPinned
 	}
-	if configured && ignoreMissing(err) == nil {
+	if configured && disk.IgnoreMissing(err) == nil {
 		err = ErrConfigured
 	}
 	if err != nil {
@@ -203,7 +203,7 @@ func (s *Store) letGo(held map[digest.Digest]int64) {
 		return all
 	}
 	for _, d := range descend(left, parts) {
-		s.recency.pass(d)
+		s.recency.Skip(d)
 	}
 }
 
@@ -249,23 +249,14 @@ func (p *pinned) set(names map[Pin]pinRecord, digests map[digest.Digest]int64) {
 
 // evictable is what everything takes that is not pinned.
 func (s *Store) evictable() int64 {
-	left := s.recency.total()
+	left := s.recency.Bytes()
 	s.pinned.mu.Lock()
 	defer s.pinned.mu.Unlock()
 	for d := range s.pinned.digests {
-		it, _ := s.recency.look(d)
-		left -= it.bytes
+		it, _ := s.recency.Get(d)
+		left -= it.Bytes
 	}
 	return left
-}
-
-// pass moves an item that eviction may not take out of its way, without calling
-// it used.
-func (r *recency) pass(d digest.Digest) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.order.move(d)
-	r.doomed.Remove(d)
 }
 
 // reach returns all that the pins hold, and what it takes on disk. What is not
@@ -288,15 +279,15 @@ func (s *Store) reach(pins map[Pin]pinRecord) (map[digest.Digest]int64, error) {
 func (s *Store) reachOf(pin Pin, rec pinRecord) (map[digest.Digest]int64, error) {
 	all := make(map[digest.Digest]int64)
 	err := s.walkPin(pin, func(d digest.Digest, known bool) error {
-		if it, here := s.recency.look(d); here {
-			all[d] = it.bytes
+		if it, here := s.recency.Get(d); here {
+			all[d] = it.Bytes
 			return nil
 		}
 		size, manifest, err := s.index.announced(pin.Repository, d)
 		if manifest && !known && !rec.AllPlatforms {
 			size = 0 // most platforms of an index are never fetched
 		}
-		all[d] = onDisk(size)
+		all[d] = disk.Charge(size)
 		return err
 	})
 	return all, err
@@ -322,7 +313,7 @@ func (s *Store) walkPin(pin Pin, visit func(d digest.Digest, known bool) error) 
 		if known && rec.MediaType != "" && !rec.isManifest() { // the index was lost, and is not yet whole
 			_, rec, _ = s.adopt(d, rec.MediaType)
 		}
-		err = errors.Join(ignoreMissing(err), visit(d, known))
+		err = errors.Join(disk.IgnoreMissing(err), visit(d, known))
 		if depth > 0 {
 			for _, child := range rec.Children {
 				err = errors.Join(err, walk(child, depth-1))
@@ -343,7 +334,7 @@ func (s *Store) walkPin(pin Pin, visit func(d digest.Digest, known bool) error) 
 // where none does, and whether it is a manifest itself.
 func (ix *index) announced(repo Repository, d digest.Digest) (size int64, manifest bool, err error) {
 	var rec memberRecord
-	err = ignoreMissing(ix.get(memberKey(repo, d), &rec))
+	err = disk.IgnoreMissing(ix.get(memberKey(repo, d), &rec))
 	return max(rec.Size, 0), rec.Manifest, err
 }
 
@@ -387,17 +378,6 @@ func isPinned(img ImageInfo, pins map[Pin]pinRecord) bool {
 	_, byTag := pins[Pin{img.repo(), img.Tag}]
 	_, byDigest := pins[Pin{img.repo(), img.Digest.String()}]
 	return byTag || byDigest
-}
-
-// holds returns ENOSPC where the pins would take more than the bound.
-func (sp *space) holds(before, after int64) error {
-	sp.mu.Lock()
-	defer sp.mu.Unlock()
-	if room := sp.most - sp.overhead; sp.most > 0 && after > room {
-		return fmt.Errorf("%d bytes beside the %d that are pinned make %d, and %d of max_size, less %d for the index, leave %d: %w",
-			after-before, before, after, sp.most, sp.overhead, room, unix.ENOSPC)
-	}
-	return nil
 }
 
 func sum(sizes map[digest.Digest]int64) int64 {

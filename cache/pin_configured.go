@@ -97,7 +97,7 @@ func (s *Store) admit(pin Pin) {
 		s.log.Warn("an image that the configuration pins may be evicted", "image", pin, "error", err)
 	}
 	before, added := s.pinned.with(own)
-	if err := s.space.holds(before, before+added); err != nil {
+	if err := s.space.CheckPins(before, before+added); err != nil {
 		if s.pinned.refuse(pin) {
 			s.log.Warn("an image that the configuration pins is not pinned: it does not fit", "image", pin, "error", err)
 		}

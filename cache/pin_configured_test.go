@@ -50,7 +50,7 @@ func TestConfiguredPinsComeWithTheirTags(t *testing.T) {
 	closeStore(t, s) // and with another configuration
 	s = openStore(t, dir, Options{Tags: freshness})
 	evictAll(t, s)
-	if n := s.recency.len(); n > 0 {
+	if n := s.recency.Len(); n > 0 {
 		t.Errorf("%d blobs are held by pins that are no longer configured", n)
 	}
 }
@@ -179,7 +179,7 @@ func TestPinOfAllPlatformsLacksWhatNobodyPulled(t *testing.T) {
 			}
 			pullLayers(t, s, layers[1])
 			evictAll(t, s)
-			if n := s.recency.len(); n != 5 {
+			if n := s.recency.Len(); n != 5 {
 				t.Errorf("%d of 5 are held", n)
 			}
 			if all, err := s.Lacking(); err != nil || len(all) > 0 {
@@ -258,8 +258,8 @@ func TestDamagedPinnedBlobIsLacking(t *testing.T) {
 				evictAll(t, s)
 			}
 			pullDigest(t, s, team, img, layer)
-			if got := lacks(t, s); len(got) > 0 || s.recency.len() != 2 {
-				t.Errorf("when it is here again: %v, and %d blobs", got, s.recency.len())
+			if got := lacks(t, s); len(got) > 0 || s.recency.Len() != 2 {
+				t.Errorf("when it is here again: %v, and %d blobs", got, s.recency.Len())
 			}
 		})
 	}

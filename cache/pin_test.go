@@ -40,7 +40,7 @@ func TestPinnedImageOutlivesEverythingElse(t *testing.T) {
 			pullLayers(t, s, newOrigin(1<<20, uint64(10+i)))
 		}
 		evictAll(t, s)
-		if n := s.recency.len(); n != 4 {
+		if n := s.recency.Len(); n != 4 {
 			t.Errorf("%d blobs are left", n)
 		}
 		all := listed(t, s)
@@ -57,7 +57,7 @@ func TestPinnedImageOutlivesEverythingElse(t *testing.T) {
 		t.Fatal(err)
 	}
 	evictAll(t, s)
-	if n := s.recency.len(); n != 1 {
+	if n := s.recency.Len(); n != 1 {
 		t.Errorf("%d blobs are left after one pin was taken back", n)
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/larder-registry/larder/cache/disk"
 )
 
 // platter follows the steps of a store and knows what of them is durable: the
@@ -30,7 +32,7 @@ type node struct {
 	mode     fs.FileMode // of a file, as all that follows
 	content  []byte
 	durable  []byte
-	unsynced []step // since durable
+	unsynced []disk.Step // since durable
 }
 
 func newPlatter(dir string) *platter { return &platter{dir: dir, root: newFolder()} }
@@ -41,8 +43,8 @@ func newFolder() *node {
 
 // around takes a step, between before, which sees it coming, and the model's
 // taking note of it. fail says how it goes.
-func (p *platter) around(fail func(step) failure, before func(step)) func(step, func() error) error {
-	return func(s step, take func() error) error {
+func (p *platter) around(fail func(disk.Step) failure, before func(disk.Step)) func(disk.Step, func() error) error {
+	return func(s disk.Step, take func() error) error {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if before != nil {
@@ -53,14 +55,14 @@ func (p *platter) around(fail func(step) failure, before func(step)) func(step, 
 			how = fail(s)
 		}
 		if how == failsBefore {
-			return &fs.PathError{Op: string(s.op), Path: s.path, Err: errDisk}
+			return &fs.PathError{Op: string(s.Op), Path: s.Path, Err: errDisk}
 		}
 		if err := p.take(s, take); err != nil {
 			return err
 		}
 		p.note(s)
 		if how == failsAfter {
-			return &fs.PathError{Op: string(s.op), Path: s.path, Err: errDisk}
+			return &fs.PathError{Op: string(s.Op), Path: s.Path, Err: errDisk}
 		}
 		return nil
 	}
@@ -68,8 +70,8 @@ func (p *platter) around(fail func(step) failure, before func(step)) func(step, 
 
 // take leaves out what only a power cut could tell from nothing, and the space
 // for the ballast: hundreds of stores are opened.
-func (p *platter) take(s step, take func() error) error {
-	if s.op == opSync || s.op == opSyncDir || s.op == opPreallocate && !p.knows(s) {
+func (p *platter) take(s disk.Step, take func() error) error {
+	if s.Op == disk.OpSync || s.Op == disk.OpSyncDir || s.Op == disk.OpPreallocate && !p.knows(s) {
 		return nil
 	}
 	return take()
@@ -93,39 +95,39 @@ func (p *platter) find(path string) (n *node, in map[string]*node, name string) 
 }
 
 // knows reports whether a step is of this model.
-func (p *platter) knows(s step) bool {
-	l := layout{dir: p.dir}
-	return s.path != l.ballast() && !strings.HasPrefix(s.path, l.index()+".broken-") && s.path != l.index() && s.path != p.dir
+func (p *platter) knows(s disk.Step) bool {
+	l := disk.At(p.dir)
+	return s.Path != l.Ballast() && !strings.HasPrefix(s.Path, l.Index()+".broken-") && s.Path != l.Index() && s.Path != p.dir
 }
 
-func (p *platter) note(s step) {
-	if s.op == opSyncDir {
-		n, _, _ := p.find(s.path)
+func (p *platter) note(s disk.Step) {
+	if s.Op == disk.OpSyncDir {
+		n, _, _ := p.find(s.Path)
 		n.synced = maps.Clone(n.names)
 		return
 	}
 	if !p.knows(s) {
 		return
 	}
-	n, in, name := p.find(s.path)
-	switch s.op {
-	case opMkdir:
+	n, in, name := p.find(s.Path)
+	switch s.Op {
+	case disk.OpMkdir:
 		in[name] = newFolder()
-	case opCreate:
+	case disk.OpCreate:
 		if n == nil {
-			in[name] = &node{mode: modeOf(s.path)}
-		} else if s.flag&os.O_TRUNC != 0 {
-			n.change(step{op: opTruncate})
+			in[name] = &node{mode: modeOf(s.Path)}
+		} else if s.Flag&os.O_TRUNC != 0 {
+			n.change(disk.Step{Op: disk.OpTruncate})
 		}
-	case opWrite, opTruncate, opPreallocate:
+	case disk.OpWrite, disk.OpTruncate, disk.OpPreallocate:
 		n.change(s)
-	case opSync:
+	case disk.OpSync:
 		n.durable, n.unsynced = n.content, nil
-	case opRename:
-		_, to, toName := p.find(s.to)
+	case disk.OpRename:
+		_, to, toName := p.find(s.To)
 		delete(in, name)
 		to[toName] = n
-	case opRemove, opRemoveAll:
+	case disk.OpRemove, disk.OpRemoveAll:
 		delete(in, name)
 	}
 }
@@ -133,36 +135,36 @@ func (p *platter) note(s step) {
 // modeOf is by FORMAT.md.
 func modeOf(path string) fs.FileMode {
 	name := filepath.Base(path)
-	if strings.HasPrefix(name, tmpPrefix) || name == filepath.Base(layout{}.newSnapshot()) {
+	if strings.HasPrefix(name, "put-") || name == filepath.Base(disk.At("").NewSnapshot()) {
 		return 0o600
 	}
 	return 0o640
 }
 
 // change notes a change of content, as long as it is not synced.
-func (n *node) change(s step) {
-	s.data = slices.Clone(s.data)
-	if s.op == opWrite && s.off < 0 {
-		s.off = int64(len(n.content))
+func (n *node) change(s disk.Step) {
+	s.Data = slices.Clone(s.Data)
+	if s.Op == disk.OpWrite && s.Off < 0 {
+		s.Off = int64(len(n.content))
 	}
-	n.content = s.applied(n.content)
+	n.content = applied(s, n.content)
 	n.unsynced = append(n.unsynced, s)
 }
 
 // applied returns the content after the change.
-func (s step) applied(content []byte) []byte {
+func applied(s disk.Step, content []byte) []byte {
 	size := int64(len(content))
-	switch s.op {
-	case opTruncate:
-		size = s.size
-	case opPreallocate:
-		size = max(size, s.size)
-	case opWrite:
-		size = max(size, s.off+int64(len(s.data)))
+	switch s.Op {
+	case disk.OpTruncate:
+		size = s.Size
+	case disk.OpPreallocate:
+		size = max(size, s.Size)
+	case disk.OpWrite:
+		size = max(size, s.Off+int64(len(s.Data)))
 	}
 	after := make([]byte, size)
 	copy(after, content)
-	copy(after[min(s.off, size):], s.data)
+	copy(after[min(s.Off, size):], s.Data)
 	return after
 }
 
@@ -182,9 +184,9 @@ type crashing struct {
 }
 
 // crash returns the folder as it may be when the machine ends while s happens.
-func (p *platter) crash(s step, how crashing) wreck {
-	if s.op == opWrite && how.torn != nil && p.knows(s) {
-		n, _, _ := p.find(s.path)
+func (p *platter) crash(s disk.Step, how crashing) wreck {
+	if s.Op == disk.OpWrite && how.torn != nil && p.knows(s) {
+		n, _, _ := p.find(s.Path)
 		before := *n
 		n.unsynced = slices.Clip(n.unsynced)
 		n.change(s)
@@ -225,10 +227,10 @@ func (how crashing) left(n *node) []byte {
 		if !how.survives() {
 			continue
 		}
-		if s.op == opWrite && how.torn != nil && how.torn.IntN(3) == 0 {
-			s.data = s.data[:how.torn.IntN(len(s.data))]
+		if s.Op == disk.OpWrite && how.torn != nil && how.torn.IntN(3) == 0 {
+			s.Data = s.Data[:how.torn.IntN(len(s.Data))]
 		}
-		content = s.applied(content)
+		content = applied(s, content)
 	}
 	return content
 }

@@ -146,8 +146,8 @@ func (r *reader) passed(n int64) {
 
 // around leaves a disk that failed behind.
 func (r *reader) around(p []byte, err error) (int, error) {
-	var disk diskError
-	if !errors.As(err, &disk) {
+	var ofDisk diskError
+	if !errors.As(err, &ofDisk) {
 		return 0, err
 	}
 	select {

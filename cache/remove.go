@@ -50,8 +50,8 @@ func (s *Store) removeImage(repo Repository, reference, reason string) (freed in
 	name := imageName(repo, reference)
 	s.evicting.Lock()
 	defer s.evicting.Unlock()
-	watch := s.recency.watch()
-	defer s.recency.unwatch(watch)
+	watch := s.recency.Watch()
+	defer s.recency.EndWatch(watch)
 	c, err := s.catalog()
 	if err != nil {
 		return 0, err
@@ -70,7 +70,7 @@ func (s *Store) removeImage(repo Repository, reference, reason string) (freed in
 		return 0, fmt.Errorf("remove %s: %w", name, err)
 	}
 	for _, d := range c.without(reached, rest) {
-		if s.recency.seen(watch, d) {
+		if s.recency.UsedDuring(watch, d) {
 			continue // perhaps by an image that came meanwhile
 		}
 		n, err := s.evictOne(d, reason)

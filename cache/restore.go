@@ -17,6 +17,7 @@ import (
 	"github.com/dgraph-io/badger/v4/pb"
 	"github.com/dgraph-io/badger/v4/table"
 	"github.com/dgraph-io/ristretto/v2/z"
+	"github.com/larder-registry/larder/cache/disk"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -42,8 +43,8 @@ var formatKey = []byte("format")
 func (ix *index) putFormat() error { return ix.note(entry{formatKey, ix.format}) }
 
 // readIndex opens the index on disk, or fails where it is not whole.
-func readIndex(l layout, log *slog.Logger) (*index, error) {
-	opts := indexOptions(l.index(), log)
+func readIndex(l *disk.Folder, log *slog.Logger) (*index, error) {
+	opts := indexOptions(l.Index(), log)
 	if err := checkIndex(opts); err != nil {
 		return nil, err
 	}
@@ -51,7 +52,7 @@ func readIndex(l layout, log *slog.Logger) (*index, error) {
 	if err != nil {
 		return nil, err
 	}
-	ix := &index{db: db, layout: l}
+	ix := &index{db: db, folder: l}
 	err = ix.get(formatKey, &ix.format)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -152,7 +153,7 @@ func checkTable(path string) (err error) {
 
 // catchUp takes the snapshot over where it has what the index has lost.
 func (ix *index) catchUp(log *slog.Logger) {
-	f, number, err := openSnapshot(ix.layout.snapshot())
+	f, number, err := openSnapshot(ix.folder.Snapshot())
 	if err != nil {
 		return
 	}
@@ -232,17 +233,17 @@ func bulkOptions(dir string, log *slog.Logger) badger.Options {
 
 // restoreIndex begins a new index with what the snapshot says, if there is one.
 // What the files say is added by Store.scan.
-func restoreIndex(l layout, log *slog.Logger) (*index, error) {
-	if err := l.roomToRestore(); err != nil {
+func restoreIndex(l *disk.Folder, log *slog.Logger) (*index, error) {
+	if err := roomToRestore(l); err != nil {
 		log.Error("the disk has no room to make the index anew; until the next start, it is kept in memory only", "error", err)
 		return volatileIndex(l, log)
 	}
-	db, err := openDB(bulkOptions(l.index(), log))
+	db, err := openDB(bulkOptions(l.Index(), log))
 	if err != nil {
 		return nil, fmt.Errorf("begin a new index: %w", err)
 	}
-	ix := &index{db: db, layout: l, format: formatRecord{Version: indexVersion}}
-	f, number, err := openSnapshot(l.snapshot())
+	ix := &index{db: db, folder: l, format: formatRecord{Version: indexVersion}}
+	f, number, err := openSnapshot(l.Snapshot())
 	if err == nil {
 		err = errors.Join(ix.loadNew(f), f.Close())
 	}
@@ -253,7 +254,7 @@ func restoreIndex(l layout, log *slog.Logger) (*index, error) {
 	case !errors.Is(err, fs.ErrNotExist):
 		log.Warn("the snapshot of the index could not be read, and is ignored", "error", err)
 	}
-	if l.hasBlobs() {
+	if l.HasBlobs() {
 		ix.format.Rebuilding = true
 		err = ix.note(entry{scrubKey, scrubPosition{AtOnce: true}})
 	} else {
@@ -274,26 +275,26 @@ const perSnapshot = 20
 
 // roomToRestore returns ENOSPC where the index that follows from the snapshot
 // would fill the disk.
-func (l layout) roomToRestore() error {
-	info, err := os.Stat(l.snapshot())
+func roomToRestore(l *disk.Folder) error {
+	info, err := os.Stat(l.Snapshot())
 	if err != nil {
-		return ignoreMissing(err)
+		return disk.IgnoreMissing(err)
 	}
-	return l.room(perSnapshot*info.Size(), indexRoom)
+	return l.CheckFree(perSnapshot*info.Size(), disk.IndexReserve)
 }
 
 // maxVolatile bounds, in bytes, the snapshot that is taken into memory.
 const maxVolatile = 16 << 20
 
 // volatileIndex is one in memory, with what the snapshot says.
-func volatileIndex(l layout, log *slog.Logger) (*index, error) {
+func volatileIndex(l *disk.Folder, log *slog.Logger) (*index, error) {
 	db, err := openDB(indexOptions("", log).WithInMemory(true))
 	if err != nil {
 		return nil, fmt.Errorf("open an index in memory: %w", err)
 	}
-	ix := &index{db: db, layout: l, volatile: true}
+	ix := &index{db: db, folder: l, volatile: true}
 	ix.format = formatRecord{Version: indexVersion, Rebuilding: true}
-	f, _, err := openSnapshot(l.snapshot())
+	f, _, err := openSnapshot(l.Snapshot())
 	if err != nil {
 		return ix, nil // it is forgotten anyway
 	}
@@ -308,8 +309,8 @@ func volatileIndex(l layout, log *slog.Logger) (*index, error) {
 }
 
 // hasBlobs reports whether there is any blob.
-func (l layout) hasBlobs() (found bool) {
-	_ = l.eachBlob("", func(digest.Digest, fs.FileInfo) error {
+func hasBlobs(l *disk.Folder) (found bool) {
+	_ = l.EachBlob("", func(digest.Digest, fs.FileInfo) error {
 		found = true
 		return fs.SkipAll
 	})

@@ -15,6 +15,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/larder-registry/larder/cache/disk"
+	"github.com/larder-registry/larder/cache/recency"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
@@ -79,9 +81,9 @@ func (e *edge) fill(t *testing.T, s *Store) {
 		e.layers[2].digest, e.plain.Digest, e.untyped.Digest, e.layers[0].digest,
 		e.platform.Digest, e.index.Digest, e.layers[1].digest,
 	} {
-		s.recency.use(d, time.Now().Add(time.Duration(i)*time.Minute))
+		s.recency.Use(d, time.Now().Add(time.Duration(i)*time.Minute))
 	}
-	e.order = s.recency.order.all()
+	e.order = s.recency.Digests()
 }
 
 // check asks for all of it, of an upstream that has only tags to say about, if
@@ -122,7 +124,7 @@ func (e *edge) check(t *testing.T, s *Store, ask func(*image) Ask) {
 func (e *edge) checkKept(t *testing.T, s *Store) {
 	t.Helper()
 	<-s.scanned
-	if got := s.recency.order.all(); !slices.Equal(got, e.order) {
+	if got := s.recency.Digests(); !slices.Equal(got, e.order) {
 		t.Errorf("the order of eviction is\n%s, was\n%s", strings.Join(names(got), "\n"), strings.Join(names(e.order), "\n"))
 	}
 	for _, d := range []digest.Digest{e.index.Digest, e.platform.Digest, e.layers[1].digest} {
@@ -218,13 +220,13 @@ func TestLostIndexIsMadeAnew(t *testing.T) {
 				s := openStore(t, dir, edgeOptions)
 				e.fill(t, s)
 				closeStore(t, s)
-				if err := damage(s.layout.index()); err != nil {
+				if err := damage(s.folder.Index()); err != nil {
 					t.Fatal(err)
 				}
 				ask := silent
 				if with == "files only" {
 					ask = confirming
-					if err := os.Remove(s.layout.snapshot()); err != nil {
+					if err := os.Remove(s.folder.Snapshot()); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -249,17 +251,17 @@ func TestLostIndexServesFromTheFirstRequest(t *testing.T) {
 	s := openStore(t, dir, edgeOptions)
 	e.fill(t, s)
 	closeStore(t, s)
-	if err := os.RemoveAll(s.layout.index()); err != nil {
+	if err := os.RemoveAll(s.folder.Index()); err != nil {
 		t.Fatal(err)
 	}
-	ix, err := openIndex(s.layout, s.log)
+	ix, err := openIndex(s.folder, s.log)
 	if err != nil {
 		t.Fatal(err)
 	}
 	// As Open makes it, before its first goroutine.
 	early := &Store{
-		opts: edgeOptions.withDefaults(), log: s.log, layout: s.layout, index: ix, metrics: s.metrics, health: s.health,
-		memory: newMemory(), recency: newRecency(), filling: make(map[digest.Digest]*fill),
+		opts: edgeOptions.withDefaults(), log: s.log, folder: s.folder, index: ix, metrics: s.metrics, health: s.health,
+		memory: newMemory(), recency: recency.New(tick), filling: make(map[digest.Digest]*fill),
 	}
 	early.ctx, early.cancel = context.WithCancel(t.Context())
 	defer early.cancel()
@@ -279,7 +281,7 @@ func TestIndexWithAFlippedBitIsMadeAnew(t *testing.T) {
 	closeStore(t, s)
 	keep := t.TempDir()
 	whole := filepath.Join(keep, "index")
-	if err := os.CopyFS(whole, os.DirFS(s.layout.index())); err != nil {
+	if err := os.CopyFS(whole, os.DirFS(s.folder.Index())); err != nil {
 		t.Fatal(err)
 	}
 	for _, path := range files(t, whole) {
@@ -292,9 +294,9 @@ func TestIndexWithAFlippedBitIsMadeAnew(t *testing.T) {
 			name := filepath.Base(path)
 			t.Run(fmt.Sprint(name, " ", bit), func(t *testing.T) {
 				if err := errors.Join(
-					os.RemoveAll(s.layout.index()),
-					os.CopyFS(s.layout.index(), os.DirFS(whole)),
-					flipBit(name, bit)(s.layout.index()),
+					os.RemoveAll(s.folder.Index()),
+					os.CopyFS(s.folder.Index(), os.DirFS(whole)),
+					flipBit(name, bit)(s.folder.Index()),
 				); err != nil {
 					t.Fatal(err)
 				}
@@ -331,19 +333,19 @@ func TestKilledProcessLosesNothingThatASnapshotHas(t *testing.T) {
 				t.Fatal(err)
 			}
 			killed := filepath.Join(t.TempDir(), "index")
-			if err := os.CopyFS(killed, os.DirFS(s.layout.index())); err != nil {
+			if err := os.CopyFS(killed, os.DirFS(s.folder.Index())); err != nil {
 				t.Fatal(err)
 			}
-			snapshot, err := os.ReadFile(s.layout.snapshot())
+			snapshot, err := os.ReadFile(s.folder.Snapshot())
 			if err != nil {
 				t.Fatal(err)
 			}
 			closeStore(t, s)
 			if err := errors.Join(
-				os.RemoveAll(s.layout.index()),
-				os.Rename(killed, s.layout.index()),
-				os.WriteFile(s.layout.snapshot(), snapshot, 0o600),
-				damage(s.layout.index()),
+				os.RemoveAll(s.folder.Index()),
+				os.Rename(killed, s.folder.Index()),
+				os.WriteFile(s.folder.Snapshot(), snapshot, 0o600),
+				damage(s.folder.Index()),
 			); err != nil {
 				t.Fatal(err)
 			}
@@ -386,7 +388,7 @@ func TestLostIndexHasEverythingVerified(t *testing.T) {
 	if pos := scrubPositionOf(t, dir); pos.AtOnce {
 		t.Error("a new folder is scrubbed at once")
 	}
-	if err := os.RemoveAll(s.layout.index()); err != nil {
+	if err := os.RemoveAll(s.folder.Index()); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 { // it is remembered until it is done
@@ -442,13 +444,13 @@ func TestLostIndexThatCannotBeWrittenIsMadeAnewLater(t *testing.T) {
 	}
 	s.index.format.Rebuilding = true
 
-	s.health.note(unix.EIO)
+	s.health.Note(unix.EIO)
 	s.rebuildOn()
 	s.repinOrWarn()
 	if _, known := s.index.children(img.Digest); known || !s.pinned.holds(layer.digest) {
 		t.Errorf("while the disk is ill: written %t, and the layer is pinned: %t", known, s.pinned.holds(layer.digest))
 	}
-	s.health.recovered(s.health.noted())
+	s.health.Recovered(s.health.Failures())
 	if s.rebuilding.rest.IsZero() {
 		t.Error("it would be tried again at once")
 	}
@@ -471,7 +473,7 @@ func TestIndexThatCannotBeOpenedStopsNoStart(t *testing.T) {
 	img := newImage("a", layer)
 	pullTag(t, s, team, "v1", img, layer)
 	closeStore(t, s)
-	opts := failing(false, func(s step) bool { return s.op == opCreate && filepath.Base(s.path) == "index.opening" })
+	opts := failing(false, func(s disk.Step) bool { return s.Op == disk.OpCreate && filepath.Base(s.Path) == "index.opening" })
 	opts.Tags = freshness
 	s = openStore(t, dir, opts)
 	if m, _, err := s.Tag(t.Context(), team, "v1", dead); err != nil || m.Digest != img.Digest {
@@ -498,7 +500,7 @@ func TestLostIndexKnowsWhatLifecycleRulesGoBy(t *testing.T) {
 	}
 	want := holdings(t, s)
 	closeStore(t, s)
-	if err := os.RemoveAll(s.layout.index()); err != nil {
+	if err := os.RemoveAll(s.folder.Index()); err != nil {
 		t.Fatal(err)
 	}
 	s = openStore(t, dir, edgeOptions)
@@ -509,7 +511,7 @@ func TestLostIndexKnowsWhatLifecycleRulesGoBy(t *testing.T) {
 	if got, err := s.Verdicts(); err != nil || !cmp.Equal(got, expired) {
 		t.Errorf("verdicts: %v, %v", got, err)
 	}
-	if d, first, _ := s.recency.first(); d != e.untyped.Digest || !first {
+	if d, first, _ := s.recency.First(); d != e.untyped.Digest || !first {
 		t.Errorf("%s goes first; expired: %t", d, first)
 	}
 }

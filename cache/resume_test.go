@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/larder-registry/larder/cache/disk"
 )
 
 // resumable has segments of several journal steps.
@@ -58,7 +60,7 @@ func TestPartialIsResumedAfterACrash(t *testing.T) {
 	for i := range int64(opts.Connections) { // what can be read behind a MiB comes after its note
 		o.compare(t, blob, i*opts.Segment, i*opts.Segment+sent)
 	}
-	dir := crash(t, s.layout.dir)
+	dir := crash(t, s.folder.Dir())
 	o.plan = nil
 	after := openStore(t, dir, resumable)
 	pull(t, after, o)
@@ -96,7 +98,7 @@ func TestWhatIsOnDiskIsNotTrusted(t *testing.T) {
 			dir := t.TempDir()
 			o := newOrigin(9<<20, 1)
 			interrupt(t, dir, o)
-			data, err := os.OpenFile(layout{dir: dir}.partial(o.digest).data, os.O_RDWR, 0)
+			data, err := os.OpenFile(disk.At(dir).Partial(o.digest).Data, os.O_RDWR, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -151,7 +153,7 @@ func TestResumeGoesOnBehindATornNote(t *testing.T) {
 	dir := t.TempDir()
 	o := newOrigin(9<<20, 1)
 	interrupt(t, dir, o)
-	journal := layout{dir: dir}.partial(o.digest).journal
+	journal := disk.At(dir).Partial(o.digest).Journal
 	raw, err := os.ReadFile(journal)
 	if err != nil {
 		t.Fatal(err)
@@ -174,11 +176,11 @@ func TestResumedBlobIsVerifiedAsAWhole(t *testing.T) {
 	dir := t.TempDir()
 	good, bad := newOrigin(9<<20, 1), newOrigin(9<<20, 2)
 	interrupt(t, dir, bad)
-	from, to := layout{dir: dir}.partial(bad.digest), layout{dir: dir}.partial(good.digest)
-	if err := os.Rename(from.data, to.data); err != nil {
+	from, to := disk.At(dir).Partial(bad.digest), disk.At(dir).Partial(good.digest)
+	if err := os.Rename(from.Data, to.Data); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Rename(from.journal, to.journal); err != nil {
+	if err := os.Rename(from.Journal, to.Journal); err != nil {
 		t.Fatal(err)
 	}
 	s := openStore(t, dir, resumable)
@@ -196,7 +198,7 @@ func TestStartUpRemovesWhatCannotBeResumed(t *testing.T) {
 	o := newOrigin(9<<20, 1)
 	interrupt(t, dir, o)
 	partial := filepath.Join(dir, "partial")
-	for _, name := range []string{"sha256-data-without-journal", "sha256-journal-without-data.journal", tmpPrefix + "123"} {
+	for _, name := range []string{"sha256-data-without-journal", "sha256-journal-without-data.journal", "put-" + "123"} {
 		if err := os.WriteFile(filepath.Join(partial, name), []byte("x"), 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -9,6 +9,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"github.com/larder-registry/larder/cache/disk"
 )
 
 // snapshotShare bounds the part of the time that goes into snapshots: after one
@@ -78,9 +80,8 @@ func (s *Store) writeSnapshot(ctx context.Context) error {
 	if err := s.index.putFormat(); err != nil {
 		return err
 	}
-	path := s.layout.newSnapshot()
-	disk := s.layout.disk
-	f, err := disk.create(path, os.O_WRONLY|os.O_TRUNC, 0o600)
+	path := s.folder.NewSnapshot()
+	f, err := s.folder.Create(path, os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
@@ -90,19 +91,19 @@ func (s *Store) writeSnapshot(ctx context.Context) error {
 		err = out.flush()
 	}
 	if err == nil {
-		err = disk.sync(f)
+		err = s.folder.Sync(f)
 	}
 	err = errors.Join(err, f.Close())
 	if err == nil {
-		err = disk.rename(path, s.layout.snapshot())
+		err = s.folder.Rename(path, s.folder.Snapshot())
 	}
 	if err == nil {
-		err = errors.Join(disk.syncDir(s.layout.dir), s.space.measure())
+		err = errors.Join(s.folder.SyncDir(s.folder.Dir()), s.space.Measure())
 	} else {
-		err = errors.Join(err, disk.removeIfThere(path))
+		err = errors.Join(err, s.folder.RemoveIfExists(path))
 	}
-	s.space.placed(out.taken)
-	s.space.give(out.taken) // it counts with the index now
+	s.space.Confirm(out.taken)
+	s.space.Release(out.taken) // it counts with the index now
 	return err
 }
 
@@ -128,11 +129,11 @@ func (r *roomyFile) Write(p []byte) (int, error) {
 }
 
 func (r *roomyFile) flush() error {
-	n := onDisk(int64(r.buf.Len()))
+	n := disk.Charge(int64(r.buf.Len()))
 	if err := r.store.reserve(r.ctx, n); err != nil {
 		return fmt.Errorf("take space for it: %w", err)
 	}
 	r.taken += n
 	defer r.buf.Reset()
-	return r.store.layout.disk.write(r.file, r.buf.Bytes())
+	return r.store.folder.Write(r.file, r.buf.Bytes())
 }

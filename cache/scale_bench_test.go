@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
+	"github.com/larder-registry/larder/cache/disk"
+	"github.com/larder-registry/larder/cache/recency"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -45,7 +47,7 @@ func scaleBlob(i int) digest.Digest {
 func scaleManifest(i int) []byte {
 	var layers []string
 	for j := 1; j < perImage; j++ {
-		layers = append(layers, fmt.Sprintf(`{"digest":%q,"size":%d}`, scaleBlob(i+j), block))
+		layers = append(layers, fmt.Sprintf(`{"digest":%q,"size":%d}`, scaleBlob(i+j), disk.BlockSize))
 	}
 	return fmt.Appendf(nil, `{"mediaType":%q,"layers":[%s]}`, ocispec.MediaTypeImageManifest, strings.Join(layers, ","))
 }
@@ -59,7 +61,7 @@ func scaleRecords(i int, now time.Time) []entry {
 	image, d := i/perImage, scaleBlob(i)
 	entries := []entry{
 		{usedKey(d), now.Unix() - int64(i)},
-		{memberKey(scaleRepo(image), d), memberRecord{Size: block, Manifest: i%perImage == 0}},
+		{memberKey(scaleRepo(image), d), memberRecord{Size: disk.BlockSize, Manifest: i%perImage == 0}},
 	}
 	if i%perImage == 0 {
 		entries = append(entries, entry{tagKey(scaleRepo(image), strconv.Itoa(image)), tagRecord{d, now}})
@@ -68,7 +70,7 @@ func scaleRecords(i int, now time.Time) []entry {
 }
 
 func scaleBlobRecord(i int, now time.Time) entry {
-	rec := blobRecord{Size: block, Fetched: now}
+	rec := blobRecord{Size: disk.BlockSize, Fetched: now}
 	if i%perImage == 0 {
 		rec.MediaType = ocispec.MediaTypeImageManifest
 		for j := 1; j < perImage; j++ {
@@ -85,7 +87,7 @@ func makeLarge(b *testing.B, n int) string {
 	dir := b.TempDir()
 	s := openLarge(b, dir)
 	for i := range n {
-		if err := makeLargeBlob(s.layout, i); err != nil {
+		if err := makeLargeBlob(s.folder, i); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -108,15 +110,15 @@ func makeLarge(b *testing.B, n int) string {
 	return dir
 }
 
-func makeLargeBlob(l layout, i int) error {
-	path := l.blob(scaleBlob(i))
+func makeLargeBlob(l *disk.Folder, i int) error {
+	path := l.Blob(scaleBlob(i))
 	if err := os.Mkdir(filepath.Dir(path), 0o750); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	if i%perImage == 0 {
 		return os.WriteFile(path, scaleManifest(i), manifestMode)
 	}
-	return errors.Join(os.WriteFile(path, nil, 0o640), os.Truncate(path, block))
+	return errors.Join(os.WriteFile(path, nil, 0o640), os.Truncate(path, disk.BlockSize))
 }
 
 // openLarge opens a folder whose blobs have no content. The caller closes it:
@@ -156,7 +158,7 @@ func BenchmarkScale(b *testing.B) {
 			})
 			b.Run("start without index", func(b *testing.B) {
 				benchmarkStart(b, dir, n, func() {
-					if err := os.RemoveAll(layout{dir: dir}.index()); err != nil {
+					if err := os.RemoveAll(disk.At(dir).Index()); err != nil {
 						b.Fatal(err)
 					}
 				})
@@ -193,7 +195,7 @@ func benchmarkStart(b *testing.B, dir string, n int, before func()) {
 		<-s.scanned
 		scanned += time.Since(begin)
 		rss, heap = residentMB(b), heapMB()
-		if got := s.recency.len(); got != n {
+		if got := s.recency.Len(); got != n {
 			b.Fatalf("%d blobs were found of %d", got, n)
 		}
 		begin = time.Now()
@@ -237,7 +239,7 @@ func benchmarkSnapshot(b *testing.B, s *Store) {
 			b.Fatal(err)
 		}
 	}
-	info, err := os.Stat(s.layout.snapshot())
+	info, err := os.Stat(s.folder.Snapshot())
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -247,7 +249,7 @@ func benchmarkSnapshot(b *testing.B, s *Store) {
 // benchmarkEvict puts a blob back for each that went: their number stays.
 func benchmarkEvict(b *testing.B, s *Store) {
 	for b.Loop() {
-		d, _, ok := s.recency.first()
+		d, _, ok := s.recency.First()
 		if !ok {
 			b.Fatal("nothing is left to evict")
 		}
@@ -264,15 +266,15 @@ func benchmarkEvict(b *testing.B, s *Store) {
 
 func putBack(s *Store, d digest.Digest) error {
 	now := time.Now()
-	s.recency.add(d, item{bytes: block}, now)
-	s.space.charge(block)
-	path := s.layout.blob(d)
+	s.recency.Add(d, recency.Item{Bytes: disk.BlockSize}, now)
+	s.space.Add(disk.BlockSize)
+	path := s.folder.Blob(d)
 	return errors.Join(
 		os.WriteFile(path, nil, 0o640),
-		os.Truncate(path, block),
+		os.Truncate(path, disk.BlockSize),
 		s.index.put(
-			entry{memberKey(scaleRepo(0), d), memberRecord{Size: block}},
-			entry{blobKey(d), blobRecord{Size: block, Fetched: now}},
+			entry{memberKey(scaleRepo(0), d), memberRecord{Size: disk.BlockSize}},
+			entry{blobKey(d), blobRecord{Size: disk.BlockSize, Fetched: now}},
 		),
 	)
 }

@@ -1,15 +1,12 @@
 package cache
 
 import (
-	"bytes"
 	"errors"
 	"io/fs"
-	"os"
-	"path/filepath"
-	"slices"
-	"syscall"
 
 	"github.com/dgraph-io/badger/v4"
+	"github.com/larder-registry/larder/cache/disk"
+	"github.com/larder-registry/larder/cache/recency"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -20,16 +17,16 @@ import (
 // the same.
 func (s *Store) scan() error {
 	s.rebuildOn()
-	all, err := s.layout.blobs(s.ctx.Err)
+	all, err := foundBlobs(s.folder, s.ctx.Err)
 	if s.ctx.Err() != nil {
 		return s.ctx.Err()
 	}
-	partials, unread := s.layout.partials()
+	partials, unread := foundPartials(s.folder)
 	err = errors.Join(err, unread, s.index.describe(all))
-	before := s.recency.total()
-	s.recency.load(append(all, partials...))
-	s.space.charge(s.recency.total() - before)
-	err = errors.Join(err, s.space.measure())
+	before := s.recency.Bytes()
+	s.recency.Load(append(all, partials...))
+	s.space.Add(s.recency.Bytes() - before)
+	err = errors.Join(err, s.space.Measure())
 	s.pinAllConfigured()
 	if err := s.doomAgain(); err != nil {
 		s.log.Warn("what lifecycle rules have expired goes with the rest until they are applied again", "error", err)
@@ -38,15 +35,13 @@ func (s *Store) scan() error {
 }
 
 // describe adds to what a scan found what the index knows of it.
-func (ix *index) describe(all []found) error {
-	slices.SortFunc(all, func(a, b found) int { return bytes.Compare(a.id[:], b.id[:]) }) // as good as sorted
-	find := func(d digest.Digest) *found {
-		s := fingerprintOf(d)
-		i, ok := slices.BinarySearchFunc(all, s, func(f found, s fingerprint) int { return bytes.Compare(f.id[:], s[:]) })
-		if !ok {
-			return &found{rank: rankBlob} // its file is gone
+func (ix *index) describe(all []recency.Found) error {
+	recency.SortByDigest(all)
+	find := func(d digest.Digest) *recency.Found {
+		if f := recency.Find(all, d); f != nil {
+			return f
 		}
-		return &all[i]
+		return &recency.Found{Rank: recency.RankBlob} // its file is gone
 	}
 	return ix.view(func(txn *badger.Txn) error {
 		blobs := newCursor(txn, blobPrefix)
@@ -55,14 +50,14 @@ func (ix *index) describe(all []found) error {
 		for ; blobs.Valid(); blobs.next() {
 			if rec := blobs.manifest(); rec.MediaType != "" {
 				blob := find(blobs.digest)
-				if blob.rank = rankOf(rec.MediaType); blob.rank == rankIndex {
+				if blob.Rank = rankOf(rec.MediaType); blob.Rank == recency.RankIndex {
 					inner = append(inner, rec.Children...)
 				}
 			}
 		}
 		for _, d := range inner {
-			if blob := find(d); blob.rank == rankIndex {
-				blob.rank = rankInner
+			if blob := find(d); blob.Rank == recency.RankIndex {
+				blob.Rank = recency.RankInner
 			}
 		}
 		uses := newCursor(txn, usedPrefix)
@@ -70,88 +65,40 @@ func (ix *index) describe(all []found) error {
 		for ; uses.Valid(); uses.next() {
 			var at int64
 			if unmarshal(uses.Item(), &at) == nil {
-				find(uses.digest).used = at
+				find(uses.digest).Used = at
 			}
 		}
 		return nil
 	})
 }
 
-// blobs lists the complete blobs. cancelled ends it early.
-func (l layout) blobs(cancelled func() error) ([]found, error) {
-	var all []found
-	err := l.eachBlob("", func(d digest.Digest, info fs.FileInfo) error {
-		all = append(all, foundItem(d, item{bytes: allocated(info)}, info.ModTime()))
+// foundBlobs lists the complete blobs in the folder. cancelled ends it early.
+func foundBlobs(f *disk.Folder, cancelled func() error) ([]recency.Found, error) {
+	var all []recency.Found
+	err := f.EachBlob("", func(d digest.Digest, info fs.FileInfo) error {
+		all = append(all, recency.NewFound(d, recency.Item{Bytes: disk.ChargeOf(info)}, info.ModTime().Unix()))
 		return cancelled()
 	})
 	return all, err
 }
 
-// partials lists the blobs on their way.
-func (l layout) partials() ([]found, error) {
-	entries, err := os.ReadDir(filepath.Join(l.dir, "partial"))
-	if err != nil {
-		return nil, err
-	}
-	var all []found
-	for _, entry := range entries {
-		d := partialDigest(entry.Name())
-		if d.Validate() != nil {
-			continue // a journal
-		}
-		info, err := entry.Info()
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, foundItem(d, item{bytes: onDisk(info.Size()), partial: true}, info.ModTime()))
-	}
-	return all, nil
-}
-
-// allocated is what a file takes on disk.
-func allocated(info fs.FileInfo) int64 {
-	return max(onDisk(blocks(info)), onDisk(info.Size()))
-}
-
-// diskUsage is what the files below a folder take on disk.
-func diskUsage(dir string) (int64, error) {
-	var sum int64
-	err := filepath.WalkDir(dir, func(_ string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
-			return ignoreMissing(err)
-		}
-		info, err := entry.Info()
-		if err != nil {
-			return ignoreMissing(err)
-		}
-		sum += blocks(info)
+// foundPartials lists the partial downloads in the folder.
+func foundPartials(f *disk.Folder) ([]recency.Found, error) {
+	var all []recency.Found
+	err := f.EachPartial(func(d digest.Digest, info fs.FileInfo) error {
+		all = append(all, recency.NewFound(d, recency.Item{Bytes: disk.Charge(info.Size()), Partial: true}, info.ModTime().Unix()))
 		return nil
 	})
-	return sum, err
-}
-
-// blocks is what the file system has taken for a file or folder so far.
-func blocks(info fs.FileInfo) int64 {
-	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		return st.Blocks * 512
-	}
-	return 0
-}
-
-func ignoreMissing(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
+	return all, err
 }
 
 // rankOf tells from its media type what a blob is.
-func rankOf(mediaType string) rank {
+func rankOf(mediaType string) recency.Rank {
 	switch mediaType {
 	case "":
-		return rankBlob
+		return recency.RankBlob
 	case ocispec.MediaTypeImageIndex, "application/vnd.docker.distribution.manifest.list.v2+json":
-		return rankIndex
+		return recency.RankIndex
 	}
-	return rankManifest
+	return recency.RankManifest
 }

@@ -10,9 +10,9 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"time"
 
+	"github.com/larder-registry/larder/cache/disk"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
@@ -62,7 +62,7 @@ func (s *Store) Scrub(ctx context.Context, progress func(done, total int64)) (Sc
 	}
 	defer s.scrubs.Release(1)
 	var total int64
-	err := s.layout.eachBlob("", func(_ digest.Digest, info fs.FileInfo) error {
+	err := s.folder.EachBlob("", func(_ digest.Digest, info fs.FileInfo) error {
 		total += info.Size()
 		return ctx.Err()
 	})
@@ -74,7 +74,7 @@ func (s *Store) Scrub(ctx context.Context, progress func(done, total int64)) (Sc
 		return ctx.Err()
 	}
 	if err == nil {
-		err = s.layout.eachBlob("", run.visit)
+		err = s.folder.EachBlob("", run.visit)
 	}
 	if err == nil {
 		err = run.step(0)
@@ -92,7 +92,7 @@ func (s *Store) Scrub(ctx context.Context, progress func(done, total int64)) (Sc
 // closed. It has a thread of its own, which yields the disk to anybody else's.
 func (s *Store) scrubAlong() {
 	runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-	makeThreadIdle()
+	disk.MakeThreadIdle()
 	pos := s.index.scrubPosition()
 	pause := s.untilScrub(pos)
 	if pos.AtOnce {
@@ -131,7 +131,7 @@ func (s *Store) scrubFrom(pos *scrubPosition) error {
 		return nil
 	}}
 	noted := time.Now()
-	err := s.layout.eachBlob(pos.After, func(d digest.Digest, info fs.FileInfo) error {
+	err := s.folder.EachBlob(pos.After, func(d digest.Digest, info fs.FileInfo) error {
 		if err := run.visit(d, info); err != nil {
 			return err
 		}
@@ -193,11 +193,11 @@ func (c *scrub) visit(d digest.Digest, info fs.FileInfo) error {
 	}
 	after := c.done + info.Size()
 	defer func() { c.done = after }()
-	file, err := os.Open(c.store.layout.blob(d))
+	file, err := os.Open(c.store.folder.Blob(d))
 	if err == nil {
 		// It stays open until drop is done: no new file can be taken for it.
 		defer file.Close()
-		err = c.verify(d, info.Size(), &coldFile{file: file})
+		err = c.verify(d, info.Size(), disk.Cold(file))
 	}
 	switch {
 	case c.ctx.Err() != nil:
@@ -285,11 +285,11 @@ func (s *Store) dropFile(d digest.Digest, seen fs.FileInfo) (gone bool, err erro
 		return false, nil
 	}
 	defer s.unshut(d)
-	info, err := os.Lstat(s.layout.blob(d))
+	info, err := os.Lstat(s.folder.Blob(d))
 	if err != nil || !os.SameFile(seen, info) {
-		return false, ignoreMissing(err)
+		return false, disk.IgnoreMissing(err)
 	}
-	it, known := s.recency.remove(d)
+	it, known := s.recency.Remove(d)
 	if s.pinned.holds(d) {
 		err = s.removeContent(d)
 	} else {
@@ -297,53 +297,13 @@ func (s *Store) dropFile(d digest.Digest, seen fs.FileInfo) (gone bool, err erro
 	}
 	if err != nil {
 		if known {
-			s.recency.add(d, it, s.opts.Now())
+			s.recency.Add(d, it, s.opts.Now())
 		}
 		return false, err
 	}
-	s.space.give(it.bytes)
-	if err := s.layout.disk.syncDir(filepath.Dir(s.layout.blob(d))); err != nil {
+	s.space.Release(it.Bytes)
+	if err := s.folder.SyncDir(filepath.Dir(s.folder.Blob(d))); err != nil {
 		s.log.Warn("a power cut may bring a damaged blob back", "digest", d, "error", err)
 	}
 	return true, nil
-}
-
-// eachBlob visits the complete blobs behind a given one, or all if that is "",
-// in the order of their paths, until visit returns an error. It keeps the names
-// of one folder at a time: a 256th of all. A folder that cannot be read is passed
-// over; the error is returned when the others have been visited.
-func (l layout) eachBlob(after digest.Digest, visit func(digest.Digest, fs.FileInfo) error) error {
-	var from string
-	if after != "" {
-		from = l.blob(after)
-	}
-	var unread error // the first
-	note := func(err error) {
-		if unread == nil {
-			unread = ignoreMissing(err)
-		}
-	}
-	err := filepath.WalkDir(filepath.Join(l.dir, "blobs"), func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			note(err)
-			return nil
-		}
-		switch {
-		case entry.IsDir() && path < from && !strings.HasPrefix(from, path+"/"):
-			return fs.SkipDir
-		case !entry.Type().IsRegular() || path <= from:
-			return nil
-		}
-		d := digest.NewDigestFromEncoded(digest.Algorithm(filepath.Base(filepath.Dir(filepath.Dir(path)))), entry.Name())
-		info, err := entry.Info()
-		if err != nil {
-			note(err)
-			return nil
-		}
-		if ours := d.Validate() == nil; !ours {
-			return nil
-		}
-		return visit(d, info)
-	})
-	return errors.Join(err, unread)
 }

@@ -36,7 +36,7 @@ func stock(t *testing.T, s *Store, n, size int) []*origin {
 // flip turns one bit of a blob at rest.
 func flip(t *testing.T, s *Store, d digest.Digest, at int64) {
 	t.Helper()
-	f, err := os.OpenFile(s.layout.blob(d), os.O_RDWR, 0)
+	f, err := os.OpenFile(s.folder.Blob(d), os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,11 +144,11 @@ func TestScrubFindsTheBitsThatFlipped(t *testing.T) {
 
 func TestScrubFindsAnotherSize(t *testing.T) {
 	for name, damage := range map[string]func(s *Store, o *origin) error{
-		"cut short": func(s *Store, o *origin) error { return os.Truncate(s.layout.blob(o.digest), 999) },
-		"empty":     func(s *Store, o *origin) error { return os.Truncate(s.layout.blob(o.digest), 0) },
-		"too long":  func(s *Store, o *origin) error { return os.Truncate(s.layout.blob(o.digest), 1<<20) },
+		"cut short": func(s *Store, o *origin) error { return os.Truncate(s.folder.Blob(o.digest), 999) },
+		"empty":     func(s *Store, o *origin) error { return os.Truncate(s.folder.Blob(o.digest), 0) },
+		"too long":  func(s *Store, o *origin) error { return os.Truncate(s.folder.Blob(o.digest), 1<<20) },
 		"cut short, and no record": func(s *Store, o *origin) error {
-			return errors.Join(os.Truncate(s.layout.blob(o.digest), 999), s.index.remove(blobKey(o.digest)))
+			return errors.Join(os.Truncate(s.folder.Blob(o.digest), 999), s.index.remove(blobKey(o.digest)))
 		},
 		"right, with a record that is not": func(s *Store, o *origin) error {
 			return s.index.addBlob(o.digest, blobRecord{Size: 1})
@@ -192,7 +192,7 @@ func TestBlobThatCannotBeReadIsDamaged(t *testing.T) {
 	var log bytes.Buffer
 	s := openStore(t, t.TempDir(), Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
 	o := stock(t, s, 2, 1000)[0]
-	path := s.layout.blob(o.digest)
+	path := s.folder.Blob(o.digest)
 	if err := s.index.remove(blobKey(o.digest)); err != nil { // its size would tell
 		t.Fatal(err)
 	}
@@ -231,7 +231,7 @@ func TestScrubPassesOverWhatGoesMeanwhile(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	left := int64(len(files(t, filepath.Join(s.layout.dir, "blobs"))))
+	left := int64(len(files(t, filepath.Join(s.folder.Dir(), "blobs"))))
 	if err != nil || got.Mismatches != 0 || got.Blobs != left || left == 0 || left > 2 {
 		t.Errorf("%+v, %v; %d blobs are left", got, err, left)
 	}
@@ -245,7 +245,7 @@ func TestScrubSparesABlobThatTookTheDamagedOnesPlace(t *testing.T) {
 	got, err := s.Scrub(t.Context(), func(done, _ int64) {
 		if done > 0 && !replaced {
 			replaced = true
-			if err := s.write(o.digest, o.content); err != nil {
+			if err := s.folder.WriteBlob(o.digest, o.content); err != nil {
 				t.Error(err)
 			}
 		}
@@ -265,7 +265,7 @@ func TestScrubSparesWhatAFillBrings(t *testing.T) {
 	o.plan = func(int, Range) act { return act{gate: func(int64) { <-hold }} }
 	blob := open(t, s, o)
 	defer blob.Close()
-	if err := s.write(o.digest, []byte("something else")); err != nil {
+	if err := s.folder.WriteBlob(o.digest, []byte("something else")); err != nil {
 		t.Fatal(err)
 	}
 	scrubbed(t, s, 0, 0)

@@ -240,7 +240,7 @@ func snapshotBlobs(txn *badger.Txn, s *snapshotWriter, cancelled func() error) e
 				b.members = append(b.members, m)
 			}
 		}
-		if _, ok := short(d); ok || d.Validate() == nil { // the former is quicker, and nearly all are
+		if CheckDigest(d) == nil {
 			s.blob(b)
 		}
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/google/go-cmp/cmp"
+	"github.com/larder-registry/larder/cache/disk"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
@@ -151,8 +152,8 @@ func TestSnapshotThatIsNotWholeIsIgnored(t *testing.T) {
 	for name, content := range damaged {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			l := layout{dir: dir}
-			if err := os.WriteFile(l.snapshot(), content, 0o600); err != nil {
+			l := disk.At(dir)
+			if err := os.WriteFile(l.Snapshot(), content, 0o600); err != nil {
 				t.Fatal(err)
 			}
 			var log bytes.Buffer
@@ -209,7 +210,7 @@ func TestSnapshotIsWrittenAtMostAMinuteAfterAChange(t *testing.T) {
 			t.Helper()
 			pass(time.Minute)
 			synctest.Wait()
-			info, err := os.Stat(s.layout.snapshot())
+			info, err := os.Stat(s.folder.Snapshot())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -238,15 +239,15 @@ func TestSnapshotIsWrittenAtMostAMinuteAfterAChange(t *testing.T) {
 
 // TestSnapshotStaysUntilThereIsANewOne has each step of the writing fail.
 func TestSnapshotStaysUntilThereIsANewOne(t *testing.T) {
-	for _, failing := range []op{opCreate, opWrite, opSync, opRename, opSyncDir} {
+	for _, failing := range []disk.Op{disk.OpCreate, disk.OpWrite, disk.OpSync, disk.OpRename, disk.OpSyncDir} {
 		t.Run(string(failing), func(t *testing.T) {
 			dir := t.TempDir()
 			fail := false
 			opts := edgeOptions
 			var log bytes.Buffer
 			opts.Log = slog.New(slog.NewTextHandler(&log, nil))
-			opts.disk.around = func(s step, take func() error) error {
-				if fail && s.op == failing {
+			opts.steps.Around = func(s disk.Step, take func() error) error {
+				if fail && s.Op == failing {
 					return unix.EINVAL // EIO would have the disk be left alone
 				}
 				return take()
@@ -267,11 +268,11 @@ func TestSnapshotStaysUntilThereIsANewOne(t *testing.T) {
 			if n := strings.Count(log.String(), "could not be written"); n != 1 {
 				t.Errorf("said %d times", n)
 			}
-			if _, err := os.Stat(s.layout.newSnapshot()); !errors.Is(err, fs.ErrNotExist) {
+			if _, err := os.Stat(s.folder.NewSnapshot()); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("what was begun is left: %v", err)
 			}
 			kept := make(map[string]any)
-			f, err := os.Open(s.layout.snapshot())
+			f, err := os.Open(s.folder.Snapshot())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -307,17 +308,16 @@ func TestSnapshotCountsAndMakesRoom(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.saveSnapshot(t.Context())
-	info, err := os.Stat(s.layout.snapshot())
+	info, err := os.Stat(s.folder.Snapshot())
 	if err != nil || info.Size() < 3<<20 {
 		t.Fatalf("the snapshot: %v, %v", info, err)
 	}
 	if n := usage(t, s); n > bounded.MaxSize {
 		t.Errorf("the folder takes %d bytes of %d", n, bounded.MaxSize)
 	}
-	s.space.mu.Lock()
-	charged := s.space.overhead
-	s.space.mu.Unlock()
-	if charged < info.Size()+ballastSize+overheadSlack {
+	used, _ := s.space.Account()
+	charged := s.space.Size() - used
+	if charged < info.Size()+disk.BallastSize {
 		t.Errorf("%d bytes are charged beside the blobs", charged)
 	}
 }
@@ -329,7 +329,7 @@ func TestSnapshotIsTakenIntoMemoryOnAFullDisk(t *testing.T) {
 	e := newEdge()
 	e.fill(t, s)
 	closeStore(t, s)
-	if err := os.Remove(s.layout.ballast()); err != nil {
+	if err := os.Remove(s.folder.Ballast()); err != nil {
 		t.Fatal(err)
 	}
 	fillUp(t, disk)

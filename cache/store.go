@@ -3,12 +3,11 @@ package cache
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"sync"
 
+	"github.com/larder-registry/larder/cache/disk"
+	"github.com/larder-registry/larder/cache/recency"
 	"github.com/opencontainers/go-digest"
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/semaphore"
@@ -20,15 +19,14 @@ import (
 type Store struct {
 	opts    Options
 	log     *slog.Logger
-	layout  layout
-	lock    *os.File
+	folder  *disk.Folder
 	index   *index
 	metrics *metrics
-	health  *health
+	health  *disk.Health
 	tracer  trace.Tracer
 	memory  *memory
-	recency *recency
-	space   *space
+	recency *recency.List
+	space   *disk.Space
 	pinned  pinned
 	evicted evictions
 
@@ -68,41 +66,25 @@ var ErrClosed = errors.New("the store is closed")
 // folder, and names it.
 func Open(dir string, opts Options) (*Store, error) {
 	opts = opts.withDefaults()
-	dir, err := filepath.Abs(dir)
-	if err != nil {
-		return nil, fmt.Errorf("find the cache folder: %w", err)
-	}
-	l := layout{dir: dir, disk: opts.disk}
-	if err := l.create(); err != nil {
-		return nil, err
-	}
-	lock, err := l.acquire()
+	folder, err := disk.Open(dir, opts.steps, opts.Log)
 	if err != nil {
 		return nil, err
 	}
-	disk := &health{log: opts.Log}
 	m, err := newMetrics(opts.Meter)
-	if err == nil {
-		err = l.claim(opts.Log)
-	}
-	if err == nil {
-		err = l.sweep(opts.Log)
-	}
 	if err != nil {
-		return nil, errors.Join(err, lock.Close())
+		return nil, errors.Join(err, folder.Close())
 	}
-	ix, err := openIndex(l, opts.Log)
+	ix, err := openIndex(folder, opts.Log)
 	if err != nil {
-		return nil, errors.Join(err, lock.Close())
+		return nil, errors.Join(err, folder.Close())
 	}
 	s := &Store{
 		opts:     opts,
 		log:      opts.Log,
-		layout:   l,
-		lock:     lock,
+		folder:   folder,
 		index:    ix,
 		metrics:  m,
-		health:   disk,
+		health:   disk.NewHealth(opts.Log),
 		tracer:   tracerOf(opts.Tracer),
 		memory:   newMemory(),
 		scrubs:   semaphore.NewWeighted(1),
@@ -111,8 +93,8 @@ func Open(dir string, opts Options) (*Store, error) {
 		filling:  make(map[digest.Digest]*fill),
 		held:     make(map[digest.Digest]chan struct{}),
 		damaged:  make(map[digest.Digest]bool),
-		recency:  newRecency(),
-		space:    newSpace(l, opts),
+		recency:  recency.New(tick),
+		space:    disk.NewSpace(folder, disk.Bounds{MaxSize: opts.MaxSize, MinFree: opts.MinFree, KeepAll: opts.KeepAll}),
 		scanned:  make(chan struct{}),
 		evicting: newGate(),
 		wake:     make(chan struct{}, 1),
@@ -122,7 +104,7 @@ func Open(dir string, opts Options) (*Store, error) {
 	}
 	s.index.health = s.health
 	if err := s.observe(); err != nil {
-		return nil, errors.Join(err, ix.close(), lock.Close())
+		return nil, errors.Join(err, ix.close(), folder.Close())
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.work.Go(s.tend)
@@ -147,7 +129,7 @@ func (s *Store) Close() error {
 	s.cancel()
 	s.work.Wait()
 	s.saveSnapshot(context.Background())
-	return errors.Join(s.metrics.close(), s.index.close(), s.lock.Close())
+	return errors.Join(s.metrics.close(), s.index.close(), s.folder.Close())
 }
 
 func (s *Store) forget(f *fill) {

@@ -94,7 +94,7 @@ func TestIndexThatEndsTheProcessIsSetAside(t *testing.T) {
 	}
 	for crashes := range maxOpenings + 1 {
 		closeStore(t, s)
-		if err := os.WriteFile(s.layout.opening(), make([]byte, crashes), 0o600); err != nil {
+		if err := os.WriteFile(s.folder.IndexOpening(), make([]byte, crashes), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		s = openStore(t, dir, Options{})

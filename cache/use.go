@@ -15,7 +15,7 @@ const maxDepth = 4
 // a runtime does not ask again for layers that it holds. Once per tick is
 // enough; a hit costs a look at a map.
 func (s *Store) useImage(d digest.Digest) {
-	if s.recency.isRecent(d, s.opts.Now()) {
+	if s.recency.UsedLately(d, s.opts.Now()) {
 		return
 	}
 	s.useClosure(d)
@@ -32,8 +32,8 @@ func (s *Store) useClosure(d digest.Digest) {
 	})
 	bytes := make(map[digest.Digest]int64)
 	for _, d := range closure {
-		it, _ := s.recency.look(d)
-		bytes[d] = it.bytes
+		it, _ := s.recency.Get(d)
+		bytes[d] = it.Bytes
 	}
 	slices.SortStableFunc(closure, func(a, b digest.Digest) int {
 		switch {
@@ -48,7 +48,7 @@ func (s *Store) useClosure(d digest.Digest) {
 	})
 	now := s.opts.Now()
 	for _, d := range closure {
-		s.recency.use(d, now)
+		s.recency.Use(d, now)
 	}
 }
 

@@ -5,7 +5,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/cache/disk"
 )
 
 // prepareCommand is "larder prepare": for a container that may be root for a
@@ -26,7 +26,7 @@ func (c *prepareCommand) Run(p *invocation) error {
 	if err != nil {
 		return err
 	}
-	given, err := cache.GiveTo(cfg.Cache.Dir, owner)
+	given, err := disk.GiveTo(cfg.Cache.Dir, owner)
 	if err != nil {
 		return err
 	}
@@ -39,12 +39,12 @@ func (c *prepareCommand) Run(p *invocation) error {
 }
 
 // parseOwner reads "65532:65532".
-func parseOwner(s string) (cache.Owner, error) {
+func parseOwner(s string) (disk.Owner, error) {
 	user, group, _ := strings.Cut(s, ":")
 	uid, userErr := strconv.ParseUint(user, 10, 31)
 	gid, groupErr := strconv.ParseUint(group, 10, 31)
 	if userErr != nil || groupErr != nil {
-		return cache.Owner{}, fmt.Errorf("--owner: %q is not the numbers of a user and a group, such as 65532:65532", s)
+		return disk.Owner{}, fmt.Errorf("--owner: %q is not the numbers of a user and a group, such as 65532:65532", s)
 	}
-	return cache.Owner{User: int(uid), Group: int(gid)}, nil
+	return disk.Owner{User: int(uid), Group: int(gid)}, nil
 }

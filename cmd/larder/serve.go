@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/cache/disk"
 	"github.com/larder-registry/larder/config"
 	"github.com/larder-registry/larder/proxy"
 	"github.com/larder-registry/larder/upstream"
@@ -85,10 +86,10 @@ func (c *serveCommand) Run(p *invocation) error {
 // of cache.Freshness.
 func storeOptions(cfg *config.Config, log *slog.Logger, tel *telemetry,
 	immutable func(cache.Repository, string) (time.Time, bool)) (cache.Options, error) {
-	disk, err := cache.DiskSize(cfg.Cache.Dir)
+	size, err := disk.Size(cfg.Cache.Dir)
 	return cache.Options{
-		MaxSize:  cfg.Cache.MaxSize.Of(disk),
-		MinFree:  cfg.Cache.MinFree.Of(disk),
+		MaxSize:  cfg.Cache.MaxSize.Of(size),
+		MinFree:  cfg.Cache.MinFree.Of(size),
 		LowWater: cfg.Cache.LowWater,
 		Tags: cache.Freshness{
 			TTL:          cfg.Tags.TTL,

@@ -1,4 +1,4 @@
-package cache
+package disk
 
 import (
 	"errors"
@@ -13,17 +13,16 @@ type Owner struct {
 	User, Group int
 }
 
-// ErrNotACache is returned for a folder that holds something, but no cache.
+// ErrNotACache is returned for a folder that is not empty and is no cache.
 var ErrNotACache = errors.New("the folder is not empty, and no cache")
 
-// GiveTo makes the cache folder dir if it is not there, and gives it with all
-// that is in it to owner, who can [Open] it then. It reports whether there was
-// anything to give. No process may have the cache open meanwhile. It needs the
-// rights of root, and to give away only what can be a cache it returns
-// [ErrNotACache] for other folders.
+// GiveTo creates the cache folder dir if it does not exist, and gives it with everything
+// in it to owner, who can open it then. It reports whether it had to give anything. No
+// process may have the cache open meanwhile. It needs the rights of root; so that it gives
+// away nothing else, it returns [ErrNotACache] for a folder that cannot be a cache.
 //
-// The folder itself is given last: who owns it owns all of it, and a call that
-// was broken off is carried on by the next one.
+// It gives the folder itself last: if the folder has its owner, everything in it has. A
+// call that was interrupted is completed by the next one.
 func GiveTo(dir string, owner Owner) (given bool, err error) {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return false, fmt.Errorf("make the cache folder: %w", err)
@@ -62,9 +61,10 @@ func ownerOf(info fs.FileInfo) Owner {
 	return Owner{int(stat.Uid), int(stat.Gid)}
 }
 
-// mayBeCache tells a cache, and an empty folder or file system, from others.
+// mayBeCache returns ErrNotACache unless the folder is a cache, or empty, or the root of an
+// empty file system.
 func mayBeCache(root *os.Root) error {
-	lock := layout{dir: "."}.lock()
+	lock := lockPath(".")
 	if _, err := root.Lstat(lock); err == nil {
 		return nil
 	}

@@ -1,4 +1,4 @@
-package cache
+package recency_test
 
 import (
 	"container/heap"
@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/larder-registry/larder/cache/recency"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -27,7 +28,7 @@ const (
 // traceHot.
 type imagePull struct {
 	image int
-	blobs []digest.Digest // that it needs, the first one last: see recency
+	blobs []digest.Digest // that it needs, the first one last, as List wants it
 }
 
 // pulls lists the images that are pulled. Of every ten some are of the hot set.
@@ -64,24 +65,24 @@ type policy interface {
 }
 
 // ordered is the store's own order of eviction.
-type ordered struct{ *recency }
+type ordered struct{ *recency.List }
 
 func newOrdered() ordered {
-	r := newRecency()
-	r.load(nil)
+	r := recency.New(time.Minute)
+	r.Load(nil)
 	return ordered{r}
 }
 
 func (o ordered) pull(d digest.Digest) bool {
-	if _, ok := o.look(d); ok {
-		o.use(d, time.Time{})
+	if _, ok := o.Get(d); ok {
+		o.Use(d, time.Time{})
 		return true
 	}
-	for o.len() >= traceBound {
-		oldest, _, _ := o.first()
-		o.remove(oldest)
+	for o.Len() >= traceBound {
+		oldest, _, _ := o.First()
+		o.Remove(oldest)
 	}
-	o.add(d, item{bytes: 1}, time.Time{})
+	o.Add(d, recency.Item{Bytes: 1}, time.Time{})
 	return false
 }
 
@@ -100,9 +101,9 @@ func (h *hinted) after(p imagePull) {
 	}
 	if h.pulls++; h.pulls%100 == 0 {
 		old := h.scanned[:max(0, len(h.scanned)-h.keep)]
-		w := h.watch()
-		h.doom(old[max(0, len(old)-traceBound):], w)
-		h.unwatch(w)
+		w := h.Watch()
+		h.Expire(old[max(0, len(old)-traceBound):], w)
+		h.EndWatch(w)
 	}
 }
 
@@ -111,24 +112,24 @@ func (h *hinted) after(p imagePull) {
 type segmented struct{ once, twice ordered }
 
 func (s segmented) pull(d digest.Digest) bool {
-	if _, ok := s.twice.look(d); ok {
-		s.twice.use(d, time.Time{})
+	if _, ok := s.twice.Get(d); ok {
+		s.twice.Use(d, time.Time{})
 		return true
 	}
-	if _, ok := s.once.remove(d); ok {
-		s.twice.add(d, item{bytes: 1}, time.Time{})
-		if s.twice.len() > traceBound*4/5 {
-			oldest, _, _ := s.twice.first()
-			s.twice.remove(oldest)
-			s.once.add(oldest, item{bytes: 1}, time.Time{})
+	if _, ok := s.once.Remove(d); ok {
+		s.twice.Add(d, recency.Item{Bytes: 1}, time.Time{})
+		if s.twice.Len() > traceBound*4/5 {
+			oldest, _, _ := s.twice.First()
+			s.twice.Remove(oldest)
+			s.once.Add(oldest, recency.Item{Bytes: 1}, time.Time{})
 		}
 		return true
 	}
-	if s.once.len()+s.twice.len() >= traceBound {
-		oldest, _, _ := s.once.first()
-		s.once.remove(oldest)
+	if s.once.Len()+s.twice.Len() >= traceBound {
+		oldest, _, _ := s.once.First()
+		s.once.Remove(oldest)
 	}
-	s.once.add(d, item{bytes: 1}, time.Time{})
+	s.once.Add(d, recency.Item{Bytes: 1}, time.Time{})
 	return false
 }
 

@@ -1,33 +1,42 @@
-package cache
+package disk_test
 
 import (
 	"errors"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
+
+	"github.com/larder-registry/larder/cache/disk"
 )
+
+// ownerOf is the owner of a file.
+func ownerOf(info os.FileInfo) disk.Owner {
+	stat := info.Sys().(*syscall.Stat_t)
+	return disk.Owner{User: int(stat.Uid), Group: int(stat.Gid)}
+}
 
 func TestGiveToGivesAllOfACacheAndNothingElse(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can give files away")
 	}
-	owner := Owner{65532, 65531}
+	owner := disk.Owner{User: 65532, Group: 65531}
 	outside := filepath.Join(t.TempDir(), "outside")
 	if err := os.WriteFile(outside, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(t.TempDir(), "new", "cache")
 	for _, makeFolder := range []func(t *testing.T){
-		func(*testing.T) {}, // there is none
+		func(*testing.T) {}, // no folder
 		func(t *testing.T) { // one that root used before
 			if err := os.Chown(dir, 0, 0); err != nil {
 				t.Fatal(err)
 			}
-			store, err := Open(dir, Options{MaxSize: 1 << 20})
+			f, err := disk.Open(dir, disk.Steps{}, discard)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := store.Close(); err != nil {
+			if err := errors.Join(os.MkdirAll(f.Index(), 0o700), os.WriteFile(filepath.Join(f.Index(), "MANIFEST"), nil, 0o600), f.Close()); err != nil {
 				t.Fatal(err)
 			}
 			if err := os.Symlink(outside, filepath.Join(dir, "blobs", "link")); err != nil {
@@ -36,7 +45,7 @@ func TestGiveToGivesAllOfACacheAndNothingElse(t *testing.T) {
 		},
 	} {
 		makeFolder(t)
-		if given, err := GiveTo(dir, owner); !given || err != nil {
+		if given, err := disk.GiveTo(dir, owner); !given || err != nil {
 			t.Fatalf("GiveTo: %t, %v, want true", given, err)
 		}
 		err := filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
@@ -52,11 +61,11 @@ func TestGiveToGivesAllOfACacheAndNothingElse(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if given, err := GiveTo(dir, owner); given || err != nil {
+		if given, err := disk.GiveTo(dir, owner); given || err != nil {
 			t.Errorf("GiveTo a second time: %t, %v, want false", given, err)
 		}
 	}
-	if info, err := os.Lstat(outside); err != nil || ownerOf(info) != (Owner{}) {
+	if info, err := os.Lstat(outside); err != nil || ownerOf(info) != (disk.Owner{}) {
 		t.Errorf("what a link leads to belongs to %v now, %v", ownerOf(info), err)
 	}
 }
@@ -66,7 +75,7 @@ func TestGiveToRefusesFoldersOfOthers(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "passwd"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := GiveTo(dir, Owner{65532, 65532}); !errors.Is(err, ErrNotACache) {
-		t.Errorf("GiveTo: %v, want %v", err, ErrNotACache)
+	if _, err := disk.GiveTo(dir, disk.Owner{User: 65532, Group: 65532}); !errors.Is(err, disk.ErrNotACache) {
+		t.Errorf("GiveTo: %v, want %v", err, disk.ErrNotACache)
 	}
 }
