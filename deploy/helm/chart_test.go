@@ -19,20 +19,20 @@ import (
 	"github.com/larder-registry/larder/config"
 )
 
-// onlyImage is what must be set.
+// onlyImage is the only value that must be set.
 const onlyImage = "image: {repository: registry.example.com/larder}\n"
 
-func TestChartRendersWithNothingButTheImage(t *testing.T) {
+func TestChartRendersWithOnlyTheImageSet(t *testing.T) {
 	r := mustRender(t, onlyImage)
 	var kinds []string
 	for _, object := range decodeAll(t, r.manifests) {
 		kinds = append(kinds, fmt.Sprintf("%T", object))
 	}
 	if diff := cmp.Diff([]string{"*v1.ServiceAccount", "*v1.ConfigMap", "*v1.DaemonSet"}, kinds); diff != "" {
-		t.Errorf("what is rendered (-want +got):\n%s", diff)
+		t.Errorf("rendered kinds (-want +got):\n%s", diff)
 	}
 	if pod := find[corev1.Pod](t, r.hooks); pod.Annotations["helm.sh/hook"] != "test" {
-		t.Errorf("the hook is for %q, want test", pod.Annotations["helm.sh/hook"])
+		t.Errorf("the hook is %q, want test", pod.Annotations["helm.sh/hook"])
 	}
 }
 
@@ -58,16 +58,16 @@ func TestChartRendersWithEveryValueSet(t *testing.T) {
 			t.Errorf("testdata/full.yaml does not set %s", strings.Join(path, "."))
 		}
 	}
-	delete(values["image"].(map[string]any), "tag")               // the digest comes before it
-	delete(values["mirror"].(map[string]any), "containerdSocket") // with a version nobody is asked
+	delete(values["image"].(map[string]any), "tag")               // the digest overrides it
+	delete(values["mirror"].(map[string]any), "containerdSocket") // not used with a version
 	for _, text := range texts(values) {
 		if !strings.Contains(r.all(), text) {
-			t.Errorf("%q, which is a value, is nowhere in what is rendered", text)
+			t.Errorf("the value %q does not appear in the rendered chart", text)
 		}
 	}
 }
 
-// schemaPaths are the values that the schema knows, but for those of Larder's own configuration and of parent charts.
+// schemaPaths returns the paths of all values in the schema, except those below config and those of parent charts.
 func schemaPaths(t *testing.T) [][]string {
 	t.Helper()
 	type node struct {
@@ -91,7 +91,7 @@ func schemaPaths(t *testing.T) [][]string {
 		}
 	}
 	walk(nil, &schema)
-	// What these may have is for whoever writes them.
+	// These have the free form of a pod's fields.
 	return slices.DeleteFunc(paths, func(path []string) bool {
 		return slices.Contains([]string{"seLinuxOptions", "affinity"}, path[0])
 	})
@@ -106,7 +106,7 @@ func has(values map[string]any, path []string) bool {
 	return ok && has(object, path[1:])
 }
 
-// texts are all texts in a value.
+// texts returns all strings in a value.
 func texts(value any) []string {
 	var found []string
 	switch v := value.(type) {
@@ -139,24 +139,24 @@ func TestChartRefusesWrongValuesByName(t *testing.T) {
 		{"a number for a version", onlyImage + "mirror: {containerdVersion: 2.1}", "/mirror/containerdVersion"},
 		{"a URL for a registry", onlyImage + "mirror: {registries: ['https://quay.io']}", "/mirror/registries/0"},
 		{"root as the daemon's user", onlyImage + "runAs: {user: 0}", "/runAs/user"},
-		{"two pods of one node", onlyImage + "updateStrategy: {rollingUpdate: {maxSurge: 1}}", "'/updateStrategy/rollingUpdate': additional properties 'maxSurge' not allowed"},
-		{"an end before clients are done", onlyImage + "terminationGracePeriodSeconds: 5", "/terminationGracePeriodSeconds"},
+		{"two pods on one node", onlyImage + "updateStrategy: {rollingUpdate: {maxSurge: 1}}", "'/updateStrategy/rollingUpdate': additional properties 'maxSurge' not allowed"},
+		{"a grace period shorter than the drain", onlyImage + "terminationGracePeriodSeconds: 5", "/terminationGracePeriodSeconds"},
 		{"a variable that the chart sets", onlyImage + "env: [{name: LARDER_CACHE_DIR, value: /tmp}]", "/env/0/name"},
 		{"a volume that the chart has", onlyImage + "volumes: [{name: cache, emptyDir: {}}]", "/volumes/0/name"},
-		{"text for a switch", onlyImage + "serviceMonitor: {enabled: 'yes'}", "/serviceMonitor/enabled"},
-		{"metrics that nobody reaches", onlyImage + "serviceMonitor: {enabled: true}", "Prometheus cannot reach config.admin, which is 127.0.0.1:5001: set it to 0.0.0.0:5001"},
-		{"no metrics", onlyImage + "serviceMonitor: {enabled: true}\nconfig: {admin: ''}", `there are no metrics, since config.admin is ""`},
+		{"a string for a boolean", onlyImage + "serviceMonitor: {enabled: 'yes'}", "/serviceMonitor/enabled"},
+		{"metrics on loopback", onlyImage + "serviceMonitor: {enabled: true}", "Prometheus cannot reach config.admin, which is 127.0.0.1:5001: set it to 0.0.0.0:5001"},
+		{"metrics without an admin listener", onlyImage + "serviceMonitor: {enabled: true}\nconfig: {admin: ''}", `there are no metrics, because config.admin is ""`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := render(loadChart(t), test.values)
 			if err == nil || !strings.Contains(err.Error(), test.want) {
-				t.Errorf("it says %v, want something with %q", err, test.want)
+				t.Errorf("error %v, want one that contains %q", err, test.want)
 			}
 		})
 	}
 }
 
-func TestConfigMapIsWhatLarderReads(t *testing.T) {
+func TestConfigMapIsAValidConfiguration(t *testing.T) {
 	for name, values := range map[string]string{
 		"the defaults": onlyImage,
 		"every value":  readFile(t, "testdata/full.yaml"),
@@ -170,11 +170,12 @@ func TestConfigMapIsWhatLarderReads(t *testing.T) {
 	}
 }
 
-// What the schema takes and Larder does not would stop every new pod.
-func TestSchemaKnowsTheKeysOfTheConfiguration(t *testing.T) {
+// TestSchemaHasTheKeysOfTheConfiguration compares the schema with Larder. A key that only the schema accepts would stop
+// every new pod.
+func TestSchemaHasTheKeysOfTheConfiguration(t *testing.T) {
 	_, err := config.Load(write(t, "no-such-key: 1\n"))
 	if err == nil {
-		t.Fatal("Larder reads a key that it does not know")
+		t.Fatal("Larder accepts an unknown key")
 	}
 	_, list, _ := strings.Cut(err.Error(), "expected ")
 	want := regexp.MustCompile(`, | or `).Split(list, -1)
@@ -188,14 +189,14 @@ func TestSchemaKnowsTheKeysOfTheConfiguration(t *testing.T) {
 	}
 	slices.Sort(want)
 	if diff := cmp.Diff(want, slices.Sorted(maps.Keys(schema.Properties.Config.Properties))); diff != "" {
-		t.Errorf("keys of config (-Larder's +schema's):\n%s", diff)
+		t.Errorf("keys of config (-Larder +schema):\n%s", diff)
 	}
 }
 
-func TestConfigurationArrivesAsItWasGiven(t *testing.T) {
+func TestConfigurationReachesLarderUnchanged(t *testing.T) {
 	given := strings.Replace(readFile(t, "../../config/testdata/full.yaml"), "dir: cache\n", "dir: /mnt/larder\n", 1)
 	given = strings.ReplaceAll(given, " secrets/", " /etc/larder-secrets/")
-	given = strings.Replace(given, "2026-01-01, yes]", "'2026-01-01', 'yes']", 1) // Helm's YAML is of version 1.1
+	given = strings.Replace(given, "2026-01-01, yes]", "'2026-01-01', 'yes']", 1) // Helm parses YAML 1.1
 	values := onlyImage + "config:\n  " + strings.ReplaceAll(given, "\n", "\n  ")
 	c := find[corev1.ConfigMap](t, mustRender(t, values).manifests)
 	want, err := config.Load(write(t, given))
@@ -206,11 +207,11 @@ func TestConfigurationArrivesAsItWasGiven(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ignoreForm := cmp.Comparer(func(a, b config.LocalRules) bool { // of the rules' JSON, whose keys Helm sorts
+	ignoreForm := cmp.Comparer(func(a, b config.LocalRules) bool { // Helm sorts the keys of the rules' JSON
 		return a.Match == b.Match && equalJSON(a.Rules, b.Rules)
 	})
 	if diff := cmp.Diff(want, got, ignoreForm); diff != "" {
-		t.Errorf("what Larder reads (-given +rendered):\n%s", diff)
+		t.Errorf("configuration (-given +rendered):\n%s", diff)
 	}
 }
 
@@ -219,12 +220,12 @@ func equalJSON(a, b string) bool {
 	return json.Unmarshal([]byte(a), &x) == nil && json.Unmarshal([]byte(b), &y) == nil && cmp.Equal(x, y)
 }
 
-// withoutDashboard leaves one ConfigMap.
+// withoutDashboard removes the dashboard's ConfigMap, so that one ConfigMap remains.
 func withoutDashboard(manifests []string) []string {
 	return slices.DeleteFunc(manifests, func(m string) bool { return strings.Contains(m, "-dashboard\n") })
 }
 
-// write writes a file and returns its path.
+// write writes a temporary file and returns its path.
 func write(t *testing.T, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "larder.yaml")
@@ -239,15 +240,15 @@ func TestPodsAreReplacedWhenTheConfigurationChanges(t *testing.T) {
 		return find[appsv1.DaemonSet](t, mustRender(t, values).manifests).Spec.Template.Annotations["checksum/config"]
 	}
 	if before, after := annotation(onlyImage), annotation(onlyImage+"config: {tags: {ttl: 5m}}"); before == after {
-		t.Errorf("the annotation stays %q", before)
+		t.Errorf("the annotation is %q before and after", before)
 	}
 }
 
-func TestContainersMayDoNoMoreThanTheyMust(t *testing.T) {
+func TestContainersAreConfined(t *testing.T) {
 	r := mustRender(t, onlyImage)
 	pod := find[appsv1.DaemonSet](t, r.manifests).Spec.Template.Spec
 	if !pod.HostNetwork || pod.HostPID || pod.HostIPC || *pod.AutomountServiceAccountToken {
-		t.Error("the pod should have the node's network, not its processes, and no token of the cluster")
+		t.Error("the pod should use the node's network, but not its processes, and have no service account token")
 	}
 	if pod.SecurityContext.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
 		t.Error("the pod has no seccomp profile")
@@ -258,7 +259,7 @@ func TestContainersMayDoNoMoreThanTheyMust(t *testing.T) {
 	seen := make(map[string]bool)
 	for _, c := range slices.Concat(pod.InitContainers, pod.Containers, find[corev1.Pod](t, r.hooks).Spec.Containers) {
 		if seen[c.Name] {
-			t.Errorf("there are two containers %s", c.Name)
+			t.Errorf("two containers are called %s", c.Name)
 		}
 		seen[c.Name] = true
 		s := c.SecurityContext
@@ -270,7 +271,7 @@ func TestContainersMayDoNoMoreThanTheyMust(t *testing.T) {
 			t.Errorf("%s runs as %d with %v, want root: %t, with %v", c.Name, *s.RunAsUser, s.Capabilities.Add, mayBeRoot, added)
 		}
 		if c.Resources.Requests.Memory().IsZero() || c.Resources.Limits.Memory().IsZero() {
-			t.Errorf("%s has no bounds: %v", c.Name, c.Resources)
+			t.Errorf("%s has no memory request or no limit: %v", c.Name, c.Resources)
 		}
 		if c.Image != "registry.example.com/larder:0.1.0" {
 			t.Errorf("%s has the image %s", c.Name, c.Image)
@@ -278,8 +279,8 @@ func TestContainersMayDoNoMoreThanTheyMust(t *testing.T) {
 	}
 }
 
-// The socket is as good as root, so it is only there while somebody asks it.
-func TestContainerdsSocketIsMountedWhereItIsAsked(t *testing.T) {
+// Access to containerd's socket is equivalent to root on the node.
+func TestContainerdSocketIsMountedOnlyWhereItIsUsed(t *testing.T) {
 	for _, test := range []struct {
 		values string
 		want   []string
@@ -301,13 +302,13 @@ func TestContainerdsSocketIsMountedWhereItIsAsked(t *testing.T) {
 		slices.Sort(got)
 		isVolume := slices.ContainsFunc(pod.Volumes, func(v corev1.Volume) bool { return v.Name == "containerd" })
 		if !slices.Equal(got, test.want) || isVolume != (test.want != nil) {
-			t.Errorf("mirror: %s: it is mounted in %q, want %q; is a volume: %t", test.values, got, test.want, isVolume)
+			t.Errorf("mirror: %s: the socket is mounted in %q, want %q; there is a volume: %t", test.values, got, test.want, isVolume)
 		}
 	}
 }
 
-// A DaemonSet takes every pod with the labels of its own for one of them.
-func TestTestPodIsNotTakenForADaemon(t *testing.T) {
+// A DaemonSet adopts every pod that its selector matches.
+func TestDaemonSetDoesNotAdoptTheTestPod(t *testing.T) {
 	r := mustRender(t, onlyImage)
 	labels := find[corev1.Pod](t, r.hooks).Labels
 	selector := find[appsv1.DaemonSet](t, r.manifests).Spec.Selector.MatchLabels
@@ -316,7 +317,7 @@ func TestTestPodIsNotTakenForADaemon(t *testing.T) {
 			return
 		}
 	}
-	t.Errorf("the pod's labels %v are those that the DaemonSet selects by, %v", labels, selector)
+	t.Errorf("the DaemonSet's selector %v matches the test pod's labels %v", selector, labels)
 }
 
 func TestProbesFollowTheListeners(t *testing.T) {
@@ -330,12 +331,12 @@ func TestProbesFollowTheListeners(t *testing.T) {
 		pod := find[appsv1.DaemonSet](t, mustRender(t, onlyImage+"config: "+test.config).manifests).Spec.Template.Spec
 		get := pod.Containers[0].ReadinessProbe.HTTPGet
 		if got := fmt.Sprintf("%s:%s%s", get.Host, get.Port.String(), get.Path); got != test.want {
-			t.Errorf("config: %s: the kubelet asks %s, want %s", test.config, got, test.want)
+			t.Errorf("config: %s: the probe is %s, want %s", test.config, got, test.want)
 		}
 	}
 }
 
-func TestRulesAndDashboardAreTheFilesOfTheChart(t *testing.T) {
+func TestRulesAndDashboardAreRenderedFromTheirFiles(t *testing.T) {
 	manifests := mustRender(t, onlyImage+"prometheusRule: {enabled: true}\ndashboard: {enabled: true}\n").manifests
 	var rules struct{ Groups []any }
 	if err := yaml.Unmarshal([]byte(readFile(t, "larder/alerts/larder.yaml")), &rules); err != nil {
@@ -350,7 +351,7 @@ func TestRulesAndDashboardAreTheFilesOfTheChart(t *testing.T) {
 	}
 }
 
-// TestDocumentedValuesExist looks at what the documents tell people to set.
+// TestDocumentedValuesExist checks the values that the documents set with --set.
 func TestDocumentedValuesExist(t *testing.T) {
 	var defaults map[string]any
 	if err := yaml.Unmarshal([]byte(readFile(t, "larder/values.yaml")), &defaults); err != nil {
@@ -361,16 +362,16 @@ func TestDocumentedValuesExist(t *testing.T) {
 		for _, m := range regexp.MustCompile(`--set ([A-Za-z.]+?)(?:\.'[^']*')?=`).FindAllStringSubmatch(readFile(t, name), -1) {
 			found++
 			if !has(defaults, strings.Split(m[1], ".")) {
-				t.Errorf("%s sets %s, which the chart has not", name, m[1])
+				t.Errorf("%s sets %s, which the chart does not have", name, m[1])
 			}
 		}
 	}
 	if found < 4 {
-		t.Errorf("only %d values were found", found)
+		t.Errorf("found only %d values", found)
 	}
 }
 
-// Who is woken by an alert is led to its section.
+// TestEveryAlertIsExplained checks that each alert has a section in OPERATIONS.md.
 func TestEveryAlertIsExplained(t *testing.T) {
 	operations := readFile(t, "../OPERATIONS.md")
 	rule := find[prometheusRule](t, mustRender(t, onlyImage+"prometheusRule: {enabled: true}").manifests)
@@ -383,13 +384,14 @@ func TestEveryAlertIsExplained(t *testing.T) {
 	}
 }
 
-// LarderDown goes by the job of "up", which Prometheus' operator calls after the Service unless told otherwise.
-func TestMetricsHaveTheJobThatTheAlertsKnow(t *testing.T) {
+// The alert LarderDown selects the job of "up". Without a relabeling, Prometheus' operator names the job after the
+// Service.
+func TestScrapeJobIsTheOneThatAlertsSelect(t *testing.T) {
 	r := mustRender(t, readFile(t, "testdata/full.yaml"))
 	for _, relabeling := range find[serviceMonitor](t, r.manifests).Spec.Endpoints[0].Relabelings {
 		if relabeling.TargetLabel == "job" && relabeling.Replacement == "larder" {
 			return
 		}
 	}
-	t.Error("the job is not larder")
+	t.Error("no relabeling sets the job to larder")
 }

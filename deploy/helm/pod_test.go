@@ -20,20 +20,20 @@ import (
 )
 
 const (
-	containerTimeout = 30 * time.Second // for one that is to end by itself, or to come up, on a machine that is busy
+	containerTimeout = 30 * time.Second // for a container to end or to become ready on a busy machine
 	pollInterval     = 20 * time.Millisecond
 )
 
-// TestPodDoesWhatItIsFor runs the containers of the pod as a kubelet would, but in the machine's own folders: a larder
-// that knows all of their flags, that user for each, and the signals.
-func TestPodDoesWhatItIsFor(t *testing.T) {
+// TestPodInstallsServesAndRestores runs the pod's containers like a kubelet, but as processes on this machine: with their
+// arguments, environment and users, and with the signal that ends them.
+func TestPodInstallsServesAndRestores(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("only root can run containers as the users that they are for")
+		t.Skip("only root can run processes as other users")
 	}
 	larder := buildLarder(t)
 	for name, values := range map[string]string{
-		"restored by one that waits":   "",
-		"restored by one that watches": "  watch: true\n  registries: [docker.io, quay.io]\n",
+		"keeper that waits":   "",
+		"keeper that watches": "  watch: true\n  registries: [docker.io, quay.io]\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t, larder)
@@ -46,7 +46,7 @@ func TestPodDoesWhatItIsFor(t *testing.T) {
 				n.runToEnd(t, c)
 			}
 			if hosts := n.files(t, "certs.d")["quay.io/hosts.toml"]; !strings.Contains(hosts, "larder mirror: begin") {
-				t.Errorf("the mirror is not in the node's own file:\n%s", hosts)
+				t.Errorf("the node's own file does not contain the mirror:\n%s", hosts)
 			}
 
 			ctx, stop := context.WithCancel(t.Context())
@@ -58,7 +58,7 @@ func TestPodDoesWhatItIsFor(t *testing.T) {
 					t.Fatal(err)
 				}
 				running.Go(func() {
-					err := cmd.Wait() // which is also that it was told to end
+					err := cmd.Wait() // ctx.Err() if the signal ended it
 					if cmd.ProcessState.ExitCode() != 0 {
 						t.Errorf("%s: %v\n%s", c.Name, err, log)
 					}
@@ -71,20 +71,20 @@ func TestPodDoesWhatItIsFor(t *testing.T) {
 			for _, c := range find[corev1.Pod](t, r.hooks).Spec.Containers {
 				n.runToEnd(t, c)
 			}
-			ls := pod.Containers[0] // kubectl exec
+			ls := pod.Containers[0] // as kubectl exec would run it
 			ls.Args = []string{"ls"}
 			n.runToEnd(t, ls)
 
 			stop()
 			running.Wait()
 			if diff := cmp.Diff(before, n.files(t, "certs.d")); diff != "" {
-				t.Errorf("what became of containerd's files (-before +after):\n%s", diff)
+				t.Errorf("containerd's files were not restored (-before +after):\n%s", diff)
 			}
 		})
 	}
 }
 
-// buildLarder builds the command and returns its path, which every user can reach.
+// buildLarder builds the command and returns its path. Every user can execute it.
 func buildLarder(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(openFolder(t), "larder")
@@ -96,7 +96,7 @@ func buildLarder(t *testing.T) string {
 	return path
 }
 
-// openFolder is a temporary folder that every user can reach.
+// openFolder returns a temporary folder that every user can enter.
 func openFolder(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -106,13 +106,13 @@ func openFolder(t *testing.T) string {
 	return dir
 }
 
-// A node is a folder with what the pod finds on a node.
+// node is a folder with the files that the pod finds on a node.
 type node struct{ larder, dir string }
 
 func newNode(t *testing.T, larder string) node {
 	t.Helper()
 	n := node{larder, openFolder(t)}
-	if err := os.Mkdir(filepath.Join(n.dir, "cache"), 0o755); err != nil { // as the kubelet makes it
+	if err := os.Mkdir(filepath.Join(n.dir, "cache"), 0o755); err != nil { // like the kubelet: for root
 		t.Fatal(err)
 	}
 	n.write(t, "certs.d/quay.io/hosts.toml", "server = \"https://quay.io\"\n\n[host.\"https://quay.example.com\"]\n")
@@ -131,7 +131,7 @@ func (n node) write(t *testing.T, name, text string) {
 	}
 }
 
-// values are those of the chart for this node; they end in the section mirror.
+// values returns the chart's values for this node. Their last section is mirror, so that a test can append keys to it.
 func (n node) values(t *testing.T) string {
 	t.Helper()
 	free := func() string {
@@ -155,14 +155,14 @@ mirror:
 `, free(), free(), n.dir)
 }
 
-// command is the process of a container, which ends with ctx as the kubelet ends it.
+// command returns the process of a container and its output. When ctx ends, the process gets SIGTERM, as from a kubelet.
 func (n node) command(ctx context.Context, c corev1.Container) (cmd *exec.Cmd, log *strings.Builder) {
 	cmd, log = exec.CommandContext(ctx, n.larder, c.Args...), new(strings.Builder)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = containerTimeout
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.Env = []string{"LARDER_CACHE_DIR=/var/lib/larder"} // of the Dockerfile
+	cmd.Env = []string{"LARDER_CACHE_DIR=/var/lib/larder"} // from the Dockerfile
 	for _, e := range c.Env {
 		if e.ValueFrom == nil {
 			cmd.Env = append(cmd.Env, e.Name+"="+strings.Replace(e.Value, "/etc/larder/", n.dir+"/etc-larder/", 1))
@@ -185,7 +185,7 @@ func (n node) runToEnd(t *testing.T, c corev1.Container) {
 	}
 }
 
-// await returns when a URL answers 200.
+// await waits until a URL answers 200.
 func (n node) await(t *testing.T, url string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), containerTimeout)
@@ -204,7 +204,7 @@ func (n node) await(t *testing.T, url string) {
 			if resp.StatusCode == http.StatusOK {
 				return
 			}
-			err = fmt.Errorf("it answers %s", resp.Status)
+			err = fmt.Errorf("status %s", resp.Status)
 		}
 		select {
 		case <-tick.C:
@@ -214,7 +214,7 @@ func (n node) await(t *testing.T, url string) {
 	}
 }
 
-// files are the contents of all files below a folder.
+// files returns the contents of all files below a folder, by relative path.
 func (n node) files(t *testing.T, name string) map[string]string {
 	t.Helper()
 	dir := filepath.Join(n.dir, name)

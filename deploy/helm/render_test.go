@@ -1,4 +1,4 @@
-// Package helm has no code: its tests hold the chart beside it to the Kubernetes API, to Larder's configuration and to
+// Package helm has no code. Its tests check the chart in this folder against the Kubernetes API, Larder's configuration and
 // Larder's command line.
 package helm
 
@@ -25,14 +25,14 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// A rendering is what Helm would send to a cluster.
+// rendering is the output that Helm would send to a cluster.
 type rendering struct {
-	manifests []string // in the order of installation
+	manifests []string // in installation order
 	hooks     []string
 	notes     string
 }
 
-// all is everything in it as one text.
+// all returns the whole rendering as one text.
 func (r rendering) all() string {
 	return strings.Join(slices.Concat(r.manifests, r.hooks, []string{r.notes}), "\n---\n")
 }
@@ -46,7 +46,7 @@ func loadChart(t *testing.T) *chart.Chart {
 	return c
 }
 
-// render does what "helm template" does with values in YAML, without a cluster.
+// render renders the chart with values in YAML, like "helm template" without a cluster.
 func render(c *chart.Chart, values string) (rendering, error) {
 	given, err := chartutil.ReadValues([]byte(values))
 	if err != nil {
@@ -88,7 +88,7 @@ func mustRender(t *testing.T, values string) rendering {
 	return r
 }
 
-// decode reads a manifest into the type of its kind, in which every key of it must be.
+// decode decodes a manifest into the Go type of its kind. Keys that the type does not have are an error.
 func decode(manifest string) (any, error) {
 	var kind metav1.TypeMeta
 	if err := yaml.Unmarshal([]byte(manifest), &kind); err != nil {
@@ -106,7 +106,7 @@ func decode(manifest string) (any, error) {
 		{APIVersion: "monitoring.coreos.com/v1", Kind: "PrometheusRule"}: new(prometheusRule),
 	}[kind]
 	if !ok {
-		return nil, fmt.Errorf("%s %s is nothing that the chart should have", kind.APIVersion, kind.Kind)
+		return nil, fmt.Errorf("the chart should not contain %s %s", kind.APIVersion, kind.Kind)
 	}
 	if err := yaml.UnmarshalStrict([]byte(manifest), into); err != nil {
 		return nil, fmt.Errorf("%s: %w", kind.Kind, err)
@@ -114,7 +114,7 @@ func decode(manifest string) (any, error) {
 	return into, nil
 }
 
-// decodeAll decodes manifests, of which there must be some.
+// decodeAll decodes manifests. It fails the test if there are none.
 func decodeAll(t *testing.T, manifests []string) []any {
 	t.Helper()
 	var objects []any
@@ -132,7 +132,7 @@ func decodeAll(t *testing.T, manifests []string) []any {
 	return objects
 }
 
-// find returns the one object of a type.
+// find returns the only object of type T. It fails the test if there is not exactly one.
 func find[T any](t *testing.T, manifests []string) *T {
 	t.Helper()
 	var found []*T
@@ -142,12 +142,12 @@ func find[T any](t *testing.T, manifests []string) *T {
 		}
 	}
 	if len(found) != 1 {
-		t.Fatalf("there are %d of %T, want 1", len(found), *new(T))
+		t.Fatalf("%d objects of type %T, want 1", len(found), *new(T))
 	}
 	return found[0]
 }
 
-// serviceMonitor and prometheusRule are what the chart uses of the types of Prometheus' operator
+// serviceMonitor and prometheusRule have the fields that the chart uses of the types of Prometheus' operator
 // (prometheus-operator.dev, API reference, monitoring.coreos.com/v1).
 type serviceMonitor struct {
 	metav1.TypeMeta   `json:",inline"`
@@ -187,7 +187,7 @@ type prometheusRule struct {
 	} `json:"spec"`
 }
 
-// readFile returns a file's text.
+// readFile returns the text of a file.
 func readFile(t *testing.T, name string) string {
 	t.Helper()
 	text, err := os.ReadFile(name)

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/tools/go/packages"
 )
 
-// services are the packages of the AWS SDK whose clients Larder calls, and how
-// IAM names their actions.
+// services maps the AWS SDK packages whose clients Larder calls to the prefix of
+// their IAM actions.
 var services = map[string]string{
 	"github.com/aws/aws-sdk-go-v2/service/ecr":       "ecr",
 	"github.com/aws/aws-sdk-go-v2/service/ecrpublic": "ecr-public",
@@ -24,9 +24,9 @@ var services = map[string]string{
 // free needs no permission (API reference, GetCallerIdentity).
 const free = "sts:GetCallerIdentity"
 
-// TestEveryCallOfAWSIsInADocument reads the code: what it calls of AWS's APIs,
-// a document must allow.
-func TestEveryCallOfAWSIsInADocument(t *testing.T) {
+// TestEveryAWSCallIsAllowedByAPolicy reads the code. For each AWS operation that
+// the code calls, some policy must allow the action.
+func TestEveryAWSCallIsAllowedByAPolicy(t *testing.T) {
 	files, err := fs.Glob(os.DirFS("."), "*.json")
 	if err != nil {
 		t.Fatal(err)
@@ -39,23 +39,23 @@ func TestEveryCallOfAWSIsInADocument(t *testing.T) {
 	}
 	calls := awsCalls(t)
 	if !slices.Contains(calls, "ecr:GetAuthorizationToken") {
-		t.Fatalf("the code was not understood: it calls %v", calls)
+		t.Fatalf("found the calls %v, without ecr:GetAuthorizationToken", calls)
 	}
 	for _, call := range calls {
 		if !allowed[call] && call != free {
-			t.Errorf("Larder calls %s, which no document allows", call)
+			t.Errorf("Larder calls %s, which no policy allows", call)
 		}
 	}
 }
 
-// awsCalls are the operations of AWS that this module's code uses, by their
-// actions.
+// awsCalls returns the IAM actions of all AWS operations that the daemon and its
+// commands use.
 func awsCalls(t *testing.T) []string {
 	t.Helper()
 	loaded, err := packages.Load(&packages.Config{
 		Context: t.Context(),
 		Mode:    packages.NeedSyntax | packages.NeedTypes | packages.NeedTypesInfo | packages.NeedImports | packages.NeedExportFile | packages.NeedFiles,
-	}, "github.com/larder-registry/larder/upstream", "github.com/larder-registry/larder/cmd/larder")
+	}, "github.com/larder-registry/larder/upstream/...", "github.com/larder-registry/larder/cmd/larder/...", "github.com/larder-registry/larder/cmd/internal/...")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,8 +73,9 @@ func awsCalls(t *testing.T) []string {
 	return slices.Sorted(maps.Keys(calls))
 }
 
-// operation recognises a method of an SDK client that is an operation: they all
-// take options of the client last. Assuming a role is by a helper of the SDK.
+// operation returns the action of a use of an AWS operation. A method of an SDK
+// client is an operation if it takes client options as its last, variadic
+// parameter. Roles are assumed by a helper of the SDK.
 func operation(id *ast.Ident, object types.Object) (action string, ok bool) {
 	f, ok := object.(*types.Func)
 	if !ok || f.Pkg() == nil {

@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// The accounts of the documents.
+// The accounts in the policies.
 const (
 	owner = "123456789012"
 	other = "210987654321"
@@ -41,7 +41,7 @@ func document(t *testing.T, name string) ecrtest.Policy {
 	return policy
 }
 
-// actions are all that a policy allows.
+// actions returns all actions that a policy allows.
 func actions(p ecrtest.Policy) []string {
 	var all []string
 	for _, statement := range p {
@@ -50,7 +50,7 @@ func actions(p ecrtest.Policy) []string {
 	return all
 }
 
-// without is a policy that allows all but an action.
+// without returns the policy without an action.
 func without(p ecrtest.Policy, action string) ecrtest.Policy {
 	var rest ecrtest.Policy
 	for _, statement := range p {
@@ -64,15 +64,15 @@ func without(p ecrtest.Policy, action string) ecrtest.Policy {
 
 const repository = "team/app"
 
-// subject is an image, and what there is to ask of its repository.
+// subject is an image and the registry that has it.
 type subject struct {
 	registry *upstream.Registry
 	manifest digest.Digest
 	layer    digest.Digest
 }
 
-// requests are everything that Larder asks of ECR's registries, and of its API
-// about a repository.
+// requests are all kinds of requests that Larder makes to ECR registries and, for
+// a repository, to the ECR API.
 var requests = map[string]func(context.Context, subject) error{
 	"manifest by tag": func(ctx context.Context, s subject) error {
 		_, _, err := s.registry.Manifest(ctx, repository, "1.0", false)
@@ -113,7 +113,7 @@ var requests = map[string]func(context.Context, subject) error{
 	"credentials of ECR Public": func(ctx context.Context, s subject) error {
 		account, err := s.registry.Account(ctx)
 		if err == nil && account == (upstream.Account{}) {
-			err = errors.New("it is asked anonymously")
+			err = errors.New("asked anonymously")
 		}
 		return err
 	},
@@ -130,12 +130,13 @@ var requests = map[string]func(context.Context, subject) error{
 
 var pulls = []string{"manifest by tag", "revalidation", "manifest by digest", "layer", "membership of a layer", "referrers", "keep-alive"}
 
-// uses are the documents that serve a purpose together, and what must work then.
+// uses are sets of policies that serve a purpose together, and the requests that
+// they must allow.
 var uses = []struct {
 	documents []string
 	requests  []string
 	attach    func(t *testing.T, s *stage, documents []ecrtest.Policy)
-	public    bool // it is about ECR Public
+	public    bool // whether the registry is ECR Public
 }{
 	{[]string{"pull.json"}, pulls, asUserOf(owner), false},
 	{[]string{"pull-with-hints.json"}, append([]string{"lifecycle policy", "tag mutability"}, pulls...), asUserOf(owner), false},
@@ -167,14 +168,15 @@ var uses = []struct {
 	}, false},
 }
 
-// asUserOf attaches all documents to a user of an account, who asks.
+// asUserOf attaches all policies to a user of an account. Requests then use that
+// user's key.
 func asUserOf(account string) func(*testing.T, *stage, []ecrtest.Policy) {
 	return func(_ *testing.T, s *stage, documents []ecrtest.Policy) {
 		s.key = s.fake.AWS().AddUser("arn:aws:iam::"+account+":user/larder", slices.Concat(documents...))
 	}
 }
 
-// stage is a fake ECR with an image, and as whom it is asked.
+// stage is a fake ECR with an image, and the identity for requests to it.
 type stage struct {
 	fake     *ecrtest.Running
 	image    *ecrtest.Added
@@ -182,8 +184,8 @@ type stage struct {
 	identity upstream.Identity
 }
 
-// newStage has the image in a repository, and another one that ECR fills from
-// elsewhere.
+// newStage starts a fake ECR with an image in a repository, and with a
+// pull-through repository that the fake fills from another registry.
 func newStage(t *testing.T, public bool) *stage {
 	t.Helper()
 	fake, err := ecrtest.Start(ecrtest.Options{Account: owner, Public: public})
@@ -208,8 +210,7 @@ func newStage(t *testing.T, public bool) *stage {
 	return &stage{fake: fake, image: added}
 }
 
-// ask makes requests of a registry with the policies attached, and returns those
-// that fail.
+// ask makes requests with the attached policies and returns the failures.
 func (s *stage) ask(t *testing.T, names []string) (failed []string) {
 	t.Helper()
 	fake := s.fake
@@ -239,7 +240,7 @@ func (s *stage) ask(t *testing.T, names []string) (failed []string) {
 	return failed
 }
 
-func TestPoliciesAllowWhatTheyAreForAndNoMore(t *testing.T) {
+func TestPoliciesAreSufficientAndMinimal(t *testing.T) {
 	for _, use := range uses {
 		t.Run(strings.Join(use.documents, "+"), func(t *testing.T) {
 			var documents []ecrtest.Policy
@@ -259,7 +260,7 @@ func TestPoliciesAllowWhatTheyAreForAndNoMore(t *testing.T) {
 					less := slices.Clone(documents)
 					less[i] = without(d, action)
 					if len(ask(less)) == 0 {
-						t.Errorf("nothing needs %s of %s", action, use.documents[i])
+						t.Errorf("no request needs %s of %s", action, use.documents[i])
 					}
 				}
 			}
@@ -267,14 +268,14 @@ func TestPoliciesAllowWhatTheyAreForAndNoMore(t *testing.T) {
 	}
 }
 
-func TestReadmeNamesEveryDocument(t *testing.T) {
+func TestReadmeNamesEveryPolicy(t *testing.T) {
 	readme, err := os.ReadFile("README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	files, err := fs.Glob(os.DirFS("."), "*.json")
 	if err != nil || len(files) == 0 {
-		t.Fatalf("no documents: %v", err)
+		t.Fatalf("no policies: %v", err)
 	}
 	for _, file := range files {
 		document(t, file)

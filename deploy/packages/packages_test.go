@@ -14,7 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// installed is what a package puts on a node, beside its documents.
+// installed are the files of a package, without its documents.
 var installed = []string{
 	"etc/larder/larder.yaml",
 	"usr/bin/larder",
@@ -32,34 +32,34 @@ func TestDebIsInstalledAndRemoved(t *testing.T) {
 	}
 	writeFile(t, filepath.Join(root, "var/lib/dpkg/status"), "", 0o644)
 	base := []string{"--root=" + root, "--force-not-root", "--force-script-chrootless", "--force-depends"}
-	// The machine's own service manager is none of the package's business in another root.
+	// In another root, the scripts must not call this machine's service manager.
 	env := []string{"LARDER_SYSTEMD=/nowhere"}
 	execute(t, env, dpkg, append(base, "--install", makePackage(t, "deb"))...)
 	requireFiles(t, root, installed...)
 
 	writeFile(t, filepath.Join(root, "etc/larder/larder.yaml"), "listen: 127.0.0.1:6000\n", 0o644)
 	execute(t, env, dpkg, append(base, "--remove", "larder")...)
-	requireFiles(t, root, "etc/larder/larder.yaml") // an administrator's: it goes with --purge
+	requireFiles(t, root, "etc/larder/larder.yaml") // changed by the administrator, so only --purge removes it
 	cached := filepath.Join(root, "var/lib/larder/blobs")
 	mkdir(t, cached)
 	execute(t, env, dpkg, append(base, "--purge", "larder")...)
 	requireFiles(t, root)
 	if _, err := os.Stat(filepath.Dir(cached)); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("after a purge there is still a cache: %v", err)
+		t.Errorf("the cache is still there after a purge: %v", err)
 	}
 }
 
 func TestRPMIsInstalledAndRemoved(t *testing.T) {
 	rpm := require(t, "rpm")
 	root := t.TempDir()
-	// Its scripts would need a shell in the other root; TestScripts has them.
+	// The scripts would need a shell in the other root. They have their own test below.
 	execute(t, nil, rpm, "--root", root, "--noscripts", "--nodeps", "--ignorearch", "--install", makePackage(t, "rpm"))
 	requireFiles(t, root, installed...)
 	execute(t, nil, rpm, "--root", root, "--noscripts", "--nodeps", "--erase", "larder")
 	requireFiles(t, root)
 }
 
-func TestScriptsTellTheServiceManagerWhatItMustKnow(t *testing.T) {
+func TestScriptsCallTheServiceManager(t *testing.T) {
 	const restart = "systemctl restart larder.service"
 	for name, test := range map[string]struct {
 		script string
@@ -67,13 +67,13 @@ func TestScriptsTellTheServiceManagerWhatItMustKnow(t *testing.T) {
 		active bool
 		want   []string
 	}{
-		"deb, first":      {"postinstall.sh", []string{"configure", ""}, false, []string{"systemd-sysusers larder.conf", "systemd-tmpfiles --create larder.conf", "systemctl daemon-reload"}},
-		"deb, upgrade":    {"postinstall.sh", []string{"configure", "1.0"}, true, []string{"systemctl daemon-reload", restart}},
-		"rpm, upgrade":    {"postinstall.sh", []string{"2"}, true, []string{"systemctl daemon-reload", restart}},
-		"deb, removal":    {"preremove.sh", []string{"remove"}, true, []string{"systemctl disable --now larder.socket larder.service"}},
-		"rpm, removal":    {"preremove.sh", []string{"0"}, true, []string{"systemctl disable --now larder.socket larder.service"}},
-		"before upgrades": {"preremove.sh", []string{"upgrade", "2.0"}, true, nil},
-		"after a removal": {"postremove.sh", []string{"remove"}, false, []string{"systemctl daemon-reload"}},
+		"deb, new":       {"postinstall.sh", []string{"configure", ""}, false, []string{"systemd-sysusers larder.conf", "systemd-tmpfiles --create larder.conf", "systemctl daemon-reload"}},
+		"deb, upgrade":   {"postinstall.sh", []string{"configure", "1.0"}, true, []string{"systemctl daemon-reload", restart}},
+		"rpm, upgrade":   {"postinstall.sh", []string{"2"}, true, []string{"systemctl daemon-reload", restart}},
+		"deb, removal":   {"preremove.sh", []string{"remove"}, true, []string{"systemctl disable --now larder.socket larder.service"}},
+		"rpm, removal":   {"preremove.sh", []string{"0"}, true, []string{"systemctl disable --now larder.socket larder.service"}},
+		"before upgrade": {"preremove.sh", []string{"upgrade", "2.0"}, true, nil},
+		"after removal":  {"postremove.sh", []string{"remove"}, false, []string{"systemctl daemon-reload"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -104,7 +104,7 @@ func TestScriptsTellTheServiceManagerWhatItMustKnow(t *testing.T) {
 	}
 }
 
-// makePackage makes a package around a program that only says its name, and returns its path.
+// makePackage builds a package with a shell script as its binary, and returns its path.
 func makePackage(t *testing.T, format string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -118,7 +118,7 @@ func makePackage(t *testing.T, format string) string {
 	return strings.TrimSpace(out.String())
 }
 
-// requireFiles fails the test unless these are all the files under root that are ours and no documents.
+// requireFiles fails the test unless root contains exactly these files below etc and usr, documents aside.
 func requireFiles(t *testing.T, root string, want ...string) {
 	t.Helper()
 	var got []string
@@ -151,7 +151,8 @@ func execute(t *testing.T, env []string, program string, args ...string) {
 	}
 }
 
-// require returns the path of a program, or skips the test, unless LARDER_REQUIRE names it.
+// require returns the path of a program. If it is not installed, it skips the test, or fails it if LARDER_REQUIRE names
+// the program.
 func require(t *testing.T, program string) string {
 	t.Helper()
 	path, err := exec.LookPath(program)

@@ -1,4 +1,4 @@
-// Package systemd has no code: its test checks the units beside it.
+// Package systemd has no code. Its tests check the units in this folder.
 package systemd
 
 import (
@@ -21,8 +21,8 @@ func TestUnitsAreValid(t *testing.T) {
 	}
 }
 
-// maxExposure is what systemd's own rating may be at most, in tenths: 0 is a service that can do nothing, 100 one without
-// any restriction. What is left is the network, which a cache needs.
+// maxExposure is the highest rating of "systemd-analyze security" that the service may get, in tenths. 0 is a service that
+// can do nothing, 100 one without restrictions. The rest is the network, which a cache needs.
 const maxExposure = "20"
 
 func TestServiceIsHardened(t *testing.T) {
@@ -33,7 +33,7 @@ func TestServiceIsHardened(t *testing.T) {
 	}
 }
 
-func TestUserAndFoldersAreMade(t *testing.T) {
+func TestUserAndFoldersAreCreated(t *testing.T) {
 	sysusers, tmpfiles := require(t, "systemd-sysusers"), require(t, "systemd-tmpfiles")
 	if os.Geteuid() != 0 {
 		t.Skip("only root can give a folder to another user")
@@ -42,7 +42,7 @@ func TestUserAndFoldersAreMade(t *testing.T) {
 	copyTo(t, "sysusers.conf", filepath.Join(root, "usr/lib/sysusers.d/larder.conf"))
 	copyTo(t, "tmpfiles.conf", filepath.Join(root, "usr/lib/tmpfiles.d/larder.conf"))
 	write(t, filepath.Join(root, "etc/passwd"), "", 0o644)
-	for _, cmd := range []*exec.Cmd{ // as postinstall.sh has them
+	for _, cmd := range []*exec.Cmd{ // as in postinstall.sh
 		exec.CommandContext(t.Context(), sysusers, "--root="+root, "larder.conf"),
 		exec.CommandContext(t.Context(), tmpfiles, "--root="+root, "--create", "larder.conf"),
 	} {
@@ -60,14 +60,14 @@ func TestUserAndFoldersAreMade(t *testing.T) {
 	}
 	owner := fmt.Sprintf("larder:x:%d:", cache.Sys().(*syscall.Stat_t).Uid)
 	if !strings.HasPrefix(string(users), owner) || cache.Mode().Perm() != 0o750 {
-		t.Errorf("the users are %q, the cache's folder is %v and not larder's, who begins with %q", users, cache.Mode(), owner)
+		t.Errorf("passwd is %q, want an entry %q; the cache folder has mode %v, want 0750", users, owner, cache.Mode())
 	}
 	if _, err := os.Stat(filepath.Join(root, "etc/larder")); err != nil {
 		t.Error(err)
 	}
 }
 
-// unitRoot is a root folder with what the units name.
+// unitRoot returns a root folder with the units and everything that they refer to.
 func unitRoot(t *testing.T) string {
 	t.Helper()
 	root := t.TempDir()
@@ -100,7 +100,8 @@ func write(t *testing.T, path, text string, mode os.FileMode) {
 	}
 }
 
-// require returns the path of a program, or skips the test, unless LARDER_REQUIRE names it.
+// require returns the path of a program. If it is not installed, it skips the test, or fails it if LARDER_REQUIRE names
+// the program.
 func require(t *testing.T, program string) string {
 	t.Helper()
 	path, err := exec.LookPath(program)

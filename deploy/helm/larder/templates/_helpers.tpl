@@ -2,7 +2,7 @@
 {{- .Values.nameOverride | default .Chart.Name | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* At most 53 characters, so that what is appended to it still makes a valid name. */}}
+{{/* At most 53 characters, so that names with a suffix are valid too. */}}
 {{- define "larder.fullname" -}}
 {{- $name := include "larder.name" . -}}
 {{- if .Values.fullnameOverride -}}
@@ -36,7 +36,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{- define "larder.image" -}}
 {{- if not .Values.image.repository -}}
-{{- fail "image.repository is not set, and has no default: build the image with Larder's Dockerfile, push it to a registry that the nodes can pull from without Larder, and give --set image.repository=<registry>/<repository>" -}}
+{{- fail "image.repository is not set, and has no default: build the image with Larder's Dockerfile, push it to a registry that the nodes can pull from without Larder, and add --set image.repository=<registry>/<repository>" -}}
 {{- end -}}
 {{- if .Values.image.digest -}}
 {{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
@@ -49,7 +49,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- regexFind "[0-9]+$" . -}}
 {{- end -}}
 
-{{/* Where the kubelet and others on the node reach an address that is listened on. */}}
+{{/* The host at which the kubelet and other processes on the node reach a listen address. */}}
 {{- define "larder.host" -}}
 {{- $host := regexReplaceAll ":[0-9]+$" . "" | trimPrefix "[" | trimSuffix "]" -}}
 {{- if has $host (list "" "0.0.0.0" "::") -}}
@@ -63,7 +63,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if regexMatch "^(127\\.|localhost:|\\[::1\\])" . -}}true{{- end -}}
 {{- end -}}
 
-{{/* A probe of the admin listener's path, or without an admin listener of what every registry answers. */}}
+{{/* A probe of a path of the admin listener. Without an admin listener, a probe of /v2/. */}}
 {{- define "larder.probe" -}}
 {{- $admin := .root.Values.config.admin -}}
 httpGet:
@@ -72,7 +72,7 @@ httpGet:
   path: {{ $admin | empty | ternary "/v2/" .path }}
 {{- end -}}
 
-{{/* What every container may not do; the ones that need to be root say so beside it. */}}
+{{/* Restrictions of every container. Containers that need root add it themselves. */}}
 {{- define "larder.confined" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
@@ -95,7 +95,7 @@ runAsGroup: 0
 capabilities: {drop: [ALL]}
 {{- end -}}
 
-{{/* The image says where its cache is; the chart's configuration does. */}}
+{{/* The image sets LARDER_CACHE_DIR. The chart's configuration overrides it. */}}
 {{- define "larder.settings" -}}
 - name: LARDER_CONFIG
   value: /etc/larder/larder.yaml
