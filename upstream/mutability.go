@@ -10,26 +10,26 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
 	"github.com/aws/aws-sdk-go-v2/service/ecr/types"
 
-	"github.com/larder-registry/larder/upstream/lifecycle"
+	"github.com/larder-registry/larder/upstream/name"
 )
 
 // TagMutability says which tags of a repository can be moved to another image.
 // By its zero value all can.
 type TagMutability struct {
-	immutable bool                   // but for what is excluded
-	except    []lifecycle.TagPattern // of which one is enough
+	immutable bool     // except for the tags that a pattern matches
+	except    []string // patterns of name.Glob
 }
 
 // Immutable tells whether a tag that exists stays where it is, for as long as
 // nobody deletes it.
 func (m TagMutability) Immutable(tag string) bool {
-	excluded := slices.ContainsFunc(m.except, func(p lifecycle.TagPattern) bool { return p.Match(tag) })
+	excluded := slices.ContainsFunc(m.except, func(pattern string) bool { return name.Glob(pattern, tag) })
 	return m.immutable != excluded
 }
 
 // Equal tells whether two say the same.
 func (m TagMutability) Equal(other TagMutability) bool {
-	return m.immutable == other.immutable && slices.EqualFunc(m.except, other.except, slices.Equal)
+	return m.immutable == other.immutable && slices.Equal(m.except, other.except)
 }
 
 // TagMutability reads which tags of a repository can be moved. It is
@@ -73,7 +73,7 @@ func newTagMutability(r types.Repository) TagMutability {
 	for _, filter := range r.ImageTagMutabilityExclusionFilters {
 		switch {
 		case filter.FilterType == types.ImageTagMutabilityExclusionFilterTypeWildcard:
-			m.except = append(m.except, lifecycle.ParseTagPattern(aws.ToString(filter.Filter)))
+			m.except = append(m.except, aws.ToString(filter.Filter))
 		case m.immutable:
 			return TagMutability{} // it may exclude any tag
 		}

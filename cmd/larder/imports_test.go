@@ -31,8 +31,10 @@ func mayImport(from, to string) bool {
 		return false
 	case strings.HasPrefix(from, "cmd/"):
 		return true
+	case to == "upstream/name": // a leaf
+		return from != "cache" && from != "upstream/ecrtest"
 	case to == "upstream/lifecycle":
-		return from == "upstream"
+		return from == "upstream" || from == "config"
 	default:
 		return from == "proxy" && to == "cache"
 	}

@@ -8,5 +8,6 @@
 // select and count images, and the relations between images (an index and its
 // children, a subject and its referrers) decide which of these can be removed.
 //
-// The package is pure: it has no clock, does no I/O and keeps no state.
+// The package is pure: it has no clock, does no I/O and keeps no state. Of Larder's
+// packages it imports the patterns of name alone.
 package lifecycle

@@ -164,7 +164,7 @@ func (p *parser) tags(path string, patterns, prefixes []string, s *selection) {
 		if strings.Count(pattern, "*") > maxWildcards {
 			p.mistake(key, "%q has more than %d wildcards", pattern, maxWildcards)
 		}
-		s.tags = append(s.tags, ParseTagPattern(pattern))
+		s.tags = append(s.tags, tagPattern{text: pattern})
 	}
 	for i, prefix := range prefixes {
 		if prefix == "" {

@@ -131,6 +131,8 @@ func TestMistakesNameTheirKey(t *testing.T) {
 			[]string{"rules[1].selection: selects the same images as rules[0]"}},
 		"the same tags": {edit(`["v*"]`, `["v*","b*"]`, strings.NewReplacer(`y":1`, `y":2`, `["v*"]`, `["b*","v*","b*"]`).Replace(validRule)),
 			[]string{"rules[1].selection: selects the same images as rules[0]"}},
+		"a prefix for a pattern": {edit("", "", strings.NewReplacer(`y":1`, `y":2`, `"tagPatternList":["v*"]`, `"tagPrefixList":["v"]`).Replace(validRule)),
+			[]string{"rules[1].selection: selects the same images as rules[0]"}},
 		"mistakes in two rules": {edit("14", "0", strings.Replace(secondRule, "expire", "explode", 1)),
 			[]string{sel + "countNumber: 0 is not positive", `rules[1].action.type: "explode" is not one of ["expire" "transition"]`}},
 	} {

@@ -2,8 +2,11 @@ package lifecycle
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strings"
+
+	"github.com/larder-registry/larder/upstream/name"
 )
 
 // selection says which images a rule selects: those of a storage class, by ECR's
@@ -11,7 +14,7 @@ import (
 type selection struct {
 	stored string // statusActive or statusArchived
 	status tagStatus
-	tags   []TagPattern // for tagged: each matches at least one tag of the image
+	tags   []tagPattern // for tagged: each matches at least one tag of the image
 }
 
 // tagStatus is whether a rule selects tagged images. The values are ECR's.
@@ -34,7 +37,7 @@ func (s selection) matches(img *Image) bool {
 		return len(img.Tags) == 0
 	default:
 		for _, pattern := range s.tags {
-			if !slices.ContainsFunc(img.Tags, pattern.Match) {
+			if !slices.ContainsFunc(img.Tags, pattern.matches) {
 				return false
 			}
 		}
@@ -44,39 +47,33 @@ func (s selection) matches(img *Image) bool {
 
 // equal reports whether both selections always select the same images.
 func (s selection) equal(other selection) bool {
-	set := func(tags []TagPattern) []TagPattern {
-		tags = slices.SortedFunc(slices.Values(tags), slices.Compare)
-		return slices.CompactFunc(tags, slices.Equal)
+	set := func(patterns []tagPattern) map[tagPattern]bool {
+		all := make(map[tagPattern]bool)
+		for _, p := range patterns {
+			all[p] = true
+		}
+		return all
 	}
-	return s.stored == other.stored && s.status == other.status &&
-		slices.EqualFunc(set(s.tags), set(other.tags), slices.Equal)
+	return s.stored == other.stored && s.status == other.status && maps.Equal(set(s.tags), set(other.tags))
 }
 
-// TagPattern is a tag pattern of ECR, in which a star stands for any text, the
-// empty text too. It is kept as the literal parts between the stars.
-type TagPattern []string
+// tagPattern is a pattern of [name.Glob] for tags, or a prefix in which a star is
+// literal.
+type tagPattern struct {
+	text          string
+	literalPrefix bool
+}
 
-// ParseTagPattern reads a pattern. Every text is one.
-func ParseTagPattern(pattern string) TagPattern { return strings.Split(pattern, "*") }
+func prefixPattern(prefix string) tagPattern {
+	if strings.Contains(prefix, "*") {
+		return tagPattern{text: prefix, literalPrefix: true}
+	}
+	return tagPattern{text: prefix + "*"}
+}
 
-// prefixPattern matches tags that begin with prefix. A star in prefix is literal.
-func prefixPattern(prefix string) TagPattern { return TagPattern{prefix, ""} }
-
-// Match reports whether the pattern matches the whole tag.
-func (p TagPattern) Match(tag string) bool {
-	last := len(p) - 1
-	if last == 0 {
-		return tag == p[0]
+func (p tagPattern) matches(tag string) bool {
+	if p.literalPrefix {
+		return strings.HasPrefix(tag, p.text)
 	}
-	rest, ok := strings.CutPrefix(tag, p[0])
-	if !ok {
-		return false
-	}
-	for _, part := range p[1:last] {
-		// The first occurrence is the right one: it leaves the most for the rest.
-		if _, rest, ok = strings.Cut(rest, part); !ok {
-			return false
-		}
-	}
-	return strings.HasSuffix(rest, p[last])
+	return name.Glob(p.text, tag)
 }

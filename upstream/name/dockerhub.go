@@ -1,0 +1,26 @@
+package name
+
+import "strings"
+
+const (
+	// DockerHub is the host by which clients call Docker Hub.
+	DockerHub = "docker.io"
+	// DockerHubRegistry is the host that serves Docker Hub's /v2.
+	DockerHubRegistry = "registry-1.docker.io"
+
+	dockerHubIndex = "index.docker.io" // of the first version of the protocol
+)
+
+// IsDockerHub reports whether a host in lower case is one of Docker Hub's.
+func IsDockerHub(host string) bool {
+	return host == DockerHub || host == DockerHubRegistry || host == dockerHubIndex
+}
+
+// CompleteRepository returns a repository of a host as the host's registry calls
+// it: on Docker Hub, busybox is library/busybox.
+func CompleteRepository(host, repository string) string {
+	if host == DockerHub && !strings.Contains(repository, "/") {
+		return "library/" + repository
+	}
+	return repository
+}
