@@ -1,6 +1,6 @@
 # syntax=docker/dockerfile:1
 
-# The compiler runs on the machine that builds, and compiles for the one that will run the image: nothing is emulated.
+# The compiler runs natively on the build machine and cross-compiles, so nothing is emulated.
 FROM --platform=$BUILDPLATFORM golang:1.26 AS build
 WORKDIR /src
 COPY go.mod go.sum ./
@@ -9,15 +9,15 @@ COPY . .
 ARG TARGETOS=linux
 ARG TARGETARCH
 ARG VERSION=devel
-# cmd/larder/build_test.go runs this very command; the flags stand nowhere else.
+# cmd/larder/build_test.go runs this command. The flags are defined only here.
 RUN CGO_ENABLED=0 GOOS="$TARGETOS" GOARCH="$TARGETARCH" \
     go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$VERSION" -o /out/larder ./cmd/larder
-# An empty folder to copy: a new volume takes its owner from the image.
+# An empty folder to copy, because a new volume takes its owner from the image.
 RUN mkdir /out/data
 
 FROM scratch
 ARG VERSION=devel
-# The commit, of which the build sees none: .git stays outside.
+# The commit. The build cannot see it, because .dockerignore excludes .git.
 ARG REVISION=""
 LABEL org.opencontainers.image.title="larder" \
       org.opencontainers.image.description="A node-local pull-through cache for container images, made for Amazon ECR" \
@@ -28,15 +28,15 @@ LABEL org.opencontainers.image.title="larder" \
       org.opencontainers.image.revision="$REVISION"
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY LICENSE /LICENSE
-# There are no packages but Go's modules, which the binary lists (go version -m): scanners make an SBOM of that.
+# The image has no packages except Go modules. The binary lists them (go version -m), and scanners read that list.
 COPY --from=build /out/larder /larder
 COPY --from=build --chown=65532:65532 /out/data /var/lib/larder
-# Without a home folder there is no user's cache folder to default to.
+# The default would be the user's cache folder, but the user has no home folder.
 ENV LARDER_CACHE_DIR=/var/lib/larder
 VOLUME /var/lib/larder
 USER 65532:65532
-# Registry and admin. Both listen on loopback unless told otherwise: use the host's network, or set LARDER_LISTEN and
-# LARDER_ADMIN and mind who can reach them.
+# Registry and admin. By default both listen on loopback. Use the host's network, or set LARDER_LISTEN and LARDER_ADMIN and
+# restrict access to them.
 EXPOSE 5000 5001
 ENTRYPOINT ["/larder"]
 CMD ["serve"]
