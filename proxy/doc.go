@@ -1,6 +1,6 @@
-// Package proxy is Larder over HTTP: the distribution API (/v2) for clients,
-// and the admin listener. PROTOCOL.md says what each client is answered and why.
+// Package proxy is Larder over HTTP for clients: the pull half of the distribution API
+// (/v2). PROTOCOL.md says what each client is answered and why.
 //
 // It knows registries only as an [Upstream], and keeps what they send in a
-// cache.Store.
+// cache.Store. Package proxy/admin serves operators.
 package proxy

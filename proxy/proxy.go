@@ -53,9 +53,6 @@ type Options struct {
 	// Default is the host that is meant where a client names none; "" for none.
 	Default string
 	Store   *cache.Store
-	// Status returns how it is with the upstreams in use. Nil means that nothing is
-	// told of them.
-	Status func() []UpstreamStatus
 	// Log gets a line a request. Nil means slog.Default().
 	Log *slog.Logger
 	// Meter has the instruments. Nil means none.
@@ -77,10 +74,10 @@ type Proxy struct {
 
 	spanOptions []trace.SpanStartOption // made once
 	counters    counters
-	audience    audience
+	readers     readers
 }
 
-// New returns a proxy. It runs nothing by itself: see [Proxy.KeepPins].
+// New returns a proxy. It starts no goroutines.
 func New(opts Options) *Proxy {
 	if opts.Log == nil {
 		opts.Log = slog.Default()
@@ -97,6 +94,14 @@ func New(opts Options) *Proxy {
 	}
 	return p
 }
+
+// Traffic returns what clients were sent. It does not block and is cheap enough to be
+// called every second.
+func (p *Proxy) Traffic() Traffic { return p.counters.sum() }
+
+// Fills returns the blobs that are being fetched, the oldest first. It does not block
+// and is cheap enough to be called every second.
+func (p *Proxy) Fills() []Fill { return p.readers.of(p.store.Fills()) }
 
 // target is a request with its upstream.
 type target struct {

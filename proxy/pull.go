@@ -78,7 +78,7 @@ func (p *Proxy) blob(w *recorder, r *http.Request, t target) error {
 	if r.Method == http.MethodHead {
 		return p.headBlob(ctx, w, r, t, size)
 	}
-	defer p.audience.join(r, t)()
+	defer p.readers.add(r, t.repo, t.digest)()
 	blob, err := p.store.Open(ctx, t.digest, max(size, 0), p.fetch(t))
 	if err != nil {
 		return err
@@ -145,6 +145,51 @@ func confirm(t target) func(context.Context) (int64, error) {
 		_, size, _, err := t.upstream.Blob(ctx, t.repo.Name, t.digest, 0, 0, false)
 		return size, err
 	}
+}
+
+// FetchManifest fetches a manifest from its upstream into the cache, unless it is
+// cached. It waits for the upstream's timeout at most.
+func (p *Proxy) FetchManifest(ctx context.Context, repo cache.Repository, dgst digest.Digest) error {
+	t, err := p.contentOf(repo, dgst)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, t.timeout, errSlow)
+	defer cancel()
+	_, _, err = p.store.Manifest(ctx, repo, dgst, ask(t))
+	return err
+}
+
+// FetchBlob fetches a blob from its upstream into the cache, unless it is cached, and
+// returns when all of it has arrived. The size is in bytes, 0 if it is not known. A
+// blob that the cache cannot keep is an error.
+func (p *Proxy) FetchBlob(ctx context.Context, repo cache.Repository, dgst digest.Digest, size int64) error {
+	t, err := p.contentOf(repo, dgst)
+	if err != nil {
+		return err
+	}
+	blob, err := p.store.Open(ctx, dgst, size, p.fetch(t))
+	if err != nil {
+		return err
+	}
+	defer blob.Close()
+	if blob.State == cache.Bypass {
+		return fmt.Errorf("blob %s: %w", dgst, errNotKept)
+	}
+	// The fill runs on its own. Reading along waits for it.
+	_, err = io.Copy(io.Discard, blob)
+	return err
+}
+
+var errNotKept = errors.New("the cache could not keep it")
+
+// contentOf is the target of content that no client asked for.
+func (p *Proxy) contentOf(repo cache.Repository, dgst digest.Digest) (target, error) {
+	source, ok := p.opts.Upstreams(repo.Upstream, repo.Name)
+	if !ok {
+		return target{}, fmt.Errorf("%s: no configured upstream serves it", repo)
+	}
+	return target{route: route{digest: dgst}, repo: repo, upstream: source.Upstream, timeout: source.Timeout}, nil
 }
 
 // sendBytes is http.ServeContent for what is in memory. What is wanted whole, as it

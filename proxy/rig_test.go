@@ -123,7 +123,6 @@ func (r *rig) start() {
 		Default: fallback,
 		Store:   store,
 		Log:     log,
-		Status:  func() []proxy.UpstreamStatus { return []proxy.UpstreamStatus{{Host: "registry.test", Auth: "ecr"}} },
 	})
 	r.larder = &larder{store: store, client: client, proxy: handler, server: httptest.NewServer(handler)}
 }

@@ -12,35 +12,36 @@ import (
 	"unicode/utf8"
 )
 
-// Status is how it is with an upstream, for people to read. It has no secrets.
+// Status is the state of an upstream, for people to read, and as the status page and
+// the commands have it in JSON. It has no secrets. Times that are not known are zero.
 type Status struct {
-	Host string
-	// ReplicaOf is the host that this one stands in for, if nobody has asked for
-	// it by its own name.
-	ReplicaOf string
+	Host string `json:"host"`
+	// ReplicaOf is the host whose replica this is, if no client asked for it by its
+	// own name.
+	ReplicaOf string `json:"replicaOf,omitempty"`
 	// Auth is how requests authenticate, as far as it is known: "ecr", "bearer",
 	// "basic" or "none".
-	Auth string
+	Auth string `json:"auth"`
 	// TokenObtained and TokenExpires are of the token in use that lasts longest.
-	// A time that is not known is zero.
-	TokenObtained, TokenExpires time.Time
+	TokenObtained time.Time `json:"tokenObtained,omitzero"`
+	TokenExpires  time.Time `json:"tokenExpires,omitzero"`
 	// TokenError is why there is no newer token, or empty.
-	TokenError string
-	// Throttled says that fewer requests are sent than there are, as the upstream
-	// gets or allows no more.
-	Throttled bool
-	// Rate is how many requests a second are sent then; 0 for any number.
-	Rate float64
-	// Waiting are requests whose turn has not come.
-	Waiting int
-	// PausedUntil is when the next request is sent at the earliest; zero for now.
-	PausedUntil time.Time
-	// LastAnswer is when a request was last answered by what was asked for, or by
-	// that it does not exist.
-	LastAnswer time.Time
-	// LastError is what went wrong last, at LastErrorAt; empty if nothing ever did.
-	LastError   string
-	LastErrorAt time.Time
+	TokenError string `json:"tokenError,omitempty"`
+	// Throttled says that requests are held back, because the upstream takes or is
+	// allowed no more. The next three fields say how far.
+	Throttled bool `json:"throttled"`
+	// Rate is the requests that are sent per second; 0 means no limit.
+	Rate float64 `json:"rate,omitempty"`
+	// Waiting counts the requests that are held back now.
+	Waiting int `json:"waiting,omitempty"`
+	// PausedUntil is when the next request may be sent; zero means now.
+	PausedUntil time.Time `json:"pausedUntil,omitzero"`
+	// LastAnswer is when the upstream last answered a request as it should, a 404
+	// included.
+	LastAnswer time.Time `json:"lastAnswer,omitzero"`
+	// LastError is the last failure, at LastErrorAt; empty if there was none.
+	LastError   string    `json:"lastError,omitempty"`
+	LastErrorAt time.Time `json:"lastErrorAt,omitzero"`
 }
 
 // Status returns how it is with each upstream that is in use, sorted by host. It

@@ -17,7 +17,7 @@ import (
 
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/config"
-	"github.com/larder-registry/larder/proxy"
+	"github.com/larder-registry/larder/proxy/admin"
 )
 
 // folder are the flags that say which cache folder a command is about.
@@ -81,7 +81,7 @@ func openFolder(p *invocation, cfg *config.Config) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &client{http: &http.Client{Transport: inProcess{proxy.API(store)}}, close: store.Close, alone: true}, nil
+	return &client{http: &http.Client{Transport: inProcess{admin.API(store)}}, close: store.Close, alone: true}, nil
 }
 
 // do sends a request for /api/v1 and decodes the answer into v, unless v is nil.

@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/larder-registry/larder/proxy"
+	"github.com/larder-registry/larder/proxy/admin"
 )
 
 // tells returns what a page of the admin listener says.
@@ -112,7 +112,7 @@ func TestFullDiskIsPassedByAndToldUntilThereIsRoom(t *testing.T) {
 	pull("b")
 	pull("c")
 	s.larder.await(t, func(ctx context.Context) bool { return strings.HasPrefix(s.tells(ctx, t, "/readyz"), "degraded: ") })
-	var stats proxy.Stats
+	var stats admin.Stats
 	text := output(t, environ(t), s.binary, "stats", "--json", "--config", s.config)
 	if err := json.Unmarshal([]byte(text), &stats); err != nil || stats.Activity == nil || stats.Activity.Degraded == "" {
 		t.Errorf("stats: %s, %v", text, err)

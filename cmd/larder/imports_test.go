@@ -36,7 +36,7 @@ func mayImport(from, to string) bool {
 	case to == "upstream/lifecycle":
 		return from == "upstream" || from == "config"
 	default:
-		return from == "proxy" && to == "cache"
+		return from == "proxy" && to == "cache" || from == "proxy/admin" && slices.Contains([]string{"proxy", "cache", "upstream"}, to)
 	}
 }
 

@@ -26,6 +26,7 @@ import (
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/config"
 	"github.com/larder-registry/larder/proxy"
+	"github.com/larder-registry/larder/proxy/admin"
 	"github.com/larder-registry/larder/upstream"
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
@@ -81,16 +82,17 @@ upstreams:
 	}
 	client := upstream.NewClient(upstream.Options{Lookup: lookup(cfg), Log: quiet})
 	p.proxy = proxy.New(proxy.Options{
-		Upstreams: sources(cfg, client, quiet), Default: cfg.DefaultUpstream, Store: p.store, Status: status(client), Log: quiet, Meter: tel.meter,
+		Upstreams: sources(cfg, client, quiet), Default: cfg.DefaultUpstream, Store: p.store, Log: quiet, Meter: tel.meter,
 	})
-	page := newPage(p.proxy, quiet)
-	healthy := func() error { return nil }
+	operators := admin.New(admin.Options{
+		Store: p.store, Clients: p.proxy, Upstreams: client.Status, Metrics: tel.page, Name: hostname(quiet), Version: currentVersion(), Log: quiet,
+	})
 	p.clients = httptest.NewServer(p.proxy)
-	p.admin = httptest.NewServer(proxy.Admin(page, tel.page, healthy, p.store.Degraded))
+	p.admin = httptest.NewServer(operators.Handler())
 	ctx, quit := context.WithCancel(t.Context())
 	p.quit = quit
 	var running sync.WaitGroup
-	running.Go(func() { page.Run(ctx) })
+	running.Go(func() { operators.Run(ctx) })
 	t.Cleanup(func() {
 		quit()
 		running.Wait()
@@ -418,7 +420,7 @@ func testPageFitsAPhone(t *testing.T, b *browser, _ *paged) {
 }
 
 // screenshotFile is the one in README.
-const screenshotFile = repository + "/proxy/page/screenshot.png"
+const screenshotFile = repository + "/proxy/admin/page/screenshot.png"
 
 func TestScreenshotOfTheStatusPageIsSmall(t *testing.T) {
 	if *update {
@@ -448,7 +450,7 @@ func takeScreenshot(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	past := httptest.NewServer(aged{p.admin.Config.Handler, p.proxy.Activity()})
+	past := httptest.NewServer(aged{p.admin.Config.Handler, p.proxy.Traffic(), p.store.Activity().Fetched})
 	defer past.Close()
 	defer p.quit()
 	b.size(1180, 1180, "light")
@@ -464,17 +466,19 @@ func takeScreenshot(t *testing.T) {
 // aged is the admin listener of a daemon that has done all this since yesterday.
 type aged struct {
 	http.Handler
-	done proxy.Activity
+	done    proxy.Traffic
+	fetched int64
 }
 
 // ServeHTTP exchanges what tells the age.
 func (a aged) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	a.Handler.ServeHTTP(agedWriter{w, a.done}, r)
+	a.Handler.ServeHTTP(agedWriter{w, a.done, a.fetched}, r)
 }
 
 type agedWriter struct {
 	http.ResponseWriter
-	done proxy.Activity
+	done    proxy.Traffic
+	fetched int64
 }
 
 func (w agedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
@@ -499,8 +503,8 @@ func (w agedWriter) Write(event []byte) (int, error) {
 }
 
 // history spreads what was done over an hour: misses early and in bursts, hits more and more.
-func (w agedWriter) history() proxy.History {
-	var h proxy.History
+func (w agedWriter) history() admin.History {
+	var h admin.History
 	const samples = 360
 	var hits, misses, hitSum, missSum float64
 	rates := func(i int) (hit, miss float64) {
@@ -516,11 +520,11 @@ func (w agedWriter) history() proxy.History {
 	for i := range samples {
 		hit, miss := rates(i)
 		hits, misses = hits+hit/hitSum, misses+miss/missSum
-		fetched := part(w.done.Fetched, misses)
-		h.Hour = append(h.Hour, proxy.Sample{
+		fetched := part(w.fetched, misses)
+		h.Hour = append(h.Hour, admin.Sample{
 			At:       time.Now().Unix() - int64(samples-i)*10,
 			Requests: proxy.Requests{Hit: part(w.done.Requests.Hit, hits), Miss: part(w.done.Requests.Miss, misses)},
-			Served:   part(w.done.Served-w.done.Fetched, hits) + fetched,
+			Served:   part(w.done.Served-w.fetched, hits) + fetched,
 			Fetched:  fetched,
 		})
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/vbauerster/mpb/v8/decor"
 
 	"github.com/larder-registry/larder/cache"
-	"github.com/larder-registry/larder/proxy"
+	"github.com/larder-registry/larder/proxy/admin"
 )
 
 // scrubCommand is "larder scrub".
@@ -57,7 +57,7 @@ func (c *client) scrub(p *invocation, progress func(done, total int64)) (cache.S
 	}
 	defer resp.Body.Close()
 	for lines := json.NewDecoder(resp.Body); ; {
-		var report proxy.ScrubReport
+		var report admin.ScrubReport
 		err := lines.Decode(&report)
 		switch {
 		case p.ctx.Err() != nil:

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 	"time"
 
@@ -15,8 +16,10 @@ import (
 
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/cache/disk"
+	"github.com/larder-registry/larder/cmd/internal/daemon/upkeep"
 	"github.com/larder-registry/larder/config"
 	"github.com/larder-registry/larder/proxy"
+	"github.com/larder-registry/larder/proxy/admin"
 	"github.com/larder-registry/larder/upstream"
 )
 
@@ -61,20 +64,30 @@ func (c *serveCommand) Run(p *invocation) error {
 		Upstreams: sources(cfg, client, log),
 		Default:   cfg.DefaultUpstream,
 		Store:     store,
-		Status:    status(client),
 		Log:       log,
 		Meter:     tel.meter,
 		Tracer:    tel.tracer,
 
 		RepositoryLabel: cfg.Telemetry.RepositoryLabel,
 	})
-	background.Go(func() { handler.KeepPins(ctx) })
-	page := newPage(handler, log)
-	background.Go(func() { page.Run(ctx) })
+	pins := upkeep.NewPins(store, handler, log)
+	background.Go(func() { pins.Run(ctx) })
+	operators := admin.New(admin.Options{
+		Store:          store,
+		Clients:        handler,
+		Upstreams:      client.Status,
+		FetchManifests: pins.FetchManifests,
+		Ready:          p.ctx.Err,
+		Metrics:        tel.page,
+		Name:           hostname(log),
+		Version:        currentVersion(),
+		Log:            log,
+	})
+	background.Go(func() { operators.Run(ctx) })
 	err = listenAndServe(p.ctx, log, cfg, handlers{
 		clients:  handler,
-		admin:    proxy.Admin(page, tel.page, func() error { return p.ctx.Err() }, store.Degraded),
-		commands: until(p.ctx, handler.API()),
+		admin:    operators.Handler(),
+		commands: until(p.ctx, operators.API()),
 	})
 	stop()
 	background.Wait()
@@ -114,6 +127,15 @@ func scrubEvery(cfg *config.Config) time.Duration {
 		return -1
 	}
 	return cfg.Cache.ScrubEvery
+}
+
+// hostname is the name of this machine, which the status page shows.
+func hostname(log *slog.Logger) string {
+	name, err := os.Hostname()
+	if err != nil {
+		log.Warn("the status page has no name", "error", err)
+	}
+	return name
 }
 
 // until ends the requests that still run when ctx ends: a drain does not wait for

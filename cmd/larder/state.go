@@ -7,11 +7,13 @@ import (
 	"time"
 
 	"github.com/larder-registry/larder/proxy"
+	"github.com/larder-registry/larder/proxy/admin"
+	"github.com/larder-registry/larder/upstream"
 )
 
 // stateTables are what is being fetched, and how it is with the upstreams, as the
 // status page has it. What there is none of has no table.
-func stateTables(st proxy.State) []*table {
+func stateTables(st admin.Activity) []*table {
 	var all []*table
 	if len(st.FillsRunning) > 0 {
 		t := new(table)
@@ -32,14 +34,14 @@ func stateTables(st proxy.State) []*table {
 	return all
 }
 
-func progressOf(f proxy.FillStatus) string {
+func progressOf(f proxy.Fill) string {
 	if f.Size == 0 {
 		return size(f.Have)
 	}
 	return fmt.Sprintf("%s of %s (%.0f%%)", size(f.Have), size(f.Size), 100*float64(f.Have)/float64(f.Size))
 }
 
-func stateOf(u proxy.UpstreamStatus) string {
+func stateOf(u upstream.Status) string {
 	text := "answers"
 	switch {
 	case u.LastErrorAt.After(u.LastAnswer):
@@ -53,7 +55,7 @@ func stateOf(u proxy.UpstreamStatus) string {
 	return text
 }
 
-func tokenOf(u proxy.UpstreamStatus) string {
+func tokenOf(u upstream.Status) string {
 	text := nothing
 	if !u.TokenExpires.IsZero() {
 		text = "expired"
@@ -68,7 +70,7 @@ func tokenOf(u proxy.UpstreamStatus) string {
 }
 
 // lastErrorOf is in the last column, since errors are long.
-func lastErrorOf(u proxy.UpstreamStatus) string {
+func lastErrorOf(u upstream.Status) string {
 	var all []string
 	if u.LastError != "" {
 		all = append(all, age(u.LastErrorAt)+": "+u.LastError)

@@ -10,18 +10,20 @@ import (
 
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/proxy"
+	"github.com/larder-registry/larder/proxy/admin"
+	"github.com/larder-registry/larder/upstream"
 )
 
 func TestStateTellsWhatIsFetchedAndWhatIsWrongWithUpstreams(t *testing.T) {
 	ago := func(d time.Duration) time.Time { return time.Now().Add(-d) }
 	in := func(d time.Duration) time.Time { return ago(-d - 10*time.Second) }
 	layer := digest.FromString("layer")
-	st := proxy.State{
-		FillsRunning: []proxy.FillStatus{
+	st := admin.Activity{
+		FillsRunning: []proxy.Fill{
 			{FillInfo: cache.FillInfo{Digest: layer, Size: 4 << 20, Have: 1 << 20}, Waiting: 2, Repositories: []string{"r.example/a", "r.example/b"}},
 			{FillInfo: cache.FillInfo{Digest: layer}},
 		},
-		Upstreams: []proxy.UpstreamStatus{
+		Upstreams: []upstream.Status{
 			{Host: "new.example"},
 			{Host: "well.example", LastAnswer: ago(time.Minute), LastError: "it broke", LastErrorAt: ago(2 * time.Hour),
 				TokenObtained: ago(time.Hour), TokenExpires: in(11 * time.Hour)},
@@ -51,7 +53,7 @@ func TestStateTellsWhatIsFetchedAndWhatIsWrongWithUpstreams(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if all := stateTables(proxy.State{}); len(all) > 0 {
+	if all := stateTables(admin.Activity{}); len(all) > 0 {
 		t.Errorf("of nothing there are %d tables", len(all))
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"github.com/larder-registry/larder/proxy"
+	"github.com/larder-registry/larder/proxy/admin"
 )
 
 // statsCommand is "larder stats".
@@ -37,7 +38,7 @@ func (c *statsCommand) Run(p *invocation) error {
 		case c.Watch:
 			return watch(p, client, c.Interval, c.JSON)
 		}
-		var st proxy.Stats
+		var st admin.Stats
 		if err := client.do(p.ctx, http.MethodGet, "stats", nil, &st); err != nil {
 			return err
 		}
@@ -48,7 +49,7 @@ func (c *statsCommand) Run(p *invocation) error {
 	})
 }
 
-func statsTables(st proxy.Stats) []*table {
+func statsTables(st admin.Stats) []*table {
 	t := new(table)
 	t.add("size", fill(st.Bytes, st.MaxSize))
 	t.add("free on disk", size(st.Free))
@@ -58,13 +59,13 @@ func statsTables(st proxy.Stats) []*table {
 	all := []*table{t}
 	if st.Activity != nil {
 		all = append(all, stateTables(*st.Activity)...)
-		all = append(all, activityTable(st.Activity.Activity))
+		all = append(all, activityTable(*st.Activity))
 	}
 	return all
 }
 
 // activityTable is what was done since the daemon was started.
-func activityTable(a proxy.Activity) *table {
+func activityTable(a admin.Activity) *table {
 	t := new(table)
 	r := a.Requests
 	t.add("since start-up", "")

@@ -8,6 +8,7 @@ import (
 
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/proxy"
+	"github.com/larder-registry/larder/proxy/admin"
 )
 
 func TestTableFitsTheTerminal(t *testing.T) {
@@ -47,19 +48,20 @@ func TestTableFitsTheTerminal(t *testing.T) {
 
 func TestRatesAreBetweenTwoSamples(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	before := sample{At: at, State: proxy.State{Activity: proxy.Activity{
+	before := sample{At: at, Activity: admin.Activity{
 		Activity: cache.Activity{Fetched: 1 << 20, Evictions: map[string]int64{"least recently used": 3}},
-		Requests: proxy.Requests{Hit: 10, Miss: 5},
-		Served:   10 << 20,
-	}}}
-	now := sample{At: at.Add(2 * time.Second), State: proxy.State{Activity: proxy.Activity{
+		Traffic:  proxy.Traffic{Requests: proxy.Requests{Hit: 10, Miss: 5}, Served: 10 << 20},
+	}}
+	now := sample{At: at.Add(2 * time.Second), Activity: admin.Activity{
 		Activity: cache.Activity{
 			Bytes: 7 << 20, Fills: 2, Fetched: 5 << 20, Degraded: "read-only file system",
 			Evictions: map[string]int64{"least recently used": 4, "removed by command": 1},
 		},
-		Requests: proxy.Requests{Hit: 30, Miss: 6, Stale: 1, Bypass: 4, Failed: 3},
-		Served:   50 << 20,
-	}}}
+		Traffic: proxy.Traffic{
+			Requests: proxy.Requests{Hit: 30, Miss: 6, Stale: 1, Bypass: 4, Failed: 3},
+			Served:   50 << 20,
+		},
+	}}
 	const want = "03:04:07  size 7.0 MiB  hits 10.0/s  misses 0.5/s  stale 0.5/s  passed 2.0/s  failed 1.5/s  " +
 		"served 20 MiB/s  fetched 2.0 MiB/s  fills 2  evictions 1.0/s  degraded: read-only file system"
 	if got := now.line(before); got != want {

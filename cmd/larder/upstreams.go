@@ -58,13 +58,3 @@ func sources(cfg *config.Config, client *upstream.Client, log *slog.Logger) func
 		return proxy.Source{Upstream: registry, Timeout: entry.Timeout, Name: entry.Host}, true
 	}
 }
-
-// status is how it is with the upstreams in use.
-func status(client *upstream.Client) func() []proxy.UpstreamStatus {
-	return func() (all []proxy.UpstreamStatus) {
-		for _, st := range client.Status() {
-			all = append(all, proxy.UpstreamStatus(st))
-		}
-		return all
-	}
-}

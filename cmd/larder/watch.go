@@ -8,13 +8,13 @@ import (
 	"strings"
 	"time"
 
-	"github.com/larder-registry/larder/proxy"
+	"github.com/larder-registry/larder/proxy/admin"
 )
 
 // sample is what the daemon had done at some time.
 type sample struct {
 	At time.Time `json:"time"`
-	proxy.State
+	admin.Activity
 }
 
 // watch shows the daemon's activity every interval until the command is
@@ -27,7 +27,7 @@ func watch(p *invocation, client *client, interval time.Duration, asJSON bool) e
 	var before sample
 	for {
 		now := sample{At: time.Now()}
-		err := client.do(p.ctx, http.MethodGet, "activity", nil, &now.State)
+		err := client.do(p.ctx, http.MethodGet, "activity", nil, &now.Activity)
 		if p.ctx.Err() != nil {
 			return nil
 		}
@@ -55,7 +55,7 @@ func watch(p *invocation, client *client, interval time.Duration, asJSON bool) e
 }
 
 // perSecond is how fast a sum grew. There is no telling from one sample.
-func (s sample) perSecond(before sample, sum func(proxy.Activity) int64) float64 {
+func (s sample) perSecond(before sample, sum func(admin.Activity) int64) float64 {
 	seconds := s.At.Sub(before.At).Seconds()
 	if before.At.IsZero() || seconds <= 0 {
 		return 0
@@ -63,24 +63,24 @@ func (s sample) perSecond(before sample, sum func(proxy.Activity) int64) float64
 	return max(0, float64(sum(s.Activity)-sum(before.Activity))/seconds) // below 0 the daemon was restarted
 }
 
-func (s sample) rate(before sample, sum func(proxy.Activity) int64) string {
+func (s sample) rate(before sample, sum func(admin.Activity) int64) string {
 	return fmt.Sprintf("%.1f/s", s.perSecond(before, sum))
 }
 
-func (s sample) speed(before sample, sum func(proxy.Activity) int64) string {
+func (s sample) speed(before sample, sum func(admin.Activity) int64) string {
 	return size(int64(s.perSecond(before, sum))) + "/s"
 }
 
-func hits(a proxy.Activity) int64     { return a.Requests.Hit }
-func misses(a proxy.Activity) int64   { return a.Requests.Miss }
-func stale(a proxy.Activity) int64    { return a.Requests.Stale }
-func bypasses(a proxy.Activity) int64 { return a.Requests.Bypass }
-func failures(a proxy.Activity) int64 { return a.Requests.Failed }
-func served(a proxy.Activity) int64   { return a.Served }
-func fetched(a proxy.Activity) int64  { return a.Fetched + a.Passed }
-func scrubbed(a proxy.Activity) int64 { return a.Scrubbed }
+func hits(a admin.Activity) int64     { return a.Requests.Hit }
+func misses(a admin.Activity) int64   { return a.Requests.Miss }
+func stale(a admin.Activity) int64    { return a.Requests.Stale }
+func bypasses(a admin.Activity) int64 { return a.Requests.Bypass }
+func failures(a admin.Activity) int64 { return a.Requests.Failed }
+func served(a admin.Activity) int64   { return a.Served }
+func fetched(a admin.Activity) int64  { return a.Fetched + a.Passed }
+func scrubbed(a admin.Activity) int64 { return a.Scrubbed }
 
-func evictions(a proxy.Activity) (n int64) {
+func evictions(a admin.Activity) (n int64) {
 	for _, times := range a.Evictions {
 		n += times
 	}
@@ -111,7 +111,7 @@ func (s sample) tables(before sample) []*table {
 	t.add("fetched", s.speed(before, fetched))
 	t.add("evictions", s.rate(before, evictions))
 	t.add("checked", s.speed(before, scrubbed))
-	return append(append([]*table{t}, stateTables(s.State)...), activityTable(s.Activity))
+	return append(append([]*table{t}, stateTables(s.Activity)...), activityTable(s.Activity))
 }
 
 // screen draws over what it drew before. What there is no room for it leaves out.

@@ -1,4 +1,4 @@
-package proxy
+package admin
 
 import (
 	"encoding/json"
@@ -8,30 +8,30 @@ import (
 	"github.com/larder-registry/larder/cache"
 )
 
-// ScrubReport is a line of the answer to a scrub: how far it is, or as the last
-// one what it found, or why it ended early.
+// ScrubReport is one line of the response to a scrub: its progress, and in the last
+// line its result or error.
 type ScrubReport struct {
 	Done   int64              `json:"done"`  // bytes
-	Total  int64              `json:"total"` // bytes; more where blobs come meanwhile
+	Total  int64              `json:"total"` // bytes; grows if blobs are cached meanwhile
 	Result *cache.ScrubResult `json:"result,omitempty"`
 	Error  string             `json:"error,omitempty"`
 }
 
-// reportEvery is how often a scrub says how far it is.
+// reportEvery is the time between two reports of a scrub.
 const reportEvery = 200 * time.Millisecond
 
-// scrub answers with a line of JSON for each report. A client that hangs up ends
-// it.
-func (a api) scrub(w http.ResponseWriter, r *http.Request) {
+// scrub answers with one line of JSON for each report. The scrub ends when the client
+// leaves.
+func (a *api) scrub(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	lines, conn := json.NewEncoder(w), http.NewResponseController(w)
 	send := func(report ScrubReport) {
-		_ = lines.Encode(report) // a client that left has ended the context, too
+		_ = lines.Encode(report) // when the client leaves, the context ends
 		_ = conn.Flush()
 	}
 	var last ScrubReport
 	var sent time.Time
-	send(last) // it may have to wait for another scrub to end
+	send(last) // another scrub may have to end before this one begins
 	result, err := a.store.Scrub(r.Context(), func(done, total int64) {
 		last.Done, last.Total = done, total
 		if time.Since(sent) >= reportEvery {

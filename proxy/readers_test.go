@@ -12,38 +12,40 @@ import (
 	"github.com/larder-registry/larder/cache"
 )
 
-func TestAudienceNamesTheFirstWhoWait(t *testing.T) {
-	var a audience
+// White-box: more readers than the listed ones are easier to add than to connect.
+
+func TestFillListsItsFirstReaders(t *testing.T) {
+	var rs readers
 	blob, other := digest.FromString("blob"), digest.FromString("other")
-	var leave []func()
+	var remove []func()
 	for i := range 20 {
 		r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
 		r.RemoteAddr = fmt.Sprintf("[fd00::%d]:4711", i+1)
 		r.Header.Set("User-Agent", fmt.Sprintf("containerd/2.%d linux %s", i, strings.Repeat("x", 100)))
 		repo := cache.Repository{Upstream: "registry.test", Name: fmt.Sprint("team/app", i%3)}
-		leave = append(leave, a.join(r, target{route: route{digest: blob}, repo: repo}))
+		remove = append(remove, rs.add(r, repo, blob))
 	}
-	fills := a.of([]cache.FillInfo{{Digest: blob}, {Digest: other}})
+	fills := rs.of([]cache.FillInfo{{Digest: blob}, {Digest: other}})
 	if got := fills[0]; got.Waiting != 20 || len(got.Clients) != maxListed || len(got.Repositories) != 3 {
-		t.Errorf("%+v", got)
+		t.Errorf("fill with 20 readers: %+v", got)
 	}
 	if first := fills[0].Clients[0]; first.Address != "fd00::1" || first.Agent != "containerd/2.0" || first.Since.IsZero() {
-		t.Errorf("the first one: %+v", first)
+		t.Errorf("first client: %+v", first)
 	}
 	if got := fills[1]; got.Waiting != 0 || got.Clients == nil || got.Repositories == nil {
-		t.Errorf("what nobody waits for: %+v", got)
+		t.Errorf("fill without readers: %+v", got)
 	}
-	for _, one := range leave {
+	for _, one := range remove {
 		one()
 	}
-	if got := a.of([]cache.FillInfo{{Digest: blob}})[0]; got.Waiting != 0 {
-		t.Errorf("after all have left: %+v", got)
+	if got := rs.of([]cache.FillInfo{{Digest: blob}})[0]; got.Waiting != 0 {
+		t.Errorf("fill after all readers have left: %+v", got)
 	}
 }
 
 func TestAgentIsCutShort(t *testing.T) {
-	long := describeClient(&attendance{address: "unix", agent: strings.Repeat("é", 100)})
+	long := (&reader{address: "unix", agent: strings.Repeat("é", 100)}).client()
 	if len(long.Agent) > maxAgent || long.Address != "unix" {
-		t.Errorf("%+v", long)
+		t.Errorf("client: %+v", long)
 	}
 }

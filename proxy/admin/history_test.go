@@ -1,9 +1,11 @@
-package proxy
+package admin
 
 import (
 	"testing"
 	"time"
 )
+
+// White-box: a day of samples takes a day through the face.
 
 func TestHistoryIsDenseForAnHourAndCoarseForADay(t *testing.T) {
 	var h history

@@ -1,4 +1,4 @@
-package proxy
+package admin
 
 import (
 	"net/http"
@@ -6,10 +6,10 @@ import (
 	"net/netip"
 )
 
-// addProfiles serves the profiles of net/http/pprof, to this machine alone: the
-// admin listener may be open to a cluster, in which everyone could keep the
-// process busy with them, and read how it was started. kubectl port-forward comes
-// from this machine.
+// addProfiles adds the profiles of net/http/pprof. It serves them to this machine
+// only: the admin listener may be open to a cluster, where any client could keep the
+// process busy with them and read its command line. Requests of kubectl port-forward
+// come from this machine.
 func addProfiles(mux *http.ServeMux) {
 	for path, handler := range map[string]http.HandlerFunc{
 		"/debug/pprof/":        pprof.Index,
@@ -20,7 +20,7 @@ func addProfiles(mux *http.ServeMux) {
 	} {
 		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
 			if from, err := netip.ParseAddrPort(r.RemoteAddr); err != nil || !from.Addr().Unmap().IsLoopback() {
-				plain(w, http.StatusForbidden, "profiles are for this machine only: ask by 127.0.0.1, or through kubectl port-forward")
+				writeText(w, http.StatusForbidden, "profiles are for this machine only: use 127.0.0.1 or kubectl port-forward")
 				return
 			}
 			handler(w, r)

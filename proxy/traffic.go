@@ -7,16 +7,15 @@ import (
 	"github.com/larder-registry/larder/cache"
 )
 
-// Activity is what a daemon is about. Sums are since it was started.
-type Activity struct {
-	cache.Activity
+// Traffic sums up what clients were sent since the proxy was made.
+type Traffic struct {
 	Requests Requests `json:"requests"`
-	Served   int64    `json:"served"` // bytes of bodies, sent to clients
-	Passed   int64    `json:"passed"` // of these, bytes of blobs that were passed through and not kept
+	Served   int64    `json:"served"` // bytes of response bodies
+	Passed   int64    `json:"passed"` // those of Served that were blob content passed through and not cached
 }
 
-// Requests counts those for something in a repository, by how they were
-// answered: by X-Cache, or as failed whatever that says.
+// Requests counts the requests that named a repository. A failed request counts as
+// Failed alone, whatever its X-Cache header said.
 type Requests struct {
 	Hit    int64 `json:"hit"`
 	Miss   int64 `json:"miss"`
@@ -25,12 +24,12 @@ type Requests struct {
 	Failed int64 `json:"failed"`
 }
 
-// counters are safe for concurrent use.
+// counters counts what [Traffic] reports. It is safe for concurrent use.
 type counters struct {
 	hit, miss, stale, bypass, failed, served, passed atomic.Int64
 }
 
-// count takes an answer that is over into account.
+// count adds a finished response.
 func (c *counters) count(w *recorder, t target, aborted bool) {
 	c.served.Add(w.bytes)
 	if t.repo.Name == "" {
@@ -54,11 +53,8 @@ func (c *counters) count(w *recorder, t target, aborted bool) {
 	by.Add(1)
 }
 
-// Activity returns at once, and may be called every second.
-func (p *Proxy) Activity() Activity {
-	c := &p.counters
-	return Activity{
-		Activity: p.store.Activity(),
+func (c *counters) sum() Traffic {
+	return Traffic{
 		Requests: Requests{
 			Hit:    c.hit.Load(),
 			Miss:   c.miss.Load(),

@@ -1,35 +1,33 @@
-package proxy
+package admin
 
 import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/larder-registry/larder/proxy"
 )
 
-// Sample is what had been done at some time since the daemon was started.
+// Sample is what a daemon has done from its start until some time.
 type Sample struct {
 	At int64 `json:"at"` // seconds since 1970
-	Requests
-	Served  int64 `json:"served"`  // bytes of bodies, sent to clients
-	Fetched int64 `json:"fetched"` // bytes of blobs, from upstreams into the cache
-	Passed  int64 `json:"passed"`  // bytes of those served that were not kept
-}
-
-func sampleOf(a Activity, now time.Time) Sample {
-	return Sample{At: now.Unix(), Requests: a.Requests, Served: a.Served, Fetched: a.Fetched, Passed: a.Passed}
+	proxy.Requests
+	Served  int64 `json:"served"`  // bytes of response bodies, sent to clients
+	Fetched int64 `json:"fetched"` // bytes of blobs, fetched from upstreams into the cache
+	Passed  int64 `json:"passed"`  // bytes of Served that were not cached
 }
 
 const (
-	// sampleEvery is between two samples of the last hour, and coarseEvery between
-	// two of the last day: some 60 KiB in all.
+	// sampleEvery is the time between two samples of the last hour, and coarseEvery
+	// between two of the last day. Together they take some 60 KiB.
 	sampleEvery = 10 * time.Second
 	maxSamples  = int(time.Hour / sampleEvery)
 	coarseEvery = 5 * time.Minute
 	maxCoarse   = int(24 * time.Hour / coarseEvery)
 )
 
-// History is what was sampled: densely of the last hour, and coarsely of the last
-// day. Both are in order.
+// History has samples of the last hour and, fewer, of the last day. Both lists are in
+// order.
 type History struct {
 	Hour []Sample `json:"hour"`
 	Day  []Sample `json:"day"`
@@ -57,9 +55,10 @@ func (h *history) all() History {
 	return History{Hour: slices.Clone(h.Hour), Day: slices.Clone(h.Day)}
 }
 
-// push appends to what has room for most samples and the oldest of them goes.
-func push(samples []Sample, s Sample, most int) []Sample {
-	if len(samples) > most { // one more than intervals
+// push appends a sample and drops the oldest one where there are more than intervals
+// intervals between them.
+func push(samples []Sample, s Sample, intervals int) []Sample {
+	if len(samples) > intervals {
 		samples = slices.Delete(samples, 0, 1)
 	}
 	return append(samples, s)

@@ -1,0 +1,50 @@
+package admin
+
+import (
+	"time"
+
+	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/proxy"
+	"github.com/larder-registry/larder/upstream"
+)
+
+// Activity is what a daemon is doing, and has done since it was started. Its lists are
+// never nil.
+type Activity struct {
+	cache.Activity
+	proxy.Traffic
+	FillsRunning []proxy.Fill      `json:"fillsRunning"`
+	Upstreams    []upstream.Status `json:"upstreams"`
+}
+
+// Clients is the part of a daemon that serves clients: a [proxy.Proxy].
+type Clients interface {
+	Traffic() proxy.Traffic
+	Fills() []proxy.Fill
+}
+
+// monitor reports a daemon's activity. Its methods do not block, and are cheap enough
+// to be called every second.
+type monitor struct {
+	store     *cache.Store
+	clients   Clients
+	upstreams func() []upstream.Status // may be nil
+}
+
+func (m *monitor) activity() Activity {
+	a := Activity{
+		Activity:     m.store.Activity(),
+		Traffic:      m.clients.Traffic(),
+		FillsRunning: m.clients.Fills(),
+		Upstreams:    []upstream.Status{},
+	}
+	if m.upstreams != nil {
+		a.Upstreams = append(a.Upstreams, m.upstreams()...)
+	}
+	return a
+}
+
+func (m *monitor) sample(now time.Time) Sample {
+	stored, sent := m.store.Activity(), m.clients.Traffic()
+	return Sample{At: now.Unix(), Requests: sent.Requests, Served: sent.Served, Fetched: stored.Fetched, Passed: sent.Passed}
+}

@@ -1,0 +1,83 @@
+package admin
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/upstream"
+)
+
+// Options are the settings of an [Admin]. Store and Clients are required.
+type Options struct {
+	Store   *cache.Store
+	Clients Clients
+	// Upstreams returns the state of the upstreams in use. Nil means none are shown.
+	Upstreams func() []upstream.Status
+	// FetchManifests caches the manifests of all platforms of an image, so that the
+	// cache knows how large a pin of all platforms is. Nil means that only cached
+	// platforms are counted.
+	FetchManifests func(ctx context.Context, repo cache.Repository, reference string) error
+	// Ready returns why the daemon takes no requests, or nil if it does. Nil means
+	// that it does.
+	Ready func() error
+	// Metrics answers /metrics. Nil means that there is no such page.
+	Metrics http.Handler
+	// Name is the name of this Larder, such as the node's. Version is its version.
+	Name, Version string
+	// Log is for errors of the status page and the API. Nil means slog.Default().
+	Log *slog.Logger
+}
+
+// Admin serves operators. Its methods are safe for concurrent use.
+type Admin struct {
+	opts Options
+	api  *api
+	live *live
+}
+
+// New returns an Admin. It starts no goroutines: [Admin.Run] has to run while
+// [Admin.Handler] is served.
+func New(opts Options) *Admin {
+	if opts.Log == nil {
+		opts.Log = slog.Default()
+	}
+	if opts.Ready == nil {
+		opts.Ready = func() error { return nil }
+	}
+	if opts.Metrics == nil {
+		opts.Metrics = http.NotFoundHandler()
+	}
+	m := &monitor{store: opts.Store, clients: opts.Clients, upstreams: opts.Upstreams}
+	return &Admin{
+		opts: opts,
+		api:  &api{store: opts.Store, monitor: m, fetchManifests: opts.FetchManifests, log: opts.Log},
+		live: newLive(opts.Store, m, about{opts.Name, opts.Version, time.Now()}, opts.Log),
+	}
+}
+
+// Run samples the daemon's activity until ctx ends, and then ends the event streams of
+// the status pages. It is called once.
+func (a *Admin) Run(ctx context.Context) { a.live.run(ctx) }
+
+// Handler returns the handler of the admin listener. Nothing that it serves changes
+// anything.
+func (a *Admin) Handler() http.Handler {
+	mux := http.NewServeMux()
+	addPage(mux, a.live.events)
+	mux.Handle("GET /metrics", a.opts.Metrics)
+	mux.HandleFunc("GET /healthz", healthz)
+	mux.HandleFunc("GET /readyz", readyz(a.opts.Ready, a.opts.Store.Degraded))
+	addProfiles(mux)
+	return mux
+}
+
+// API returns the handler of /api/v1, with which commands read and change the cache.
+// It does not authenticate: serve it where only the operator can connect.
+func (a *Admin) API() http.Handler { return a.api.handler() }
+
+// API returns the handler of /api/v1 for a store that no daemon serves. It is like
+// [Admin.API], without the daemon's activity.
+func API(store *cache.Store) http.Handler { return (&api{store: store}).handler() }

@@ -1,0 +1,162 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/http"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/proxy"
+)
+
+// api is /api/v1. Its fields after store are set where a daemon runs.
+type api struct {
+	store          *cache.Store
+	monitor        *monitor                                                                 // nil where no daemon runs
+	fetchManifests func(ctx context.Context, repo cache.Repository, reference string) error // nil for none
+	log            *slog.Logger
+}
+
+func (a *api) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /api/v1/images", respond(a.images))
+	mux.HandleFunc("DELETE /api/v1/images", respond(a.remove))
+	mux.HandleFunc("GET /api/v1/stats", respond(a.stats))
+	mux.HandleFunc("GET /api/v1/activity", respond(a.activity))
+	mux.HandleFunc("GET /api/v1/pins", respond(a.pins))
+	mux.HandleFunc("PUT /api/v1/pins", respond(a.pin))
+	mux.HandleFunc("DELETE /api/v1/pins", respond(a.unpin))
+	mux.HandleFunc("POST /api/v1/scrub", a.scrub)
+	return mux
+}
+
+// respond sends what a method returns, as JSON. If that is nil, the response has no
+// body.
+func respond(method func(*http.Request) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		status := http.StatusOK
+		body, err := method(r)
+		switch {
+		case err != nil:
+			status = statusOf(err)
+			body = struct {
+				Error string `json:"error"`
+			}{err.Error()}
+		case body == nil:
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		_ = json.NewEncoder(w).Encode(body) // an error means that the client has left
+	}
+}
+
+var (
+	// errNoDaemon is the error for what only a daemon can tell.
+	errNoDaemon  = fmt.Errorf("no daemon runs: %w", fs.ErrNotExist)
+	errPlatforms = errors.New(`platforms may be "all", or left out to pin the cached platforms`)
+)
+
+func statusOf(err error) int {
+	switch {
+	case errors.Is(err, proxy.ErrImageName), errors.Is(err, errPlatforms):
+		return http.StatusBadRequest
+	case errors.Is(err, fs.ErrNotExist):
+		return http.StatusNotFound
+	case errors.Is(err, cache.ErrPinned), errors.Is(err, cache.ErrConfigured):
+		return http.StatusConflict
+	case errors.Is(err, unix.ENOSPC):
+		return http.StatusInsufficientStorage
+	case errors.Is(err, cache.ErrClosed):
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusInternalServerError
+}
+
+func (a *api) images(*http.Request) (any, error) {
+	images, err := a.store.Images()
+	if images == nil {
+		images = []cache.ImageInfo{} // [] rather than null
+	}
+	return images, err
+}
+
+// Stats is the response to GET /api/v1/stats.
+type Stats struct {
+	cache.Stats
+	Activity *Activity `json:"activity,omitempty"` // nil where no daemon runs
+}
+
+func (a *api) stats(*http.Request) (any, error) {
+	sum, err := a.store.Stats()
+	st := Stats{Stats: sum}
+	if a.monitor != nil {
+		activity := a.monitor.activity()
+		st.Activity = &activity
+	}
+	return st, err
+}
+
+func (a *api) activity(*http.Request) (any, error) {
+	if a.monitor == nil {
+		return nil, errNoDaemon
+	}
+	return a.monitor.activity(), nil
+}
+
+// Removed is the response to DELETE /api/v1/images.
+type Removed struct {
+	Freed int64 `json:"freed"` // bytes on disk
+}
+
+func (a *api) remove(r *http.Request) (any, error) {
+	repo, reference, err := imageOf(r)
+	if err != nil {
+		return nil, err
+	}
+	freed, err := a.store.Remove(repo, reference)
+	return Removed{freed}, err
+}
+
+func (a *api) pins(*http.Request) (any, error) { return a.store.Pins() }
+
+func (a *api) pin(r *http.Request) (any, error) {
+	repo, reference, err := imageOf(r)
+	if err != nil {
+		return nil, err
+	}
+	switch platforms := r.URL.Query().Get("platforms"); platforms {
+	case "":
+		return nil, a.store.Pin(repo, reference)
+	case "all":
+		if a.fetchManifests != nil {
+			if err := a.fetchManifests(r.Context(), repo, reference); err != nil {
+				a.log.Warn("an image is pinned before the size of its other platforms is known", "image", r.URL.Query().Get("image"), "error", err)
+			}
+		}
+		return nil, a.store.PinAllPlatforms(repo, reference)
+	default:
+		return nil, fmt.Errorf("%q: %w", platforms, errPlatforms)
+	}
+}
+
+func (a *api) unpin(r *http.Request) (any, error) {
+	repo, reference, err := imageOf(r)
+	if err != nil {
+		return nil, err
+	}
+	return nil, a.store.Unpin(repo, reference)
+}
+
+// imageOf parses the parameter image. It adds no defaults: the client knows what a
+// short name means.
+func imageOf(r *http.Request) (repo cache.Repository, reference string, err error) {
+	return proxy.ParseImage(r.URL.Query().Get("image"))
+}
