@@ -27,6 +27,8 @@ func mayImport(from, to string) bool {
 	switch {
 	case to == "upstream/ecrtest": // not in the binary that is shipped
 		return from == "cmd/demo" || from == "cmd/fakeecr" || from == "cmd/bench"
+	case strings.HasPrefix(to, "upstream/ecrtest/internal/"):
+		return strings.HasPrefix(from, "upstream/ecrtest")
 	case to == "cache/cachetest": // for tests only
 		return false
 	case strings.HasPrefix(from, "cmd/"):

@@ -10,10 +10,10 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Busybox returns a layer that a container can run: application/
-// vnd.oci.image.layer.v1.tar+gzip, with the statically linked busybox at path
-// as /bin/busybox, links to it, /etc/passwd and /tmp. The digest is the
-// layer's diff ID. The same binary gives the same layer.
+// Busybox returns a layer that a container can run, of media type
+// application/vnd.oci.image.layer.v1.tar+gzip: the statically linked busybox at path as
+// /bin/busybox, links to it, /etc/passwd and /tmp. The digest is the diff ID of the
+// layer. The same binary always gives the same layer.
 func Busybox(path string) (Content, digest.Digest, error) {
 	binary, err := os.ReadFile(path)
 	if err != nil {

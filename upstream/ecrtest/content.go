@@ -8,26 +8,18 @@ import (
 	"io"
 )
 
-// Content is the bytes of a blob. It does not change, and may be read by
-// several goroutines at once.
-type Content interface {
-	io.ReaderAt
-	Size() int64
-}
-
-// Bytes returns a content that is b. The caller leaves b alone from then on.
+// Bytes returns a content of these bytes. The caller does not change b afterwards.
 func Bytes(b []byte) Content { return bytes.NewReader(b) }
 
-// Random returns size bytes that depend on nothing but seed and their offset,
-// and that do not compress. They are generated as they are read, at several
-// GB/s.
+// Random returns size bytes that depend only on seed and on their offset, and that do
+// not compress. They are generated while they are read, at several GB/s.
 func Random(seed uint64, size int64) Content {
 	return random{base: mix(seed), size: size}
 }
 
 // random is SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom
-// number generators", 2014) used by position: the word at index i is what the
-// generator would give after i others, in little endian.
+// number generators", 2014) by position: the word at index i is the one that the
+// generator returns after i others, in little endian.
 type random struct {
 	base uint64
 	size int64
@@ -71,7 +63,7 @@ func (c random) ReadAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// copyWord copies one word to p, less its first skip bytes, as far as p goes.
+// copyWord copies one word without its first skip bytes to p, as far as it fits.
 func copyWord(p []byte, state uint64, skip int64) int {
 	var w [wordSize]byte
 	binary.LittleEndian.PutUint64(w[:], mix(state))
@@ -85,10 +77,9 @@ func mix(z uint64) uint64 {
 }
 
 // TarLayer returns an uncompressed layer, of media type
-// application/vnd.oci.image.layer.v1.tar: a tar that holds the one file name,
-// of size random bytes. The layer is as much larger than that as tar needs: for
-// a short name one block of 512 bytes before, the padding, and two after. It
-// panics if tar cannot hold a file of that name.
+// application/vnd.oci.image.layer.v1.tar: a tar with one file of size random bytes. For
+// a short name tar adds one block of 512 bytes before the file, the padding, and two
+// blocks after it. TarLayer panics if a tar cannot hold a file of that name.
 func TarLayer(name string, seed uint64, size int64) Content {
 	const block = 512
 	var header bytes.Buffer
@@ -104,7 +95,7 @@ func TarLayer(name string, seed uint64, size int64) Content {
 	}
 }
 
-// concat is its parts, one after the other.
+// concat is the concatenation of its parts.
 type concat []Content
 
 func (c concat) Size() int64 {

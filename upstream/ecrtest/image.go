@@ -16,33 +16,40 @@ const ArtifactType = "application/vnd.example.note.v1"
 // Image describes an OCI image. All its platforms have the same layers.
 type Image struct {
 	Layers []Layer
-	// Platforms are in the form os/architecture, such as "linux/arm64"; linux/amd64
-	// alone if empty. With more than one, an index lists them.
+	// Platforms are in the form os/architecture, such as "linux/arm64"; empty means
+	// linux/amd64. More than one are listed by an index.
 	Platforms []string
-	Cmd       []string // what a container of it runs, if anything
-	Artifact  bool     // add an artifact whose subject is the image, too
+	Cmd       []string // the command of a container, or empty
+	Artifact  bool     // also add an artifact whose subject is the image
 }
 
 // Layer is one layer of an image.
 type Layer struct {
 	Content   Content
-	MediaType string        // of an uncompressed OCI layer if empty
-	DiffID    digest.Digest // of the uncompressed tar; the content's own digest if empty
+	MediaType string        // that of an uncompressed OCI layer if empty
+	DiffID    digest.Digest // of the uncompressed tar; the digest of Content if empty
 }
 
-// Added is what AddImage put into a repository.
+// Added is what AddImage added to a repository.
 type Added struct {
-	Root      ocispec.Descriptor   // what the tag stands for: the index, if there is one
+	Root      ocispec.Descriptor   // of the tag: the index if there is one, or else the manifest
 	Manifests []ocispec.Descriptor // of the platforms, in their order
-	Blobs     []ocispec.Descriptor // what a pull of all platforms fetches, each once
-	Size      int64                // of Blobs together, in bytes
-	Artifact  ocispec.Descriptor   // the artifact's manifest, if one was asked for
+	Blobs     []ocispec.Descriptor // that a pull of all platforms fetches, each once
+	Size      int64                // of Blobs in total, in bytes
+	Artifact  ocispec.Descriptor   // the manifest of the artifact, if Image.Artifact is set
 }
 
-// AddImage puts an image, its blobs included, into a repository, and moves tag
-// to it unless that is empty.
-func (s *Server) AddImage(repo, tag string, img Image) (*Added, error) {
-	b := builder{server: s, repo: repo, layers: []ocispec.Descriptor{}, diffIDs: []digest.Digest{}}
+// adder adds blobs and manifests to repositories.
+type adder interface {
+	AddBlob(repo string, c Content) (ocispec.Descriptor, error)
+	AddManifest(repo, tag, mediaType string, raw []byte) (ocispec.Descriptor, error)
+}
+
+// addImage adds an image with its blobs to a repository, and moves tag to it unless
+// tag is empty. If tagReferrers is set, the artifact is listed under the tag that
+// clients use for referrers where the registry has no /referrers/.
+func addImage(to adder, repo, tag string, img Image, tagReferrers bool) (*Added, error) {
+	b := builder{to: to, repo: repo, layers: []ocispec.Descriptor{}, diffIDs: []digest.Digest{}}
 	if err := b.addLayers(img.Layers); err != nil {
 		return nil, fmt.Errorf("adding image %s:%s: %w", repo, tag, err)
 	}
@@ -68,13 +75,18 @@ func (s *Server) AddImage(repo, tag string, img Image) (*Added, error) {
 		if err := b.addArtifact(); err != nil {
 			return nil, fmt.Errorf("adding the artifact of image %s:%s: %w", repo, tag, err)
 		}
+		if tagReferrers {
+			if err := b.addReferrersTag(); err != nil {
+				return nil, fmt.Errorf("listing the artifact of image %s:%s: %w", repo, tag, err)
+			}
+		}
 	}
 	return &b.added, nil
 }
 
-// builder adds one image, in the order of the methods.
+// builder adds one image. Its methods are called in the order they are written in.
 type builder struct {
-	server  *Server
+	to      adder
 	repo    string
 	layers  []ocispec.Descriptor
 	diffIDs []digest.Digest
@@ -101,9 +113,9 @@ func (b *builder) addLayers(layers []Layer) error {
 	return nil
 }
 
-// addBlob adds one of the image's blobs, and counts it the first time.
+// addBlob adds a blob of the image. It counts each blob once.
 func (b *builder) addBlob(c Content, mediaType string) (ocispec.Descriptor, error) {
-	desc, err := b.server.AddBlob(b.repo, c)
+	desc, err := b.to.AddBlob(b.repo, c)
 	if err != nil {
 		return desc, err
 	}
@@ -118,8 +130,8 @@ func (b *builder) addBlob(c Content, mediaType string) (ocispec.Descriptor, erro
 	return desc, nil
 }
 
-// addPlatform adds a manifest and its configuration. It is the root until
-// there is an index.
+// addPlatform adds the manifest of a platform and its configuration. The manifest is
+// the root until addIndex.
 func (b *builder) addPlatform(tag, name string, cmd []string) error {
 	os, arch, ok := strings.Cut(name, "/")
 	if !ok {
@@ -156,7 +168,7 @@ func (b *builder) addPlatform(tag, name string, cmd []string) error {
 	return nil
 }
 
-// addIndex makes an index of the platforms the root.
+// addIndex adds an index of the platforms, which becomes the root.
 func (b *builder) addIndex(tag string) (err error) {
 	b.added.Root, err = b.addManifest(tag, ocispec.MediaTypeImageIndex, ocispec.Index{
 		Versioned: specs.Versioned{SchemaVersion: 2},
@@ -166,15 +178,15 @@ func (b *builder) addIndex(tag string) (err error) {
 	return err
 }
 
-// addArtifact adds a note about the image. Its blobs are not the image's.
+// addArtifact adds a note about the image. Its blobs do not count as the image's.
 func (b *builder) addArtifact() error {
 	note := []byte("A note about " + b.added.Root.Digest.String() + ".\n")
-	layer, err := b.server.AddBlob(b.repo, Bytes(note))
+	layer, err := b.to.AddBlob(b.repo, Bytes(note))
 	if err != nil {
 		return err
 	}
 	layer.MediaType = "text/plain"
-	if _, err := b.server.AddBlob(b.repo, Bytes(ocispec.DescriptorEmptyJSON.Data)); err != nil {
+	if _, err := b.to.AddBlob(b.repo, Bytes(ocispec.DescriptorEmptyJSON.Data)); err != nil {
 		return err
 	}
 	b.added.Artifact, err = b.addManifest("", ocispec.MediaTypeImageManifest, ocispec.Manifest{
@@ -185,13 +197,16 @@ func (b *builder) addArtifact() error {
 		Layers:       []ocispec.Descriptor{layer},
 		Subject:      &b.added.Root,
 	})
-	if err != nil || !b.server.opts.NoReferrers {
-		return err
-	}
+	return err
+}
+
+// addReferrersTag lists the artifact in an index under the tag of the distribution
+// specification's "referrers tag schema".
+func (b *builder) addReferrersTag() error {
 	listed := b.added.Artifact
 	listed.ArtifactType = ArtifactType
 	root := b.added.Root.Digest
-	_, err = b.addManifest(root.Algorithm().String()+"-"+root.Encoded(), ocispec.MediaTypeImageIndex, ocispec.Index{
+	_, err := b.addManifest(root.Algorithm().String()+"-"+root.Encoded(), ocispec.MediaTypeImageIndex, ocispec.Index{
 		Versioned: specs.Versioned{SchemaVersion: 2},
 		MediaType: ocispec.MediaTypeImageIndex,
 		Manifests: []ocispec.Descriptor{listed},
@@ -204,5 +219,5 @@ func (b *builder) addManifest(tag, mediaType string, doc any) (ocispec.Descripto
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("encoding a manifest: %w", err)
 	}
-	return b.server.AddManifest(b.repo, tag, mediaType, raw)
+	return b.to.AddManifest(b.repo, tag, mediaType, raw)
 }

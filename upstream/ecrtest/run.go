@@ -6,29 +6,31 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 	"time"
+
+	"github.com/larder-registry/larder/upstream/ecrtest/internal/sts"
 )
 
 // Running is a server that listens.
 type Running struct {
 	*Server
 	Endpoint   string // of the registry and of the ECR API, such as http://127.0.0.1:41234
-	StorageURL string // where redirects lead, such as http://localhost:41235
+	StorageURL string // the target of redirects, such as http://localhost:41235
 
 	registryAddr, storageAddr string
 
-	mu   sync.Mutex // guards what follows; held while it starts and stops
+	mu   sync.Mutex // guards stop and the addresses; held while it starts and stops
 	stop func()     // nil while nothing listens
 }
 
-// Start listens on free ports of the loopback address: the registry under the
-// name 127.0.0.1, storage under localhost. Close ends it.
+// Start listens on free ports of the loopback address: the registry as 127.0.0.1,
+// storage as localhost. Close ends it.
 func Start(opts Options) (*Running, error) { return StartAt(opts, "127.0.0.1:0", "127.0.0.1:0") }
 
-// StartAt is Start for a host:port for the registry, and one for storage. A
-// redirect names storage by its host as given here, or by localhost for a
-// loopback address.
+// StartAt is Start with a host:port for the registry and one for storage. Redirects
+// name storage by this host, or as localhost if it is a loopback address.
 func StartAt(opts Options, registry, storage string) (*Running, error) {
 	host, _, err := net.SplitHostPort(storage)
 	if err != nil {
@@ -57,8 +59,8 @@ func listen(addr string) (net.Listener, error) {
 	return lc.Listen(context.Background(), "tcp", addr)
 }
 
-// Restart listens again, on the same ports, after Stop. What the server holds,
-// and the tokens and URLs it gave, outlive the pause.
+// Restart listens again after Stop, on the same ports. Images, tokens and signed URLs
+// are as before. It returns an error if the server is running.
 func (r *Running) Restart() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -83,8 +85,8 @@ func (r *Running) Restart() error {
 	return nil
 }
 
-// Stop makes the server dead: open connections are cut, new ones refused. It
-// returns when no handler runs any more. Stopping what has stopped is nothing.
+// Stop cuts open connections and refuses new ones. It returns when no handler runs
+// any more. Stopping a stopped server does nothing.
 func (r *Running) Stop() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -94,17 +96,18 @@ func (r *Running) Stop() {
 	}
 }
 
-// Close is Stop, for good. It returns nil.
+// Close stops the server for good. It returns nil.
 func (r *Running) Close() error {
 	r.Stop()
 	return nil
 }
 
-// readHeaderTimeout bounds how long a connection may take over a request.
+// readHeaderTimeout limits how long a connection may take to send the header of a
+// request.
 const readHeaderTimeout = 30 * time.Second
 
-// serve answers the connections of a listener until stop is called, which
-// cuts them and waits for their handlers.
+// serve answers the connections of a listener. stop cuts them and waits for their
+// handlers.
 func serve(l net.Listener, h http.Handler) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var serving, conns sync.WaitGroup
@@ -122,15 +125,57 @@ func serve(l net.Listener, h http.Handler) (stop func()) {
 		},
 	}
 	serving.Go(func() {
-		// It ends with the listener, and that is all that its error says.
+		// Serve ends when the listener is closed; its error says only that.
 		_ = server.Serve(l)
 	})
 	return func() {
 		cancel()
-		// First nothing new: Close would miss a connection that Serve just accepted.
+		// The listener ends first: Close would miss a connection that Serve just accepted.
 		_ = l.Close()
 		serving.Wait()
 		_ = server.Close()
 		conns.Wait()
 	}
+}
+
+// Environment returns variables with which the AWS SDK calls this server instead of
+// AWS, and finds no profile and no credentials of the machine. [Key.Environment] and
+// [Running.ContainerEnvironment] add credentials.
+func (r *Running) Environment() map[string]string {
+	return map[string]string{
+		"AWS_ENDPOINT_URL_ECR":                   r.Endpoint,
+		"AWS_ENDPOINT_URL_ECR_PUBLIC":            r.Endpoint,
+		"AWS_ENDPOINT_URL_STS":                   r.Endpoint,
+		"AWS_EC2_METADATA_SERVICE_ENDPOINT":      r.Endpoint,
+		"AWS_EC2_METADATA_DISABLED":              "true",
+		"AWS_REGION":                             r.opts.Region,
+		"AWS_CONFIG_FILE":                        os.DevNull,
+		"AWS_SHARED_CREDENTIALS_FILE":            os.DevNull,
+		"AWS_ENDPOINT_URL":                       "",
+		"AWS_CA_BUNDLE":                          "",
+		"AWS_PROFILE":                            "",
+		"AWS_ACCESS_KEY_ID":                      "",
+		"AWS_SECRET_ACCESS_KEY":                  "",
+		"AWS_SESSION_TOKEN":                      "",
+		"AWS_ROLE_ARN":                           "",
+		"AWS_WEB_IDENTITY_TOKEN_FILE":            "",
+		"AWS_CONTAINER_CREDENTIALS_FULL_URI":     "",
+		"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "",
+		"AWS_CONTAINER_AUTHORIZATION_TOKEN":      "",
+		"AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": "",
+	}
+}
+
+// ContainerEnvironment returns the variables of a container with a role, by EKS Pod
+// Identity or ECS. Pod Identity can also have the authorization in a file: see
+// [AWS.ContainerAuthorization]. The error is [fs.ErrNotExist] if there is no such role.
+func (r *Running) ContainerEnvironment(role string) (map[string]string, error) {
+	authorization, err := r.aws.ContainerAuthorization(role)
+	if err != nil {
+		return nil, err
+	}
+	return map[string]string{
+		"AWS_CONTAINER_CREDENTIALS_FULL_URI": r.Endpoint + sts.ContainerPath,
+		"AWS_CONTAINER_AUTHORIZATION_TOKEN":  authorization,
+	}, nil
 }

@@ -1,324 +1,333 @@
-// Package ecrtest is an Amazon ECR registry in this process: the Docker Registry
-// API, the ECR API and the storage that blobs are redirected to, and as much of
-// IAM and STS as decides who may pull. It can be ECR Public, and there can be
-// several in one [AWS].
-//
-// It answers as the real one was seen to, down to the texts that clients must
-// recognise: tokens that expire, manifest GETs without Docker-Content-Digest,
-// blobs behind signed URLs on another host name. [Server.Inject] makes it fail
-// on demand and [Server.Stats] tells what it was asked for and what it sent.
-//
-// Contents are random access and may be generated while they are read, so
-// that an image of many gigabytes costs neither memory nor disk.
 package ecrtest
 
 import (
-	"bytes"
-	"cmp"
 	"fmt"
-	"io"
+	"io/fs"
 	"net/http"
-	"regexp"
-	"slices"
-	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/larder-registry/larder/upstream/ecrtest/internal/awsapi"
+	"github.com/larder-registry/larder/upstream/ecrtest/internal/distribution"
+	"github.com/larder-registry/larder/upstream/ecrtest/internal/ecrapi"
+	"github.com/larder-registry/larder/upstream/ecrtest/internal/frontend"
+	"github.com/larder-registry/larder/upstream/ecrtest/internal/registry"
+	"github.com/larder-registry/larder/upstream/ecrtest/internal/secret"
+	"github.com/larder-registry/larder/upstream/ecrtest/internal/storage"
+	"github.com/larder-registry/larder/upstream/ecrtest/internal/sts"
+	"github.com/larder-registry/larder/upstream/ecrtest/internal/token"
 )
 
-// maxManifestSize is ECR's bound on a manifest, in bytes.
-const maxManifestSize = 4 << 20
-
-// Options describes a [Server]. The zero value is a working one.
-type Options struct {
-	Account string // of twelve digits; "123456789012" if empty
-	Region  string // "us-east-1" if empty
-
-	// Public makes it ECR Public, which belongs to no account and has one region.
-	Public bool
-
-	// AWS is what this registry is to share with others, from [Server.AWS] of the
-	// first. If nil it is a new one, of which AccessKey, SecretKey and Now are a
-	// part; with one that is given, AccessKey and SecretKey mean nothing.
-	AWS *AWS
-	// AccessKey is an AWS access key of the user "larder" of the account, who may do
-	// everything; "AKIDLARDERTEST" if empty. What callers sign with it, as with any
-	// other key, is not checked.
-	AccessKey string
-	// SecretKey is what tokens and URLs are signed with, "secret" if empty. They
-	// stay good in another server, or process, with the same secret.
-	SecretKey string
-
-	TokenTTL  time.Duration // how long a token is good; 12 h if 0
-	BearerTTL time.Duration // how long a bearer token of ECR Public is good; 1 h if 0
-	URLTTL    time.Duration // how long a signed URL is good, in whole seconds; 1 h if 0
-
-	// Now is the clock of tokens, URLs, pushes and the Date of answers; that of AWS
-	// or else time.Now if nil.
-	Now func() time.Time
-	// MaxSkew is how far the date of a call's signature may be from the clock; not
-	// checked if 0. AWS allows five minutes.
-	MaxSkew time.Duration
-
-	// NoReferrers makes it a registry from before the distribution specification
-	// 1.1: it has no /referrers/, and AddImage lists an artifact under a tag, as
-	// clients then do.
-	NoReferrers bool
-
-	BytesPerSecond int64         // of each connection to storage; no limit if 0
-	Latency        time.Duration // before each answer
-}
-
 // Server is one account's registry in one region. Its methods may be called by
-// several goroutines at once, and while it serves.
+// several goroutines at once, also while it serves.
 type Server struct {
-	opts   Options
-	aws    *AWS
-	region *region
-	signer signer
-	faults faults
-	limits limits
-	stats  requestCounts
-	chunks sync.Pool // of *[]byte, maxChunk long
+	opts     Options
+	aws      *AWS
+	front    *frontend.Frontend
+	bucket   *storage.Bucket
+	registry *registry.Registry
+	epoch    *token.Epoch // of the tokens of the region
+	tokens   *token.Issuer
+	pulls    *distribution.PullLimits
 
-	bandwidth atomic.Int64 // bytes per second, 0 for no limit
-	latency   atomic.Int64 // a time.Duration
-
-	tokens   atomic.Int64 // issued since ResetStats
-	tokenSeq atomic.Int64 // makes tokens differ from each other
-	urlEpoch atomic.Int64 // URLs of an earlier one have expired
-
-	mu           sync.RWMutex // guards what follows
-	storageURL   string
-	repos        map[string]*repository
-	blobs        map[digest.Digest]*blob
-	objects      map[string]*blob // by the path that storage has it under
-	pullThroughs []PullThrough
-}
-
-// repository is what one repository holds. Server.mu guards it.
-type repository struct {
-	blobs     map[digest.Digest]*blob
-	manifests map[digest.Digest]manifest
-	tags      map[string]digest.Digest
-	referrers map[digest.Digest][]ocispec.Descriptor // by subject
-	states    map[digest.Digest]ImageState           // of manifests
-	checked   map[string]time.Time                   // when a pull-through tag was imported
-
-	created    time.Time
-	mutability TagMutability
-	lifecycle  string // the text of the policy, if not empty
-	access     Policy // the repository's policy; replaced, never changed
-}
-
-// manifest is immutable.
-type manifest struct {
-	mediaType string
-	raw       []byte
-	digest    digest.Digest
-}
-
-// blob is one content, whichever repositories hold it.
-type blob struct {
-	content Content
-	digest  digest.Digest
-	path    string // in storage
-	counts  blobCounts
+	// The faces.
+	distribution *distribution.Handler
+	api          *ecrapi.API
+	sts          *sts.API
+	credentials  sts.Credentials
 }
 
 // New returns an empty registry. Nothing listens yet: see [Start], or serve
-// [Server.Registry] and [Server.Storage] and say where with SetStorageURL.
+// [Server.Registry] and [Server.Storage] and call SetStorageURL.
 func New(opts Options) *Server {
-	if opts.Public {
-		opts.Region = publicRegion
-	}
-	opts.Region = cmp.Or(opts.Region, "us-east-1")
-	opts.TokenTTL = cmp.Or(opts.TokenTTL, 12*time.Hour)
-	opts.BearerTTL = cmp.Or(opts.BearerTTL, time.Hour)
-	opts.URLTTL = cmp.Or(opts.URLTTL, time.Hour)
-	if aws := opts.AWS; aws != nil {
-		opts.Account = cmp.Or(opts.Account, aws.account)
-		opts.SecretKey = aws.secret
-		if opts.Now == nil {
-			opts.Now = aws.now
-		}
-	}
-	opts.Account = cmp.Or(opts.Account, "123456789012")
-	opts.AccessKey = cmp.Or(opts.AccessKey, "AKIDLARDERTEST")
-	opts.SecretKey = cmp.Or(opts.SecretKey, "secret")
-	if opts.Now == nil {
-		opts.Now = time.Now
-	}
+	opts = opts.withDefaults()
 	if opts.AWS == nil {
 		opts.AWS = newAWS(opts)
 	}
+	aws, key := opts.AWS, secret.Key(opts.SecretKey)
 	s := &Server{
-		opts:    opts,
-		aws:     opts.AWS,
-		signer:  signer(opts.SecretKey),
-		limits:  limits{buckets: make(map[Op]*bucket)},
-		chunks:  sync.Pool{New: func() any { return new(make([]byte, maxChunk)) }},
-		repos:   make(map[string]*repository),
-		blobs:   make(map[digest.Digest]*blob),
-		objects: make(map[string]*blob),
+		opts:  opts,
+		aws:   aws,
+		front: frontend.New(opts.Now),
+		epoch: aws.epoch(opts.Region, opts.Public),
+		pulls: distribution.NewPullLimits(opts.Now),
 	}
+	s.bucket = storage.New(s.front, storage.Options{
+		Account: opts.Account, Region: opts.Region, Key: key, URLTTL: opts.URLTTL, Now: opts.Now,
+	})
+	s.registry = registry.New(registry.Options{
+		Account: opts.Account, Region: opts.Region, Public: opts.Public, Now: opts.Now, Bucket: s.bucket,
+	})
+	s.tokens = token.NewIssuer(token.Options{
+		Region: opts.Region, Public: opts.Public, Key: key,
+		PasswordTTL: opts.TokenTTL, BearerTTL: opts.BearerTTL, Now: opts.Now, Epoch: s.epoch,
+	})
+	s.distribution = distribution.New(distribution.Options{
+		Front: s.front, Registry: s.registry, Bucket: s.bucket, Tokens: s.tokens, Accounts: aws.accounts,
+		Pulls: s.pulls, NoReferrers: opts.NoReferrers,
+	})
+	verifier := awsapi.Verifier{Accounts: aws.accounts, Now: opts.Now, MaxSkew: opts.MaxSkew}
+	s.api = ecrapi.New(ecrapi.Options{
+		Front: s.front, Registry: s.registry, Tokens: s.tokens, Verifier: verifier, Log: &aws.log, Directory: directory{aws},
+	})
+	s.sts = sts.New(sts.Options{
+		Front: s.front, Accounts: aws.accounts, Verifier: verifier, Log: &aws.log, Region: opts.Region,
+	})
+	s.credentials = sts.Credentials{Front: s.front, Accounts: aws.accounts, Now: aws.now}
 	s.SetBandwidth(opts.BytesPerSecond)
 	s.SetLatency(opts.Latency)
-	if opts.Public {
-		s.SetPullLimit(anonymousPulls, signedInPulls, pullBurst)
-	}
-	s.region = s.aws.join(s)
+	aws.add(s)
 	return s
 }
 
-// AWS returns what the registry shares with those that were, or will be, made
-// with it as [Options.AWS].
+// AWS returns what the registry shares with those that are made with it as
+// [Options.AWS].
 func (s *Server) AWS() *AWS { return s.aws }
 
 // Host returns the name that AWS would give this registry, such as
 // 123456789012.dkr.ecr.us-east-1.amazonaws.com.
-func (s *Server) Host() string {
-	if s.opts.Public {
-		return publicHost
-	}
-	return hostOf(s.opts.Account, s.opts.Region)
-}
+func (s *Server) Host() string { return s.registry.Host() }
 
-func hostOf(account, region string) string {
-	domain := "amazonaws.com"
-	if partition(region) == "aws-cn" {
-		domain = "amazonaws.com.cn"
-	}
-	return account + ".dkr.ecr." + region + "." + domain
-}
-
-// Registry returns the handler of the registry (/v2/), of the ECR API and STS
-// (POST /), of ECR Public's tokens (/token/), and of the credentials of containers and instances. Requests whose
-// Host names another registry of the same [AWS] are answered by that one, and
-// calls that are signed for another region by one of that region.
+// Registry returns the handler of the registry (/v2/), of the ECR API and STS (POST
+// /), of ECR Public's tokens (/token/), and of the credentials of containers and
+// instances. A request whose Host names another registry of the same [AWS] is
+// answered by that one, and a call that is signed for another region by one of that
+// region.
 func (s *Server) Registry() http.Handler { return http.HandlerFunc(s.serveRegistry) }
 
-// Storage returns the handler of the signed URLs. It is meant for HTTP/1.1.
-func (s *Server) Storage() http.Handler { return http.HandlerFunc(s.serveStorage) }
-
-// SetStorageURL says where [Server.Storage] is served: a scheme and a host
-// other than the registry's in its name, not only in its port, since that is
-// what makes clients drop their credentials on the way.
-func (s *Server) SetStorageURL(u string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.storageURL = strings.TrimSuffix(u, "/")
+func (s *Server) serveRegistry(w http.ResponseWriter, r *http.Request) {
+	if named := s.aws.byHost(r.Host); named != nil {
+		s = named
+	}
+	switch {
+	case r.URL.Path == "/":
+		s.serveCall(w, r)
+	case s.opts.Public && distribution.IsTokenPath(r.URL.Path):
+		s.distribution.ServeToken(w, r)
+	case sts.IsCredentialsPath(r.URL.Path):
+		s.credentials.ServeHTTP(w, r)
+	default:
+		s.distribution.ServeHTTP(w, r)
+	}
 }
 
-// SetBandwidth changes [Options.BytesPerSecond], for answers under way too.
-func (s *Server) SetBandwidth(bytesPerSecond int64) { s.bandwidth.Store(bytesPerSecond) }
-
-// SetLatency changes [Options.Latency] for requests to come.
-func (s *Server) SetLatency(d time.Duration) { s.latency.Store(int64(d)) }
-
-// repositoryName is ECR's grammar: API reference, CreateRepository.
-var repositoryName = regexp.MustCompile(
-	`^(?:[a-z0-9]+(?:[._-][a-z0-9]+)*/)*[a-z0-9]+(?:[._-][a-z0-9]+)*$`)
-
-// SetRepositoryPolicy gives a repository, which it creates if need be, the
-// policy that says who else may use it.
-func (s *Server) SetRepositoryPolicy(repo string, p Policy) error {
-	if !repositoryName.MatchString(repo) {
-		return fmt.Errorf("setting a repository policy: %q is not a repository name", repo)
+// serveCall answers a call of STS or of the ECR API. If the call is not for the API
+// of this registry, one that it is for answers.
+func (s *Server) serveCall(w http.ResponseWriter, r *http.Request) {
+	c := awsapi.ReadCall(w, r)
+	if c.STS {
+		s.sts.Serve(w, r, c)
+		return
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.repository(repo).access = slices.Clone(p)
+	if c.Public != s.opts.Public || !c.Public && c.Signature.Region != s.opts.Region {
+		if to := s.aws.byCall(c); to != nil {
+			s = to
+		}
+	}
+	s.api.Serve(w, r, c)
+}
+
+// Storage returns the handler of the signed URLs. It is meant for HTTP/1.1.
+func (s *Server) Storage() http.Handler { return s.bucket }
+
+// SetStorageURL says where [Server.Storage] is served: a scheme and a host. Its name,
+// not only its port, differs from that of the registry, because clients drop their
+// credentials only on the way to another name.
+func (s *Server) SetStorageURL(u string) { s.bucket.SetURL(u) }
+
+// SetBandwidth changes [Options.BytesPerSecond], also for answers that are being
+// sent.
+func (s *Server) SetBandwidth(bytesPerSecond int64) { s.bucket.SetBandwidth(bytesPerSecond) }
+
+// SetLatency changes [Options.Latency] for later requests.
+func (s *Server) SetLatency(d time.Duration) { s.front.SetLatency(d) }
+
+// Inject makes a fault act from now on, and returns a function that removes it: the
+// requests that hang and the bodies that stall then go on as if nothing had happened.
+// remove may be called more than once.
+//
+// One fault acts on a request: of those that match and are not used up, the one that
+// was injected first.
+//
+// A client may silently repeat a request that Refuse or CutAfter has broken: Go's
+// client does so on a connection that was used before.
+func (s *Server) Inject(f Fault) (remove func()) { return s.front.Inject(f) }
+
+// SetRateLimit answers requests of the kinds on, counted together, as
+// [Fault.Throttle] does if there are more than perSecond, by the clock of the server.
+// burst requests, at least one, may come at once. It replaces the limit of the same
+// kinds; 0 per second removes it.
+func (s *Server) SetRateLimit(on Op, perSecond float64, burst int) {
+	s.front.SetRateLimit(on, perSecond, burst)
+}
+
+// SetPullLimit changes how many pulls ECR Public allows per second, anonymously and
+// with credentials: 1 and 10 by default, 0 for any number. A pull is a GET of a
+// manifest; burst pulls may come at once.
+func (s *Server) SetPullLimit(anonymous, signedIn float64, burst int) {
+	s.pulls.Set(anonymous, signedIn, burst)
+}
+
+// ExpireTokens makes every token that was issued in the region so far an expired
+// one.
+func (s *Server) ExpireTokens() { s.epoch.Expire() }
+
+// ExpireURLs makes every URL that was signed so far an expired one. Bodies that are
+// being sent are not affected.
+func (s *Server) ExpireURLs() { s.bucket.ExpireURLs() }
+
+// SetRepositoryPolicy sets the policy that says who else may use a repository, which
+// it creates if it does not exist.
+func (s *Server) SetRepositoryPolicy(repo string, p Policy) error {
+	r, err := s.registry.Create(repo)
+	if err != nil {
+		return fmt.Errorf("setting a repository policy: %w", err)
+	}
+	r.SetPolicy(p)
 	return nil
 }
 
-// AddBlob puts a blob into a repository, which it creates if need be. It reads
-// the whole content once, for its digest.
-func (s *Server) AddBlob(repo string, c Content) (ocispec.Descriptor, error) {
-	if !repositoryName.MatchString(repo) {
-		return ocispec.Descriptor{}, fmt.Errorf("adding a blob: %q is not a repository name", repo)
-	}
-	dgst, err := digest.FromReader(io.NewSectionReader(c, 0, c.Size()))
+// SetTagMutability says which tags of a repository can move; it creates the
+// repository if it does not exist. AddManifest then refuses to move the others.
+func (s *Server) SetTagMutability(repo string, m TagMutability) error {
+	r, err := s.registry.Create(repo)
 	if err != nil {
-		return ocispec.Descriptor{}, fmt.Errorf("hashing a blob for %s: %w", repo, err)
+		return fmt.Errorf("setting the mutability of tags: %w", err)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.repository(repo).blobs[dgst] = s.blob(dgst, c)
-	return ocispec.Descriptor{MediaType: "application/octet-stream", Digest: dgst, Size: c.Size()}, nil
+	r.SetTagMutability(m)
+	return nil
 }
 
-// blob returns the blob of a digest, of this content if it is new. The caller
-// holds s.mu.
-func (s *Server) blob(dgst digest.Digest, c Content) *blob {
-	b := s.blobs[dgst]
-	if b == nil {
-		b = &blob{content: c, digest: dgst, path: s.objectPath(dgst)}
-		s.blobs[dgst] = b
-		s.objects[b.path] = b
+// SetLifecyclePolicy sets the lifecycle policy of a repository, which it creates if
+// it does not exist, to a text that is not checked. An empty text removes the policy.
+// RunLifecycle carries it out.
+func (s *Server) SetLifecyclePolicy(repo, text string) error {
+	r, err := s.registry.Create(repo)
+	if err != nil {
+		return fmt.Errorf("setting a lifecycle policy: %w", err)
 	}
-	return b
+	r.SetLifecyclePolicy(text)
+	return nil
 }
 
-// AddManifest puts a manifest into a repository, which it creates if need be,
-// and moves tag to it unless that is empty. The manifest is served as it is,
-// under mediaType: nothing asks that it makes sense, or that the repository
-// holds what it names. A manifest with a subject becomes a referrer of it.
-func (s *Server) AddManifest(repo, tag, mediaType string, raw []byte) (ocispec.Descriptor, error) {
-	if !repositoryName.MatchString(repo) {
-		return ocispec.Descriptor{}, fmt.Errorf("adding a manifest: %q is not a repository name", repo)
-	}
-	if tag != "" && !tagName.MatchString(tag) {
-		return ocispec.Descriptor{}, fmt.Errorf("adding a manifest to %s: %q is not a tag", repo, tag)
-	}
-	if len(raw) > maxManifestSize {
-		return ocispec.Descriptor{}, fmt.Errorf("adding a manifest to %s: %d bytes exceed the %d that ECR takes",
-			repo, len(raw), maxManifestSize)
-	}
-	m := manifest{mediaType: mediaType, raw: bytes.Clone(raw), digest: digest.FromBytes(raw)}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r := s.repository(repo)
-	if was := r.tags[tag]; was != "" && was != m.digest && !r.mutability.movable(tag) {
-		return ocispec.Descriptor{}, fmt.Errorf("adding a manifest to %s: the tag %s exists and is immutable", repo, tag)
-	}
-	s.putManifest(r, m)
-	if tag != "" {
-		r.tags[tag] = m.digest
-	}
-	return ocispec.Descriptor{MediaType: mediaType, Digest: m.digest, Size: int64(len(raw))}, nil
-}
-
-// putManifest adds a manifest unless it is there. The caller holds s.mu.
-func (s *Server) putManifest(r *repository, m manifest) {
-	if _, known := r.manifests[m.digest]; known {
-		return
-	}
-	r.manifests[m.digest] = m
-	r.states[m.digest] = ImageState{Pushed: s.opts.Now()}
-	if subject, desc, ok := m.referrer(); ok {
-		r.referrers[subject] = append(r.referrers[subject], desc)
-	}
-}
-
-// repository returns the repository of a name, new if there is none. The
-// caller holds s.mu.
-func (s *Server) repository(name string) *repository {
-	r := s.repos[name]
+// RunLifecycle carries out the lifecycle policy of a repository at once; ECR does so
+// within a day after an image meets it. Blobs stay. Without a policy it does nothing.
+// The error is [fs.ErrNotExist] if there is no such repository.
+func (s *Server) RunLifecycle(repo string) (Lifecycle, error) {
+	r := s.registry.Repository(repo)
 	if r == nil {
-		r = &repository{
-			blobs:     make(map[digest.Digest]*blob),
-			manifests: make(map[digest.Digest]manifest),
-			tags:      make(map[string]digest.Digest),
-			referrers: make(map[digest.Digest][]ocispec.Descriptor),
-			states:    make(map[digest.Digest]ImageState),
-			checked:   make(map[string]time.Time),
-			created:   s.opts.Now(),
-		}
-		s.repos[name] = r
+		return Lifecycle{}, fmt.Errorf("running the lifecycle policy of %s: %w", repo, fs.ErrNotExist)
 	}
-	return r
+	done, err := r.RunLifecycle()
+	if err != nil {
+		return Lifecycle{}, fmt.Errorf("running the lifecycle policy of %s: %w", repo, err)
+	}
+	return done, nil
+}
+
+// AddBlob adds a blob to a repository, which it creates if it does not exist. It
+// reads the whole content once, for its digest.
+func (s *Server) AddBlob(repo string, c Content) (ocispec.Descriptor, error) {
+	return s.registry.AddBlob(repo, c)
+}
+
+// AddManifest adds a manifest to a repository, which it creates if it does not exist,
+// and moves tag to it unless tag is empty. The manifest is served as it is, under
+// mediaType: its content is not checked, nor that the repository holds what it names.
+// A manifest with a subject becomes a referrer of that.
+func (s *Server) AddManifest(repo, tag, mediaType string, raw []byte) (ocispec.Descriptor, error) {
+	return s.registry.AddManifest(repo, tag, mediaType, raw)
+}
+
+// AddImage adds an image with its blobs to a repository, and moves tag to it unless
+// tag is empty.
+func (s *Server) AddImage(repo, tag string, img Image) (*Added, error) {
+	return addImage(s.registry, repo, tag, img, s.opts.NoReferrers)
+}
+
+// RemoveManifest removes a manifest and its tags from a repository, as a lifecycle
+// policy does in time. The blobs and manifests that it names stay. The error is
+// [fs.ErrNotExist] if there is no such manifest.
+func (s *Server) RemoveManifest(repo string, dgst digest.Digest) error {
+	err := s.inRepository(repo, func(r *registry.Repository) error { return r.Remove(dgst) })
+	if err != nil {
+		return fmt.Errorf("removing %s@%s: %w", repo, dgst, err)
+	}
+	return nil
+}
+
+// SetImageState replaces what is recorded of an image. The error is [fs.ErrNotExist]
+// if there is no such image.
+func (s *Server) SetImageState(repo string, dgst digest.Digest, st ImageState) error {
+	err := s.inRepository(repo, func(r *registry.Repository) error { return r.SetImageState(dgst, st) })
+	if err != nil {
+		return fmt.Errorf("setting the state of %s@%s: %w", repo, dgst, err)
+	}
+	return nil
+}
+
+// inRepository calls do for a repository. The error is [fs.ErrNotExist] if there is
+// no such repository.
+func (s *Server) inRepository(repo string, do func(*registry.Repository) error) error {
+	r := s.registry.Repository(repo)
+	if r == nil {
+		return fs.ErrNotExist
+	}
+	return do(r)
+}
+
+// Replicate copies what a repository holds now into the registry to, as ECR's
+// replication rules do at some time: under the same name, with its tags, and without
+// its policies. What the other repository holds already stays.
+func (s *Server) Replicate(repo string, to *Server) error {
+	if err := s.registry.Replicate(repo, to.registry); err != nil {
+		return fmt.Errorf("replicating %s: %w", repo, err)
+	}
+	return nil
+}
+
+// PullThrough is one of ECR's own pull-through cache rules.
+type PullThrough struct {
+	// Prefix is the beginning of the names of repositories that the rule is for, such
+	// as docker-hub for docker-hub/library/busybox.
+	Prefix string
+	// From is the source of the images. It is not asked over the network, and needs no
+	// token.
+	From *Server
+	// Delay is how long the first pull of a tag takes, which imports the whole image.
+	Delay time.Duration
+	// Miss answers that pull as not found, although the image is imported.
+	Miss bool
+}
+
+// AddPullThrough adds a pull-through cache rule. A pull by tag imports the image if
+// the caller may carry out ecr:BatchImportUpstreamImage and, for the first pull from a
+// repository, ecr:CreateRepository. Without these permissions, and by a digest that
+// was not imported, there is no image.
+func (s *Server) AddPullThrough(rule PullThrough) {
+	s.registry.AddPullThrough(registry.PullThrough{
+		Prefix: rule.Prefix, From: rule.From.registry, Delay: rule.Delay, Miss: rule.Miss,
+	})
+}
+
+// Stats returns the counts of this moment. A byte that a client has received is
+// counted.
+func (s *Server) Stats() Stats {
+	st := Stats{
+		Tokens:   s.tokens.Passwords(),
+		Exceeded: s.front.Exceeded() + s.pulls.Exceeded(),
+		Blobs:    s.bucket.Stats(),
+	}
+	st.Requests, st.Heads = s.front.Requests()
+	return st
+}
+
+// ResetStats sets all counts to zero. Answers that are being sent go on counting.
+func (s *Server) ResetStats() {
+	s.tokens.ResetCount()
+	s.front.ResetCounts()
+	s.pulls.ResetCount()
+	s.bucket.ResetStats()
 }
