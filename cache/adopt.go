@@ -8,7 +8,7 @@ import (
 	"os"
 	"time"
 
-	"github.com/dgraph-io/badger/v4"
+	"github.com/larder-registry/larder/cache/records"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -58,14 +58,14 @@ func typeOf(raw []byte) string {
 }
 
 // adopt returns a manifest, and its record, from its file.
-func (s *Store) adopt(d digest.Digest, mediaType string) (Manifest, blobRecord, error) {
+func (s *Store) adopt(d digest.Digest, mediaType string) (Manifest, records.Blob, error) {
 	m, children, err := s.fromFile(d, mediaType)
 	if err != nil {
-		return Manifest{}, blobRecord{}, err
+		return Manifest{}, records.Blob{}, err
 	}
 	info, err := os.Stat(s.folder.Blob(d))
 	if err != nil {
-		return Manifest{}, blobRecord{}, err
+		return Manifest{}, records.Blob{}, err
 	}
 	return m, recordOf(m, children, info.ModTime()), nil
 }
@@ -76,7 +76,7 @@ func (s *Store) adoptAsked(d digest.Digest, mediaType string) (Manifest, bool) {
 	if err != nil {
 		return Manifest{}, false
 	}
-	if err := s.index.addBlob(d, rec); err != nil {
+	if err := s.index.PutBlob(d, rec); err != nil {
 		s.trouble(slog.LevelWarn, "a manifest was not recorded", err, "digest", d)
 	}
 	return m, true
@@ -92,15 +92,12 @@ type rebuilding struct {
 // as on a full disk, it is tried again at a later tick, and at the next start.
 func (s *Store) rebuildOn() {
 	begin := time.Now()
-	s.saved.mu.Lock()
-	due := s.index.format.Rebuilding && !begin.Before(s.rebuilding.rest)
-	s.saved.mu.Unlock()
-	if !due {
+	if !s.index.Rebuilding() || begin.Before(s.rebuilding.rest) {
 		return
 	}
 	err := s.folder.EachBlob("", s.adoptFound)
 	if err == nil {
-		err = s.rebuilt()
+		err = s.index.SetRebuilding(false)
 	}
 	s.rebuilding.rest = time.Now().Add(snapshotShare * time.Since(begin))
 	switch {
@@ -113,32 +110,23 @@ func (s *Store) rebuildOn() {
 	}
 }
 
-func (s *Store) rebuilt() error {
-	s.saved.mu.Lock()
-	defer s.saved.mu.Unlock()
-	s.index.format.Rebuilding = false
-	err := s.index.putFormat()
-	s.index.format.Rebuilding = err != nil
-	return err
-}
-
 // adoptFound makes up for what the index does not know of a manifest that is
 // here.
 func (s *Store) adoptFound(d digest.Digest, info fs.FileInfo) error {
 	if info.Mode().Perm() != manifestMode || info.Size() > MaxManifest {
 		return s.ctx.Err()
 	}
-	var known blobRecord
-	if s.index.get(blobKey(d), &known) == nil && known.Size > 0 {
+	known, err := s.index.Blob(d)
+	if err == nil && known.Size > 0 {
 		return s.ctx.Err()
 	}
 	_, rec, err := s.adopt(d, known.MediaType)
 	switch {
 	case err == nil:
-		return s.index.addBlob(d, rec)
+		return s.index.PutBlob(d, rec)
 	case known.MediaType != "":
 		s.log.Warn("a manifest in the cache cannot be read; it is fetched anew", "digest", d, "error", err)
-		return s.index.remove(blobKey(d)) // it has no children
+		return s.index.RemoveBlob(d) // it has no children
 	}
 	return s.ctx.Err() // it is none: a umask may take rights from other files too
 }
@@ -147,12 +135,12 @@ func (s *Store) adoptFound(d digest.Digest, info fs.FileInfo) error {
 // are here and no repository is known to hold them, as after the index was lost.
 // Otherwise the upstream is asked about each manifest, and it may have gone
 // again.
-func (s *Store) family(children []descriptor, depth int, members map[digest.Digest]memberRecord) {
+func (s *Store) family(children []descriptor, depth int, members map[digest.Digest]records.Member) {
 	for _, child := range children {
 		if _, known := members[child.Digest]; !known {
-			members[child.Digest] = memberRecord{Size: child.Size, Manifest: child.manifest}
+			members[child.Digest] = records.Member{Size: child.Size, Manifest: child.manifest}
 		}
-		if !child.manifest || depth == 0 || s.index.hasMember(child.Digest) {
+		if !child.manifest || depth == 0 || s.hasMember(child.Digest) {
 			continue
 		}
 		if _, below, err := s.fromFile(child.Digest, ""); err == nil {
@@ -161,14 +149,8 @@ func (s *Store) family(children []descriptor, depth int, members map[digest.Dige
 	}
 }
 
-// hasMember reports whether any repository is known to hold a blob.
-func (ix *index) hasMember(d digest.Digest) (found bool) {
-	err := ix.view(func(txn *badger.Txn) error {
-		it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte(membersOf(d))})
-		defer it.Close()
-		it.Rewind()
-		found = it.Valid()
-		return nil
-	})
-	return found || err != nil
+// hasMember reports whether any repository is known to contain a blob.
+func (s *Store) hasMember(d digest.Digest) bool {
+	repos, err := s.index.Repositories(d, 1)
+	return len(repos) > 0 || err != nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/larder-registry/larder/cache/disk"
 	"github.com/larder-registry/larder/cache/recency"
+	"github.com/larder-registry/larder/cache/records"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -44,7 +45,7 @@ func (s *Store) commit(f *fill) error {
 		s.log.Warn("a journal was left behind", "digest", f.digest, "error", err)
 	}
 	s.space.Release(s.recency.Add(f.digest, recency.Item{Bytes: disk.Charge(f.size)}, s.opts.Now()))
-	if err := s.index.addBlob(f.digest, blobRecord{Size: f.size, Fetched: s.opts.Now()}); err != nil {
+	if err := s.index.PutBlob(f.digest, records.Blob{Size: f.size, Fetched: s.opts.Now()}); err != nil {
 		s.trouble(slog.LevelWarn, "a blob was not recorded", err, "digest", f.digest)
 	}
 	return nil
@@ -120,7 +121,7 @@ func (s *Store) dropPartial(d digest.Digest, charged int64) {
 
 // putLater is put for when the fill has ended that brings the same bytes as a
 // blob. Its caller's work keeps the store open meanwhile.
-func (s *Store) putLater(dgst digest.Digest, content []byte, records ...entry) {
+func (s *Store) putLater(dgst digest.Digest, content []byte, record func() error) {
 	s.work.Go(func() {
 		err := errFilling
 		for errors.Is(err, errFilling) {
@@ -130,7 +131,7 @@ func (s *Store) putLater(dgst digest.Digest, content []byte, records ...entry) {
 			if f != nil {
 				<-f.done
 			}
-			err = s.put(s.ctx, dgst, content, records...)
+			err = s.put(s.ctx, dgst, content, record)
 		}
 		if err == nil {
 			s.useClosure(dgst)
@@ -143,7 +144,7 @@ func (s *Store) putLater(dgst digest.Digest, content []byte, records ...entry) {
 
 // put stores a small blob whose digest the caller has checked, and then its
 // records. The blob survives a crash once put has returned.
-func (s *Store) put(ctx context.Context, dgst digest.Digest, content []byte, records ...entry) error {
+func (s *Store) put(ctx context.Context, dgst digest.Digest, content []byte, record func() error) error {
 	if err := s.hold(ctx, dgst); err != nil {
 		return fmt.Errorf("store %s: %w", dgst, err)
 	}
@@ -161,5 +162,5 @@ func (s *Store) put(ctx context.Context, dgst digest.Digest, content []byte, rec
 	}
 	s.setDamaged(dgst, false)
 	s.space.Release(s.recency.Add(dgst, recency.Item{Bytes: bytes}, s.opts.Now()))
-	return s.index.put(records...)
+	return record()
 }

@@ -174,7 +174,7 @@ func TestFullDiskIsPassedBy(t *testing.T) {
 	if state := pull(t, s, kept); state != Hit {
 		t.Errorf("on a disk without a free byte: %s", state)
 	}
-	if _, _, err := s.Manifest(t.Context(), Repository{"r", "n"}, img.Digest, img.ask); err != nil {
+	if _, _, err := s.Manifest(t.Context(), Repository{Upstream: "r", Name: "n"}, img.Digest, img.ask); err != nil {
 		t.Errorf("a manifest on a disk without a free byte: %v", err)
 	}
 	yes := func(context.Context) (int64, error) { return 1, nil }
@@ -186,7 +186,7 @@ func TestFullDiskIsPassedBy(t *testing.T) {
 func TestStoreOpensOnAFullDisk(t *testing.T) {
 	disk := fullDisk(t, 200<<20, 110<<20)
 	dir := filepath.Join(disk, "cache")
-	repo := Repository{"r", "n"}
+	repo := Repository{Upstream: "r", Name: "n"}
 	o := newOrigin(1<<20, 1)
 	img := newImage("v1", o)
 	s := openStore(t, dir, Options{Tags: Freshness{StaleIfError: 1 << 40}})

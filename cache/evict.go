@@ -114,7 +114,7 @@ func (s *Store) evictOne(d digest.Digest, reason string) (freed int64, err error
 	if !ok {
 		return 0, nil
 	}
-	gone := Eviction{Digest: d, Bytes: it.Bytes, Reason: reason, Partial: it.Partial, Repositories: s.index.someHolders(d)}
+	gone := Eviction{Digest: d, Bytes: it.Bytes, Reason: reason, Partial: it.Partial, Repositories: s.someRepositories(d)}
 	if err := s.remove(d, it); err != nil {
 		s.recency.Add(d, it, s.opts.Now()) // not the first to be tried again
 		return 0, err
@@ -137,7 +137,7 @@ func (s *Store) remove(d digest.Digest, it recency.Item) error {
 	if err := s.removeContent(d); err != nil {
 		return err
 	}
-	if err := s.index.forget(d); err != nil {
+	if err := s.index.Forget(d); err != nil {
 		s.trouble(slog.LevelWarn, "records of an evicted blob were left", err, "digest", d)
 	}
 	return nil
@@ -217,7 +217,7 @@ func (s *Store) makeRoom(part float64) {
 
 // writeUses records when things were used.
 func (s *Store) writeUses() {
-	if err := s.index.putUses(s.recency.TakeUses()); err != nil {
+	if err := s.index.PutUses(s.recency.TakeUses()); err != nil {
 		s.trouble(slog.LevelWarn, "access times were not recorded", err)
 	}
 }

@@ -1,12 +1,10 @@
 package cache
 
 import (
-	"errors"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/dgraph-io/badger/v4"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -55,18 +53,13 @@ func (s *Store) Evictions() []Eviction {
 	return latest
 }
 
-var errEnough = errors.New("there are more")
-
-// someHolders returns some of the repositories that are known to hold a blob.
-func (ix *index) someHolders(d digest.Digest) []string {
-	var repos []string
-	prefix := membersOf(d)
-	_ = ix.each(prefix, func(item *badger.Item) error { // it is for people, who can do without
-		if len(repos) == maxEvictedFrom {
-			return errEnough
-		}
-		repos = append(repos, string(item.Key()[len(prefix):]))
-		return nil
-	})
-	return repos
+// someRepositories returns some of the repositories that are known to contain a
+// blob, for people to read.
+func (s *Store) someRepositories(d digest.Digest) []string {
+	repos, _ := s.index.Repositories(d, maxEvictedFrom)
+	var names []string
+	for _, repo := range repos {
+		names = append(names, repo.String())
+	}
+	return names
 }

@@ -16,7 +16,7 @@ func TestEvictionsTellWhatWentAndWhy(t *testing.T) {
 	pullTag(t, s, other, "old", old)
 	pullTag(t, s, team, "expired", expired)
 	pullTag(t, s, team, "removed", removed)
-	if err := s.Doom([]Verdict{{team, expired.Digest, Expiry{Since: time.Now()}}}); err != nil {
+	if err := s.Doom([]Verdict{{Repository: team, Digest: expired.Digest, Expiry: Expiry{Since: time.Now()}}}); err != nil {
 		t.Fatal(err)
 	}
 	evicted(t, s, 2)

@@ -6,23 +6,15 @@ import (
 	"strings"
 	"time"
 
-	"github.com/dgraph-io/badger/v4"
+	"github.com/larder-registry/larder/cache/records"
 	"github.com/opencontainers/go-digest"
 )
 
 // Expiry says since when, and by which rule, an image has expired.
-type Expiry struct {
-	Since  time.Time `json:"since"`
-	Rule   int       `json:"rule"`   // its priority
-	Source string    `json:"source"` // whose rule it is, in the words of the caller of [Store.Doom]
-}
+type Expiry = records.Expiry
 
 // Verdict says that a lifecycle rule has expired an image of a repository.
-type Verdict struct {
-	Repository Repository
-	Digest     digest.Digest
-	Expiry
-}
+type Verdict = records.Verdict
 
 // Doom has images that have expired be evicted before all others, the oldest
 // expiry first, each before what it needs and none of the others does. It takes
@@ -44,7 +36,7 @@ func (s *Store) Doom(verdicts []Verdict) error {
 	if err != nil {
 		return err
 	}
-	if err := s.index.replaceVerdicts(kept); err != nil {
+	if err := s.index.ReplaceVerdicts(kept); err != nil {
 		s.trouble(slog.LevelWarn, "what lifecycle rules have expired was not recorded; a restart forgets it", err)
 	}
 	return nil
@@ -54,7 +46,7 @@ func (s *Store) Doom(verdicts []Verdict) error {
 func (s *Store) doomAgain() error {
 	s.dooming.Lock()
 	defer s.dooming.Unlock()
-	verdicts, err := s.index.verdicts()
+	verdicts, err := s.index.Verdicts()
 	if err != nil || len(verdicts) == 0 {
 		return err
 	}
@@ -86,7 +78,7 @@ func (s *Store) doom(verdicts []Verdict) (here []Verdict, err error) {
 
 // Verdicts returns what the latest call of Doom kept, less what was evicted or
 // removed since. It holds after a restart.
-func (s *Store) Verdicts() ([]Verdict, error) { return s.index.verdicts() }
+func (s *Store) Verdicts() ([]Verdict, error) { return s.index.Verdicts() }
 
 // expiredEverywhere returns the digests that have expired in all repositories
 // that are known to hold them, the oldest expiry first. Such a digest has
@@ -105,16 +97,11 @@ func (s *Store) expiredEverywhere(verdicts []Verdict) ([]digest.Digest, error) {
 	}
 	var digests []digest.Digest
 	for d, repos := range in {
-		everywhere := true
-		prefix := membersOf(d)
-		err := s.index.each(prefix, func(item *badger.Item) error {
-			everywhere = everywhere && repos[cutRepository(string(item.Key()[len(prefix):]))]
-			return nil
-		})
+		all, err := s.index.Repositories(d, 0)
 		if err != nil {
 			return nil, err
 		}
-		if everywhere {
+		if !slices.ContainsFunc(all, func(r Repository) bool { return !repos[r] }) {
 			digests = append(digests, d)
 		}
 	}

@@ -28,7 +28,7 @@ func TestSharedLayersOutliveAnImageThatGoes(t *testing.T) {
 			}
 		},
 		"expired": func(t *testing.T, s *Store) {
-			if err := s.Doom([]Verdict{{team, goes.Digest, Expiry{Since: time.Now()}}}); err != nil {
+			if err := s.Doom([]Verdict{{Repository: team, Digest: goes.Digest, Expiry: Expiry{Since: time.Now()}}}); err != nil {
 				t.Fatal(err)
 			}
 			for {
@@ -104,9 +104,9 @@ func TestExpiredImagesGoFirstTheOldestExpiryBeforeTheOthers(t *testing.T) {
 	}
 	now := time.Now()
 	err := s.Doom([]Verdict{
-		{team, images[1].Digest, Expiry{Since: now.Add(-time.Hour)}},
-		{team, images[2].Digest, Expiry{Since: now.Add(-2 * time.Hour)}},
-		{team, digest.FromString("not here"), Expiry{Since: now}},
+		{Repository: team, Digest: images[1].Digest, Expiry: Expiry{Since: now.Add(-time.Hour)}},
+		{Repository: team, Digest: images[2].Digest, Expiry: Expiry{Since: now.Add(-2 * time.Hour)}},
+		{Repository: team, Digest: digest.FromString("not here"), Expiry: Expiry{Since: now}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -123,7 +123,7 @@ func TestExpiredImageThatIsUsedStays(t *testing.T) {
 	old, young := newImage("old", layers[0]), newImage("young", layers[1])
 	hold(t, s, team, "old", old, layers[0])
 	hold(t, s, team, "young", young, layers[1])
-	if err := s.Doom([]Verdict{{team, old.Digest, Expiry{Since: time.Now()}}}); err != nil {
+	if err := s.Doom([]Verdict{{Repository: team, Digest: old.Digest, Expiry: Expiry{Since: time.Now()}}}); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, err := s.Manifest(t.Context(), team, old.Digest, dead); err != nil {
@@ -140,13 +140,13 @@ func TestImageThatHasExpiredInOneRepositoryOnlyStays(t *testing.T) {
 	hold(t, s, team, "v1", img)
 	hold(t, s, other, "v1", img)
 	hold(t, s, team, "v2", younger)
-	if err := s.Doom([]Verdict{{team, img.Digest, Expiry{Since: time.Now()}}}); err != nil {
+	if err := s.Doom([]Verdict{{Repository: team, Digest: img.Digest, Expiry: Expiry{Since: time.Now()}}}); err != nil {
 		t.Fatal(err)
 	}
 	if _, expired, _ := s.recency.First(); expired {
 		t.Error("it goes, though the other repository keeps it")
 	}
-	if err := s.Doom([]Verdict{{team, img.Digest, Expiry{Since: time.Now()}}, {other, img.Digest, Expiry{Since: time.Now()}}}); err != nil {
+	if err := s.Doom([]Verdict{{Repository: team, Digest: img.Digest, Expiry: Expiry{Since: time.Now()}}, {Repository: other, Digest: img.Digest, Expiry: Expiry{Since: time.Now()}}}); err != nil {
 		t.Fatal(err)
 	}
 	if d, expired, _ := s.recency.First(); !expired || d != img.Digest {
@@ -174,7 +174,7 @@ func TestExpiredIndexTakesItsPlatformsAlong(t *testing.T) {
 	pull(t, s, layer)
 	settle(s)
 	hold(t, s, team, "v2", newImage("other"))
-	if err := s.Doom([]Verdict{{team, index.Digest, Expiry{Since: time.Now()}}}); err != nil {
+	if err := s.Doom([]Verdict{{Repository: team, Digest: index.Digest, Expiry: Expiry{Since: time.Now()}}}); err != nil {
 		t.Fatal(err)
 	}
 	if gone := evicted(t, s, 3); !slices.Equal(gone, []digest.Digest{index.Digest, platform.Digest, layer.digest}) {
@@ -193,9 +193,9 @@ func TestImageThatTwoRepositoriesHoldExpiresWithTheLater(t *testing.T) {
 	pullTag(t, s, team, "v2", between)
 	now := time.Now()
 	err := s.Doom([]Verdict{
-		{team, img.Digest, Expiry{Since: now.Add(-3 * time.Hour)}},
-		{other, img.Digest, Expiry{Since: now.Add(-time.Hour)}},
-		{team, between.Digest, Expiry{Since: now.Add(-2 * time.Hour)}},
+		{Repository: team, Digest: img.Digest, Expiry: Expiry{Since: now.Add(-3 * time.Hour)}},
+		{Repository: other, Digest: img.Digest, Expiry: Expiry{Since: now.Add(-time.Hour)}},
+		{Repository: team, Digest: between.Digest, Expiry: Expiry{Since: now.Add(-2 * time.Hour)}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -213,8 +213,8 @@ func TestLayerOfTwoExpiredImagesStaysWithTheLater(t *testing.T) {
 	pullTag(t, s, team, "v2", second)
 	now := time.Now()
 	err := s.Doom([]Verdict{
-		{team, first.Digest, Expiry{Since: now.Add(-2 * time.Hour)}},
-		{team, second.Digest, Expiry{Since: now.Add(-time.Hour)}},
+		{Repository: team, Digest: first.Digest, Expiry: Expiry{Since: now.Add(-2 * time.Hour)}},
+		{Repository: team, Digest: second.Digest, Expiry: Expiry{Since: now.Add(-time.Hour)}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -230,7 +230,7 @@ func TestVerdictThatIsTakenBackLeavesAnImageInItsPlace(t *testing.T) {
 	for i, img := range images {
 		pullTag(t, s, team, fmt.Sprint("v", i), img)
 	}
-	for _, verdicts := range [][]Verdict{{{team, images[1].Digest, Expiry{Since: time.Now()}}}, nil} {
+	for _, verdicts := range [][]Verdict{{{Repository: team, Digest: images[1].Digest, Expiry: Expiry{Since: time.Now()}}}, nil} {
 		if err := s.Doom(verdicts); err != nil {
 			t.Fatal(err)
 		}
@@ -272,7 +272,7 @@ func TestVerdictsOutliveTheStoreAndGoWithTheImage(t *testing.T) {
 	since := time.Now().Add(-time.Hour).UTC().Truncate(time.Second)
 	old := Expiry{Since: since, Rule: 10, Source: "ecr"}
 	older := Expiry{Since: since.Add(-time.Hour), Rule: 20, Source: "local"}
-	err := s.Doom([]Verdict{{team, images[1].Digest, old}, {team, images[2].Digest, older}, {team, digest.FromString("gone"), older}})
+	err := s.Doom([]Verdict{{Repository: team, Digest: images[1].Digest, Expiry: old}, {Repository: team, Digest: images[2].Digest, Expiry: older}, {Repository: team, Digest: digest.FromString("gone"), Expiry: older}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -290,7 +290,7 @@ func TestVerdictsOutliveTheStoreAndGoWithTheImage(t *testing.T) {
 		t.Errorf("gone after a restart: %v", gone)
 	}
 	verdicts, err := s.Verdicts()
-	if diff := cmp.Diff([]Verdict{{team, images[1].Digest, old}}, verdicts); diff != "" || err != nil {
+	if diff := cmp.Diff([]Verdict{{Repository: team, Digest: images[1].Digest, Expiry: old}}, verdicts); diff != "" || err != nil {
 		t.Errorf("after an eviction: %v (-want +got):\n%s", err, diff)
 	}
 	if _, err := s.Remove(team, "old"); err != nil {
@@ -308,7 +308,7 @@ func TestVerdictsCountThoughTheDiskDoesNotTakeThem(t *testing.T) {
 	img := newImage("a", layer)
 	pullTag(t, s, team, "v1", img, layer)
 	s.health.Note(unix.EIO)
-	if err := s.Doom([]Verdict{{team, img.Digest, Expiry{Since: time.Now()}}}); err != nil {
+	if err := s.Doom([]Verdict{{Repository: team, Digest: img.Digest, Expiry: Expiry{Since: time.Now()}}}); err != nil {
 		t.Error(err)
 	}
 	if d, expired, _ := s.recency.First(); d != img.Digest || !expired {
@@ -323,7 +323,7 @@ func TestEvictionsAreCountedByReason(t *testing.T) {
 	for i := range 3 {
 		pullTag(t, s, team, fmt.Sprint("v", i), newImage(fmt.Sprint(i)))
 	}
-	if err := s.Doom([]Verdict{{team, newImage("2").Digest, Expiry{Since: time.Now()}}}); err != nil {
+	if err := s.Doom([]Verdict{{Repository: team, Digest: newImage("2").Digest, Expiry: Expiry{Since: time.Now()}}}); err != nil {
 		t.Fatal(err)
 	}
 	evicted(t, s, 2)

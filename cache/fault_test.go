@@ -167,7 +167,7 @@ func TestManifestIsServedWhileAFillBringsItAsABlob(t *testing.T) {
 	}
 	close(hold)
 	o.compare(t, blob, 0, int64(len(o.content)))
-	for known := false; !known; _, known = s.index.children(img.Digest) { // once the fill is over
+	for known := false; !known; _, known = s.index.Children(img.Digest) { // once the fill is over
 		runtime.Gosched()
 	}
 	closeStore(t, s)

@@ -21,7 +21,7 @@ func (s *Store) ManifestHere(repo Repository, d digest.Digest) (Manifest, bool) 
 
 // TagHere returns what a tag points at, if that need not be confirmed.
 func (s *Store) TagHere(repo Repository, tag string) (Manifest, bool) {
-	memo, known := s.tag(string(tagKey(repo, tag)))
+	memo, known := s.tag(tagID{repo, tag})
 	if !known || !s.opts.Tags.isFresh(repo, tag, memo.Checked, s.opts.Now()) {
 		return Manifest{}, false
 	}

@@ -2,11 +2,10 @@ package cache
 
 import (
 	"encoding/json"
-	"strings"
 	"time"
 
-	"github.com/dgraph-io/badger/v4"
 	"github.com/larder-registry/larder/cache/recency"
+	"github.com/larder-registry/larder/cache/records"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -30,14 +29,14 @@ func (s *Store) Holdings() (map[Repository][]Holding, error) {
 	if err != nil {
 		return nil, err
 	}
-	tags := make(map[member][]string)
+	tags := make(map[records.RepoDigest][]string)
 	for _, img := range c.images { // in the order of their names
 		if img.Tag != "" {
-			id := member{img.repo(), img.Digest}
+			id := records.RepoDigest{Repository: img.repo(), Digest: img.Digest}
 			tags[id] = append(tags[id], img.Tag)
 		}
 	}
-	touched, err := s.index.touches()
+	touched, err := s.index.Touches()
 	if err != nil {
 		return nil, err
 	}
@@ -45,13 +44,13 @@ func (s *Store) Holdings() (map[Repository][]Holding, error) {
 	for repo, manifests := range c.members {
 		for _, d := range manifests {
 			rec := c.manifests[d]
-			at, ok := touched[member{repo, d}]
+			at, ok := touched[records.RepoDigest{Repository: repo, Digest: d}]
 			if !ok {
 				at = rec.Fetched
 			}
 			all[repo] = append(all[repo], Holding{
 				Digest:   d,
-				Tags:     tags[member{repo, d}],
+				Tags:     tags[records.RepoDigest{Repository: repo, Digest: d}],
 				Index:    rankOf(rec.MediaType) == recency.RankIndex,
 				Children: rec.Children,
 				Subject:  rec.Subject,
@@ -77,16 +76,14 @@ func subjectOf(raw []byte) digest.Digest {
 
 // readMembers notes which repositories hold which of the manifests that are
 // here.
-func (c *catalog) readMembers(ix *index) error {
-	return ix.each(memberPrefix, func(item *badger.Item) error {
-		d, repo, ok := strings.Cut(string(item.Key()[len(memberPrefix):]), "/")
-		if _, here := c.manifests[digest.Digest(d)]; !ok || !here {
-			return nil
-		}
-		var rec memberRecord
-		if unmarshal(item, &rec) == nil && rec.Manifest {
-			r := cutRepository(repo)
-			c.members[r] = append(c.members[r], digest.Digest(d))
+func (c *catalog) readMembers(ix *records.Index) error {
+	here := func(d digest.Digest) bool {
+		_, ok := c.manifests[d]
+		return ok
+	}
+	return ix.EachMember(here, func(of records.RepoDigest, rec records.Member) error {
+		if rec.Manifest {
+			c.members[of.Repository] = append(c.members[of.Repository], of.Digest)
 		}
 		return nil
 	})

@@ -4,11 +4,10 @@ import (
 	"cmp"
 	"errors"
 	"slices"
-	"strings"
 	"time"
 
-	"github.com/dgraph-io/badger/v4"
 	"github.com/larder-registry/larder/cache/recency"
+	"github.com/larder-registry/larder/cache/records"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
@@ -39,25 +38,10 @@ type ImageInfo struct {
 
 // Name is <upstream>/<repository>:<tag>, or @<digest> where there is no tag.
 func (i ImageInfo) Name() string {
-	return imageName(i.repo(), cmp.Or(i.Tag, i.Digest.String()))
+	return i.repo().Image(cmp.Or(i.Tag, i.Digest.String()))
 }
 
-func (i ImageInfo) repo() Repository { return Repository{i.Upstream, i.Repository} }
-
-// imageName joins a repository and a tag or digest. A tag has no colon, and a
-// digest has one.
-func imageName(r Repository, reference string) string {
-	if strings.Contains(reference, ":") {
-		return r.String() + "@" + reference
-	}
-	return r.String() + ":" + reference
-}
-
-// cutRepository splits what [Repository.String] made. A host has no slash.
-func cutRepository(s string) Repository {
-	upstream, name, _ := strings.Cut(s, "/")
-	return Repository{upstream, name}
-}
+func (i ImageInfo) repo() Repository { return Repository{Upstream: i.Upstream, Name: i.Repository} }
 
 // Images lists the images in the cache, sorted by name. It waits for the scan of
 // the folder, and reads all of the index, so it is for people and not for the
@@ -87,7 +71,7 @@ func (s *Store) awaitScan() error {
 // catalog is what the index said at one time. It belongs to one goroutine.
 type catalog struct {
 	recency   *recency.List
-	manifests map[digest.Digest]blobRecord   // those that are on disk
+	manifests map[digest.Digest]records.Blob // those that are on disk
 	members   map[Repository][]digest.Digest // of these, which each repository holds
 	images    []ImageInfo
 	used      map[digest.Digest]time.Time // when the manifests were
@@ -107,7 +91,7 @@ func (s *Store) catalog() (*catalog, error) {
 func (s *Store) readCatalog() (*catalog, error) {
 	c := &catalog{
 		recency:   s.recency,
-		manifests: make(map[digest.Digest]blobRecord),
+		manifests: make(map[digest.Digest]records.Blob),
 		members:   make(map[Repository][]digest.Digest),
 		whole:     make(map[digest.Digest]bool),
 	}
@@ -125,7 +109,7 @@ func (s *Store) readCatalog() (*catalog, error) {
 	if err != nil {
 		return nil, err
 	}
-	verdicts, err := s.index.verdicts()
+	verdicts, err := s.index.Verdicts()
 	if err != nil {
 		return nil, err
 	}
@@ -142,27 +126,21 @@ func (s *Store) readCatalog() (*catalog, error) {
 	return c, nil
 }
 
-func (c *catalog) readManifests(ix *index) error {
-	return ix.each(blobPrefix, func(item *badger.Item) error {
-		var rec blobRecord
-		d := digest.Digest(item.Key()[len(blobPrefix):])
-		if unmarshal(item, &rec) == nil && rec.isManifest() && c.held(d) > 0 {
+func (c *catalog) readManifests(ix *records.Index) error {
+	return ix.EachManifest(func(d digest.Digest, rec records.Blob) error {
+		if rec.IsManifest() && c.held(d) > 0 {
 			c.manifests[d] = rec
 		}
 		return nil
 	})
 }
 
-func (c *catalog) readTags(ix *index) error {
-	return ix.each(tagPrefix, func(item *badger.Item) error {
-		var rec tagRecord
-		if unmarshal(item, &rec) == nil {
-			repo, tag := splitTagKey(string(item.Key()))
-			c.images = append(c.images, ImageInfo{
-				Upstream: repo.Upstream, Repository: repo.Name, Tag: tag,
-				Digest: rec.Digest, Checked: rec.Checked,
-			})
-		}
+func (c *catalog) readTags(ix *records.Index) error {
+	return ix.EachTag(func(repo Repository, tag string, rec records.Tag) error {
+		c.images = append(c.images, ImageInfo{
+			Upstream: repo.Upstream, Repository: repo.Name, Tag: tag,
+			Digest: rec.Digest, Checked: rec.Checked,
+		})
 		return nil
 	})
 }
@@ -190,18 +168,15 @@ func (c *catalog) addUntagged() {
 }
 
 // readUses returns when the manifests were last used.
-func (c *catalog) readUses(ix *index) (map[digest.Digest]time.Time, error) {
+func (c *catalog) readUses(ix *records.Index) (map[digest.Digest]time.Time, error) {
 	used := make(map[digest.Digest]time.Time)
 	for d, rec := range c.manifests {
 		used[d] = rec.Fetched
 	}
-	err := ix.each(usedPrefix, func(item *badger.Item) error {
-		d := digest.Digest(item.Key()[len(usedPrefix):])
-		var at int64
-		if _, ok := used[d]; ok && unmarshal(item, &at) == nil {
+	err := ix.EachUse(func(d digest.Digest, at int64) {
+		if _, ok := used[d]; ok {
 			used[d] = time.Unix(at, 0)
 		}
-		return nil
 	})
 	for d := range used {
 		if at, ok := c.recency.UsedSince(d); ok {
@@ -225,14 +200,14 @@ func (c *catalog) describe(img *ImageInfo) {
 
 // judge notes which images have expired.
 func (c *catalog) judge(verdicts []Verdict) {
-	expired := make(map[member]*Expiry)
+	expired := make(map[records.RepoDigest]*Expiry)
 	for i := range verdicts {
 		v := &verdicts[i]
-		expired[member{v.Repository, v.Digest}] = &v.Expiry
+		expired[records.RepoDigest{Repository: v.Repository, Digest: v.Digest}] = &v.Expiry
 	}
 	for i := range c.images {
 		img := &c.images[i]
-		img.Expired = expired[member{img.repo(), img.Digest}]
+		img.Expired = expired[records.RepoDigest{Repository: img.repo(), Digest: img.Digest}]
 	}
 }
 

@@ -281,7 +281,7 @@ func TestRemoveOfWhatIsNotAnImageChangesNothing(t *testing.T) {
 		{team, "v2"}, {other, "v1"}, {team, layer.digest.String()}, {team, part.Digest.String()},
 	} {
 		if freed, err := s.Remove(c.repo, c.reference); freed != 0 || !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("%s: freed %d, %v", imageName(c.repo, c.reference), freed, err)
+			t.Errorf("%s: freed %d, %v", c.repo.Image(c.reference), freed, err)
 		}
 	}
 	if all := listed(t, s); !all[team.String()+":v1"].Complete {

@@ -45,7 +45,7 @@ func (s *Store) Lacking() ([]Lack, error) {
 				leftOut = true
 				return nil
 			}
-			size, manifest, err := s.index.announced(pin.Repository, d)
+			size, manifest, err := s.announced(pin.Repository, d)
 			l := Lack{pin.Repository, d, size, manifest}
 			if !seen[l] {
 				seen[l] = true
@@ -65,8 +65,8 @@ func (s *Store) Lacking() ([]Lack, error) {
 // are: once they are fetched there may be more.
 func (s *Store) MissingManifests(repo Repository, reference string) ([]Lack, error) {
 	var all []Lack
-	err := s.walkPin(Pin{repo, reference}, func(d digest.Digest, _ bool) error {
-		size, manifest, err := s.index.announced(repo, d)
+	err := s.walkPin(Pin{Repository: repo, Reference: reference}, func(d digest.Digest, _ bool) error {
+		size, manifest, err := s.announced(repo, d)
 		if _, here := s.recency.Get(d); manifest && !here {
 			all = append(all, Lack{repo, d, size, manifest})
 		}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/larder-registry/larder/cache/records"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -74,8 +75,7 @@ func (s *Store) local(repo Repository, dgst digest.Digest) (Manifest, bool) {
 		s.useImage(dgst)
 		return m, true
 	}
-	var rec blobRecord
-	err = s.index.get(blobKey(dgst), &rec)
+	rec, err := s.index.Blob(dgst)
 	if place.Manifest && rec.Size == 0 { // the index was lost
 		m, ok := s.adoptAsked(dgst, rec.MediaType)
 		if ok {
@@ -109,34 +109,28 @@ func (s *Store) keep(ctx context.Context, repo Repository, m *Manifest) error {
 		return err
 	}
 	s.memory.keep(*m)
-	members := map[digest.Digest]memberRecord{m.Digest: {Size: m.Size, Manifest: true}}
+	members := map[digest.Digest]records.Member{m.Digest: {Size: m.Size, Manifest: true}}
 	s.family(children, maxDepth, members)
-	var entries []entry
-	for dgst, rec := range members {
-		entries = append(entries, entry{memberKey(repo, dgst), rec})
-	}
-	// The last one makes the manifest known: what it names is, by then.
 	rec := recordOf(*m, children, s.opts.Now())
-	var known blobRecord
-	if s.index.get(blobKey(m.Digest), &known) == nil && known.isManifest() {
+	if known, err := s.index.Blob(m.Digest); err == nil && known.IsManifest() {
 		rec.Fetched = known.Fetched // by another repository, perhaps
 	}
-	entries = append(entries, entry{blobKey(m.Digest), rec})
-	if err := s.put(ctx, m.Digest, m.Raw, entries...); errors.Is(err, errFilling) {
-		s.putLater(m.Digest, m.Raw, entries...)
+	record := func() error { return s.index.PutManifest(repo, m.Digest, rec, members) }
+	if err := s.put(ctx, m.Digest, m.Raw, record); errors.Is(err, errFilling) {
+		s.putLater(m.Digest, m.Raw, record)
 	} else if err != nil {
 		s.trouble(slog.LevelError, "a manifest was served but not kept", err, "repository", repo, "digest", m.Digest)
 	}
 	for dgst, rec := range members {
-		s.memory.members.Add(member{repo, dgst}, rec)
+		s.memory.members.Add(records.RepoDigest{Repository: repo, Digest: dgst}, rec)
 	}
 	s.useClosure(m.Digest) // the layers that it shares with others
 	s.manifestKept(m.Digest)
 	return nil
 }
 
-func recordOf(m Manifest, children []descriptor, fetched time.Time) blobRecord {
-	rec := blobRecord{Size: m.Size, Fetched: fetched, MediaType: m.MediaType, Subject: subjectOf(m.Raw)}
+func recordOf(m Manifest, children []descriptor, fetched time.Time) records.Blob {
+	rec := records.Blob{Size: m.Size, Fetched: fetched, MediaType: m.MediaType, Subject: subjectOf(m.Raw)}
 	for _, child := range children {
 		rec.Children = append(rec.Children, child.Digest)
 	}
@@ -236,9 +230,9 @@ func (s *Store) Holds(ctx context.Context, repo Repository, dgst digest.Digest, 
 		if err != nil {
 			return 0, err
 		}
-		rec := memberRecord{Size: size}
-		s.memory.members.Add(member{repo, dgst}, rec)
-		if err := s.index.put(entry{memberKey(repo, dgst), rec}); err != nil {
+		rec := records.Member{Size: size}
+		s.memory.members.Add(records.RepoDigest{Repository: repo, Digest: dgst}, rec)
+		if err := s.index.PutMember(repo, dgst, rec); err != nil {
 			s.trouble(slog.LevelWarn, "a membership was not recorded", err, "repository", repo, "digest", dgst)
 		}
 		return size, nil
@@ -249,13 +243,12 @@ func (s *Store) Holds(ctx context.Context, repo Repository, dgst digest.Digest, 
 	return size, nil
 }
 
-func (s *Store) member(repo Repository, dgst digest.Digest) (memberRecord, error) {
-	id := member{repo, dgst}
+func (s *Store) member(repo Repository, dgst digest.Digest) (records.Member, error) {
+	id := records.RepoDigest{Repository: repo, Digest: dgst}
 	if rec, ok := s.memory.members.Get(id); ok {
 		return rec, nil
 	}
-	var rec memberRecord
-	err := s.index.get(memberKey(repo, dgst), &rec)
+	rec, err := s.index.Member(repo, dgst)
 	if err == nil {
 		s.memory.members.Add(id, rec)
 	}

@@ -17,8 +17,8 @@ import (
 )
 
 var (
-	team  = Repository{"registry.example", "team/app"}
-	other = Repository{"registry.example", "other/app"}
+	team  = Repository{Upstream: "registry.example", Name: "team/app"}
+	other = Repository{Upstream: "registry.example", Name: "other/app"}
 )
 
 // image is a manifest at an upstream, which counts the questions.

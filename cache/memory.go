@@ -7,6 +7,7 @@ import (
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/larder-registry/larder/cache/records"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -15,19 +16,20 @@ import (
 type memory struct {
 	manifests *lru.Cache[digest.Digest, Manifest]
 	blobs     *lru.Cache[digest.Digest, []byte] // small ones, such as the configurations of images
-	members   *lru.Cache[member, memberRecord]
-	tags      *lru.Cache[string, tagMemo]
+	members   *lru.Cache[records.RepoDigest, records.Member]
+	tags      *lru.Cache[tagID, tagMemo]
 	negatives *lru.Cache[string, negative]
 }
 
-type member struct {
-	repo   Repository
-	digest digest.Digest
+// tagID names a tag.
+type tagID struct {
+	repo Repository
+	tag  string
 }
 
 // tagMemo is a tag's record, and until when a failed check is not repeated.
 type tagMemo struct {
-	tagRecord
+	records.Tag
 	quiet time.Time
 }
 
@@ -52,8 +54,8 @@ func newMemory() *memory {
 	return &memory{
 		manifests: newLRU[digest.Digest, Manifest](hotManifests),
 		blobs:     newLRU[digest.Digest, []byte](hotBlobs),
-		members:   newLRU[member, memberRecord](hotRecords),
-		tags:      newLRU[string, tagMemo](hotRecords),
+		members:   newLRU[records.RepoDigest, records.Member](hotRecords),
+		tags:      newLRU[tagID, tagMemo](hotRecords),
 		negatives: newLRU[string, negative](hotRecords),
 	}
 }

@@ -44,7 +44,7 @@ func TestEvictionKeepsItsOrder(t *testing.T) {
 // clearOut leaves nothing in a store.
 func clearOut(t *testing.T, s *Store) {
 	t.Helper()
-	pins, err := s.index.pins()
+	pins, err := s.index.Pins()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -283,7 +283,7 @@ func (m *orderModel) doom(rt *rapid.T) {
 			continue
 		}
 		since := time.Unix(0, 0).Add(time.Duration(hours) * time.Hour)
-		verdicts = append(verdicts, Verdict{team, img.Digest, Expiry{Since: since}})
+		verdicts = append(verdicts, Verdict{Repository: team, Digest: img.Digest, Expiry: Expiry{Since: since}})
 		if _, here := m.here[img.Digest]; here {
 			expired[img.Digest] = modelExpiry{since, img.Digest}
 		}

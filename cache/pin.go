@@ -6,32 +6,15 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
-	"strings"
 	"sync"
-	"time"
 
-	"github.com/dgraph-io/badger/v4"
 	"github.com/larder-registry/larder/cache/disk"
+	"github.com/larder-registry/larder/cache/records"
 	"github.com/opencontainers/go-digest"
 )
 
 // Pin is an image that is never evicted.
-type Pin struct {
-	Repository
-	Reference string // a tag or a digest
-}
-
-func (p Pin) String() string { return imageName(p.Repository, p.Reference) }
-
-const pinPrefix = "pin/"
-
-func pinKey(p Pin) []byte { return []byte(pinPrefix + p.String()) }
-
-type pinRecord struct {
-	Since time.Time `json:"since"`
-	// AllPlatforms says that of an index the platforms count that are not here.
-	AllPlatforms bool `json:"allPlatforms,omitempty"`
-}
+type Pin = records.Pin
 
 // pinned is what the pins hold, for eviction to pass over. The zero value holds
 // nothing. The index is what counts: who changes there what pins reach calls
@@ -40,7 +23,7 @@ type pinned struct {
 	rebuild sync.Mutex // held by who finds out what follows anew, during I/O
 
 	mu      sync.Mutex // guards what follows
-	names   map[Pin]pinRecord
+	names   map[Pin]records.PinRecord
 	digests map[digest.Digest]int64 // the closures: what each of them takes on disk, now or once it is fetched
 	bytes   int64                   // all of them
 
@@ -66,17 +49,17 @@ func (p *pinned) has(pin Pin) bool {
 // fs.ErrNotExist where the repository is not known to have the image, and
 // ENOSPC, with the arithmetic, where the cache cannot hold it beside the others.
 func (s *Store) Pin(repo Repository, reference string) error {
-	return s.pin(Pin{repo, reference}, pinRecord{Since: s.opts.Now()})
+	return s.pin(Pin{Repository: repo, Reference: reference}, records.PinRecord{Since: s.opts.Now()})
 }
 
 // PinAllPlatforms is Pin for all platforms of an index: those that are not here
 // count as far as their manifests are, and are among what [Store.Lacking] says.
 // It makes an earlier pin of some platforms one of all.
 func (s *Store) PinAllPlatforms(repo Repository, reference string) error {
-	return s.pin(Pin{repo, reference}, pinRecord{Since: s.opts.Now(), AllPlatforms: true})
+	return s.pin(Pin{Repository: repo, Reference: reference}, records.PinRecord{Since: s.opts.Now(), AllPlatforms: true})
 }
 
-func (s *Store) pin(pin Pin, rec pinRecord) error {
+func (s *Store) pin(pin Pin, rec records.PinRecord) error {
 	if err := s.awaitScan(); err != nil {
 		return err
 	}
@@ -84,12 +67,12 @@ func (s *Store) pin(pin Pin, rec pinRecord) error {
 	defer s.evicting.Unlock()
 	s.pinned.rebuild.Lock()
 	defer s.pinned.rebuild.Unlock()
-	if _, err := s.index.root(pin); errors.Is(err, fs.ErrNotExist) {
+	if _, err := s.index.Resolve(pin); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("pin %s: %w", pin, errNoImage)
 	} else if err != nil {
 		return err
 	}
-	pins, err := s.index.pins()
+	pins, err := s.index.Pins()
 	if err != nil {
 		return err
 	}
@@ -109,7 +92,7 @@ func (s *Store) pin(pin Pin, rec pinRecord) error {
 	if err := s.space.CheckPins(sum(before), sum(after)); err != nil {
 		return fmt.Errorf("pin %s: %w", pin, err)
 	}
-	if err := s.index.put(entry{pinKey(pin), rec}); err != nil {
+	if err := s.index.PutPin(pin, rec); err != nil {
 		return err
 	}
 	s.pinned.set(pins, after)
@@ -123,12 +106,11 @@ func (s *Store) Unpin(repo Repository, reference string) error {
 	if err := s.awaitScan(); err != nil {
 		return err
 	}
-	pin := Pin{repo, reference}
+	pin := Pin{Repository: repo, Reference: reference}
 	configured := s.pinned.isConfigured(pin)
-	var rec pinRecord
-	err := s.index.get(pinKey(pin), &rec)
+	err := s.index.RemovePin(pin)
 	if err == nil {
-		err = errors.Join(s.index.remove(pinKey(pin)), s.repin())
+		err = s.repin()
 	} else if errors.Is(err, fs.ErrNotExist) {
 		err = errNotPinned
 	}
@@ -163,8 +145,8 @@ func (s *Store) Pins() ([]PinInfo, error) {
 }
 
 // pins returns the pins of commands and of the configuration.
-func (s *Store) pins() (map[Pin]pinRecord, error) {
-	pins, err := s.index.pins()
+func (s *Store) pins() (map[Pin]records.PinRecord, error) {
+	pins, err := s.index.Pins()
 	if err == nil {
 		s.pinned.addConfigured(pins)
 	}
@@ -199,7 +181,7 @@ func (s *Store) letGo(held map[digest.Digest]int64) {
 	}
 	s.pinned.mu.Unlock()
 	parts := func(d digest.Digest) []digest.Digest {
-		all, _ := s.index.children(d)
+		all, _ := s.index.Children(d)
 		return all
 	}
 	for _, d := range descend(left, parts) {
@@ -221,7 +203,7 @@ func (s *Store) manifestKept(d digest.Digest) {
 // tagMoved says that a tag has a new record, by which it stands for what may be
 // another manifest than before.
 func (s *Store) tagMoved(repo Repository, tag string, before, now digest.Digest) {
-	pin := Pin{repo, tag}
+	pin := Pin{Repository: repo, Reference: tag}
 	s.pinned.rebuild.Lock()
 	named := s.pinned.has(pin)
 	s.pinned.rebuild.Unlock()
@@ -241,7 +223,7 @@ func (s *Store) repinOrWarn() {
 	}
 }
 
-func (p *pinned) set(names map[Pin]pinRecord, digests map[digest.Digest]int64) {
+func (p *pinned) set(names map[Pin]records.PinRecord, digests map[digest.Digest]int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.names, p.digests, p.bytes = names, digests, sum(digests)
@@ -262,7 +244,7 @@ func (s *Store) evictable() int64 {
 // reach returns all that the pins hold, and what it takes on disk. What is not
 // here counts where a manifest that is here tells its size. With an error comes
 // what could be read.
-func (s *Store) reach(pins map[Pin]pinRecord) (map[digest.Digest]int64, error) {
+func (s *Store) reach(pins map[Pin]records.PinRecord) (map[digest.Digest]int64, error) {
 	all := make(map[digest.Digest]int64)
 	var errs error
 	for pin, rec := range pins {
@@ -276,14 +258,14 @@ func (s *Store) reach(pins map[Pin]pinRecord) (map[digest.Digest]int64, error) {
 }
 
 // reachOf is reach for one pin. One whose tag is gone, for now, holds nothing.
-func (s *Store) reachOf(pin Pin, rec pinRecord) (map[digest.Digest]int64, error) {
+func (s *Store) reachOf(pin Pin, rec records.PinRecord) (map[digest.Digest]int64, error) {
 	all := make(map[digest.Digest]int64)
 	err := s.walkPin(pin, func(d digest.Digest, known bool) error {
 		if it, here := s.recency.Get(d); here {
 			all[d] = it.Bytes
 			return nil
 		}
-		size, manifest, err := s.index.announced(pin.Repository, d)
+		size, manifest, err := s.announced(pin.Repository, d)
 		if manifest && !known && !rec.AllPlatforms {
 			size = 0 // most platforms of an index are never fetched
 		}
@@ -296,7 +278,7 @@ func (s *Store) reachOf(pin Pin, rec pinRecord) (map[digest.Digest]int64, error)
 // walkPin visits all that a pin reaches, each once. What is known has a record:
 // it is here, or was.
 func (s *Store) walkPin(pin Pin, visit func(d digest.Digest, known bool) error) error {
-	root, err := s.index.root(pin)
+	root, err := s.index.Resolve(pin)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -307,10 +289,9 @@ func (s *Store) walkPin(pin Pin, visit func(d digest.Digest, known bool) error) 
 			return nil
 		}
 		seen[d] = true
-		var rec blobRecord
-		err := s.index.get(blobKey(d), &rec)
+		rec, err := s.index.Blob(d)
 		known := err == nil
-		if known && rec.MediaType != "" && !rec.isManifest() { // the index was lost, and is not yet whole
+		if known && rec.MediaType != "" && !rec.IsManifest() { // the index was lost, and is not yet whole
 			_, rec, _ = s.adopt(d, rec.MediaType)
 		}
 		err = errors.Join(disk.IgnoreMissing(err), visit(d, known))
@@ -332,51 +313,15 @@ func (s *Store) walkPin(pin Pin, visit func(d digest.Digest, known bool) error) 
 
 // announced is the size of a blob of a repository by the manifest that names it, 0
 // where none does, and whether it is a manifest itself.
-func (ix *index) announced(repo Repository, d digest.Digest) (size int64, manifest bool, err error) {
-	var rec memberRecord
-	err = disk.IgnoreMissing(ix.get(memberKey(repo, d), &rec))
-	return max(rec.Size, 0), rec.Manifest, err
-}
-
-// root is the manifest that a pin begins at. It is fs.ErrNotExist where the tag
-// has no record, and where the digest is not a manifest of the repository.
-func (ix *index) root(p Pin) (digest.Digest, error) {
-	if strings.Contains(p.Reference, ":") {
-		d := digest.Digest(p.Reference)
-		var rec memberRecord
-		err := ix.get(memberKey(p.Repository, d), &rec)
-		if err == nil && !rec.Manifest {
-			err = fs.ErrNotExist
-		}
-		return d, err
-	}
-	var rec tagRecord
-	err := ix.get(tagKey(p.Repository, p.Reference), &rec)
-	return rec.Digest, err
-}
-
-// pins reads the pins.
-func (ix *index) pins() (map[Pin]pinRecord, error) {
-	pins := make(map[Pin]pinRecord)
-	err := ix.each(pinPrefix, func(item *badger.Item) error {
-		name := string(item.Key()[len(pinPrefix):])
-		repo, reference, ok := strings.Cut(name, "@")
-		if !ok {
-			i := max(strings.LastIndexByte(name, ':'), 0)
-			repo, reference = name[:i], strings.TrimPrefix(name[i:], ":")
-		}
-		var rec pinRecord
-		_ = unmarshal(item, &rec) // that it is there is what counts
-		pins[Pin{cutRepository(repo), reference}] = rec
-		return nil
-	})
-	return pins, err
+func (s *Store) announced(repo Repository, d digest.Digest) (size int64, manifest bool, err error) {
+	rec, err := s.index.Member(repo, d)
+	return max(rec.Size, 0), rec.Manifest, disk.IgnoreMissing(err)
 }
 
 // isPinned reports whether an image is pinned by one of its names.
-func isPinned(img ImageInfo, pins map[Pin]pinRecord) bool {
-	_, byTag := pins[Pin{img.repo(), img.Tag}]
-	_, byDigest := pins[Pin{img.repo(), img.Digest.String()}]
+func isPinned(img ImageInfo, pins map[Pin]records.PinRecord) bool {
+	_, byTag := pins[Pin{Repository: img.repo(), Reference: img.Tag}]
+	_, byDigest := pins[Pin{Repository: img.repo(), Reference: img.Digest.String()}]
 	return byTag || byDigest
 }
 

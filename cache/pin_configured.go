@@ -3,7 +3,7 @@ package cache
 import (
 	"errors"
 
-	"github.com/dgraph-io/badger/v4"
+	"github.com/larder-registry/larder/cache/records"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -15,14 +15,14 @@ var ErrConfigured = errors.New("the configuration pins it (cache.pin), until tha
 // here. They are in no index: another configuration means other ones.
 type configured struct {
 	ready bool // the tags that were here from the start have been looked at
-	pins  map[Pin]pinRecord
+	pins  map[Pin]records.PinRecord
 	// refused do not fit. They are looked at again when their tag is confirmed; that
 	// it is in vain is said once.
 	refused map[Pin]bool
 }
 
 // addConfigured adds the pins of the configuration to those of commands.
-func (p *pinned) addConfigured(pins map[Pin]pinRecord) {
+func (p *pinned) addConfigured(pins map[Pin]records.PinRecord) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for pin, rec := range p.configured.pins {
@@ -63,9 +63,8 @@ func (s *Store) matching() ([]Pin, error) {
 		return nil, nil
 	}
 	var pins []Pin
-	err := s.index.each(tagPrefix, func(item *badger.Item) error {
-		repo, tag := splitTagKey(string(item.Key()))
-		if pin := (Pin{repo, tag}); s.opts.Pin(pin.String()) {
+	err := s.index.EachTag(func(repo Repository, tag string, _ records.Tag) error {
+		if pin := (Pin{Repository: repo, Reference: tag}); s.opts.Pin(pin.String()) {
 			pins = append(pins, pin)
 		}
 		return s.ctx.Err()
@@ -91,7 +90,7 @@ func (s *Store) pinAsConfigured(pin Pin) {
 // admit pins an image if that fits, and says where it does not. Its caller holds
 // pinned.rebuild, without which nobody changes what the pins hold.
 func (s *Store) admit(pin Pin) {
-	rec := pinRecord{Since: s.opts.Now(), AllPlatforms: s.opts.PinAllPlatforms}
+	rec := records.PinRecord{Since: s.opts.Now(), AllPlatforms: s.opts.PinAllPlatforms}
 	own, err := s.reachOf(pin, rec)
 	if err != nil {
 		s.log.Warn("an image that the configuration pins may be evicted", "image", pin, "error", err)
@@ -118,14 +117,14 @@ func (p *pinned) with(own map[digest.Digest]int64) (before, added int64) {
 	return p.bytes, added
 }
 
-func (p *pinned) accept(pin Pin, rec pinRecord, own map[digest.Digest]int64) {
+func (p *pinned) accept(pin Pin, rec records.PinRecord, own map[digest.Digest]int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.configured.pins == nil {
-		p.configured.pins = make(map[Pin]pinRecord)
+		p.configured.pins = make(map[Pin]records.PinRecord)
 	}
 	if p.names == nil {
-		p.names, p.digests = make(map[Pin]pinRecord), make(map[digest.Digest]int64)
+		p.names, p.digests = make(map[Pin]records.PinRecord), make(map[digest.Digest]int64)
 	}
 	p.configured.pins[pin] = rec
 	delete(p.configured.refused, pin)

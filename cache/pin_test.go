@@ -29,7 +29,7 @@ func TestPinnedImageOutlivesEverythingElse(t *testing.T) {
 	img, byDigest := newImage("a", layer, late), newImage("b")
 	pullTag(t, s, team, "v1", img, layer)
 	pullDigest(t, s, other, byDigest)
-	for _, pin := range []Pin{{team, "v1"}, {other, byDigest.Digest.String()}} {
+	for _, pin := range []Pin{{Repository: team, Reference: "v1"}, {Repository: other, Reference: byDigest.Digest.String()}} {
 		if err := s.Pin(pin.Repository, pin.Reference); err != nil {
 			t.Fatal(err)
 		}
@@ -162,7 +162,7 @@ func TestOnlyImagesCanBePinned(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{Tags: freshness})
 	layer := newOrigin(10_000, 1)
 	pullTag(t, s, team, "v1", newImage("a", layer), layer)
-	for _, pin := range []Pin{{team, "v2"}, {other, "v1"}, {team, layer.digest.String()}} {
+	for _, pin := range []Pin{{Repository: team, Reference: "v2"}, {Repository: other, Reference: "v1"}, {Repository: team, Reference: layer.digest.String()}} {
 		if err := s.Pin(pin.Repository, pin.Reference); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("pin %s: %v", pin, err)
 		}

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 
-	"github.com/dgraph-io/badger/v4"
+	"github.com/larder-registry/larder/cache/records"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -47,7 +47,7 @@ func (s *Store) RemoveExpired(repo Repository, d digest.Digest) (freed int64, er
 }
 
 func (s *Store) removeImage(repo Repository, reference, reason string) (freed int64, err error) {
-	name := imageName(repo, reference)
+	name := repo.Image(reference)
 	s.evicting.Lock()
 	defer s.evicting.Unlock()
 	watch := s.recency.Watch()
@@ -126,30 +126,18 @@ func (c *catalog) without(closure map[digest.Digest]bool, images []ImageInfo) []
 
 // disown forgets tags, and that the repository holds these blobs.
 func (s *Store) disown(repo Repository, images []ImageInfo, blobs []digest.Digest) error {
-	var keys [][]byte
+	var tags []string
 	for _, img := range images {
 		if img.Tag != "" {
-			keys = append(keys, tagKey(repo, img.Tag))
+			tags = append(tags, img.Tag)
 		}
 	}
-	tags := len(keys)
-	for _, d := range blobs {
-		keys = append(keys, memberKey(repo, d))
-		keys = append(keys, s.index.aboutImage(repo, d)...)
-	}
-	err := s.index.update(func(batch *badger.WriteBatch) error {
-		for _, key := range keys {
-			if err := batch.Delete(key); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	for _, key := range keys[:tags] {
-		s.memory.tags.Remove(string(key))
+	err := s.index.Disown(repo, tags, blobs)
+	for _, tag := range tags {
+		s.memory.tags.Remove(tagID{repo, tag})
 	}
 	for _, d := range blobs {
-		s.memory.members.Remove(member{repo, d})
+		s.memory.members.Remove(records.RepoDigest{Repository: repo, Digest: d})
 	}
 	return err
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/larder-registry/larder/cache/disk"
 	"github.com/larder-registry/larder/cache/recency"
+	"github.com/larder-registry/larder/cache/records"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
@@ -254,7 +255,7 @@ func TestLostIndexServesFromTheFirstRequest(t *testing.T) {
 	if err := os.RemoveAll(s.folder.Index()); err != nil {
 		t.Fatal(err)
 	}
-	ix, err := openIndex(s.folder, s.log)
+	ix, err := records.Open(s.folder, s.health, s.log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -267,7 +268,7 @@ func TestLostIndexServesFromTheFirstRequest(t *testing.T) {
 	defer early.cancel()
 	e.check(t, early, silent)
 	early.work.Wait()
-	if err := ix.close(); err != nil {
+	if err := ix.Close(); err != nil {
 		t.Error(err)
 	}
 }
@@ -356,29 +357,6 @@ func TestKilledProcessLosesNothingThatASnapshotHas(t *testing.T) {
 	}
 }
 
-func TestIndexOfAnotherVersionIsSetAside(t *testing.T) {
-	for _, version := range []int{0, indexVersion + 1} {
-		e := newEdge()
-		dir := t.TempDir()
-		s := openStore(t, dir, edgeOptions)
-		e.fill(t, s)
-		s.saveSnapshot(t.Context())
-		s.index.format.Version = version
-		if err := s.index.putFormat(); err != nil {
-			t.Fatal(err)
-		}
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
-		}
-		s = openStore(t, dir, edgeOptions)
-		e.check(t, s, silent)
-		aside, err := filepath.Glob(filepath.Join(dir, "index.broken-*"))
-		if err != nil || len(aside) != 1 {
-			t.Errorf("version %d: set aside %v, %v", version, aside, err)
-		}
-	}
-}
-
 func TestLostIndexHasEverythingVerified(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir, edgeOptions)
@@ -401,7 +379,7 @@ func TestLostIndexHasEverythingVerified(t *testing.T) {
 	scrubbing := edgeOptions
 	scrubbing.ScrubEvery = time.Hour
 	s = openStore(t, dir, scrubbing)
-	for pos := (scrubPosition{AtOnce: true}); pos.AtOnce; pos = s.index.scrubPosition() {
+	for pos := (records.ScrubPosition{AtOnce: true}); pos.AtOnce; pos = s.index.ScrubPosition() {
 		if err := wait(t.Context(), time.Millisecond); err != nil {
 			t.Fatal(err)
 		}
@@ -418,13 +396,15 @@ func TestScrubSparesManifestsThatAreYetToBeRead(t *testing.T) {
 	e := newEdge()
 	e.fill(t, s)
 	for _, img := range []*image{e.plain, e.index, e.platform, e.untyped} {
-		if err := s.index.addBlob(img.Digest, blobRecord{MediaType: img.MediaType}); err != nil {
+		if err := s.index.PutBlob(img.Digest, records.Blob{MediaType: img.MediaType}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	scrubbed(t, s, int64(4+len(e.layers)), 0)
 	<-s.scanned
-	s.index.format.Rebuilding = true
+	if err := s.index.SetRebuilding(true); err != nil {
+		t.Fatal(err)
+	}
 	s.rebuildOn()
 	e.check(t, s, silent)
 }
@@ -439,15 +419,17 @@ func TestLostIndexThatCannotBeWrittenIsMadeAnewLater(t *testing.T) {
 	if err := s.Pin(team, "v1"); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.index.addBlob(img.Digest, blobRecord{MediaType: img.MediaType}); err != nil { // as of a snapshot
+	if err := s.index.PutBlob(img.Digest, records.Blob{MediaType: img.MediaType}); err != nil { // as of a snapshot
 		t.Fatal(err)
 	}
-	s.index.format.Rebuilding = true
+	if err := s.index.SetRebuilding(true); err != nil {
+		t.Fatal(err)
+	}
 
 	s.health.Note(unix.EIO)
 	s.rebuildOn()
 	s.repinOrWarn()
-	if _, known := s.index.children(img.Digest); known || !s.pinned.holds(layer.digest) {
+	if _, known := s.index.Children(img.Digest); known || !s.pinned.holds(layer.digest) {
 		t.Errorf("while the disk is ill: written %t, and the layer is pinned: %t", known, s.pinned.holds(layer.digest))
 	}
 	s.health.Recovered(s.health.Failures())
@@ -456,12 +438,12 @@ func TestLostIndexThatCannotBeWrittenIsMadeAnewLater(t *testing.T) {
 	}
 	s.rebuilding.rest = time.Now().Add(time.Hour)
 	s.rebuildOn()
-	if _, known := s.index.children(img.Digest); known {
+	if _, known := s.index.Children(img.Digest); known {
 		t.Error("it was tried again before its time")
 	}
 	s.rebuilding.rest = time.Time{}
 	s.rebuildOn()
-	if _, known := s.index.children(img.Digest); !known || s.index.format.Rebuilding {
+	if _, known := s.index.Children(img.Digest); !known || s.index.Rebuilding() {
 		t.Error("it was not made anew")
 	}
 }
@@ -490,7 +472,7 @@ func TestLostIndexKnowsWhatLifecycleRulesGoBy(t *testing.T) {
 	e := newEdge()
 	signature := newDocument(ocispec.MediaTypeImageManifest,
 		fmt.Sprintf(`{"mediaType": %q, "layers": [], "subject": {"digest": %q}}`, ocispec.MediaTypeImageManifest, e.plain.Digest))
-	expired := []Verdict{{team, e.untyped.Digest, Expiry{Since: time.Unix(1_700_000_000, 0).UTC(), Rule: 2, Source: "ecr"}}}
+	expired := []Verdict{{Repository: team, Digest: e.untyped.Digest, Expiry: Expiry{Since: time.Unix(1_700_000_000, 0).UTC(), Rule: 2, Source: "ecr"}}}
 	dir := t.TempDir()
 	s := openStore(t, dir, edgeOptions)
 	e.fill(t, s)
@@ -526,9 +508,9 @@ func holdings(t *testing.T, s *Store) map[Repository][]Holding {
 }
 
 // scrubPositionOf reads the position that a closed store left.
-func scrubPositionOf(t *testing.T, dir string) scrubPosition {
+func scrubPositionOf(t *testing.T, dir string) records.ScrubPosition {
 	t.Helper()
 	s := openStore(t, dir, edgeOptions)
 	defer closeStore(t, s)
-	return s.index.scrubPosition()
+	return s.index.ScrubPosition()
 }

@@ -15,9 +15,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dgraph-io/badger/v4"
 	"github.com/larder-registry/larder/cache/disk"
 	"github.com/larder-registry/larder/cache/recency"
+	"github.com/larder-registry/larder/cache/records"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -53,31 +53,7 @@ func scaleManifest(i int) []byte {
 }
 
 func scaleRepo(i int) Repository {
-	return Repository{"123456789012.dkr.ecr.us-east-1.amazonaws.com", fmt.Sprintf("team-%d/app-%d", i%50, i%1000)}
-}
-
-// scaleRecords is what an index knows of the i-th blob that its file does not tell.
-func scaleRecords(i int, now time.Time) []entry {
-	image, d := i/perImage, scaleBlob(i)
-	entries := []entry{
-		{usedKey(d), now.Unix() - int64(i)},
-		{memberKey(scaleRepo(image), d), memberRecord{Size: disk.BlockSize, Manifest: i%perImage == 0}},
-	}
-	if i%perImage == 0 {
-		entries = append(entries, entry{tagKey(scaleRepo(image), strconv.Itoa(image)), tagRecord{d, now}})
-	}
-	return entries
-}
-
-func scaleBlobRecord(i int, now time.Time) entry {
-	rec := blobRecord{Size: disk.BlockSize, Fetched: now}
-	if i%perImage == 0 {
-		rec.MediaType = ocispec.MediaTypeImageManifest
-		for j := 1; j < perImage; j++ {
-			rec.Children = append(rec.Children, scaleBlob(i+j))
-		}
-	}
-	return entry{blobKey(scaleBlob(i)), rec}
+	return Repository{Upstream: "123456789012.dkr.ecr.us-east-1.amazonaws.com", Name: fmt.Sprintf("team-%d/app-%d", i%50, i%1000)}
 }
 
 // makeLarge makes a folder with n blobs, which have a size and no content, and
@@ -86,28 +62,44 @@ func makeLarge(b *testing.B, n int) string {
 	b.Helper()
 	dir := b.TempDir()
 	s := openLarge(b, dir)
+	now := time.Now()
+	uses := make(map[digest.Digest]time.Time)
 	for i := range n {
 		if err := makeLargeBlob(s.folder, i); err != nil {
 			b.Fatal(err)
 		}
-	}
-	now := time.Now()
-	err := s.index.update(func(batch *badger.WriteBatch) error {
-		for i := range n {
-			entries := append(scaleRecords(i, now), scaleBlobRecord(i, now))
-			for _, e := range entries {
-				if err := set(batch, e); err != nil {
-					return err
-				}
-			}
+		uses[scaleBlob(i)] = now.Add(-time.Duration(i) * time.Second)
+		if i%perImage == 0 {
+			recordLargeImage(b, s.index, i, now)
 		}
-		return nil
-	})
-	if err != nil {
+	}
+	if err := s.index.PutUses(uses); err != nil {
 		b.Fatal(err)
 	}
 	closeLarge(b, s)
 	return dir
+}
+
+// recordLargeImage records the image whose manifest is the i-th blob.
+func recordLargeImage(b *testing.B, ix *records.Index, i int, now time.Time) {
+	b.Helper()
+	image, manifest := i/perImage, scaleBlob(i)
+	rec := records.Blob{Size: disk.BlockSize, Fetched: now, MediaType: ocispec.MediaTypeImageManifest}
+	members := map[digest.Digest]records.Member{manifest: {Size: disk.BlockSize, Manifest: true}}
+	for j := 1; j < perImage; j++ {
+		d := scaleBlob(i + j)
+		rec.Children = append(rec.Children, d)
+		members[d] = records.Member{Size: disk.BlockSize}
+		if err := ix.PutBlob(d, records.Blob{Size: disk.BlockSize, Fetched: now}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := errors.Join(
+		ix.PutManifest(scaleRepo(image), manifest, rec, members),
+		ix.PutTag(scaleRepo(image), strconv.Itoa(image), records.Tag{Digest: manifest, Checked: now}),
+	); err != nil {
+		b.Fatal(err)
+	}
 }
 
 func makeLargeBlob(l *disk.Folder, i int) error {
@@ -235,6 +227,11 @@ func heapMB() float64 {
 
 func benchmarkSnapshot(b *testing.B, s *Store) {
 	for b.Loop() {
+		b.StopTimer()
+		if err := s.index.PutUses(map[digest.Digest]time.Time{scaleBlob(0): time.Now()}); err != nil { // a change
+			b.Fatal(err)
+		}
+		b.StartTimer()
 		if err := s.writeSnapshot(b.Context()); err != nil {
 			b.Fatal(err)
 		}
@@ -272,9 +269,7 @@ func putBack(s *Store, d digest.Digest) error {
 	return errors.Join(
 		os.WriteFile(path, nil, 0o640),
 		os.Truncate(path, disk.BlockSize),
-		s.index.put(
-			entry{memberKey(scaleRepo(0), d), memberRecord{Size: disk.BlockSize}},
-			entry{blobKey(d), blobRecord{Size: disk.BlockSize, Fetched: now}},
-		),
+		s.index.PutMember(scaleRepo(0), d, records.Member{Size: disk.BlockSize}),
+		s.index.PutBlob(d, records.Blob{Size: disk.BlockSize, Fetched: now}),
 	)
 }

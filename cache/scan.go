@@ -4,9 +4,9 @@ import (
 	"errors"
 	"io/fs"
 
-	"github.com/dgraph-io/badger/v4"
 	"github.com/larder-registry/larder/cache/disk"
 	"github.com/larder-registry/larder/cache/recency"
+	"github.com/larder-registry/larder/cache/records"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -22,7 +22,7 @@ func (s *Store) scan() error {
 		return s.ctx.Err()
 	}
 	partials, unread := foundPartials(s.folder)
-	err = errors.Join(err, unread, s.index.describe(all))
+	err = errors.Join(err, unread, describe(all, s.index))
 	before := s.recency.Bytes()
 	s.recency.Load(append(all, partials...))
 	s.space.Add(s.recency.Bytes() - before)
@@ -35,7 +35,7 @@ func (s *Store) scan() error {
 }
 
 // describe adds to what a scan found what the index knows of it.
-func (ix *index) describe(all []recency.Found) error {
+func describe(all []recency.Found, ix *records.Index) error {
 	recency.SortByDigest(all)
 	find := func(d digest.Digest) *recency.Found {
 		if f := recency.Find(all, d); f != nil {
@@ -43,33 +43,23 @@ func (ix *index) describe(all []recency.Found) error {
 		}
 		return &recency.Found{Rank: recency.RankBlob} // its file is gone
 	}
-	return ix.view(func(txn *badger.Txn) error {
-		blobs := newCursor(txn, blobPrefix)
-		defer blobs.Close()
-		var inner []digest.Digest // what indexes list
-		for ; blobs.Valid(); blobs.next() {
-			if rec := blobs.manifest(); rec.MediaType != "" {
-				blob := find(blobs.digest)
-				if blob.Rank = rankOf(rec.MediaType); blob.Rank == recency.RankIndex {
-					inner = append(inner, rec.Children...)
-				}
-			}
-		}
-		for _, d := range inner {
-			if blob := find(d); blob.Rank == recency.RankIndex {
-				blob.Rank = recency.RankInner
-			}
-		}
-		uses := newCursor(txn, usedPrefix)
-		defer uses.Close()
-		for ; uses.Valid(); uses.next() {
-			var at int64
-			if unmarshal(uses.Item(), &at) == nil {
-				find(uses.digest).Used = at
-			}
+	var inner []digest.Digest // what indexes list
+	err := ix.EachManifest(func(d digest.Digest, rec records.Blob) error {
+		blob := find(d)
+		if blob.Rank = rankOf(rec.MediaType); blob.Rank == recency.RankIndex {
+			inner = append(inner, rec.Children...)
 		}
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	for _, d := range inner {
+		if blob := find(d); blob.Rank == recency.RankIndex {
+			blob.Rank = recency.RankInner
+		}
+	}
+	return ix.EachUse(func(d digest.Digest, at int64) { find(d).Used = at })
 }
 
 // foundBlobs lists the complete blobs in the folder. cancelled ends it early.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/larder-registry/larder/cache/disk"
+	"github.com/larder-registry/larder/cache/records"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
@@ -93,7 +94,7 @@ func (s *Store) Scrub(ctx context.Context, progress func(done, total int64)) (Sc
 func (s *Store) scrubAlong() {
 	runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
 	disk.MakeThreadIdle()
-	pos := s.index.scrubPosition()
+	pos := s.index.ScrubPosition()
 	pause := s.untilScrub(pos)
 	if pos.AtOnce {
 		pause = 0
@@ -106,8 +107,8 @@ func (s *Store) scrubAlong() {
 	}
 }
 
-func (s *Store) untilScrub(pos scrubPosition) time.Duration {
-	if !pos.over() {
+func (s *Store) untilScrub(pos records.ScrubPosition) time.Duration {
+	if !pos.Over() {
 		return scrubRest
 	}
 	due := pos.Begun.Add(s.opts.ScrubEvery).Sub(s.opts.Now())
@@ -115,7 +116,7 @@ func (s *Store) untilScrub(pos scrubPosition) time.Duration {
 }
 
 // scrubFrom takes a pass from pos to its end, and moves pos on.
-func (s *Store) scrubFrom(pos *scrubPosition) error {
+func (s *Store) scrubFrom(pos *records.ScrubPosition) error {
 	begun := pos.Begun
 	if pos.After == "" {
 		begun = s.opts.Now()
@@ -135,7 +136,7 @@ func (s *Store) scrubFrom(pos *scrubPosition) error {
 		if err := run.visit(d, info); err != nil {
 			return err
 		}
-		*pos = scrubPosition{After: d, Begun: begun, AtOnce: pos.AtOnce}
+		*pos = records.ScrubPosition{After: d, Begun: begun, AtOnce: pos.AtOnce}
 		if time.Since(noted) >= scrubNote {
 			noted = time.Now()
 			s.noteScrub(*pos)
@@ -143,34 +144,14 @@ func (s *Store) scrubFrom(pos *scrubPosition) error {
 		return nil
 	})
 	if err == nil {
-		*pos = scrubPosition{Begun: begun}
+		*pos = records.ScrubPosition{Begun: begun}
 	}
 	s.noteScrub(*pos)
 	return err
 }
 
-// scrubPosition is where a pass is. The zero value is that of a store that was
-// never scrubbed.
-type scrubPosition struct {
-	After digest.Digest `json:"after,omitempty"` // the last blob looked at, unless the pass is over
-	Begun time.Time     `json:"begun"`
-	// AtOnce says that the index was lost: the pass does not wait for its turn.
-	AtOnce bool `json:"atOnce,omitempty"`
-}
-
-func (p scrubPosition) over() bool { return p.After == "" && !p.Begun.IsZero() }
-
-var scrubKey = []byte("scrub/position")
-
-func (ix *index) scrubPosition() (pos scrubPosition) {
-	if ix.get(scrubKey, &pos) != nil || pos.After != "" && pos.After.Validate() != nil {
-		return scrubPosition{}
-	}
-	return pos
-}
-
-func (s *Store) noteScrub(pos scrubPosition) {
-	if err := s.index.note(entry{scrubKey, pos}); err != nil {
+func (s *Store) noteScrub(pos records.ScrubPosition) {
+	if err := s.index.PutScrubPosition(pos); err != nil {
 		s.trouble(slog.LevelWarn, "the scrub's position was not recorded; a restart repeats some of it", err)
 	}
 }
@@ -217,9 +198,8 @@ func (c *scrub) visit(d digest.Digest, info fs.FileInfo) error {
 // verify returns errMismatch where the content, or its size, is another one than
 // it was.
 func (c *scrub) verify(d digest.Digest, size int64, content io.Reader) error {
-	var rec blobRecord
 	// Of what a snapshot told of, the size is not known until rebuild comes to it.
-	if c.store.index.get(blobKey(d), &rec) == nil && rec.Size > 0 && rec.Size != size {
+	if rec, err := c.store.index.Blob(d); err == nil && rec.Size > 0 && rec.Size != size {
 		return fmt.Errorf("%d bytes instead of %d: %w", size, rec.Size, errMismatch)
 	}
 	buf := buffers.Get().(*[]byte)

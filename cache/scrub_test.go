@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/larder-registry/larder/cache/records"
 	"github.com/opencontainers/go-digest"
 	"go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
@@ -148,10 +149,10 @@ func TestScrubFindsAnotherSize(t *testing.T) {
 		"empty":     func(s *Store, o *origin) error { return os.Truncate(s.folder.Blob(o.digest), 0) },
 		"too long":  func(s *Store, o *origin) error { return os.Truncate(s.folder.Blob(o.digest), 1<<20) },
 		"cut short, and no record": func(s *Store, o *origin) error {
-			return errors.Join(os.Truncate(s.folder.Blob(o.digest), 999), s.index.remove(blobKey(o.digest)))
+			return errors.Join(os.Truncate(s.folder.Blob(o.digest), 999), s.index.RemoveBlob(o.digest))
 		},
 		"right, with a record that is not": func(s *Store, o *origin) error {
-			return s.index.addBlob(o.digest, blobRecord{Size: 1})
+			return s.index.PutBlob(o.digest, records.Blob{Size: 1})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -193,7 +194,7 @@ func TestBlobThatCannotBeReadIsDamaged(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
 	o := stock(t, s, 2, 1000)[0]
 	path := s.folder.Blob(o.digest)
-	if err := s.index.remove(blobKey(o.digest)); err != nil { // its size would tell
+	if err := s.index.RemoveBlob(o.digest); err != nil { // its size would tell
 		t.Fatal(err)
 	}
 	// Nothing is mapped at the address 0: reading there is EIO. And what is
@@ -301,7 +302,7 @@ func slow(t *testing.T, s *Store) (size int64) {
 	t.Helper()
 	for i := range 6 {
 		o := newOrigin(4<<20, uint64(i))
-		if err := s.put(t.Context(), o.digest, o.content); err != nil {
+		if err := s.put(t.Context(), o.digest, o.content, func() error { return nil }); err != nil {
 			t.Fatal(err)
 		}
 		size += int64(len(o.content))
@@ -312,7 +313,7 @@ func slow(t *testing.T, s *Store) (size int64) {
 // background takes a background pass, or the rest of one, without the hour
 // before it: Badger wakes up so often that an hour in a bubble takes a second.
 func background(s *Store) {
-	pos := s.index.scrubPosition()
+	pos := s.index.ScrubPosition()
 	s.work.Go(func() { _ = s.scrubFrom(&pos) })
 }
 
@@ -354,15 +355,15 @@ func TestBackgroundScrubWaitsForItsTime(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	s := openStore(t, t.TempDir(), Options{ScrubEvery: every, Now: func() time.Time { return now }})
 	for name, c := range map[string]struct {
-		pos  scrubPosition
+		pos  records.ScrubPosition
 		want time.Duration
 	}{
-		"never done":                  {scrubPosition{}, scrubRest},
-		"in the middle":               {scrubPosition{After: "sha256:…", Begun: now}, scrubRest},
-		"done":                        {scrubPosition{Begun: now.Add(-time.Hour)}, every - time.Hour},
-		"overdue":                     {scrubPosition{Begun: now.Add(-2 * every)}, scrubRest},
-		"the clock was set back":      {scrubPosition{Begun: now.Add(9 * every)}, every},
-		"due before the hour is over": {scrubPosition{Begun: now.Add(time.Minute - every)}, scrubRest},
+		"never done":                  {records.ScrubPosition{}, scrubRest},
+		"in the middle":               {records.ScrubPosition{After: "sha256:…", Begun: now}, scrubRest},
+		"done":                        {records.ScrubPosition{Begun: now.Add(-time.Hour)}, every - time.Hour},
+		"overdue":                     {records.ScrubPosition{Begun: now.Add(-2 * every)}, scrubRest},
+		"the clock was set back":      {records.ScrubPosition{Begun: now.Add(9 * every)}, every},
+		"due before the hour is over": {records.ScrubPosition{Begun: now.Add(time.Minute - every)}, scrubRest},
 	} {
 		if got := s.untilScrub(c.pos); got != c.want {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
@@ -423,26 +424,10 @@ func TestBackgroundScrubGoesOnAfterARestart(t *testing.T) {
 			t.Errorf("%d of %d bytes were read, and %d after a restart", first, size, second)
 		}
 		s := openStore(t, dir, Options{ScrubEvery: -1})
-		if pos := s.index.scrubPosition(); !pos.over() {
+		if pos := s.index.ScrubPosition(); !pos.Over() {
 			t.Errorf("in the end the pass is at %+v", pos)
 		}
 	})
-}
-
-func TestScrubPositionThatIsNoneIsForgotten(t *testing.T) {
-	s := openStore(t, t.TempDir(), Options{})
-	for _, record := range []any{
-		scrubPosition{After: "sha256:../../etc", Begun: time.Unix(1e9, 0)},
-		"noise",
-	} {
-		if err := s.index.put(entry{scrubKey, record}); err != nil {
-			t.Fatal(err)
-		}
-		if pos := s.index.scrubPosition(); pos != (scrubPosition{}) {
-			t.Errorf("%v: %+v", record, pos)
-		}
-	}
-	s.noteScrub(scrubPosition{}) // a folder is left in order
 }
 
 func TestOneScrubAtATime(t *testing.T) {

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	"github.com/larder-registry/larder/cache/disk"
 	"github.com/larder-registry/larder/cache/recency"
+	"github.com/larder-registry/larder/cache/records"
 	"github.com/opencontainers/go-digest"
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/semaphore"
@@ -20,7 +22,7 @@ type Store struct {
 	opts    Options
 	log     *slog.Logger
 	folder  *disk.Folder
-	index   *index
+	index   *records.Index
 	metrics *metrics
 	health  *disk.Health
 	tracer  trace.Tracer
@@ -36,7 +38,8 @@ type Store struct {
 	evicting gate          // held by the one who evicts, during I/O
 	dooming  sync.Mutex    // held by the one who finds out what has expired, during I/O
 	save     chan struct{} // has saveAlong write a snapshot; capacity 1
-	saved    saved
+
+	saveFailed atomic.Bool // the latest snapshot failed, and that was logged
 
 	rebuilding rebuilding
 
@@ -57,6 +60,9 @@ type Store struct {
 	damaged map[digest.Digest]bool          // blobs whose files cannot be removed: not to be served
 }
 
+// Repository is a repository of one upstream.
+type Repository = records.Repository
+
 // ErrClosed is returned by the methods of a store that was closed.
 var ErrClosed = errors.New("the store is closed")
 
@@ -74,7 +80,8 @@ func Open(dir string, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(err, folder.Close())
 	}
-	ix, err := openIndex(folder, opts.Log)
+	health := disk.NewHealth(opts.Log)
+	ix, err := records.Open(folder, health, opts.Log)
 	if err != nil {
 		return nil, errors.Join(err, folder.Close())
 	}
@@ -84,7 +91,7 @@ func Open(dir string, opts Options) (*Store, error) {
 		folder:   folder,
 		index:    ix,
 		metrics:  m,
-		health:   disk.NewHealth(opts.Log),
+		health:   health,
 		tracer:   tracerOf(opts.Tracer),
 		memory:   newMemory(),
 		scrubs:   semaphore.NewWeighted(1),
@@ -100,11 +107,9 @@ func Open(dir string, opts Options) (*Store, error) {
 		wake:     make(chan struct{}, 1),
 		lacks:    make(chan struct{}, 1),
 		save:     make(chan struct{}, 1),
-		saved:    saved{changes: -1},
 	}
-	s.index.health = s.health
 	if err := s.observe(); err != nil {
-		return nil, errors.Join(err, ix.close(), folder.Close())
+		return nil, errors.Join(err, ix.Close(), folder.Close())
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.work.Go(s.tend)
@@ -129,7 +134,7 @@ func (s *Store) Close() error {
 	s.cancel()
 	s.work.Wait()
 	s.saveSnapshot(context.Background())
-	return errors.Join(s.metrics.close(), s.index.close(), s.folder.Close())
+	return errors.Join(s.metrics.close(), s.index.Close(), s.folder.Close())
 }
 
 func (s *Store) forget(f *fill) {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -82,26 +81,6 @@ func TestDigestThatIsNoneTouchesNothing(t *testing.T) {
 	}
 	if n := len(o.requests()); n > 0 {
 		t.Errorf("%d requests", n)
-	}
-}
-
-func TestIndexThatEndsTheProcessIsSetAside(t *testing.T) {
-	dir := t.TempDir()
-	img := newImage("a")
-	s := openStore(t, dir, Options{})
-	if _, _, err := s.Tag(t.Context(), team, "v1", img.ask); err != nil {
-		t.Fatal(err)
-	}
-	for crashes := range maxOpenings + 1 {
-		closeStore(t, s)
-		if err := os.WriteFile(s.folder.IndexOpening(), make([]byte, crashes), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		s = openStore(t, dir, Options{})
-		aside, err := filepath.Glob(filepath.Join(dir, "index.broken-*"))
-		if kept := crashes < maxOpenings; err != nil || (len(aside) == 0) != kept {
-			t.Errorf("after %d crashes: %v, %v", crashes, aside, err)
-		}
 	}
 }
 

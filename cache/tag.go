@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"log/slog"
 	"time"
+
+	"github.com/larder-registry/larder/cache/records"
 )
 
 // Freshness is how long what an upstream said holds. A zero duration means not
@@ -57,8 +59,9 @@ const staleWait = 2 * time.Second
 // long as Freshness.StaleIfError allows. A tag that the upstream says is gone
 // is forgotten.
 func (s *Store) Tag(ctx context.Context, repo Repository, tag string, ask Ask) (Manifest, State, error) {
-	key := string(tagKey(repo, tag))
-	memo, known := s.tag(key)
+	id := tagID{repo, tag}
+	key := "tag/" + repo.Image(tag)
+	memo, known := s.tag(id)
 	m, have := Manifest{}, false
 	if known {
 		m, have = s.local(repo, memo.Digest)
@@ -114,8 +117,9 @@ func (e goneError) Unwrap() error { return e.error }
 // confirm asks the upstream about a tag, for all who wait. A tag that was never
 // here is asked for with its manifest, which saves the client a round trip.
 func (s *Store) confirm(ctx context.Context, repo Repository, tag string, ask Ask) (Manifest, State, error) {
-	key := string(tagKey(repo, tag))
-	memo, have := s.tag(key)
+	id := tagID{repo, tag}
+	key := "tag/" + repo.Image(tag)
+	memo, have := s.tag(id)
 	if have {
 		_, have = s.local(repo, memo.Digest)
 	}
@@ -123,8 +127,8 @@ func (s *Store) confirm(ctx context.Context, repo Repository, tag string, ask As
 	m, err := ask(ctx, tag, have)
 	s.deny(key, err)
 	if errors.Is(err, fs.ErrNotExist) {
-		s.memory.tags.Remove(key)
-		return Manifest{}, Miss, goneError{errors.Join(err, s.index.remove([]byte(key)))}
+		s.memory.tags.Remove(id)
+		return Manifest{}, Miss, goneError{errors.Join(err, s.index.RemoveTag(repo, tag))}
 	}
 	state := Miss
 	switch {
@@ -135,12 +139,12 @@ func (s *Store) confirm(ctx context.Context, repo Repository, tag string, ask As
 		m, state, err = s.confirmed(ctx, repo, m, ask)
 	}
 	if err != nil {
-		s.leaveAlone(key)
+		s.leaveAlone(id)
 		return Manifest{}, Miss, err
 	}
-	rec := tagRecord{Digest: m.Digest, Checked: checked}
-	s.memory.tags.Add(key, tagMemo{tagRecord: rec})
-	if err := s.index.put(entry{[]byte(key), rec}); err != nil {
+	rec := records.Tag{Digest: m.Digest, Checked: checked}
+	s.memory.tags.Add(id, tagMemo{Tag: rec})
+	if err := s.index.PutTag(repo, tag, rec); err != nil {
 		s.trouble(slog.LevelError, "a tag was not recorded", err, "repository", repo, "tag", tag)
 	}
 	s.tagMoved(repo, tag, memo.Digest, m.Digest)
@@ -163,26 +167,27 @@ func (s *Store) confirmed(ctx context.Context, repo Repository, head Manifest, a
 
 // leaveAlone has an upstream that could not be asked about a tag not be asked
 // again for a while. The tag is served stale meanwhile.
-func (s *Store) leaveAlone(key string) {
-	if memo, known := s.tag(key); known {
+func (s *Store) leaveAlone(id tagID) {
+	if memo, known := s.tag(id); known {
 		memo.quiet = s.opts.Now().Add(s.opts.Tags.Negative)
-		s.memory.tags.Add(key, memo)
+		s.memory.tags.Add(id, memo)
 	}
 }
 
-func (s *Store) tag(key string) (tagMemo, bool) {
-	if memo, ok := s.memory.tags.Get(key); ok {
+func (s *Store) tag(id tagID) (tagMemo, bool) {
+	if memo, ok := s.memory.tags.Get(id); ok {
 		return memo, true
 	}
-	var memo tagMemo
-	if err := s.index.get([]byte(key), &memo.tagRecord); err != nil {
+	rec, err := s.index.Tag(id.repo, id.tag)
+	if err != nil {
 		return tagMemo{}, false
 	}
-	s.memory.tags.Add(key, memo)
+	memo := tagMemo{Tag: rec}
+	s.memory.tags.Add(id, memo)
 	return memo, true
 }
 
 // Tags returns the tags of a repository that are known here, sorted.
 func (s *Store) Tags(repo Repository) ([]string, error) {
-	return s.index.tags(repo)
+	return s.index.Tags(repo)
 }

@@ -194,7 +194,7 @@ func TestTagFromTheFutureIsNotFresh(t *testing.T) {
 func TestTagsListsARepositoryOnly(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{Tags: freshness})
 	img := newImage("a")
-	for _, repo := range []Repository{team, other, {team.Upstream, team.Name + "2"}, {team.Upstream, "team"}} {
+	for _, repo := range []Repository{team, other, {Upstream: team.Upstream, Name: team.Name + "2"}, {Upstream: team.Upstream, Name: "team"}} {
 		for _, tag := range []string{"v2", "v1"} {
 			if _, _, err := s.Tag(t.Context(), repo, tag, img.ask); err != nil {
 				t.Fatal(err)

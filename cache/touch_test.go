@@ -54,7 +54,7 @@ func TestTouchIsRememberedForAsLongAsItsImage(t *testing.T) {
 			if err := forget(); err != nil {
 				t.Fatal(err)
 			}
-			if left, err := s.index.touches(); err != nil || len(left) != 0 {
+			if left, err := s.index.Touches(); err != nil || len(left) != 0 {
 				t.Errorf("%s: %v, %v", name, left, err)
 			}
 			pullTag(t, s, team, "v1", img)

@@ -26,7 +26,7 @@ func (s *Store) useImage(d digest.Digest) {
 func (s *Store) useClosure(d digest.Digest) {
 	manifests := make(map[digest.Digest]bool)
 	closure := descend([]digest.Digest{d}, func(d digest.Digest) []digest.Digest {
-		parts, ok := s.index.children(d)
+		parts, ok := s.index.Children(d)
 		manifests[d] = ok
 		return parts
 	})
@@ -50,15 +50,6 @@ func (s *Store) useClosure(d digest.Digest) {
 	for _, d := range closure {
 		s.recency.Use(d, now)
 	}
-}
-
-// children returns what a manifest names, and false for what is not known as one.
-func (ix *index) children(d digest.Digest) ([]digest.Digest, bool) {
-	var rec blobRecord
-	if err := ix.get(blobKey(d), &rec); err != nil || !rec.isManifest() {
-		return nil, false
-	}
-	return rec.Children, true
 }
 
 // descend lists what the roots lead to, themselves included: each once, after

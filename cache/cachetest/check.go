@@ -28,7 +28,7 @@ func Check(dir string) error {
 		return err
 	}
 	sizes, err := blobs(dir)
-	return errors.Join(err, names(dir), partials(dir, sizes), snapshot(dir), records(dir, sizes))
+	return errors.Join(err, names(dir), partials(dir, sizes), CheckSnapshot(dir), records(dir, sizes))
 }
 
 // CheckBlobs returns what is wrong with the blobs of a folder. Unlike all else,
@@ -99,9 +99,10 @@ func names(dir string) error {
 	return errors.Join(errs...)
 }
 
-// snapshot checks that the snapshot of the index, if there is one, is for its
-// owner only, and as it was written: at its end is the SHA-256 of all before.
-func snapshot(dir string) error {
+// CheckSnapshot returns what is wrong with the snapshot of the index, if there is
+// one: it must be for its owner only, and end with the SHA-256 of all before.
+// Like blobs, it is in order at any time.
+func CheckSnapshot(dir string) error {
 	path := filepath.Join(dir, "index.snapshot")
 	raw, err := os.ReadFile(path)
 	if err != nil {

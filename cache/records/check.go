@@ -1,0 +1,87 @@
+package records
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+	"github.com/dgraph-io/badger/v4/table"
+)
+
+// checkFiles reads the files of a database and fails if one is damaged. Badger
+// itself accepts some damage silently, such as a missing list of tables. It ends
+// the process over other damage, from a goroutine of its own. And it never ends
+// the goroutines that it started before it found the damage.
+func checkFiles(opts badger.Options) error {
+	list, err := os.Open(filepath.Join(opts.Dir, badger.ManifestFilename))
+	if err != nil {
+		return fmt.Errorf("look for the list of its tables: %w", err)
+	}
+	defer list.Close()
+	tables, _, err := badger.ReplayManifestFile(list, opts.ExternalMagicVersion, opts)
+	if err != nil {
+		return fmt.Errorf("read the list of its tables: %w", err)
+	}
+	for id := range tables.Tables { // Badger removes others: a crash left them
+		if err := checkTable(table.NewFilename(id, opts.Dir)); err != nil {
+			return fmt.Errorf("check table %d: %w", id, err)
+		}
+	}
+	keys, err := badger.OpenKeyRegistry(badger.KeyRegistryOptions{Dir: opts.Dir, ReadOnly: true})
+	if err != nil {
+		return fmt.Errorf("check its keys: %w", err)
+	}
+	return errors.Join(keys.Close(), checkLogs(opts.Dir))
+}
+
+// checkLogs checks the beginning of each log: the number of the key that it is
+// encrypted with, which is 0. Badger makes no empty log.
+func checkLogs(dir string) error {
+	var logs []string
+	for _, pattern := range []string{"*.mem", "*.vlog"} {
+		paths, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil {
+			return err
+		}
+		logs = append(logs, paths...)
+	}
+	for _, path := range logs {
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		key := make([]byte, 8)
+		n, _ := f.ReadAt(key, 0) // Badger empties a log that is shorter
+		if err := f.Close(); err != nil {
+			return err
+		}
+		if n == 0 || !bytes.Equal(key, make([]byte, 8)) {
+			return fmt.Errorf("log %s is damaged", filepath.Base(path))
+		}
+	}
+	return nil
+}
+
+func checkTable(path string) (err error) {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			problem, _, _ := strings.Cut(fmt.Sprint(r), "\n")
+			err = fmt.Errorf("it is damaged: %s", problem)
+		}
+	}()
+	id, _ := table.ParseFileID(filepath.Base(path))
+	t, err := table.OpenInMemoryTable(raw, id, &table.Options{ChkMode: options.OnBlockRead})
+	if err != nil {
+		return err
+	}
+	return t.VerifyChecksum()
+}

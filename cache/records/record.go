@@ -1,0 +1,145 @@
+package records
+
+import (
+	"bytes"
+	"encoding/json"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Repository is a repository of one upstream, such as
+// {"public.ecr.aws", "nginx/nginx"}.
+type Repository struct {
+	Upstream, Name string
+}
+
+// String returns <upstream>/<name>.
+func (r Repository) String() string { return r.Upstream + "/" + r.Name }
+
+// Image returns the name of an image of the repository:
+// <upstream>/<name>:<tag> or <upstream>/<name>@<digest>.
+func (r Repository) Image(reference string) string {
+	if isDigest(reference) {
+		return r.String() + "@" + reference
+	}
+	return r.String() + ":" + reference
+}
+
+// isDigest tells a digest from a tag: a digest has a colon, a tag has none.
+func isDigest(reference string) bool { return strings.Contains(reference, ":") }
+
+// parseRepository undoes [Repository.String]. A host has no slash.
+func parseRepository(s string) Repository {
+	upstream, name, _ := strings.Cut(s, "/")
+	return Repository{upstream, name}
+}
+
+// parseImage undoes [Repository.Image]. An upstream may have a port, so the last
+// colon counts.
+func parseImage(s string) (r Repository, reference string) {
+	repository, reference, ok := strings.Cut(s, "@")
+	if !ok {
+		i := max(strings.LastIndexByte(s, ':'), 0)
+		repository, reference = s[:i], strings.TrimPrefix(s[i:], ":")
+	}
+	return parseRepository(repository), reference
+}
+
+// RepoDigest is a blob or a manifest as one repository has it.
+type RepoDigest struct {
+	Repository
+	Digest digest.Digest
+}
+
+// Blob is what is recorded of a blob or a manifest.
+type Blob struct {
+	Size    int64     `json:"size"`    // in bytes
+	Fetched time.Time `json:"fetched"` // when it came into the cache
+
+	// Of a manifest or an index only:
+	MediaType string          `json:"mediaType,omitempty"`
+	Children  []digest.Digest `json:"children,omitempty"` // the blobs and manifests that it names
+	Subject   digest.Digest   `json:"subject,omitempty"`  // the manifest that it refers to, if it is a referrer
+}
+
+// IsManifest reports whether this is the complete record of a manifest or an
+// index. After the index was lost, the snapshot tells only the media type of a
+// manifest, until its file is read.
+func (b Blob) IsManifest() bool { return b.MediaType != "" && b.Size > 0 }
+
+// decodeManifest decodes the record of a manifest. It leaves rec as it is for the
+// record of another blob: there are many of these, and it does not decode them.
+func decodeManifest(raw []byte, rec *Blob) error {
+	if !bytes.Contains(raw, []byte(`"mediaType"`)) {
+		return nil
+	}
+	return json.Unmarshal(raw, rec)
+}
+
+// Member says that a repository contains a blob or a manifest.
+type Member struct {
+	Size     int64 `json:"size"`               // in bytes by the manifest that names it, or -1 if none does
+	Manifest bool  `json:"manifest,omitempty"` // the repository contains it as a manifest or an index
+}
+
+// Tag is the manifest that a tag points to.
+type Tag struct {
+	Digest  digest.Digest `json:"digest"`
+	Checked time.Time     `json:"checked"` // when the upstream last confirmed it
+}
+
+// Pin names an image that is never evicted.
+type Pin struct {
+	Repository
+	Reference string // a tag or a digest
+}
+
+// String returns the name of the image, see [Repository.Image].
+func (p Pin) String() string { return p.Image(p.Reference) }
+
+// PinRecord is what is recorded of a pin.
+type PinRecord struct {
+	Since time.Time `json:"since"`
+	// AllPlatforms extends the pin of an index to platforms that are not in the
+	// cache yet.
+	AllPlatforms bool `json:"allPlatforms,omitempty"`
+}
+
+// Expiry says since when, and by which lifecycle rule, an image has expired.
+type Expiry struct {
+	Since  time.Time `json:"since"`
+	Rule   int       `json:"rule"`   // its priority
+	Source string    `json:"source"` // where the rule comes from, in the words of the evaluator
+}
+
+// Verdict says that a lifecycle rule has expired an image of a repository.
+type Verdict struct {
+	Repository Repository
+	Digest     digest.Digest
+	Expiry
+}
+
+// ScrubPosition is the progress of the background scrub. The zero value is that
+// of a cache that was never scrubbed.
+type ScrubPosition struct {
+	After digest.Digest `json:"after,omitempty"` // the last blob that was checked; empty once the pass is over
+	Begun time.Time     `json:"begun"`
+	// AtOnce says that the index was lost, so the pass begins without its usual
+	// rest.
+	AtOnce bool `json:"atOnce,omitempty"`
+}
+
+// Over reports whether the latest pass has ended.
+func (p ScrubPosition) Over() bool { return p.After == "" && !p.Begun.IsZero() }
+
+// decodeSeconds decodes a time: seconds since 1970, or 0 and an error.
+func decodeSeconds(raw []byte) (int64, error) {
+	n, err := strconv.ParseInt(string(raw), 10, 64)
+	if err != nil {
+		return 0, err
+	}
+	return n, nil
+}

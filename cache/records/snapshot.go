@@ -1,0 +1,211 @@
+package records
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/larder-registry/larder/cache/disk"
+	"github.com/opencontainers/go-digest"
+)
+
+// Reserve reserves n bytes of disk space before they are written.
+type Reserve func(ctx context.Context, n int64) error
+
+// replaceSnapshot writes the snapshot with this number. The old one stays until
+// the new one is durable; FORMAT.md says what a crash after each step leaves.
+func replaceSnapshot(ctx context.Context, db *database, number uint64, reserve Reserve) error {
+	path := db.folder.NewSnapshot()
+	f, err := db.folder.Create(path, os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	out := &reservingFile{ctx: ctx, reserve: reserve, folder: db.folder, file: f}
+	err = writeSnapshot(out, db, number, ctx.Err)
+	if err == nil {
+		err = out.flush()
+	}
+	if err == nil {
+		err = db.folder.Sync(f)
+	}
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = db.folder.Rename(path, db.folder.Snapshot())
+	}
+	if err != nil {
+		return errors.Join(err, db.folder.RemoveIfExists(path))
+	}
+	return db.folder.SyncDir(db.folder.Dir())
+}
+
+// reservingFile reserves space for a file as it grows.
+type reservingFile struct {
+	ctx     context.Context
+	reserve Reserve
+	folder  *disk.Folder
+	file    *os.File
+	buf     bytes.Buffer
+}
+
+// reserveStep is how many bytes are reserved, and written, at a time.
+const reserveStep = 1 << 20
+
+// Write is for the encoder.
+func (r *reservingFile) Write(p []byte) (int, error) {
+	r.buf.Write(p)
+	if r.buf.Len() >= reserveStep {
+		return len(p), r.flush()
+	}
+	return len(p), nil
+}
+
+func (r *reservingFile) flush() error {
+	if err := r.reserve(r.ctx, int64(r.buf.Len())); err != nil {
+		return fmt.Errorf("reserve space for it: %w", err)
+	}
+	defer r.buf.Reset()
+	return r.folder.Write(r.file, r.buf.Bytes())
+}
+
+// rawPrefixes begin the keys of records of which there are few. A snapshot
+// contains them as they are.
+var rawPrefixes = []string{pinPrefix, verdictPrefix}
+
+// writeSnapshot writes what the index says at one time. It ends with the error
+// of cancelled, once that returns one.
+func writeSnapshot(w io.Writer, db *database, number uint64, cancelled func() error) error {
+	e := newEncoder(w, number)
+	err := db.view(func(txn *badger.Txn) error {
+		if err := snapshotBlobs(txn, e, cancelled); err != nil {
+			return err
+		}
+		for _, prefix := range append([]string{tagPrefix}, rawPrefixes...) {
+			it := newCursor(txn, prefix)
+			defer it.Close()
+			for ; it.Valid(); it.next() {
+				if err := it.Item().Value(func(raw []byte) error {
+					snapshotOther(e, prefix, it.name(), raw)
+					return cancelled()
+				}); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read the index: %w", err)
+	}
+	return e.finish()
+}
+
+// snapshotOther writes a record that is not of a blob.
+func snapshotOther(e *encoder, prefix string, name, raw []byte) {
+	if prefix != tagPrefix {
+		e.record(prefix+string(name), raw)
+		return
+	}
+	var rec Tag
+	if json.Unmarshal(raw, &rec) == nil && rec.Digest.Validate() == nil {
+		repo, tag := parseTag(string(name))
+		e.tag(repo, tag, rec)
+	}
+}
+
+// snapshotBlobs goes through three kinds of records at once. All of them are in
+// the order of the digests.
+func snapshotBlobs(txn *badger.Txn, e *encoder, cancelled func() error) error {
+	blobs, uses, members := newCursor(txn, blobPrefix), newCursor(txn, usedPrefix), newCursor(txn, memberPrefix)
+	defer blobs.Close()
+	defer uses.Close()
+	defer members.Close()
+	for cancelled() == nil {
+		d := min(blobs.digest, uses.digest, members.digest)
+		if d == afterAll {
+			return nil
+		}
+		b := snapshotted{digest: d}
+		for ; blobs.digest == d; blobs.next() {
+			var rec Blob
+			if blobs.read(func(raw []byte) error { return decodeManifest(raw, &rec) }) == nil {
+				b.mediaType = rec.MediaType
+			}
+		}
+		for ; uses.digest == d; uses.next() {
+			_ = uses.read(func(raw []byte) (err error) { // if it fails, b.used stays 0
+				b.used, err = decodeSeconds(raw)
+				return err
+			})
+		}
+		for ; members.digest == d; members.next() {
+			_, repo, _ := bytes.Cut(members.name(), []byte("/"))
+			m := snapshotMember{repo: string(repo)}
+			if members.read(func(raw []byte) error { return json.Unmarshal(raw, &m.Member) }) == nil {
+				b.members = append(b.members, m)
+			}
+		}
+		if isValid(d) {
+			e.blob(b)
+		}
+	}
+	return cancelled()
+}
+
+// cursor goes through the records under one prefix.
+type cursor struct {
+	*badger.Iterator
+	prefix string
+	digest digest.Digest // of the current record, if it is one of a blob; afterAll behind the last one
+}
+
+// afterAll sorts after all digests.
+const afterAll digest.Digest = "\xff"
+
+func newCursor(txn *badger.Txn, prefix string) *cursor {
+	c := &cursor{Iterator: txn.NewIterator(badger.IteratorOptions{Prefix: []byte(prefix)}), prefix: prefix}
+	c.Rewind()
+	c.readDigest()
+	return c
+}
+
+func (c *cursor) next() {
+	c.Next()
+	c.readDigest()
+}
+
+func (c *cursor) readDigest() {
+	if !c.Valid() {
+		c.digest = afterAll
+		return
+	}
+	name := c.name()
+	if i := bytes.IndexByte(name, '/'); i >= 0 {
+		name = name[:i]
+	}
+	c.digest = digest.Digest(name)
+}
+
+// name is the key of the current record without the prefix.
+func (c *cursor) name() []byte { return c.Item().Key()[len(c.prefix):] }
+
+func (c *cursor) read(decode func(raw []byte) error) error { return c.Item().Value(decode) }
+
+// isValid is [digest.Digest.Validate], at a hundredth of its price for nearly all
+// digests.
+func isValid(d digest.Digest) bool {
+	const prefix, length = "sha256:", len("sha256:") + 64
+	if len(d) != length || d[:len(prefix)] != prefix {
+		return d.Validate() == nil
+	}
+	for _, c := range []byte(d[len(prefix):]) {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}
