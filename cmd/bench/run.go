@@ -6,31 +6,39 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"os/exec"
 	"slices"
 	"strings"
-	"time"
+
+	"github.com/larder-registry/larder/cmd/bench/internal/cases"
+	"github.com/larder-registry/larder/cmd/bench/internal/lab"
+	"github.com/larder-registry/larder/cmd/bench/internal/report"
+	"github.com/larder-registry/larder/cmd/bench/internal/server"
+	"github.com/larder-registry/larder/cmd/bench/internal/upstream"
 )
 
 // runCommand measures.
 type runCommand struct {
-	Cases        []string          `placeholder:"PATTERN" help:"Only the cases whose names match one of these, such as warm,cold-*; bench list prints them."`
+	Cases        []string          `placeholder:"PATTERN" help:"Only the cases whose names match a pattern, such as warm,cold-*; bench list prints them."`
 	Servers      []string          `placeholder:"NAME" help:"Only these servers: larder, nginx, distribution, direct, nginx-files, bare-go."`
 	Rounds       int               `default:"3" help:"How many turns each server has in each case."`
-	Quick        bool              `help:"A smoke of a minute: small sizes, one round. Its figures mean nothing."`
+	Quick        bool              `help:"A smoke test of a minute: small sizes, one round. Its figures mean nothing."`
 	Format       string            `enum:"text,markdown,json" default:"text" help:"How the table is printed: ${enum}."`
 	Fill         int64             `default:"10000000000" placeholder:"BYTES" help:"The size of the layer that is fetched in beside-fill."`
-	Dir          string            `type:"existingdir" help:"Where the servers' folders are made; the system's folder for temporary files, if not given."`
+	Dir          string            `type:"existingdir" help:"The folder for the servers' folders; by default the system's folder for temporary files."`
 	Larder       map[string]string `placeholder:"NAME=PATH" help:"Binaries of Larder to measure beside the one that is built, such as before=/tmp/larder."`
-	Distribution string            `type:"existingfile" help:"The binary of distribution's registry; built from its module, if not given."`
+	Distribution string            `type:"existingfile" help:"The binary of distribution's registry; by default it is built from its module."`
 }
 
-// quickScale is what sizes and times are divided by for a smoke.
+// quickScale divides sizes, times and numbers in a quick run.
 const quickScale = 16
 
 // Run is the command.
 func (c *runCommand) Run(p *invocation) (err error) {
-	selected, err := selectScenarios(scenarios(c.Fill), c.Cases)
+	selected, err := cases.Select(cases.All(c.Fill), c.Cases)
+	if err != nil {
+		return err
+	}
+	programs, err := c.programs()
 	if err != nil {
 		return err
 	}
@@ -39,43 +47,58 @@ func (c *runCommand) Run(p *invocation) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	l := &lab{dir: dir, rounds: c.Rounds, scale: 1, stderr: p.stderr}
+	up, err := upstream.Start(p.ctx, dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, up.Close()) }()
+	found := &report.Report{Machine: report.ThisMachine(), Command: c.commandLine(), Missing: make(map[string]string)}
+	opts := lab.Options{Dir: dir, Upstream: up, Rounds: c.Rounds, Scale: 1, Stderr: p.stderr, Report: found}
 	if c.Quick {
-		l.rounds, l.scale = 1, quickScale
+		opts.Rounds, opts.Scale = 1, quickScale
 	}
-	l.report = report{machine: thisMachine(), command: c.commandLine(), missing: make(map[string]string)}
-	if err := l.gather(p.ctx, c.contenders(), c.Servers); err != nil {
+	l := lab.New(opts)
+	if err := install(p.ctx, l, programs); err != nil {
 		return err
 	}
-	if l.upstream, err = startUpstream(p.ctx, dir); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, l.upstream.close()) }()
-	err = l.runAll(p.ctx, selected)
+	err = l.RunAll(p.ctx, selected)
 	if p.ctx.Err() != nil {
 		err = errors.New("interrupted")
 	}
-	// What was measured is worth having, whatever came of the rest.
-	return errors.Join(err, l.report.write(p.stdout, c.Format))
+	// The report is printed even if the rest failed: what was measured is valid.
+	return errors.Join(err, report.Write(p.stdout, found, c.Format))
 }
 
-// runAll goes through the scenarios. One that fails does not keep the others from being measured.
-func (l *lab) runAll(ctx context.Context, selected []*scenario) error {
-	var failed error
-	for _, sc := range selected {
-		began := time.Now()
-		if err := l.run(ctx, sc); err != nil {
-			failed = errors.Join(failed, fmt.Errorf("case %s: %w", sc.name, err))
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		fmt.Fprintf(l.stderr, "%-78s\n", fmt.Sprintf("%s took %v", sc.name, time.Since(began).Round(time.Second)))
+// programs returns the servers that the command line selects, in the order of the table.
+func (c *runCommand) programs() ([]*server.Program, error) {
+	all := []*server.Program{server.Larder(report.Larder, "")}
+	for _, name := range slices.Sorted(maps.Keys(c.Larder)) {
+		all = append(all, server.Larder(name, c.Larder[name]))
 	}
-	return failed
+	all = append(all, server.Nginx(), server.Distribution(c.Distribution), server.Direct(), server.NginxFiles(), server.Bare())
+	if len(c.Servers) == 0 {
+		return all, nil
+	}
+	for _, name := range c.Servers {
+		if !slices.ContainsFunc(all, func(p *server.Program) bool { return p.Name() == name }) {
+			return nil, fmt.Errorf("%q: no such server", name)
+		}
+	}
+	return slices.DeleteFunc(all, func(p *server.Program) bool { return !slices.Contains(c.Servers, p.Name()) }), nil
 }
 
-// commandLine is how to have the same again.
+// install prepares the programs and the tools.
+func install(ctx context.Context, l *lab.Lab, programs []*server.Program) error {
+	for _, p := range programs {
+		if err := l.Install(ctx, p); err != nil {
+			return err
+		}
+	}
+	l.FindTools()
+	return nil
+}
+
+// commandLine is the command that repeats the run.
 func (c *runCommand) commandLine() string {
 	line := "go run ./cmd/bench"
 	if len(c.Cases) > 0 {
@@ -90,63 +113,13 @@ func (c *runCommand) commandLine() string {
 	return line
 }
 
-func (c *runCommand) contenders() []*contender {
-	all := []*contender{larder(ours, "")}
-	for _, name := range sortedKeys(c.Larder) {
-		all = append(all, larder(name, c.Larder[name]))
-	}
-	return append(all, nginxProxy(), distribution(c.Distribution), direct(), nginxStatic(), bare())
-}
-
-// gather prepares who takes part, and notes who is missing.
-func (l *lab) gather(ctx context.Context, all []*contender, names []string) error {
-	for _, name := range names {
-		if !slices.ContainsFunc(all, func(c *contender) bool { return c.name == name }) {
-			return fmt.Errorf("%q: %w", name, errUnknown)
-		}
-	}
-	for _, c := range all {
-		if len(names) > 0 && !slices.Contains(names, c.name) {
-			continue
-		}
-		if c.begin != nil {
-			l.progress("preparing %s", c.name)
-			if err := c.begin(ctx, l); err != nil {
-				if c.name == ours || ctx.Err() != nil {
-					return err
-				}
-				l.report.missing[c.name] = firstLine(err)
-				continue
-			}
-		}
-		l.contenders = append(l.contenders, c)
-		l.report.servers = append(l.report.servers, c.name)
-	}
-	for tool, use := range map[string]string{
-		"wrk":    "small requests come from connections of the bench's own, which cost more",
-		"strace": "system calls are not counted",
-	} {
-		if _, err := exec.LookPath(tool); err != nil {
-			l.report.missing[tool] = use
-		}
-	}
-	return nil
-}
-
-func firstLine(err error) string {
-	line, _, _ := strings.Cut(err.Error(), "\n")
-	return line
-}
-
-func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
-
 // listCommand prints the cases.
 type listCommand struct{}
 
 // Run is the command.
 func (listCommand) Run(p *invocation) error {
-	for _, sc := range scenarios(0) {
-		if _, err := fmt.Fprintf(p.stdout, "%-15s %s\n", sc.name, sc.about); err != nil {
+	for _, c := range cases.All(0) {
+		if _, err := fmt.Fprintf(p.stdout, "%-15s %s\n", c.Name, c.About); err != nil {
 			return err
 		}
 	}

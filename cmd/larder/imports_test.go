@@ -26,7 +26,7 @@ func (p listedPackage) path() string { return strings.TrimPrefix(p.ImportPath, m
 func mayImport(from, to string) bool {
 	switch {
 	case to == "upstream/ecrtest": // not in the binary that is shipped
-		return from == "cmd/demo" || from == "cmd/fakeecr" || from == "cmd/bench"
+		return from == "cmd/demo" || from == "cmd/fakeecr" || from == "cmd/bench/internal/upstream"
 	case strings.HasPrefix(to, "upstream/ecrtest/internal/"):
 		return strings.HasPrefix(from, "upstream/ecrtest")
 	case to == "cache/cachetest": // for tests only
