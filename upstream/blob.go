@@ -13,6 +13,9 @@ import (
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/larder-registry/larder/upstream/pace"
+	"github.com/larder-registry/larder/upstream/reply"
 )
 
 // Blob opens n bytes of a blob at off, and tells the size of the whole, or -1
@@ -47,7 +50,7 @@ func (r *Registry) Blob(ctx context.Context, repository string, dgst digest.Dige
 			repository: repository,
 			path:       "blobs/" + dgst.String(),
 			byteRange:  fmt.Sprintf("bytes=%d-%d", off, off+n-1),
-			priority:   blobs,
+			priority:   pace.Blobs,
 			spare:      spare,
 		})
 		if err != nil {
@@ -109,7 +112,7 @@ func (r *Registry) hasBlob(ctx context.Context, repository string, dgst digest.D
 		repository: repository,
 		path:       "blobs/" + dgst.String(),
 		byteRange:  "bytes=0-0",
-		priority:   blobs,
+		priority:   pace.Blobs,
 	})
 	if err != nil {
 		return 0, err
@@ -176,7 +179,7 @@ func span(resp *http.Response, off int64) (size int64, whole bool, err error) {
 			return 0, false, nil // an empty blob satisfies no range
 		}
 	}
-	return 0, false, errorFrom(resp)
+	return 0, false, reply.Read(resp)
 }
 
 // parseContentRange reads "bytes 500-999/1234" (RFC 9110, 14.4). The size is -1

@@ -15,6 +15,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/larder-registry/larder/upstream/ecrtest"
+	"github.com/larder-registry/larder/upstream/reply"
 )
 
 func TestRangeOfABlobIsRead(t *testing.T) {
@@ -95,8 +96,8 @@ func TestOffsetBehindTheEndIsAnError(t *testing.T) {
 	server := startECR(t, ecrtest.Options{})
 	dgst := addBlob(t, server, ecrtest.Random(1, 1000))
 	_, _, _, err := server.Blob(t.Context(), repo, dgst, 1000, 1, false)
-	var answer *Error
-	if !errors.As(err, &answer) || answer.Status != http.StatusRequestedRangeNotSatisfiable {
+	var refusal *reply.Error
+	if !errors.As(err, &refusal) || refusal.Status != http.StatusRequestedRangeNotSatisfiable {
 		t.Errorf("got %v, want status 416", err)
 	}
 }
@@ -309,8 +310,8 @@ func TestSlotIsGivenBackAfterAnError(t *testing.T) {
 
 func TestWaitForASlotEndsWithTheContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		trs := newTransports()
-		r := newRegistry(Config{Host: "registry.test"}, nil, trs, mustURL(t, "http://registry.test"), new(logBuffer).logger())
+		c, _ := newTestClient(t, Config{Host: "registry.test"})
+		r := registryOf(t, c, "registry.test")
 		if !r.slots.TryAcquire(blobSlots) {
 			t.Fatal("a new registry is busy")
 		}
@@ -336,8 +337,8 @@ func TestStorageFailureIsNotRetriedHere(t *testing.T) {
 	dgst := addBlob(t, server, ecrtest.Random(1, 1000))
 	server.Inject(ecrtest.Fault{On: ecrtest.Storage, Status: http.StatusServiceUnavailable, Body: "<Error><Code>ServiceUnavailable</Code></Error>"})
 	_, _, _, err := server.Blob(t.Context(), repo, dgst, 0, 1000, false)
-	var answer *Error
-	if !errors.As(err, &answer) || answer.Status != http.StatusServiceUnavailable {
+	var refusal *reply.Error
+	if !errors.As(err, &refusal) || refusal.Status != http.StatusServiceUnavailable {
 		t.Errorf("got %v, want status 503", err)
 	}
 	if got := server.Stats().Blobs[dgst].Requests; got != 1 {

@@ -34,8 +34,8 @@ func startBubble(t *testing.T, opts ecrtest.Options) *fake {
 func serveInBubble(t *testing.T, c *Client, h http.Handler) {
 	t.Helper()
 	network := newPipes()
-	for _, kind := range []class{loopback, elsewhere} {
-		tr := c.transports.get(kind)
+	for _, endpoint := range []string{"http://127.0.0.1", "http://registry.test"} {
+		tr := c.transports.For(mustURL(t, endpoint))
 		tr.Proxy, tr.DialContext = nil, network.dial
 	}
 	c.aws = &http.Client{Transport: &http.Transport{DialContext: network.dial, DisableKeepAlives: true}}

@@ -18,6 +18,10 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/semaphore"
+
+	"github.com/larder-registry/larder/upstream/auth"
+	"github.com/larder-registry/larder/upstream/guard"
+	"github.com/larder-registry/larder/upstream/pace"
 )
 
 // Options are the settings of a [Client].
@@ -42,7 +46,8 @@ type Client struct {
 	log        *slog.Logger
 	now        func() time.Time
 	metrics    *metrics
-	transports *transports
+	transports *guard.Transports
+	limits     *pace.Limits
 	aws        aws.HTTPClient
 
 	ctx      context.Context // of the token sources
@@ -74,7 +79,9 @@ type regionKey struct {
 const maxRegistries = 256
 
 // NewClient returns a client. Close ends what it runs.
-func NewClient(opts Options) *Client {
+func NewClient(opts Options) *Client { return newClient(opts, guard.NewTransports(guard.Options{})) }
+
+func newClient(opts Options, trs *guard.Transports) *Client {
 	if opts.Log == nil {
 		opts.Log = slog.Default()
 	}
@@ -86,7 +93,8 @@ func NewClient(opts Options) *Client {
 		lookup:     opts.Lookup,
 		log:        opts.Log,
 		now:        opts.Now,
-		transports: newTransports(),
+		transports: trs,
+		limits:     pace.NewLimits(),
 		registries: registries,
 		regions:    make(map[regionKey]ecrRegion),
 	}
@@ -105,12 +113,12 @@ func NewClient(opts Options) *Client {
 // guard. It copies its transport, whose idle connections nobody could close: it
 // has none, as hours lie between its calls.
 func newAWSClient() aws.HTTPClient {
-	dialer := net.Dialer{Timeout: dialTimeout}
-	down := newOutages()
+	dialer := net.Dialer{Timeout: pace.DialTimeout}
+	down := pace.NewOutages()
 	return awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
 		t.DisableKeepAlives = true
 		t.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
-			return down.dial(ctx, addr, func() (net.Conn, error) { return dialer.DialContext(ctx, network, addr) })
+			return down.Dial(ctx, addr, func() (net.Conn, error) { return dialer.DialContext(ctx, network, addr) })
 		}
 	})
 }
@@ -122,7 +130,7 @@ func (c *Client) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.renewals.Wait()
-	c.transports.close()
+	c.transports.Close()
 	return c.metrics.close()
 }
 
@@ -159,7 +167,7 @@ func (c *Client) newRegistry(cfg Config) (*Registry, error) {
 		cfg.Timeout = 20 * time.Second
 	}
 	calls := c.metrics.caller(nameOf(cfg))
-	r := newRegistry(cfg, c.authorizer(cfg, endpoint, calls), c.transports, endpoint, c.log)
+	r := newRegistry(cfg, c.authorizer(cfg, endpoint, calls), c.transports, c.limits, endpoint, c.log)
 	r.calls = calls
 	return r, c.addReplicas(r, cfg)
 }
@@ -167,9 +175,9 @@ func (c *Client) newRegistry(cfg Config) (*Registry, error) {
 // authorizer picks how to authenticate: credentials that are configured come
 // before what the host's name suggests.
 func (c *Client) authorizer(cfg Config, endpoint *url.URL, calls *caller) authorizer {
-	var l logins = secret{cfg.Username, cfg.PasswordFile}
+	var l auth.Logins = auth.Password{Username: cfg.Username, File: cfg.PasswordFile}
 	if cfg.DockerConfig != "" {
-		l = newDockerConfig(cfg.DockerConfig, endpoint)
+		l = auth.NewDockerConfig(cfg.DockerConfig, endpoint)
 	}
 	host, isECR := ParseECRHost(cfg.Host)
 	if cfg.ECR.Region != "" {
@@ -179,13 +187,14 @@ func (c *Client) authorizer(cfg Config, endpoint *url.URL, calls *caller) author
 	if isECR && cfg.Username == "" && cfg.DockerConfig == "" {
 		region := c.region(host, cfg)
 		if !host.Public {
-			return &ecrAuth{source: region.tokens, api: region.api, account: host.Account, doubt: doubt{now: c.now}}
+			return &ecrAuth{source: region.tokens, api: region.api, account: host.Account, refusals: auth.NewRefusals(c.now)}
 		}
-		l = &publicLogins{source: region.tokens, ctx: c.ctx, log: log, doubt: doubt{now: c.now}}
+		l = &publicLogins{source: region.tokens, ctx: c.ctx, log: log, refusals: auth.NewRefusals(c.now)}
 	}
-	a := newChallenged(endpoint, l, c.transports.get(classifyHost(endpoint.Hostname())), cfg.Timeout, log)
-	a.calls = calls
-	return a
+	tr := c.transports.For(endpoint)
+	return auth.New(auth.Options{
+		Endpoint: endpoint, Logins: l, Transport: tokenTransport{tr, calls, log}, Check: tr, Timeout: cfg.Timeout, Log: log,
+	})
 }
 
 // region returns what a registry shares with others. c.mu is held.
@@ -207,25 +216,43 @@ func (c *Client) region(host ECRHost, cfg Config) ecrRegion {
 		timeout:  cfg.Timeout,
 		now:      c.now,
 		caller:   c.metrics.caller("ECR API " + c.metrics.regionLabel(host.Region)),
-		calls:    newLimiter("the ECR API of "+host.Region, 0),
+		calls:    pace.NewLimiter("the ECR API of "+host.Region, 0),
 		reading:  semaphore.NewWeighted(1),
 	}
 	if len(c.regions) >= maxRegistries {
 		maps.DeleteFunc(c.regions, func(_ regionKey, r ecrRegion) bool { return r.tokens.unused() })
 	}
 	tokens := &tokenSource{
-		ask: c.metrics.watched(host.Region, api.token),
-		now: c.now,
-		log: c.log.With("region", host.Region),
-		ctx: c.ctx,
+		pauses: pace.NewBackoff(firstPause, maxPause),
+		ask:    c.metrics.watched(host.Region, api.token),
+		now:    c.now,
+		log:    c.log.With("region", host.Region),
+		ctx:    c.ctx,
 
 		renewer: &c.renewals,
 	}
 	if host.Public {
 		tokens.ask, tokens.optional = c.metrics.watched(publicRegion, api.publicToken), true
+		tokens.pauses = pace.NewBackoff(firstOptionalPause, maxOptionalPause)
 		tokens.log = c.log.With("upstream", cfg.Host)
 	}
 	region := ecrRegion{api: api, tokens: tokens}
 	c.regions[key] = region
 	return region
+}
+
+// tokenTransport sends requests to a token service, and counts them.
+type tokenTransport struct {
+	*guard.Transport
+	calls *caller
+	log   *slog.Logger
+}
+
+// RoundTrip is for http.RoundTripper.
+func (t tokenTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	req, call := t.calls.begin(req, toTokens)
+	resp, err := t.Transport.RoundTrip(req)
+	call.end(resp, err)
+	guard.LogRefusal(t.log, err)
+	return resp, err
 }

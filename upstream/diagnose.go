@@ -14,6 +14,10 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/larder-registry/larder/upstream/auth"
+	"github.com/larder-registry/larder/upstream/guard"
+	"github.com/larder-registry/larder/upstream/reply"
 )
 
 // This file and diagnose_aws.go are for "larder doctor": they take apart, step
@@ -179,26 +183,14 @@ func (w *witness) pass(done, next Stage, note func()) {
 	note()
 }
 
-// Account is who an upstream is told that we are, and where that is known from.
-type Account struct {
-	// Name is a user name; "" for anybody, and where a token stands for it.
-	Name string
-	// Source is the file or helper that the login is from; "" if there is none.
-	Source string
-}
-
 // Account returns the login that is configured for the registry, if it is not
 // ECR's API that gives one.
-func (r *Registry) Account(ctx context.Context) (Account, error) {
-	auth, ok := r.auth.(*challenged)
+func (r *Registry) Account(ctx context.Context) (auth.Account, error) {
+	challenged, ok := r.auth.(*auth.Challenged)
 	if !ok {
-		return Account{}, nil
+		return auth.Account{}, nil
 	}
-	l, err := auth.logins.login(ctx)
-	if err != nil || l == (login{}) {
-		return Account{}, err
-	}
-	return Account{l.username, auth.logins.from()}, nil
+	return challenged.Account(ctx)
 }
 
 // Grant is what a registry lets us in by.
@@ -218,14 +210,14 @@ func (r *Registry) Grant(ctx context.Context, repository string) (Grant, error) 
 		return Grant{}, err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return Grant{}, errorFrom(resp)
+		return Grant{}, reply.Read(resp)
 	}
 	resp.Body.Close()
-	switch auth := r.auth.(type) {
+	switch a := r.auth.(type) {
 	case *ecrAuth:
-		return Grant{"ECR token", auth.source.until()}, nil
-	case *challenged:
-		return auth.grant(repository), nil
+		return Grant{"ECR token", a.source.until()}, nil
+	case *auth.Challenged:
+		return grantOf(a, repository), nil
 	}
 	return Grant{Kind: "none"}, nil
 }
@@ -237,11 +229,10 @@ func (s *tokenSource) until() time.Time {
 	return s.token.until()
 }
 
-func (a *challenged) grant(repository string) Grant {
-	switch last := a.latest(); last.scheme {
+func grantOf(a *auth.Challenged, repository string) Grant {
+	switch a.Scheme() {
 	case "bearer":
-		token, _ := a.tokens.Peek(last.scope(repository))
-		return Grant{"bearer token", token.until}
+		return Grant{"bearer token", a.TokenExpires(repository)}
 	case "basic":
 		return Grant{Kind: "basic"}
 	}
@@ -260,13 +251,13 @@ func (r *Registry) Locate(ctx context.Context, repository string, dgst digest.Di
 		if err != nil {
 			return "", err
 		}
-		return origin(to), nil
+		return guard.Origin(to), nil
 	}
 	if resp.StatusCode >= http.StatusBadRequest {
-		return "", errorFrom(resp)
+		return "", reply.Read(resp)
 	}
 	resp.Body.Close()
-	return origin(r.endpoint), nil
+	return guard.Origin(r.endpoint), nil
 }
 
 // Describe says in words what the registry is taken for, by its name.

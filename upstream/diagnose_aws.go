@@ -96,7 +96,7 @@ func (r *Registry) Caller(ctx context.Context) (Caller, error) {
 	}
 	found, err := client.Options().Credentials.Retrieve(ctx)
 	if err != nil {
-		return Caller{}, &credentialsError{"find AWS credentials", err}
+		return Caller{}, newCredentialsError("find AWS credentials", err)
 	}
 	c := Caller{Source: found.Source}
 	if found.CanExpire {

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/larder-registry/larder/upstream/ecrtest"
+	"github.com/larder-registry/larder/upstream/guard"
+	"github.com/larder-registry/larder/upstream/reply"
 )
 
 func TestConnectionTellsHowFarItCame(t *testing.T) {
@@ -74,16 +76,24 @@ func TestConnectionIsToldWithoutCredentials(t *testing.T) {
 }
 
 func TestGrantIsForTheRepository(t *testing.T) {
-	s, r, _ := startTokenRegistry(t, Config{})
-	s.mu.Lock()
-	s.good["root"] = ""
-	s.mu.Unlock()
+	var scope string
+	r, _ := startPlain(t, Config{}, func(w http.ResponseWriter, req *http.Request) {
+		if req.URL.Path == "/token" {
+			scope = req.URL.Query().Get("scope")
+			_, _ = w.Write([]byte(`{"token":"good"}`))
+			return
+		}
+		w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+req.Host+`/token"`)
+		w.WriteHeader(http.StatusUnauthorized)
+	})
 	grant, err := r.Grant(t.Context(), "team/app")
-	var answer *Error
-	if !errors.As(err, &answer) || answer.Status != http.StatusUnauthorized {
+	var refusal *reply.Error
+	if !errors.As(err, &refusal) || refusal.Status != http.StatusUnauthorized {
 		t.Errorf("a registry whose /v2/ refuses its own token: %+v, %v", grant, err)
 	}
-	s.wantScopes(t, "repository:team/app:pull")
+	if scope != "repository:team/app:pull" {
+		t.Errorf("the token is for %q", scope)
+	}
 }
 
 func TestLoginAloneAsksForNoRepository(t *testing.T) {
@@ -125,7 +135,7 @@ func TestBlobIsLocatedWithoutItsSignature(t *testing.T) {
 
 func TestBlobIsNotLocatedWhereAnUpstreamMayNotLead(t *testing.T) {
 	r, _ := startPlain(t, Config{}, redirect("http://169.254.169.254"))
-	var refused *refusedError
+	var refused *guard.RefusedError
 	if place, err := r.Locate(t.Context(), repo, someBlob); !errors.As(err, &refused) {
 		t.Errorf("got %q, %v", place, err)
 	}

@@ -11,6 +11,10 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
 	"github.com/aws/smithy-go"
 	"golang.org/x/sync/semaphore"
+
+	"github.com/larder-registry/larder/upstream/auth"
+	"github.com/larder-registry/larder/upstream/pace"
+	"github.com/larder-registry/larder/upstream/reply"
 )
 
 // ecrAPI calls the ECR API of a region. It is safe for concurrent use.
@@ -19,8 +23,8 @@ type ecrAPI struct {
 	endpoint string        // "" means AWS's own
 	timeout  time.Duration // of each call
 	now      func() time.Time
-	caller   *caller  // nil counts nothing
-	calls    *limiter // but for tokens, whose source has pauses of its own
+	caller   *caller       // nil counts nothing
+	calls    *pace.Limiter // but for tokens, whose source has pauses of its own
 
 	// reading lets one reading of lifecycle policies and images run at a time:
 	// ECR publishes no quota for these calls, which other tools share.
@@ -45,7 +49,7 @@ func (a *ecrAPI) connect(ctx context.Context) (*ecr.Client, error) {
 // token calls GetAuthorizationToken.
 func (a *ecrAPI) token(ctx context.Context) (ecrToken, error) {
 	what := "get an ECR token for " + a.session.region
-	ctx, cancel := context.WithTimeoutCause(ctx, a.timeout, errTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, a.timeout, reply.ErrTimeout)
 	defer cancel()
 	api, err := a.connect(ctx)
 	if err != nil {
@@ -57,10 +61,10 @@ func (a *ecrAPI) token(ctx context.Context) (ecrToken, error) {
 	end(err)
 	if err != nil {
 		a.session.forget(err)
-		return ecrToken{}, &credentialsError{what, err}
+		return ecrToken{}, newCredentialsError(what, err)
 	}
 	if len(out.AuthorizationData) == 0 || aws.ToString(out.AuthorizationData[0].AuthorizationToken) == "" {
-		return ecrToken{}, &credentialsError{what, errNoToken}
+		return ecrToken{}, auth.NewError(what, auth.ErrNoToken)
 	}
 	data := out.AuthorizationData[0]
 	return ecrToken{
@@ -73,21 +77,25 @@ func (a *ecrAPI) token(ctx context.Context) (ecrToken, error) {
 // callECR makes one call, within the timeout of a.
 func callECR[In, Out any](ctx context.Context, a *ecrAPI, what string,
 	call func(*ecr.Client, context.Context, *In, ...func(*ecr.Options)) (*Out, error), in *In) (*Out, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, a.timeout, errTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, a.timeout, reply.ErrTimeout)
 	defer cancel()
 	api, err := a.connect(ctx)
 	if err != nil {
 		return nil, err
 	}
 	deadline, _ := ctx.Deadline()
-	sent, err := a.calls.wait(ctx, priorityOf(ctx, manifests), deadline)
+	sent, err := a.calls.Wait(ctx, pace.PriorityOf(ctx, pace.Manifests), deadline)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", what, err)
 	}
 	ctx, end := a.caller.api(ctx, "ECR API call")
 	out, err := call(api, ctx, in)
 	end(err)
-	a.calls.learn(sent, apiRefusal(err))
+	if apiThrottled(err) {
+		a.calls.Refused(sent, pace.Refusal{Err: err, Throttled: true})
+	} else {
+		a.calls.Succeeded()
+	}
 	if err != nil {
 		return nil, newAPIError(ctx, what, err)
 	}
@@ -109,11 +117,11 @@ func (e *apiError) Unwrap() error { return e.kind }
 // newAPIError makes an error of what a call with ctx returned.
 func newAPIError(ctx context.Context, what string, err error) *apiError {
 	e := &apiError{what: what, cause: err, kind: context.Cause(ctx)}
-	var answer smithy.APIError
-	if !errors.As(err, &answer) {
+	var refusal smithy.APIError
+	if !errors.As(err, &refusal) {
 		return e
 	}
-	switch answer.ErrorCode() {
+	switch refusal.ErrorCode() {
 	case "LifecyclePolicyNotFoundException", "RepositoryNotFoundException":
 		e.kind = fs.ErrNotExist
 	case "AccessDeniedException":

@@ -13,6 +13,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/larder-registry/larder/upstream/ecrtest"
+	"github.com/larder-registry/larder/upstream/reply"
 )
 
 // questions are what a registry may be asked for, each about something that the
@@ -113,8 +114,8 @@ func TestBadRequestAboutSomethingElseRenewsNothing(t *testing.T) {
 	server := startECR(t, ecrtest.Options{})
 	for _, head := range []bool{false, true} {
 		_, _, err := server.Manifest(t.Context(), repo, "not:a:tag", head)
-		var answer *Error
-		if !errors.As(err, &answer) || answer.Status != http.StatusBadRequest || answer.Detail.Message == "" {
+		var refusal *reply.Error
+		if !errors.As(err, &refusal) || refusal.Status != http.StatusBadRequest || refusal.Detail.Message == "" {
 			t.Errorf("head %t: %v, want a 400 with its reason", head, err)
 		}
 	}

@@ -6,49 +6,10 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"testing/synctest"
-	"time"
-
-	"github.com/distribution/distribution/v3/registry/api/errcode"
 
 	"github.com/larder-registry/larder/upstream/ecrtest"
+	"github.com/larder-registry/larder/upstream/reply"
 )
-
-func TestRetryAfterIsReadInBothForms(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		for value, want := range map[string]time.Duration{
-			"":    0,
-			"0":   0,
-			"120": 2 * time.Minute,
-			"-5":  0,
-			"1.5": 0,
-			"now": 0,
-			time.Now().Add(90 * time.Second).UTC().Format(http.TimeFormat):  90 * time.Second,
-			time.Now().Add(-90 * time.Second).UTC().Format(http.TimeFormat): 0,
-			"99999999999999999999": 0,
-		} {
-			if got := retryAfter(http.Header{"Retry-After": {value}}); got != want {
-				t.Errorf("%q is %v, want %v", value, got, want)
-			}
-		}
-	})
-}
-
-func TestErrorHasTheRegistrysWords(t *testing.T) {
-	for body, want := range map[string]errcode.Error{
-		`{"errors":[{"code":"NAME_UNKNOWN","message":" no such name "},{"code":"DENIED"}]}`: {Code: errcode.ErrorCodeNameUnknown, Message: "no such name"},
-		`{"errors":[{"code":"SOMETHING_NEW","message":"x"}]}`:                               {Code: errcode.ErrorCodeUnknown, Message: "x"},
-		`{"errors":[]}`:                 {Code: errcode.ErrorCodeUnknown},
-		`{"errors":"x"}`:                {Code: errcode.ErrorCodeUnknown},
-		"Not Authorized\n":              {Code: errcode.ErrorCodeUnknown},
-		"<Error><Code>x</Code></Error>": {Code: errcode.ErrorCodeUnknown},
-		"":                              {Code: errcode.ErrorCodeUnknown},
-	} {
-		if got := firstError([]byte(body)); got.Code != want.Code || got.Message != want.Message {
-			t.Errorf("%s: %+v, want %+v", body, got, want)
-		}
-	}
-}
 
 func TestErrorBodyIsReadUpToABound(t *testing.T) {
 	r, _ := startPlain(t, Config{}, func(w http.ResponseWriter, _ *http.Request) {
@@ -60,8 +21,8 @@ func TestErrorBodyIsReadUpToABound(t *testing.T) {
 		}
 	})
 	err := pull(t, r, repo)
-	var answer *Error
-	if !errors.As(err, &answer) || answer.Status != http.StatusNotFound {
+	var refusal *reply.Error
+	if !errors.As(err, &refusal) || refusal.Status != http.StatusNotFound {
 		t.Errorf("got %v, want status 404", err)
 	}
 }

@@ -56,7 +56,7 @@ func (s *awsSession) config(ctx context.Context) (*aws.Config, error) {
 	}
 	made, err := s.load(ctx)
 	if err != nil {
-		return nil, &credentialsError{"load the AWS configuration", err}
+		return nil, newCredentialsError("load the AWS configuration", err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -134,8 +134,8 @@ func (s *awsSession) logf(kind logging.Classification, format string, args ...an
 // asked: files may have been replaced since, and what the clock says of
 // credentials may be wrong.
 func (s *awsSession) forget(err error) {
-	var answer smithy.APIError
-	if !errors.As(err, &answer) {
+	var refusal smithy.APIError
+	if !errors.As(err, &refusal) {
 		return
 	}
 	s.mu.Lock()

@@ -366,7 +366,7 @@ func TestColdStartAsksForOneTokenPerIdentityAndRegion(t *testing.T) {
 	setenv(t, cloud.AddUser("arn:aws:iam::111111111111:user/node", all).Environment())
 	c, _ := newTestClient(t, configs...)
 	// So many connections at once may take longer here than an upstream is given.
-	c.transports.get(loopback).DialContext = new(net.Dialer).DialContext
+	c.transports.For(mustURL(t, "http://127.0.0.1")).DialContext = new(net.Dialer).DialContext
 	var clients sync.WaitGroup
 	begin := make(chan struct{})
 	for i := range 500 {

@@ -13,6 +13,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/larder-registry/larder/upstream/lifecycle"
+	"github.com/larder-registry/larder/upstream/pace"
+	"github.com/larder-registry/larder/upstream/reply"
 )
 
 const (
@@ -43,10 +45,10 @@ func (r *Registry) Lifecycle(ctx context.Context, repository string) (lifecycle.
 		return lifecycle.Policy{}, nil, context.Cause(ctx)
 	}
 	defer auth.api.reading.Release(1)
-	ctx, cancel := context.WithTimeoutCause(Background(ctx), lifecycleTimeout, errTimeout)
+	ctx, cancel := context.WithTimeoutCause(pace.Background(ctx), lifecycleTimeout, reply.ErrTimeout)
 	defer cancel()
 	until, _ := ctx.Deadline()
-	if _, err := r.requests.wait(ctx, background, until); err != nil { // what throttles pulls has enough to do
+	if _, err := r.requests.Wait(ctx, pace.Unattended, until); err != nil { // what throttles pulls has enough to do
 		return lifecycle.Policy{}, nil, err
 	}
 	var account *string // nil means the one of the credentials

@@ -21,6 +21,7 @@ import (
 
 	"github.com/larder-registry/larder/upstream/ecrtest"
 	"github.com/larder-registry/larder/upstream/lifecycle"
+	"github.com/larder-registry/larder/upstream/reply"
 )
 
 const day = 24 * time.Hour
@@ -182,7 +183,7 @@ func TestHostWithoutAnAccountMeansThatOfTheCredentials(t *testing.T) {
 }
 
 func TestLifecycleFails(t *testing.T) {
-	answer := func(kind string) ecrtest.Fault {
+	fault := func(kind string) ecrtest.Fault {
 		return ecrtest.Fault{On: ecrtest.API, Status: http.StatusBadRequest,
 			Body: `{"__type":"` + kind + `","message":"User: arn:aws:iam::1:user/x is not authorized"}`}
 	}
@@ -193,11 +194,11 @@ func TestLifecycleFails(t *testing.T) {
 		is     error
 		text   string
 	}{
-		"no permission for the policy": {"", answer("AccessDeniedException"), 0, fs.ErrPermission, "get the lifecycle policy of team/app"},
-		"no permission for the images": {"", answer("AccessDeniedException"), 1, fs.ErrPermission, "describe the images of team/app"},
-		"repository gone meanwhile":    {"", answer("RepositoryNotFoundException"), 1, fs.ErrNotExist, "describe the images of team/app"},
-		"credentials that have ended":  {"", answer("ExpiredTokenException"), 0, nil, "ExpiredTokenException"},
-		"throttled":                    {"", answer("ThrottlingException"), 0, nil, "ThrottlingException"},
+		"no permission for the policy": {"", fault("AccessDeniedException"), 0, fs.ErrPermission, "get the lifecycle policy of team/app"},
+		"no permission for the images": {"", fault("AccessDeniedException"), 1, fs.ErrPermission, "describe the images of team/app"},
+		"repository gone meanwhile":    {"", fault("RepositoryNotFoundException"), 1, fs.ErrNotExist, "describe the images of team/app"},
+		"credentials that have ended":  {"", fault("ExpiredTokenException"), 0, nil, "ExpiredTokenException"},
+		"throttled":                    {"", fault("ThrottlingException"), 0, nil, "ThrottlingException"},
 		"broken policy":                {`{"rules":[]}`, ecrtest.Fault{}, 0, nil, "team/app: lifecycle policy: rules: 0 rules"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -285,8 +286,8 @@ func TestSilentAPIEndsALifecycleInTime(t *testing.T) {
 	cfg.Timeout = 50 * time.Millisecond
 	c, _ := newTestClient(t, cfg)
 	defer server.Inject(ecrtest.Fault{On: ecrtest.API, Hang: true})()
-	if _, _, err := registryOf(t, c, cfg.Host).Lifecycle(t.Context(), repo); !errors.Is(err, errTimeout) {
-		t.Errorf("got %v, want %v", err, errTimeout)
+	if _, _, err := registryOf(t, c, cfg.Host).Lifecycle(t.Context(), repo); !errors.Is(err, reply.ErrTimeout) {
+		t.Errorf("got %v, want %v", err, reply.ErrTimeout)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/larder-registry/larder/upstream/ecrtest"
+	"github.com/larder-registry/larder/upstream/guard"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -84,8 +85,14 @@ func (b *logBuffer) wantLines(t *testing.T, text string, n int) {
 // newTestClient returns a client for which only these upstreams exist.
 func newTestClient(t *testing.T, configs ...Config) (*Client, *logBuffer) {
 	t.Helper()
+	return newTestClientOn(t, guard.NewTransports(guard.Options{}), configs...)
+}
+
+// newTestClientOn is newTestClient with these connections.
+func newTestClientOn(t *testing.T, trs *guard.Transports, configs ...Config) (*Client, *logBuffer) {
+	t.Helper()
 	log := new(logBuffer)
-	c := NewClient(Options{
+	c := newClient(Options{
 		Log: log.logger(),
 		Lookup: func(host string) (Config, bool) {
 			for _, cfg := range configs {
@@ -95,7 +102,7 @@ func newTestClient(t *testing.T, configs ...Config) (*Client, *logBuffer) {
 			}
 			return Config{}, false
 		},
-	})
+	}, trs)
 	t.Cleanup(func() {
 		if err := c.Close(); err != nil {
 			t.Error(err)

@@ -13,6 +13,8 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/metric/noop"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/larder-registry/larder/upstream/reply"
 )
 
 // metrics are the client's instruments. deploy/METRICS.md says what each is for.
@@ -191,7 +193,7 @@ func (c *caller) throttled() {
 
 // kept counts a request that was not sent, for an error of a [limiter].
 func (c *caller) kept(err error) {
-	if c != nil && isThrottled(err) {
+	if c != nil && reply.IsThrottled(err) {
 		c.unsent.Add(context.Background(), 1, metric.WithAttributes(c.upstream))
 	}
 }
@@ -201,7 +203,7 @@ func (c *caller) answered(target string, status int, took time.Duration, err err
 	said := strconv.Itoa(status)
 	switch {
 	case status != 0:
-	case errors.Is(err, errTimeout), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, reply.ErrTimeout), errors.Is(err, context.DeadlineExceeded):
 		said = "timeout"
 	case errors.Is(err, context.Canceled):
 		said = "canceled"
@@ -226,9 +228,9 @@ func statusOf(err error) int {
 	if err == nil {
 		return http.StatusOK
 	}
-	var answer interface{ HTTPStatusCode() int }
-	if errors.As(err, &answer) {
-		return answer.HTTPStatusCode()
+	var refusal interface{ HTTPStatusCode() int }
+	if errors.As(err, &refusal) {
+		return refusal.HTTPStatusCode()
 	}
 	return 0
 }

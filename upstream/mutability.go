@@ -11,6 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecr/types"
 
 	"github.com/larder-registry/larder/upstream/name"
+	"github.com/larder-registry/larder/upstream/pace"
 )
 
 // TagMutability says which tags of a repository can be moved to another image.
@@ -46,7 +47,7 @@ func (r *Registry) TagMutability(ctx context.Context, repository string) (TagMut
 		in.RegistryId = &auth.account
 	}
 	what := "describe the repository " + repository
-	out, err := callECR(Background(ctx), auth.api, what, (*ecr.Client).DescribeRepositories, in)
+	out, err := callECR(pace.Background(ctx), auth.api, what, (*ecr.Client).DescribeRepositories, in)
 	if err != nil {
 		return TagMutability{}, err
 	}

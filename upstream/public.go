@@ -10,6 +10,9 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ecrpublic"
+
+	"github.com/larder-registry/larder/upstream/auth"
+	"github.com/larder-registry/larder/upstream/reply"
 )
 
 // ECR Public is asked as anyone asks it, by a bearer token from the service that
@@ -18,12 +21,6 @@ import (
 // sts:GetServiceBearerToken a user name and password for that same service.
 
 const (
-	// scopeECRPublic is the one scope of ECR Public's tokens, for all of its
-	// repositories.
-	scopeECRPublic = "aws"
-	// publicBearerLife is how long its bearer tokens are good; its answers do not
-	// say.
-	publicBearerLife = time.Hour
 	// signedWait bounds how long a client waits for the first attempt to get
 	// credentials, of which there may be none: off AWS nobody answers at the address
 	// of the instance metadata.
@@ -33,7 +30,7 @@ const (
 // publicToken calls ECR Public's GetAuthorizationToken.
 func (a *ecrAPI) publicToken(ctx context.Context) (ecrToken, error) {
 	const what = "get a token for ECR Public"
-	ctx, cancel := context.WithTimeoutCause(ctx, a.timeout, errTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, a.timeout, reply.ErrTimeout)
 	defer cancel()
 	cfg, err := a.session.config(ctx)
 	if err != nil {
@@ -53,10 +50,10 @@ func (a *ecrAPI) publicToken(ctx context.Context) (ecrToken, error) {
 	end(err)
 	if err != nil {
 		a.session.forget(err)
-		return ecrToken{}, &credentialsError{what, err}
+		return ecrToken{}, newCredentialsError(what, err)
 	}
 	if out.AuthorizationData == nil || aws.ToString(out.AuthorizationData.AuthorizationToken) == "" {
-		return ecrToken{}, &credentialsError{what, errNoToken}
+		return ecrToken{}, auth.NewError(what, auth.ErrNoToken)
 	}
 	return ecrToken{
 		value:    *out.AuthorizationData.AuthorizationToken,
@@ -68,47 +65,47 @@ func (a *ecrAPI) publicToken(ctx context.Context) (ecrToken, error) {
 // publicLogins gives ECR Public's token service the user name and password that
 // its API hands out, and none while there are none. It is safe for concurrent use.
 type publicLogins struct {
-	source *tokenSource
-	ctx    context.Context // ends with the client
-	log    *slog.Logger
-	doubt  doubt
+	source   *tokenSource
+	ctx      context.Context // ends with the client
+	log      *slog.Logger
+	refusals *auth.Refusals
 
 	mu  sync.Mutex // guards bad
-	bad login      // refused, with nothing new in its place
+	bad auth.Login // refused, with nothing new in its place
 }
 
-func (p *publicLogins) login(ctx context.Context) (login, error) {
+func (p *publicLogins) Login(ctx context.Context) (auth.Login, error) {
 	ctx, cancel := context.WithTimeout(ctx, signedWait)
 	defer cancel()
 	token, err := p.source.get(ctx)
 	if err != nil {
-		return login{}, nil // anybody may ask, and the source has logged why it must be anybody
+		return auth.Login{}, nil // anybody may ask, and the source has logged why it must be anybody
 	}
 	raw, err := base64.StdEncoding.DecodeString(token)
 	if err != nil {
-		return login{}, &credentialsError{"read the token of ECR Public", err}
+		return auth.Login{}, auth.NewError("read the token of ECR Public", err)
 	}
 	username, password, _ := strings.Cut(string(raw), ":")
-	l := login{username: username, password: password}
+	l := auth.Login{Username: username, Password: password}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if l == p.bad {
-		return login{}, nil
+		return auth.Login{}, nil
 	}
 	return l, nil
 }
 
-func (*publicLogins) from() string { return "ECR Public's API, by AWS credentials" }
+func (*publicLogins) From() string { return "ECR Public's API, by AWS credentials" }
 
 // refused has a login renewed that was good until now. There is always another
 // one: none.
-func (p *publicLogins) refused(l login) bool {
-	token := base64.StdEncoding.EncodeToString([]byte(l.username + ":" + l.password))
-	if p.doubt.renews(token) {
+func (p *publicLogins) Refused(l auth.Login) bool {
+	token := base64.StdEncoding.EncodeToString([]byte(l.Username + ":" + l.Password))
+	if p.refusals.Renew(token) {
 		ctx, cancel := context.WithTimeout(p.ctx, signedWait)
 		defer cancel()
 		next, err := p.source.renew(ctx, token)
-		p.doubt.renewed(token, next)
+		p.refusals.Renewed(token, next)
 		if err == nil && next != token {
 			return true
 		}

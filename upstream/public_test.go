@@ -10,6 +10,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/larder-registry/larder/upstream/auth"
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
@@ -128,7 +129,7 @@ func TestECRPublicIsAskedAnonymouslyWhereItsAPIIsDenied(t *testing.T) {
 	// It is tried again from time to time, more and more rarely.
 	for range 24 * 60 {
 		p.clock.Advance(time.Minute)
-		p.auth.(*challenged).tokens.Purge()
+		p.ExpireTokens()
 		if _, _, err := p.Manifest(t.Context(), repo, "v1", true); err != nil {
 			t.Fatal(err)
 		}
@@ -162,7 +163,7 @@ func TestExpiredTokensOfECRPublicAreRenewedOnce(t *testing.T) {
 // were revoked.
 func TestECRPublicIsAskedAnonymouslyWhereTheLoginIsRefused(t *testing.T) {
 	awsEnvironment(t, "AKIDLARDERTEST")
-	var given, tried atomic.Int64
+	var given, tried, bearer atomic.Int64
 	server := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case r.Method == http.MethodPost:
@@ -174,8 +175,8 @@ func TestECRPublicIsAskedAnonymouslyWhereTheLoginIsRefused(t *testing.T) {
 			w.WriteHeader(http.StatusBadRequest)
 			fmt.Fprint(w, `{"errors":[{"code":"DENIED","message":"Your Authorization Token is invalid."}]}`)
 		case r.URL.Path == "/token/":
-			fmt.Fprint(w, `{"token":"anybody"}`)
-		case r.Header.Get("Authorization") != "Bearer anybody":
+			fmt.Fprintf(w, `{"token":"anybody-%d"}`, bearer.Load())
+		case r.Header.Get("Authorization") != fmt.Sprintf("Bearer anybody-%d", bearer.Load()):
 			w.Header().Set("Www-Authenticate", `Bearer realm="http://`+r.Host+`/token/",service="public.ecr.aws",scope="aws"`)
 			w.WriteHeader(http.StatusUnauthorized)
 		default:
@@ -188,7 +189,7 @@ func TestECRPublicIsAskedAnonymouslyWhereTheLoginIsRefused(t *testing.T) {
 		if err := pull(t, r, "a"); err != nil {
 			t.Fatal(err)
 		}
-		r.auth.(*challenged).tokens.Purge()
+		bearer.Add(1) // the token so far expires
 	}
 	if given.Load() != 2 || tried.Load() != 2 {
 		t.Errorf("the API gave %d logins and %d were tried, want 2: the first and one in its place", given.Load(), tried.Load())
@@ -199,8 +200,7 @@ func TestECRPublicIsAskedAnonymouslyWhereTheLoginIsRefused(t *testing.T) {
 func TestTokensOfECRPublicLiveForAnHour(t *testing.T) {
 	p := startPublic(t, "public.ecr.aws", nil)
 	p.pullAll(t)
-	token, ok := p.auth.(*challenged).tokens.Get(scopeECRPublic)
-	if left := time.Until(token.until); !ok || left < 50*time.Minute || left > time.Hour {
+	if left := time.Until(p.auth.(*auth.Challenged).Expires()); left < 50*time.Minute || left > time.Hour {
 		t.Errorf("the token is used for %v, want not quite an hour", left)
 	}
 }

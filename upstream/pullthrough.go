@@ -11,6 +11,8 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/larder-registry/larder/upstream/reply"
 )
 
 // ECR fills the repositories of its own pull-through cache rules when an image
@@ -54,7 +56,7 @@ func (i *importer) fills(repository string) bool {
 
 // importedManifest is Manifest for a repository that ECR fills.
 func (r *Registry) importedManifest(ctx context.Context, repository, reference string, head bool) (ocispec.Descriptor, []byte, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, max(importTimeout, r.timeout), errTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, max(importTimeout, r.timeout), reply.ErrTimeout)
 	defer cancel()
 	desc, raw, err := r.anyManifest(ctx, repository, reference, head)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"testing"
 	"time"
+
+	"github.com/larder-registry/larder/upstream/pace"
 )
 
 func TestRateLimitIsKept(t *testing.T) {
@@ -28,7 +30,7 @@ func TestRateLimitIsKept(t *testing.T) {
 	limit.Set("ratelimit-remaining", "76;w=21600")
 	limit.Set("docker-ratelimit-source", "192.0.2.7")
 	ask()
-	want := RateLimit{Limit: 100, Remaining: 76, Window: 6 * time.Hour, Source: "192.0.2.7"}
+	want := pace.RateLimit{Limit: 100, Remaining: 76, Window: 6 * time.Hour, Source: "192.0.2.7"}
 	got, ok := r.RateLimit()
 	if got.At.IsZero() {
 		t.Error("it is not told when that was")
@@ -55,24 +57,5 @@ func TestStorageTellsNoRateLimit(t *testing.T) {
 	}
 	if got, ok := r.RateLimit(); ok {
 		t.Errorf("got %+v", got)
-	}
-}
-
-func TestLimitsAreRead(t *testing.T) {
-	for v, want := range map[string]RateLimit{
-		"100;w=21600":      {Limit: 100, Window: 6 * time.Hour},
-		"100":              {Limit: 100},
-		" 0 ; w=60 ; x=\"": {Limit: 0, Window: time.Minute},
-		"5;w=99999999999":  {Limit: 5},
-	} {
-		n, window, ok := parseLimit(v)
-		if !ok || n != want.Limit || window != want.Window {
-			t.Errorf("%q: %d, %v, %t", v, n, window, ok)
-		}
-	}
-	for _, v := range []string{"", "-1", "many", "w=60", ";"} {
-		if n, _, ok := parseLimit(v); ok {
-			t.Errorf("%q reads as %d", v, n)
-		}
 	}
 }

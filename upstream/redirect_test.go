@@ -3,11 +3,12 @@ package upstream
 import (
 	"context"
 	"errors"
-	"log/slog"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,7 +18,9 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/larder-registry/larder/upstream/auth"
 	"github.com/larder-registry/larder/upstream/ecrtest"
+	"github.com/larder-registry/larder/upstream/guard"
 )
 
 var someBlob = digest.FromString("content")
@@ -251,27 +254,62 @@ func TestRedirectLoopEnds(t *testing.T) {
 	}
 }
 
-// startElsewhere runs a registry whose endpoint is a public name, as far as
-// the client can tell: the connections to it, and to it alone, are led to a
-// server here.
-func startElsewhere(t *testing.T, s secret, h http.HandlerFunc) (*Registry, *logBuffer) {
+// startElsewhere runs a registry whose endpoint is a public name, as far as the
+// client can tell: only the connections to it lead to a server here. Every other
+// name resolves to 127.0.0.1.
+func startElsewhere(t *testing.T, cfg Config, h http.HandlerFunc) (*Registry, *logBuffer) {
 	t.Helper()
 	server := serve(t, h)
-	trs := newTransports()
-	t.Cleanup(trs.close)
-	tr := trs.get(elsewhere)
-	tr.Proxy = nil // whatever this machine has
+	trs := guard.NewTransports(guard.Options{Resolver: resolver(t, [4]byte{127, 0, 0, 1})})
+	cfg.Host, cfg.Endpoint = "registry.test", "http://registry.test"
+	lead(t, trs.For(mustURL(t, cfg.Endpoint)), "registry.test:80", server.Listener.Addr())
+	c, log := newTestClientOn(t, trs, cfg)
+	return registryOf(t, c, cfg.Host), log
+}
+
+// lead has connections to one address go to another one.
+func lead(t *testing.T, tr *guard.Transport, from string, to net.Addr) {
+	t.Helper()
+	tr.Proxy = nil // the machine may have one
 	guarded := tr.DialContext
 	tr.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		if addr == "registry.test:80" {
-			return (&net.Dialer{}).DialContext(ctx, network, server.Listener.Addr().String())
+		if addr == from {
+			return (&net.Dialer{}).DialContext(ctx, network, to.String())
 		}
 		return guarded(ctx, network, addr)
 	}
-	endpoint := &url.URL{Scheme: "http", Host: "registry.test"}
-	log := new(logBuffer)
-	auth := newChallenged(endpoint, s, tr, 10*time.Second, log.logger())
-	return newRegistry(Config{Host: "registry.test"}, auth, trs, endpoint, log.logger()), log
+}
+
+func TestForeignRealmIsNotDialledAndGetsNoPassword(t *testing.T) {
+	bell := newDoorbell(t)
+	for _, realm := range []string{
+		"http://127.0.0.1:" + bell.port(t) + "/token",
+		"http://rebound.registry.test:" + bell.port(t) + "/token",
+		"http://evil.example/token",
+	} {
+		t.Run(realm, func(t *testing.T) {
+			cfg := Config{Username: "me", PasswordFile: passwordFile(t, "hunter2")}
+			r, log := startElsewhere(t, cfg, func(w http.ResponseWriter, req *http.Request) {
+				if req.Header.Get("Authorization") != "" {
+					t.Error("the registry was sent credentials that it did not ask for")
+				}
+				w.Header().Set("WWW-Authenticate", `Bearer realm="`+realm+`"`)
+				w.WriteHeader(http.StatusUnauthorized)
+			})
+			lead(t, r.transport, "evil.example:80", bell.Addr()) // a public address, as far as the guard can tell
+			for range 2 {
+				var refused *guard.RefusedError
+				if err := pull(t, r, "a"); !errors.As(err, &refused) {
+					t.Errorf("got %v, want a refusal", err)
+				}
+			}
+			log.wantLines(t, "level=WARN", 2)
+			if strings.Contains(log.String(), "hunter2") {
+				t.Errorf("the password is logged:\n%s", log)
+			}
+		})
+	}
+	bell.wantNobody(t)
 }
 
 func TestRedirectToWhereAnUpstreamMayNotLeadIsNotDialled(t *testing.T) {
@@ -291,14 +329,13 @@ func TestRedirectToWhereAnUpstreamMayNotLeadIsNotDialled(t *testing.T) {
 		"ftp://cdn.test",
 	} {
 		t.Run(to, func(t *testing.T) {
-			r, log := startElsewhere(t, secret{}, redirect(to))
-			r.transport.guard.dialer.Resolver = resolver(t, [4]byte{127, 0, 0, 1})
+			r, log := startElsewhere(t, Config{}, redirect(to))
 			for name, ask := range questions {
 				if name == "has blob" {
 					continue // it follows none
 				}
 				err := ask(t.Context(), r, someBlob)
-				var refused *refusedError
+				var refused *guard.RefusedError
 				if !errors.As(err, &refused) {
 					t.Errorf("%s: %v, want a refusal", name, err)
 				}
@@ -316,15 +353,11 @@ func TestHTTPSDoesNotLeadToHTTP(t *testing.T) {
 	bell := newDoorbell(t)
 	server := httptest.NewTLSServer(redirect("http://127.0.0.1:" + bell.port(t)))
 	t.Cleanup(server.Close)
-	trs := newTransports()
-	t.Cleanup(trs.close)
-	tr := trs.get(loopback)
-	tr.TLSClientConfig = server.Client().Transport.(*http.Transport).TLSClientConfig
-	endpoint := mustURL(t, server.URL)
-	auth := newChallenged(endpoint, secret{}, tr, time.Minute, slog.New(slog.DiscardHandler))
-	r := newRegistry(Config{Host: "registry.test"}, auth, trs, endpoint, slog.New(slog.DiscardHandler))
+	c, _ := newTestClient(t, Config{Host: "registry.test", Endpoint: server.URL})
+	r := registryOf(t, c, "registry.test")
+	r.transport.TLSClientConfig = server.Client().Transport.(*http.Transport).TLSClientConfig
 	_, err := blobBody(t, r)
-	var refused *refusedError
+	var refused *guard.RefusedError
 	if !errors.As(err, &refused) {
 		t.Errorf("got %v, want a refusal", err)
 	}
@@ -352,4 +385,87 @@ func TestConcurrentRangesShareNothingButTheURL(t *testing.T) {
 		})
 	}
 	done.Wait()
+}
+
+// pull asks for the beginning of a blob in a repository.
+func pull(t *testing.T, r *Registry, repository string) error {
+	t.Helper()
+	body, _, _, err := r.Blob(t.Context(), repository, someBlob, 0, 100, false)
+	if err == nil {
+		readAll(t, body)
+	}
+	return err
+}
+
+// wantNoCredentials wants an error about credentials, which must not read as the
+// registry's answer that there is no such image.
+func wantNoCredentials(t *testing.T, err error, text string) {
+	t.Helper()
+	var credentials *auth.Error
+	if !errors.As(err, &credentials) || !strings.Contains(err.Error(), text) {
+		t.Errorf("got %v, want an error about credentials with %q", err, text)
+	}
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		t.Errorf("%v reads as an answer of the registry", err)
+	}
+}
+
+// A password that is missing is told after one request.
+func TestMissingPasswordFileIsNotTriedAgain(t *testing.T) {
+	var asked int
+	registry := requireBasic("me", "hunter2", content)
+	cfg := Config{Username: "me", PasswordFile: filepath.Join(t.TempDir(), "none")}
+	r, _ := startPlain(t, cfg, func(w http.ResponseWriter, req *http.Request) {
+		asked++
+		registry(w, req)
+	})
+	_, _, err := r.Manifest(t.Context(), repo, "v1", false)
+	wantNoCredentials(t, err, cfg.PasswordFile)
+	if asked != 1 {
+		t.Errorf("asked %d times, want once", asked)
+	}
+}
+
+// The first request is challenged, so that the refusal answers the second one.
+func TestRefusedHEADHasTheRegistrysWords(t *testing.T) {
+	r, _ := startPlain(t, Config{}, func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/token":
+			_, _ = w.Write([]byte(`{"token":"good"}`))
+		case r.Header.Get("Authorization") == "":
+			w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+r.Host+`/token"`)
+			w.WriteHeader(http.StatusUnauthorized)
+		default:
+			http.Error(w, `{"errors":[{"code":"DENIED","message":"the plan has ended"}]}`, http.StatusForbidden)
+		}
+	})
+	_, _, err := r.Manifest(t.Context(), repo, "v1", true)
+	if !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "the plan has ended") {
+		t.Errorf("got %v, want why it is denied", err)
+	}
+}
+
+// A token that is no header value must not reach the registry.
+func TestTokenWithALineBreakIsAnError(t *testing.T) {
+	r, _ := startPlain(t, Config{}, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/token" {
+			_, _ = w.Write([]byte(`{"token":"x\r\nX-Evil: 1"}`))
+			return
+		}
+		if r.Header.Get("X-Evil") != "" {
+			t.Error("the token became a header")
+		}
+		w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+r.Host+`/token"`)
+		w.WriteHeader(http.StatusUnauthorized)
+	})
+	if err := pull(t, r, "a"); err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestDockerConfigComesBeforeECRsOwnTokens(t *testing.T) {
+	c, _ := newTestClient(t, Config{Host: "123456789012.dkr.ecr.us-east-1.amazonaws.com", DockerConfig: "/none"})
+	if registryOf(t, c, "123456789012.dkr.ecr.us-east-1.amazonaws.com").IsECR() {
+		t.Error("it authenticates by the ECR API")
+	}
 }

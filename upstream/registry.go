@@ -16,6 +16,11 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/semaphore"
+
+	"github.com/larder-registry/larder/upstream/auth"
+	"github.com/larder-registry/larder/upstream/guard"
+	"github.com/larder-registry/larder/upstream/pace"
+	"github.com/larder-registry/larder/upstream/reply"
 )
 
 // Config describes one upstream.
@@ -49,19 +54,19 @@ type Registry struct {
 	endpoint  *url.URL
 	timeout   time.Duration
 	auth      authorizer
-	transport *transport
+	transport *guard.Transport
 	log       *slog.Logger
 	calls     *caller // nil counts nothing
 	locations *locations
-	limit     atomic.Pointer[RateLimit]
+	limit     atomic.Pointer[pace.RateLimit]
 
-	limits   *limits  // of the places that the registry redirects to
-	requests *limiter // of the registry itself
+	limits   *pace.Limits  // of the places that the registry redirects to
+	requests *pace.Limiter // of the registry itself
 	// In its stead where pulls have a quota of their own, or nil.
-	pulls, anonymousPulls *limiter
+	pulls, anonymousPulls *pace.Limiter
 
-	replicas []*Registry // that have the same content, or will
-	breaker  breaker     // of those who could ask another of them
+	replicas []*Registry   // that have the same content, or will
+	breaker  *pace.Breaker // of those who could ask another of them
 	imports  *importer
 	outcome  outcome
 
@@ -92,7 +97,7 @@ var acceptManifests = strings.Join([]string{
 	"application/vnd.docker.distribution.manifest.v2+json",
 }, ", ")
 
-func newRegistry(cfg Config, auth authorizer, trs *transports, endpoint *url.URL, log *slog.Logger) *Registry {
+func newRegistry(cfg Config, authorizer authorizer, trs *guard.Transports, limits *pace.Limits, endpoint *url.URL, log *slog.Logger) *Registry {
 	if cfg.Timeout == 0 {
 		cfg.Timeout = 20 * time.Second
 	}
@@ -100,15 +105,16 @@ func newRegistry(cfg Config, auth authorizer, trs *transports, endpoint *url.URL
 		host:      cfg.Host,
 		endpoint:  endpoint,
 		timeout:   cfg.Timeout,
-		auth:      auth,
-		transport: trs.get(classifyHost(endpoint.Hostname())),
+		auth:      authorizer,
+		transport: trs.For(endpoint),
 		log:       log.With("upstream", cfg.Host),
 		locations: newLocations(),
+		breaker:   pace.NewBreaker(),
 		imports:   newImporter(cfg.ECR.PullThrough),
 		slots:     semaphore.NewWeighted(blobSlots),
 		spare:     semaphore.NewWeighted(spareSlots),
 	}
-	r.pace(trs.limits)
+	r.pace(limits)
 	return r
 }
 
@@ -119,7 +125,7 @@ func (r *Registry) Manifest(ctx context.Context, repository, reference string, h
 	if r.imports.fills(repository) {
 		return r.importedManifest(ctx, repository, reference, head)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, r.timeout, errTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, r.timeout, reply.ErrTimeout)
 	defer cancel()
 	return r.anyManifest(ctx, repository, reference, head)
 }
@@ -171,7 +177,7 @@ func (r *Registry) manifest(ctx context.Context, repository, reference string, h
 // List returns a page of a listing (tags/list, referrers/<digest>) as the
 // upstream sends it.
 func (r *Registry) List(ctx context.Context, repository, resource string, query url.Values) (http.Header, []byte, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, r.timeout, errTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, r.timeout, reply.ErrTimeout)
 	defer cancel()
 	return r.document(ctx, request{
 		repository: repository,
@@ -183,53 +189,53 @@ func (r *Registry) List(ctx context.Context, repository, resource string, query 
 
 // document fetches something small, and tries again after what may pass.
 func (r *Registry) document(ctx context.Context, req request) (http.Header, []byte, error) {
-	type answer struct {
+	type document struct {
 		header http.Header
 		body   []byte
 	}
-	ask := func() (answer, error) {
+	ask := func() (document, error) {
 		resp, err := r.follow(ctx, req)
 		if err != nil {
-			return answer{}, retryable(err)
+			return document{}, retryable(err)
 		}
 		defer resp.Body.Close()
 		if resp.StatusCode != http.StatusOK {
-			return answer{}, retryable(errorFrom(resp))
+			return document{}, retryable(reply.Read(resp))
 		}
 		body, err := io.ReadAll(io.LimitReader(resp.Body, maxDocument+1))
 		if err != nil {
-			return answer{}, fmt.Errorf("read %s from %s: %w", req.path, r.host, err)
+			return document{}, fmt.Errorf("read %s from %s: %w", req.path, r.host, err)
 		}
 		if len(body) > maxDocument {
-			return answer{}, backoff.Permanent(fmt.Errorf("read %s from %s: more than %d bytes", req.path, r.host, maxDocument))
+			return document{}, backoff.Permanent(fmt.Errorf("read %s from %s: more than %d bytes", req.path, r.host, maxDocument))
 		}
-		return answer{resp.Header, body}, nil
+		return document{resp.Header, body}, nil
 	}
-	pauses := backoff.NewExponentialBackOff()
-	pauses.InitialInterval, pauses.MaxInterval = 100*time.Millisecond, time.Second
+	pauses := pace.NewBackoff(100*time.Millisecond, time.Second)
+	pauses.RandomizationFactor = backoff.DefaultRandomizationFactor // requests that failed together do not come back together
 	got, err := backoff.Retry(ctx, ask, backoff.WithMaxTries(3), backoff.WithBackOff(pauses))
 	defer func() { r.outcome.note(ctx, err) }()
 	var permanent *backoff.PermanentError
 	if errors.As(err, &permanent) {
 		err = permanent.Unwrap()
 	}
-	if err != nil && errors.Is(context.Cause(ctx), errTimeout) && !isThrottled(err) {
-		err = fmt.Errorf("%s from %s: %w", req.path, r.host, errTimeout)
+	if err != nil && errors.Is(context.Cause(ctx), reply.ErrTimeout) && !reply.IsThrottled(err) {
+		err = fmt.Errorf("%s from %s: %w", req.path, r.host, reply.ErrTimeout)
 	}
 	return got.header, got.body, err
 }
 
 // retryable marks the errors after which asking again is of no use.
 func retryable(err error) error {
-	var answer *Error
-	var refused *refusedError
-	var credentials *credentialsError
+	var refusal *reply.Error
+	var refused *guard.RefusedError
+	var credentials *auth.Error
 	switch {
-	case errors.As(err, &refused), errors.As(err, &credentials), isThrottled(err): // [Registry.paced] has tried again
+	case errors.As(err, &refused), errors.As(err, &credentials), reply.IsThrottled(err): // [Registry.paced] has tried again
 		return backoff.Permanent(err)
-	case !errors.As(err, &answer):
+	case !errors.As(err, &refusal):
 		return err
-	case !answer.temporary() || answer.Wait > time.Second:
+	case !refusal.Temporary() || refusal.Wait > time.Second:
 		return backoff.Permanent(err)
 	}
 	return err

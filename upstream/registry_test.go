@@ -17,6 +17,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/larder-registry/larder/upstream/ecrtest"
+	"github.com/larder-registry/larder/upstream/reply"
 )
 
 func TestManifestIsDescribedByItsBytes(t *testing.T) {
@@ -169,8 +170,8 @@ func TestStatusIsTheKindOfError(t *testing.T) {
 		})
 		for question, ask := range questions {
 			err := ask(t.Context(), r, someBlob)
-			var answer *Error
-			if !errors.As(err, &answer) || answer.Status != status {
+			var refusal *reply.Error
+			if !errors.As(err, &refusal) || refusal.Status != status {
 				t.Errorf("%s, %d: %v", question, status, err)
 				continue
 			}
@@ -180,8 +181,8 @@ func TestStatusIsTheKindOfError(t *testing.T) {
 			if permission := errors.Is(err, fs.ErrPermission); permission != errors.Is(kind, fs.ErrPermission) {
 				t.Errorf("%s, %d: being %v is %t", question, status, fs.ErrPermission, permission)
 			}
-			if answer.Throttled() != (status == http.StatusTooManyRequests) || answer.RetryAfter() != 3*time.Second {
-				t.Errorf("%s, %d: throttled %t, for %v", question, status, answer.Throttled(), answer.RetryAfter())
+			if refusal.Throttled() != (status == http.StatusTooManyRequests) || refusal.RetryAfter() != 3*time.Second {
+				t.Errorf("%s, %d: throttled %t, for %v", question, status, refusal.Throttled(), refusal.RetryAfter())
 			}
 		}
 	}

@@ -10,6 +10,9 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/larder-registry/larder/upstream/guard"
+	"github.com/larder-registry/larder/upstream/reply"
 )
 
 // Replication copies repositories to other regions under the same names (ECR
@@ -64,7 +67,7 @@ func withReplicas[T any](ctx context.Context, r *Registry, spare bool, ask func(
 		try := false
 		if !p.lastResort {
 			var ok bool
-			if ok, try = p.breaker.enter(); !ok {
+			if ok, try = p.breaker.Enter(); !ok {
 				queue = append(queue, place{p.Registry, true})
 				continue
 			}
@@ -77,8 +80,8 @@ func withReplicas[T any](ctx context.Context, r *Registry, spare bool, ask func(
 			patience = r.timeout / 2 // leaves a client time for the others
 		}
 		got, done, err = within(ctx, patience, func(ctx context.Context) (T, error) { return ask(ctx, p.Registry) })
-		if spare && isThrottled(err) || hasLeft(ctx) {
-			p.breaker.abandoned(try)
+		if spare && reply.IsThrottled(err) || reply.CallerLeft(ctx) {
+			p.breaker.Abandoned(try)
 			return got, done, err
 		}
 		p.settle(err, try)
@@ -100,17 +103,11 @@ func withReplicas[T any](ctx context.Context, r *Registry, spare bool, ask func(
 	return got, nil, &outageError{primary, others}
 }
 
-// hasLeft reports that who asks does not wait any more, rather than that the
-// answer did not come in time.
-func hasLeft(ctx context.Context) bool {
-	return ctx.Err() != nil && !errors.Is(context.Cause(ctx), errTimeout)
-}
-
 // within bounds how long an answer takes. What it consists of can be used until
 // done is called; where there is an error, done is nil.
 func within[T any](ctx context.Context, patience time.Duration, ask func(context.Context) (T, error)) (got T, done func(), err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	timer := time.AfterFunc(patience, func() { cancel(errTimeout) })
+	timer := time.AfterFunc(patience, func() { cancel(reply.ErrTimeout) })
 	defer timer.Stop()
 	if got, err = ask(ctx); err != nil {
 		cancel(nil)
@@ -122,27 +119,27 @@ func within[T any](ctx context.Context, patience time.Duration, ask func(context
 // settle has the registry's breaker know of an outcome.
 func (r *Registry) settle(err error, try bool) {
 	if !isOutage(err) {
-		if r.breaker.succeeded() {
+		if r.breaker.Succeeded() {
 			r.log.Info("the registry answers again")
 		}
 		return
 	}
-	if r.breaker.failed(try, errors.Is(err, errTimeout)) {
+	if r.breaker.Failed(try, errors.Is(err, reply.ErrTimeout)) {
 		r.log.Warn("the registry fails; it is asked last until it answers again", "error", err)
 	}
 }
 
 // isOutage reports an error after which another registry may do better.
 func isOutage(err error) bool {
-	var answer *Error
-	var refused *refusedError
+	var refusal *reply.Error
+	var refused *guard.RefusedError
 	switch {
 	case err == nil, errors.As(err, &refused), errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
 		return false
-	case isThrottled(err):
+	case reply.IsThrottled(err):
 		return true
-	case errors.As(err, &answer):
-		return answer.Status >= http.StatusInternalServerError
+	case errors.As(err, &refusal):
+		return refusal.Status >= http.StatusInternalServerError
 	}
 	return true // no answer, or no token to ask with
 }
@@ -161,18 +158,18 @@ func (e *outageError) Unwrap() error { return e.primary }
 func (r *Registry) replicatedManifest(ctx context.Context, repository, reference string, head bool) (ocispec.Descriptor, []byte, error) {
 	if _, err := digest.Parse(reference); err != nil {
 		desc, raw, err := r.manifest(ctx, repository, reference, head)
-		if !hasLeft(ctx) {
+		if !reply.CallerLeft(ctx) {
 			r.settle(err, false)
 		}
 		return desc, raw, err
 	}
-	type answer struct {
+	type manifest struct {
 		ocispec.Descriptor
 		raw []byte
 	}
-	got, done, err := withReplicas(ctx, r, false, func(ctx context.Context, at *Registry) (answer, error) {
+	got, done, err := withReplicas(ctx, r, false, func(ctx context.Context, at *Registry) (manifest, error) {
 		desc, raw, err := at.manifest(ctx, repository, reference, head)
-		return answer{desc, raw}, err
+		return manifest{desc, raw}, err
 	})
 	if err != nil {
 		return ocispec.Descriptor{}, nil, err

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/larder-registry/larder/upstream/ecrtest"
+	"github.com/larder-registry/larder/upstream/reply"
 )
 
 // replicated is a registry in one region with a replica in another. Both have
@@ -111,13 +113,16 @@ var outagesOfARegion = map[string]func(*ecrtest.Running){
 	},
 }
 
+// failuresToOpen is how many failures in a row have a registry left alone.
+const failuresToOpen = 3
+
 func TestReplicaStandsInForARegionThatFails(t *testing.T) {
 	for outage, strike := range outagesOfARegion {
 		for question, ask := range byDigest {
 			t.Run(outage+"/"+question, func(t *testing.T) {
 				r := startReplicated(t)
 				strike(r.primary)
-				for range maxFailures + 1 {
+				for range failuresToOpen + 1 {
 					if err := ask(t.Context(), r.Registry, r.blob); err != nil {
 						t.Fatal(err)
 					}
@@ -159,8 +164,8 @@ func TestReplicaIsNotAskedWhileThePrimaryAnswers(t *testing.T) {
 		r.primary.Inject(ecrtest.Fault{On: ecrtest.Manifest | ecrtest.Blob, Status: status})
 		for question, ask := range byDigest {
 			err := ask(t.Context(), r.Registry, r.blob)
-			var answer *Error
-			if status != 0 && (!errors.As(err, &answer) || answer.Status != status) {
+			var refusal *reply.Error
+			if status != 0 && (!errors.As(err, &refusal) || refusal.Status != status) {
 				t.Errorf("%s: %v, want status %d", question, err, status)
 			} else if status == 0 && err != nil {
 				t.Errorf("%s: %v", question, err)
@@ -191,7 +196,7 @@ func TestNoOfAReplicaDoesNotCount(t *testing.T) {
 		r.replica.Inject(ecrtest.Fault{On: ecrtest.Manifest | ecrtest.Blob, Status: status})
 		r.primary.Inject(ecrtest.Fault{On: ecrtest.Manifest | ecrtest.Blob, Status: http.StatusBadGateway})
 		for question, ask := range byDigest {
-			for range maxFailures { // so that the primary is asked last at the end
+			for range failuresToOpen { // so that the primary is asked last at the end
 				err := ask(t.Context(), r.Registry, r.blob)
 				if err == nil || errors.Is(err, kind) {
 					t.Errorf("%s: %v", question, err)
@@ -205,46 +210,62 @@ func TestNoOfAReplicaDoesNotCount(t *testing.T) {
 }
 
 func TestPrimaryIsLeftAloneForAWhileAndThenAskedAgain(t *testing.T) {
-	r := startReplicated(t)
-	heal := r.primary.Inject(ecrtest.Fault{On: ecrtest.Blob, Status: http.StatusInternalServerError})
-	ask := func() {
-		t.Helper()
-		if err := questions["has blob"](t.Context(), r.Registry, r.blob); err != nil {
-			t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		fails, asked := true, make(map[string]int)
+		c, log := newTestClient(t,
+			Config{Host: "primary.test", Endpoint: "http://primary.test", ECR: ECRConfig{Replicas: []string{"replica.test"}}},
+			Config{Host: "replica.test", Endpoint: "http://replica.test"})
+		serveInBubble(t, c, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			mu.Lock()
+			defer mu.Unlock()
+			asked[req.Host]++
+			if fails && req.Host == "primary.test" {
+				w.WriteHeader(http.StatusInternalServerError)
+				return
+			}
+			content(w, req)
+		}))
+		r := registryOf(t, c, "primary.test")
+		ask := func() {
+			t.Helper()
+			for range 10 {
+				if err := questions["has blob"](t.Context(), r, someBlob); err != nil {
+					t.Fatal(err)
+				}
+			}
 		}
-	}
-	for range 10 {
 		ask()
-	}
-	if n := r.primary.Stats().Requests[ecrtest.Blob]; n != maxFailures {
-		t.Errorf("the primary was asked %d times, want %d", n, maxFailures)
-	}
-	heal()
-	r.breaker.until = time.Now() // its pause is over
-	before := r.replica.Stats().Requests[ecrtest.Blob]
-	for range 10 {
+		if n := asked["primary.test"]; n != failuresToOpen {
+			t.Errorf("the primary was asked %d times, want %d", n, failuresToOpen)
+		}
+		mu.Lock()
+		fails = false
+		mu.Unlock()
+		before := asked["replica.test"]
+		pass(5 * time.Second) // the first pause
 		ask()
-	}
-	if n := r.replica.Stats().Requests[ecrtest.Blob]; n != before {
-		t.Errorf("the replica was asked %d times after the primary was back", n-before)
-	}
-	r.log.wantLines(t, "the registry answers again", 1)
+		if n := asked["replica.test"]; n != before {
+			t.Errorf("the replica was asked %d times after the primary was back", n-before)
+		}
+		log.wantLines(t, "the registry answers again", 1)
+	})
 }
 
 func TestAnswerToATagShowsThatThePrimaryIsBack(t *testing.T) {
 	r := startReplicated(t)
 	heal := r.primary.Inject(ecrtest.Fault{On: ecrtest.Manifest, Status: http.StatusInternalServerError})
-	for range maxFailures {
+	for range failuresToOpen {
 		_ = questions["manifest"](t.Context(), r.Registry, "")
 	}
-	if ok, _ := r.breaker.enter(); ok {
+	if ok, _ := r.breaker.Enter(); ok {
 		t.Error("failures with tags do not count")
 	}
 	heal()
 	if err := questions["manifest"](t.Context(), r.Registry, ""); err != nil {
 		t.Fatal(err)
 	}
-	if ok, try := r.breaker.enter(); !ok || try {
+	if ok, try := r.breaker.Enter(); !ok || try {
 		t.Error("a success with a tag does not count")
 	}
 }
@@ -252,12 +273,12 @@ func TestAnswerToATagShowsThatThePrimaryIsBack(t *testing.T) {
 func TestSpareConnectionIsNoReasonToLeaveThePrimary(t *testing.T) {
 	r := startReplicated(t)
 	r.primary.Inject(ecrtest.Fault{On: ecrtest.Blob, Status: http.StatusTooManyRequests})
-	for range maxFailures + 1 {
-		if _, _, _, err := r.Blob(t.Context(), repo, r.blob, 0, 1, true); !isThrottled(err) {
+	for range failuresToOpen + 1 {
+		if _, _, _, err := r.Blob(t.Context(), repo, r.blob, 0, 1, true); !reply.IsThrottled(err) {
 			t.Errorf("got %v", err)
 		}
 	}
-	if ok, _ := r.breaker.enter(); !ok {
+	if ok, _ := r.breaker.Enter(); !ok {
 		t.Error("the primary counts as failing")
 	}
 	wantAllSlots(t, r.Registry)
@@ -266,7 +287,7 @@ func TestSpareConnectionIsNoReasonToLeaveThePrimary(t *testing.T) {
 func TestClientThatLeavesSaysNothingOfARegion(t *testing.T) {
 	r := startReplicated(t)
 	for question, ask := range byDigest {
-		for range maxFailures {
+		for range failuresToOpen {
 			ctx, cancel := context.WithCancel(t.Context())
 			remove := r.primary.Inject(ecrtest.Fault{On: ecrtest.Manifest | ecrtest.Blob, Hang: true, Notify: cancel})
 			if err := ask(ctx, r.Registry, r.blob); !errors.Is(err, context.Canceled) {
@@ -275,7 +296,7 @@ func TestClientThatLeavesSaysNothingOfARegion(t *testing.T) {
 			remove()
 		}
 	}
-	if ok, _ := r.breaker.enter(); !ok {
+	if ok, _ := r.breaker.Enter(); !ok {
 		t.Error("the primary counts as failing")
 	}
 	if got := r.replica.Stats().Requests; len(got) != 0 {

@@ -9,6 +9,11 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"github.com/larder-registry/larder/upstream/auth"
+	"github.com/larder-registry/larder/upstream/guard"
+	"github.com/larder-registry/larder/upstream/pace"
+	"github.com/larder-registry/larder/upstream/reply"
 )
 
 // request is a question to a registry.
@@ -22,8 +27,8 @@ type request struct {
 	byteRange  string
 	timeout    time.Duration // of each answer; 0 means Registry.timeout
 
-	priority priority // while the upstream throttles
-	spare    bool     // not worth waiting for then
+	priority pace.Priority // while the upstream throttles
+	spare    bool          // not worth waiting for then
 }
 
 // maxHops bounds redirects. Registries use one, mirrors in front of them two.
@@ -60,15 +65,15 @@ func (r *Registry) ask(ctx context.Context, req request) (*http.Response, error)
 			if err != nil {
 				return nil, err
 			}
-			if used, err = r.auth.authorize(ctx, out, scope); err != nil {
+			if used, err = r.auth.Authorize(ctx, out, scope); err != nil {
 				return nil, fmt.Errorf("authenticate at %s: %w", r.host, err)
 			}
 			return r.send(out, req.timeout)
 		})
 		if err == nil && (resp.StatusCode < http.StatusBadRequest || resp.StatusCode == http.StatusNotFound) {
-			r.auth.accepted(used, scope)
+			r.auth.Accepted(used, scope)
 		}
-		if err != nil || !suspicious(resp) {
+		if err != nil || !auth.IsRefusal(resp) {
 			return resp, err
 		}
 		if resp.StatusCode != http.StatusUnauthorized && req.method == http.MethodHead {
@@ -82,7 +87,7 @@ func (r *Registry) ask(ctx context.Context, req request) (*http.Response, error)
 		if again {
 			return resp, nil
 		}
-		retry, err := r.auth.refused(ctx, resp, used, scope)
+		retry, err := r.auth.Refused(ctx, resp, used, scope)
 		if err != nil {
 			resp.Body.Close()
 			return nil, fmt.Errorf("authenticate at %s: %w", r.host, err)
@@ -92,15 +97,6 @@ func (r *Registry) ask(ctx context.Context, req request) (*http.Response, error)
 		}
 		resp.Body.Close()
 	}
-}
-
-// suspicious reports an answer that may be about the credentials.
-func suspicious(resp *http.Response) bool {
-	switch resp.StatusCode {
-	case http.StatusUnauthorized, http.StatusForbidden, http.StatusBadRequest:
-		return true
-	}
-	return false
 }
 
 func redirected(resp *http.Response) bool {
@@ -121,7 +117,7 @@ func (r *Registry) location(resp *http.Response) (*url.URL, error) {
 		// The URL that it quotes may be a signed one.
 		err = fmt.Errorf("%s redirects to what is not a URL", resp.Request.URL.Host)
 	} else {
-		err = r.transport.guard.check("a redirect", resp.Request.URL, to)
+		err = r.transport.Check("a redirect", resp.Request.URL, to)
 	}
 	if err != nil {
 		r.log.Warn("redirect not followed", "from", resp.Request.URL.Host, "error", err)
@@ -135,7 +131,7 @@ func (r *Registry) location(resp *http.Response) (*url.URL, error) {
 func (r *Registry) fetch(ctx context.Context, method string, to *url.URL, req request) (*http.Response, error) {
 	own, l := r.own(to), r.requests
 	if !own {
-		l = r.limits.of(to.Host, to.Host, 0)
+		l = r.limits.Of(to.Host, to.Host, 0)
 	}
 	return r.paced(ctx, l, req, func() (*http.Response, error) {
 		out, err := r.newRequest(ctx, method, to, req)
@@ -143,7 +139,7 @@ func (r *Registry) fetch(ctx context.Context, method string, to *url.URL, req re
 			return nil, err
 		}
 		if own {
-			if _, err := r.auth.authorize(ctx, out, req.repository); err != nil {
+			if _, err := r.auth.Authorize(ctx, out, req.repository); err != nil {
 				return nil, fmt.Errorf("authenticate at %s: %w", r.host, err)
 			}
 		}
@@ -177,7 +173,7 @@ func (r *Registry) newRequest(ctx context.Context, method string, to *url.URL, r
 // caller's to bound; every body is the caller's to close.
 func (r *Registry) send(req *http.Request, timeout time.Duration) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(req.Context())
-	timer := time.AfterFunc(cmp.Or(timeout, r.timeout), func() { cancel(errTimeout) })
+	timer := time.AfterFunc(cmp.Or(timeout, r.timeout), func() { cancel(reply.ErrTimeout) })
 	defer timer.Stop()
 	target := toStorage
 	if r.own(req.URL) {
@@ -185,19 +181,21 @@ func (r *Registry) send(req *http.Request, timeout time.Duration) (*http.Respons
 	}
 	req, call := r.calls.begin(req.WithContext(ctx), target)
 	resp, err := r.transport.RoundTrip(req)
-	if err != nil && errors.Is(context.Cause(ctx), errTimeout) {
-		err = errTimeout
+	if err != nil && errors.Is(context.Cause(ctx), reply.ErrTimeout) {
+		err = reply.ErrTimeout
 	}
 	call.end(resp, err)
 	if err != nil {
 		cancel(nil)
-		logRefusal(r.log, err)
-		return nil, fmt.Errorf("%s %s: %w", req.Method, origin(req.URL), err)
+		guard.LogRefusal(r.log, err)
+		return nil, fmt.Errorf("%s %s: %w", req.Method, guard.Origin(req.URL), err)
 	}
-	r.noteLimit(resp)
+	if limit, ok := pace.ParseRateLimit(resp.Header); ok && target == toRegistry {
+		r.limit.Store(&limit)
+	}
 	resp.Body = &body{ReadCloser: resp.Body, done: func() { cancel(nil) }}
 	if resp.StatusCode >= http.StatusBadRequest {
-		peek(resp)
+		reply.Peek(resp)
 	}
 	return resp, nil
 }
@@ -213,6 +211,3 @@ func (b *body) Close() error {
 	b.done()
 	return err
 }
-
-// origin is what of a URL may be shown: a signed URL's query is a credential.
-func origin(u *url.URL) string { return u.Scheme + "://" + u.Host }

@@ -10,6 +10,10 @@ import (
 	"sync"
 	"time"
 	"unicode/utf8"
+
+	"github.com/larder-registry/larder/upstream/auth"
+	"github.com/larder-registry/larder/upstream/pace"
+	"github.com/larder-registry/larder/upstream/reply"
 )
 
 // Status is the state of an upstream, for people to read, and as the status page and
@@ -71,16 +75,18 @@ func (c *Client) Status() []Status {
 
 func (r *Registry) status(replicaOf string) Status {
 	st := Status{Host: r.host, ReplicaOf: replicaOf, Auth: "none"}
-	if a, ok := r.auth.(interface{ describe(st *Status) }); ok {
+	switch a := r.auth.(type) {
+	case *ecrAuth:
 		a.describe(&st)
+	case *auth.Challenged:
+		st.Auth, st.TokenExpires = cmp.Or(a.Scheme(), st.Auth), a.Expires()
 	}
-	now := time.Now()
-	r.requests.describe(&st, now)
+	st.addBacklog(r.requests.Backlog())
 	if r.pulls != nil {
-		r.pulls.describe(&st, now)
+		st.addBacklog(r.pulls.Backlog())
 	}
 	if r.anonymousPulls != r.pulls {
-		r.anonymousPulls.describe(&st, now)
+		st.addBacklog(r.anonymousPulls.Backlog())
 	}
 	r.outcome.describe(&st)
 	return st
@@ -98,46 +104,16 @@ func (a *ecrAuth) describe(st *Status) {
 	}
 }
 
-func (a *challenged) describe(st *Status) {
-	a.mu.Lock()
-	scheme := a.last.scheme
-	a.mu.Unlock()
-	st.Auth = cmp.Or(scheme, st.Auth)
-	for _, token := range a.tokens.Values() {
-		if token.until.After(st.TokenExpires) {
-			st.TokenExpires = token.until
-		}
+// addBacklog adds what a limiter holds back. A registry may have several.
+func (st *Status) addBacklog(b pace.Backlog) {
+	st.Throttled = st.Throttled || b != pace.Backlog{}
+	if b.PausedUntil.After(st.PausedUntil) {
+		st.PausedUntil = b.PausedUntil
 	}
-}
-
-// describe adds what the limiter holds back. A registry may have several.
-func (l *limiter) describe(st *Status, now time.Time) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	rate := l.rate
-	if rate == l.most || l.most == 0 && now.Sub(l.cut) > calm { // the usual one, or it is lifted with the next request
-		rate = 0
+	if b.Rate > 0 && (st.Rate == 0 || b.Rate < st.Rate) {
+		st.Rate = b.Rate
 	}
-	until := l.shut
-	if l.last.wait > 0 && l.next.After(until) {
-		until = l.next
-	}
-	if until.After(now) {
-		st.Throttled = true
-		if until.After(st.PausedUntil) {
-			st.PausedUntil = until
-		}
-	}
-	if rate > 0 {
-		st.Throttled = true
-		if st.Rate == 0 || rate < st.Rate {
-			st.Rate = rate
-		}
-	}
-	if waiting := l.waitersLocked(); waiting > 0 {
-		st.Throttled = true
-		st.Waiting += waiting
-	}
+	st.Waiting += b.Waiting
 }
 
 // outcome is what requests to a registry came to. It is safe for concurrent use.
@@ -156,7 +132,7 @@ func (o *outcome) note(ctx context.Context, err error) {
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		o.answered = now
-	case !hasLeft(ctx):
+	case !reply.CallerLeft(ctx):
 		text := legible(err)
 		o.mu.Lock()
 		defer o.mu.Unlock()

@@ -1,7 +1,6 @@
 package upstream
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +15,8 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/larder-registry/larder/upstream/ecrtest"
+	"github.com/larder-registry/larder/upstream/pace"
+	"github.com/larder-registry/larder/upstream/reply"
 )
 
 const rateExceeded = `{"errors":[{"code":"TOOMANYREQUESTS","message":"Rate exceeded"}]}`
@@ -102,7 +103,7 @@ func TestThrottledRequestIsSentAgainInItsTurn(t *testing.T) {
 			if err := ask(t.Context(), r, someBlob); err != nil {
 				t.Errorf("%s: %v", question, err)
 			}
-			if took := time.Since(before); took < time.Second/leastRate || took > 5*time.Second {
+			if took := time.Since(before); took < time.Second/floor || took > 5*time.Second {
 				t.Errorf("%s: answered after %v", question, took)
 			}
 		}
@@ -150,7 +151,7 @@ func TestSpareConnectionDoesNotCompeteWhileAnUpstreamThrottles(t *testing.T) {
 		})
 		for range 2 {
 			before := time.Now()
-			if _, _, _, err := r.Blob(t.Context(), repo, someBlob, 0, 1, true); !isThrottled(err) {
+			if _, _, _, err := r.Blob(t.Context(), repo, someBlob, 0, 1, true); !reply.IsThrottled(err) {
 				t.Errorf("got %v", err)
 			}
 			if took := time.Since(before); took != 0 {
@@ -177,12 +178,12 @@ func TestSlowStorageIsNotTheRegistrysFault(t *testing.T) {
 	if got := server.Stats().Blobs[dgst].Requests; got != 2 {
 		t.Errorf("storage was asked %d times, want once more after it asked to slow down", got)
 	}
-	if rate := server.requests.rate; rate != 0 {
+	if rate := server.requests.Backlog().Rate; rate != 0 {
 		t.Errorf("the registry is limited to %v requests a second", rate)
 	}
 	host := mustURL(t, server.StorageURL).Host
-	storage := server.limits.of(host, host, 0)
-	if storage.rate == 0 {
+	storage := server.limits.Of(host, host, 0)
+	if storage.Backlog().Rate == 0 {
 		t.Error("storage is not limited")
 	}
 }
@@ -194,11 +195,11 @@ func TestNamesOfOneRegistryShareALimit(t *testing.T) {
 		Config{Host: "123456789012.dkr.ecr.us-west-2.amazonaws.com"},
 		Config{Host: "210987654321.dkr.ecr.us-east-1.amazonaws.com"},
 	)
-	limit := func(host string) *limiter { return registryOf(t, c, host).requests }
+	limit := func(host string) *pace.Limiter { return registryOf(t, c, host).requests }
 	if limit("123456789012.dkr.ecr.us-east-1.amazonaws.com") != limit("123456789012.dkr-ecr.us-east-1.on.aws") {
 		t.Error("two names of one registry have a limit each")
 	}
-	all := map[*limiter]bool{
+	all := map[*pace.Limiter]bool{
 		limit("123456789012.dkr.ecr.us-east-1.amazonaws.com"): true,
 		limit("123456789012.dkr.ecr.us-west-2.amazonaws.com"): true,
 		limit("210987654321.dkr.ecr.us-east-1.amazonaws.com"): true,
@@ -213,7 +214,7 @@ func TestPullsFromECRPublicKeepItsLimit(t *testing.T) {
 		var mu sync.Mutex
 		var pulls []time.Time
 		var heads int
-		r := startInBubble(t, func(w http.ResponseWriter, req *http.Request) {
+		r := startInBubbleAs(t, Config{Host: "public.ecr.aws"}, func(w http.ResponseWriter, req *http.Request) {
 			mu.Lock()
 			defer mu.Unlock()
 			switch {
@@ -226,13 +227,11 @@ func TestPullsFromECRPublicKeepItsLimit(t *testing.T) {
 			}
 			content(w, req)
 		})
-		r.host = "public.ecr.aws"
-		r.pace(newLimits())
 		var clients sync.WaitGroup
 		var told atomic.Int64
 		for range 20 {
 			clients.Go(func() {
-				if err := questions["manifest"](t.Context(), r, ""); isThrottled(err) {
+				if err := questions["manifest"](t.Context(), r, ""); reply.IsThrottled(err) {
 					told.Add(1)
 				} else if err != nil {
 					t.Error(err)
@@ -259,6 +258,28 @@ func TestPullsFromECRPublicKeepItsLimit(t *testing.T) {
 			t.Errorf("%d pulls and %d who were sent elsewhere, want 10 of each", len(pulls), told.Load())
 		}
 	})
+}
+
+// floor is the lowest rate that refusals lead to, in requests per second.
+const floor = 2
+
+// quota refuses what exceeds a number of requests per second, as a bucket of
+// tokens.
+type quota struct {
+	perSecond float64
+	tokens    float64
+	at        time.Time
+}
+
+func (q *quota) refuses() bool {
+	now := time.Now()
+	q.tokens = min(q.tokens+q.perSecond*now.Sub(q.at).Seconds(), q.perSecond)
+	q.at = now
+	if q.tokens < 1 {
+		return true
+	}
+	q.tokens--
+	return false
 }
 
 // pulledPublic is ECR Public as far as it is peculiar: bearer tokens that it
@@ -311,9 +332,7 @@ func (p *pulledPublic) expire() {
 func TestPullsFromECRPublicWork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		public := &pulledPublic{quota: quota{perSecond: 1}}
-		r := startInBubble(t, public.ServeHTTP)
-		r.host = "public.ecr.aws"
-		r.pace(newLimits())
+		r := startInBubbleAs(t, Config{Host: "public.ecr.aws"}, public.ServeHTTP)
 		const pulls = 30
 		began := time.Now()
 		for range pulls {
@@ -344,7 +363,7 @@ func TestPullsFromECRPublicWork(t *testing.T) {
 func startUsedUp(t *testing.T, host string, refuse func(http.ResponseWriter)) (*Registry, *atomic.Int64) {
 	t.Helper()
 	pulls := new(atomic.Int64)
-	r := startInBubble(t, func(w http.ResponseWriter, req *http.Request) {
+	r := startInBubbleAs(t, Config{Host: host}, func(w http.ResponseWriter, req *http.Request) {
 		if !strings.Contains(req.URL.Path, "/manifests/") {
 			content(w, req)
 			return
@@ -352,8 +371,6 @@ func startUsedUp(t *testing.T, host string, refuse func(http.ResponseWriter)) (*
 		pulls.Add(1)
 		refuse(w)
 	})
-	r.host = host
-	r.pace(newLimits())
 	return r, pulls
 }
 
@@ -366,7 +383,7 @@ func TestQuotaThatIsUsedUpDoesNotHoldUpLayers(t *testing.T) {
 		for range 3 {
 			for _, question := range []string{"manifest", "head manifest"} {
 				before := time.Now()
-				if err := questions[question](t.Context(), r, ""); !isThrottled(err) {
+				if err := questions[question](t.Context(), r, ""); !reply.IsThrottled(err) {
 					t.Errorf("%s: %v", question, err)
 				}
 				if took := time.Since(before); took > time.Second {
@@ -393,7 +410,7 @@ func TestDataLimitOfECRPublicIsNotWaitedFor(t *testing.T) {
 		for range 3 {
 			before := time.Now()
 			err := questions["manifest"](t.Context(), r, "")
-			if !isThrottled(err) || !strings.Contains(err.Error(), "Data limit exceeded") {
+			if !reply.IsThrottled(err) || !strings.Contains(err.Error(), "Data limit exceeded") {
 				t.Errorf("got %v", err)
 			}
 			if took := time.Since(before); took != 0 {
@@ -410,21 +427,26 @@ func TestDataLimitOfECRPublicIsNotWaitedFor(t *testing.T) {
 }
 
 func TestLimitOfECRPublicGoesByTheCredentials(t *testing.T) {
-	for most, secret := range map[float64]secret{
-		publicPullsAnonymous: {},
-		publicPulls:          {"AWS", passwordFile(t, "hunter2")},
+	awsEnvironment(t, "")
+	for perSecond, cfg := range map[int]Config{
+		publicPullsAnonymous: {Host: "public.ecr.aws"},
+		publicPulls:          {Host: "public.ecr.aws", Username: "AWS", PasswordFile: passwordFile(t, "hunter2")},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			public := &pulledPublic{quota: quota{perSecond: 100}}
-			r := startInBubble(t, public.ServeHTTP)
-			r.host = "public.ecr.aws"
-			r.auth.(*challenged).logins = secret
-			r.pace(newLimits())
-			if err := questions["manifest"](t.Context(), r, ""); err != nil {
-				t.Fatal(err)
+			r := startInBubbleAs(t, cfg, public.ServeHTTP)
+			pull := func() {
+				t.Helper()
+				if err := questions["manifest"](t.Context(), r, ""); err != nil {
+					t.Fatal(err)
+				}
 			}
-			if got := r.limiterOf(t.Context(), request{path: "manifests/v1"}).most; got != most*knownMargin {
-				t.Errorf("with credentials %t: %v pulls a second, want %v", secret.username != "", got, most)
+			pull()
+			pull()
+			began := time.Now()
+			pull()
+			if took, gap := time.Since(began), time.Second/time.Duration(perSecond); took < gap || took > 2*gap {
+				t.Errorf("as %q: a pull came %v after the one before, want %v", cfg.Username, took, gap)
 			}
 		})
 	}
@@ -433,10 +455,7 @@ func TestLimitOfECRPublicGoesByTheCredentials(t *testing.T) {
 func TestColdStartAtECRPublicHasTheLimitOfItsCredentials(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		public := &pulledPublic{quota: quota{perSecond: publicPulls}}
-		r := startInBubble(t, public.ServeHTTP)
-		r.host = "public.ecr.aws"
-		r.auth.(*challenged).logins = secret{"AWS", passwordFile(t, "hunter2")}
-		r.pace(newLimits())
+		r := startInBubbleAs(t, Config{Host: "public.ecr.aws", Username: "AWS", PasswordFile: passwordFile(t, "hunter2")}, public.ServeHTTP)
 		began := time.Now()
 		var clients sync.WaitGroup
 		for range 40 {
@@ -469,23 +488,12 @@ func TestThrottledAPIIsCalledLessOften(t *testing.T) {
 			if _, _, err := server.Lifecycle(t.Context(), repo); err == nil {
 				t.Fatal("throttling is no error")
 			}
-			if api.calls.rate != leastRate {
-				t.Errorf("the API is called %v times a second, want %v", api.calls.rate, leastRate)
+			if api.calls.Backlog().Rate != floor {
+				t.Errorf("the API is called %v times a second, want %v", api.calls.Backlog().Rate, floor)
 			}
-			if server.requests.rate != 0 {
+			if server.requests.Backlog().Rate != 0 {
 				t.Error("the API's throttling holds up clients")
 			}
 		})
-	}
-}
-
-func TestBackgroundWaitsForClients(t *testing.T) {
-	if p := priorityOf(t.Context(), manifests); p != manifests {
-		t.Errorf("a client's priority is %d", p)
-	}
-	ctx, cancel := context.WithCancel(Background(t.Context()))
-	defer cancel()
-	if p := priorityOf(ctx, manifests); p != background {
-		t.Errorf("the priority of background work is %d", p)
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/larder-registry/larder/upstream/reply"
 )
 
 // pipes is a listener whose connections stay in the process, so that a
@@ -53,24 +55,16 @@ func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipes"} }
 // startInBubble runs a registry in a bubble. Its timeout is the default one.
 func startInBubble(t *testing.T, h http.HandlerFunc) *Registry {
 	t.Helper()
-	p := newPipes()
-	server := &http.Server{Handler: h, ReadHeaderTimeout: time.Hour}
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		_ = server.Serve(p)
-	}()
-	trs := newTransports()
-	tr := trs.get(elsewhere)
-	tr.Proxy, tr.DialContext = nil, p.dial
-	t.Cleanup(func() {
-		trs.close()
-		server.Close()
-		<-served
-	})
-	endpoint := mustURL(t, "http://registry.test")
-	log := new(logBuffer).logger()
-	return newRegistry(Config{Host: "registry.test"}, newChallenged(endpoint, secret{}, tr, defaultTimeout, log), trs, endpoint, log)
+	return startInBubbleAs(t, Config{Host: "registry.test"}, h)
+}
+
+// startInBubbleAs is startInBubble for a registry of this name.
+func startInBubbleAs(t *testing.T, cfg Config, h http.HandlerFunc) *Registry {
+	t.Helper()
+	cfg.Endpoint = "http://registry.test"
+	c, _ := newTestClient(t, cfg)
+	serveInBubble(t, c, h)
+	return registryOf(t, c, cfg.Host)
 }
 
 const defaultTimeout = 20 * time.Second // as Config has it
@@ -123,8 +117,8 @@ func TestSilentUpstreamIsLeftAfterTheTimeout(t *testing.T) {
 					if err == nil {
 						t.Error("silence is an answer")
 					}
-					if silence == "no answer" && !errors.Is(err, errTimeout) {
-						t.Errorf("got %v, want %v", err, errTimeout)
+					if silence == "no answer" && !errors.Is(err, reply.ErrTimeout) {
+						t.Errorf("got %v, want %v", err, reply.ErrTimeout)
 					}
 					if took := time.Since(before); took < defaultTimeout || took > defaultTimeout+time.Second {
 						t.Errorf("ended after %v, want %v", took, defaultTimeout)
@@ -144,8 +138,8 @@ func TestManifestThatStallsIsLeftAfterTheTimeout(t *testing.T) {
 		})
 		before := time.Now()
 		_, _, err := r.Manifest(t.Context(), repo, "v1", false)
-		if !errors.Is(err, errTimeout) {
-			t.Errorf("got %v, want %v", err, errTimeout)
+		if !errors.Is(err, reply.ErrTimeout) {
+			t.Errorf("got %v, want %v", err, reply.ErrTimeout)
 		}
 		if took := time.Since(before); took != defaultTimeout {
 			t.Errorf("ended after %v, want %v", took, defaultTimeout)

@@ -9,6 +9,9 @@ import (
 
 	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
 	"github.com/aws/smithy-go/middleware"
+	"github.com/cenkalti/backoff/v5"
+
+	"github.com/larder-registry/larder/upstream/pace"
 )
 
 // tokenSource keeps an ECR authorization token fresh for everyone who shares it.
@@ -31,11 +34,11 @@ type tokenSource struct {
 
 	mu      sync.Mutex // guards what follows; not held while asking
 	token   ecrToken
-	renewAt time.Time     // when token is to be replaced
-	failure error         // of the latest attempt, if it failed
-	expired bool          // the token had, by that failure
-	pause   time.Duration // how long that failure is not repeated
-	resume  time.Time     // when pause ends
+	renewAt time.Time // when token is to be replaced
+	failure error     // of the latest attempt, if it failed
+	expired bool      // the token had, by that failure
+	pauses  *backoff.ExponentialBackOff
+	resume  time.Time // when the failure may be repeated
 	asking  chan struct{}
 	started bool
 }
@@ -166,24 +169,16 @@ func (s *tokenSource) settleLocked(token ecrToken, err error) {
 			s.log.Warn("no new ECR token; the old one serves while it lasts", "error", err, "until", s.token.until())
 		}
 		s.failure, s.expired = err, expired
-		s.pause = s.nextPause()
-		s.resume = s.now().Add(s.pause)
+		s.resume = s.now().Add(s.pauses.NextBackOff())
 		return
 	}
 	if s.failure != nil {
 		s.log.Info("ECR tokens can be had again")
 	}
-	s.token, s.failure, s.expired, s.pause = token, nil, false, 0
+	s.token, s.failure, s.expired = token, nil, false
+	s.pauses = pace.NewBackoff(firstPause, maxPause)
 	spread := time.Duration(rand.Float64() * renewalSpread * float64(token.life))
 	s.renewAt = token.obtained.Add(max(token.life/2+spread, minRenewal))
-}
-
-func (s *tokenSource) nextPause() time.Duration {
-	first, most := firstPause, maxPause
-	if s.optional && s.token.value == "" {
-		first, most = firstOptionalPause, maxOptionalPause
-	}
-	return min(max(2*s.pause, first), most)
 }
 
 // keepFresh renews at half life until the source is closed.

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/larder-registry/larder/upstream/ecrtest"
+	"github.com/larder-registry/larder/upstream/pace"
 )
 
 // tokenAPI stands for the API in tests of when it is asked. It gives out
@@ -88,7 +89,7 @@ func startSource(t *testing.T, api *tokenAPI) (source *tokenSource, stop func(),
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	log = new(logBuffer)
-	source = &tokenSource{ask: api.ask, now: time.Now, log: log.logger(), ctx: ctx, renewer: new(sync.WaitGroup)}
+	source = &tokenSource{pauses: pace.NewBackoff(firstPause, maxPause), ask: api.ask, now: time.Now, log: log.logger(), ctx: ctx, renewer: new(sync.WaitGroup)}
 	stop = func() {
 		cancel()
 		source.renewer.Wait()
@@ -232,7 +233,7 @@ func TestOptionalTokenIsWaitedForOnce(t *testing.T) {
 		api := tokenAPI{delay: 10 * time.Second}
 		api.fail(errors.New("no credentials"))
 		source, _, log := startSource(t, &api)
-		source.optional = true
+		source.optional, source.pauses = true, pace.NewBackoff(firstOptionalPause, maxOptionalPause)
 		waits := func() time.Duration {
 			begun := time.Now()
 			if token, err := source.get(t.Context()); err == nil {
@@ -266,7 +267,7 @@ func TestOptionalTokenIsRenewedLikeAnyOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := tokenAPI{delay: time.Second}
 		source, _, log := startSource(t, &api)
-		source.optional = true
+		source.optional, source.pauses = true, pace.NewBackoff(firstOptionalPause, maxOptionalPause)
 		wantToken(t, source, "token-1")
 		api.fail(errors.New("no"))
 		pass(11 * time.Hour)

@@ -6,6 +6,9 @@ import (
 	"io/fs"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/larder-registry/larder/upstream/pace"
+	"github.com/larder-registry/larder/upstream/reply"
 )
 
 // Touch has ECR note that a manifest is in use: it fetches the manifest, and
@@ -18,7 +21,7 @@ func (r *Registry) Touch(ctx context.Context, repository string, dgst digest.Dig
 	if _, ok := r.auth.(*ecrAuth); !ok {
 		return fmt.Errorf("touch an image at %s, which is not ECR: %w", r.host, fs.ErrNotExist)
 	}
-	ctx, cancel := context.WithTimeoutCause(Background(ctx), r.timeout, errTimeout)
+	ctx, cancel := context.WithTimeoutCause(pace.Background(ctx), r.timeout, reply.ErrTimeout)
 	defer cancel()
 	_, _, err := r.manifest(ctx, repository, dgst.String(), false)
 	return err

@@ -109,7 +109,7 @@ func (c *caller) api(ctx context.Context, operation string) (_ context.Context, 
 	begun := time.Now()
 	ctx, span := c.tracer.Start(ctx, operation, trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(attribute.String("larder.upstream", c.upstream.Value.AsString())))
 	return ctx, func(err error) {
-		if apiRefusal(err).throttled {
+		if apiThrottled(err) {
 			c.throttled()
 		}
 		c.answered(toAPI, statusOf(err), time.Since(begun), err)

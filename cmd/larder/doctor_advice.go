@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"github.com/larder-registry/larder/upstream"
+	"github.com/larder-registry/larder/upstream/ecr/denial"
+	"github.com/larder-registry/larder/upstream/reply"
 )
 
 // adviceOnConnection says what to do about a place that cannot be reached.
@@ -90,7 +92,7 @@ func adviceOnECRToken(err error) string {
 
 // adviceOnManifest says what to do where there is no manifest.
 func adviceOnManifest(err error) string {
-	var answer *upstream.Error
+	var refusal *reply.Error
 	switch {
 	case isDenial(err):
 		return adviceOnDenial(err)
@@ -98,7 +100,7 @@ func adviceOnManifest(err error) string {
 		return "These credentials may not pull from the repository, or it is not there: registries often say the same of both. Check its name, and auth of this upstream."
 	case errors.Is(err, fs.ErrNotExist):
 		return "Check the repository's name and the tag, and that it was pushed to this registry: account and region are part of an ECR host's name. For one of ECR's pull-through repositories see deploy/iam/pull-through.json."
-	case errors.As(err, &answer) && answer.Throttled():
+	case errors.As(err, &refusal) && refusal.Throttled():
 		return "The registry limits pulls: wait, or log in (auth of this upstream)."
 	}
 	return "See whether the registry works for others: this is its own answer."
@@ -113,14 +115,14 @@ func adviceOnLayer(err error) string {
 }
 
 func isDenial(err error) bool {
-	_, ok := upstream.ParseDenial(err.Error())
+	_, ok := denial.Parse(err.Error())
 	return ok
 }
 
 // adviceOnDenial says which document allows what AWS denies; the error itself
 // says what is denied to whom.
 func adviceOnDenial(err error) string {
-	d, _ := upstream.ParseDenial(err.Error())
+	d, _ := denial.Parse(err.Error())
 	switch {
 	case d.Explicit:
 		return "A policy forbids it, and then it is of no use to allow it elsewhere: find the statement that denies it and take it out."

@@ -11,6 +11,7 @@ import (
 
 	"github.com/larder-registry/larder/config"
 	"github.com/larder-registry/larder/upstream"
+	"github.com/larder-registry/larder/upstream/auth"
 )
 
 // upstreams looks at the image's upstream, or at all that are one host.
@@ -212,7 +213,7 @@ func (e *examination) account(r *upstream.Registry) {
 		switch {
 		case err != nil:
 			return wrong(err, "Mend auth of this upstream in the configuration: the file must be readable, and a helper that it names must be on the PATH of larder.")
-		case account == (upstream.Account{}):
+		case account == (auth.Account{}):
 			return notApplicable("none are configured: it is asked as anybody")
 		case account.Name == "":
 			return fine("a token, from %s", account.Source)
@@ -225,7 +226,7 @@ func (e *examination) account(r *upstream.Registry) {
 func (e *examination) token(r *upstream.Registry, repository string, isECR bool) {
 	e.step("token", []string{"registry", "aws-config", "ecr-api", "credentials"}, func(ctx context.Context) finding {
 		if repository == "" && !isECR {
-			if account, err := r.Account(ctx); err == nil && account == (upstream.Account{}) {
+			if account, err := r.Account(ctx); err == nil && account == (auth.Account{}) {
 				return notApplicable("anybody gets one for a repository only: name an image")
 			}
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/config"
 	"github.com/larder-registry/larder/upstream"
+	"github.com/larder-registry/larder/upstream/reply"
 )
 
 // keepAlive tells ECR of images that the cache has served, since pulls that never
@@ -164,13 +165,13 @@ func (k *keepAlive) touch(ctx context.Context, m inUse) (answered bool, err erro
 // outcome is the result of a touch. Only the registry's own answer tells what is
 // gone or denied: credentials may be missing too.
 func outcome(err error) string {
-	var answer *upstream.Error
+	var refusal *reply.Error
 	switch {
 	case err == nil:
 		return "ok"
-	case errors.As(err, &answer) && errors.Is(answer, fs.ErrNotExist):
+	case errors.As(err, &refusal) && errors.Is(refusal, fs.ErrNotExist):
 		return "gone"
-	case errors.As(err, &answer) && errors.Is(answer, fs.ErrPermission):
+	case errors.As(err, &refusal) && errors.Is(refusal, fs.ErrPermission):
 		return "denied"
 	}
 	return "failed"

@@ -7,7 +7,8 @@ import (
 	"math/rand/v2"
 
 	"github.com/larder-registry/larder/cache"
-	"github.com/larder-registry/larder/upstream"
+	"github.com/larder-registry/larder/upstream/pace"
+	"github.com/larder-registry/larder/upstream/reply"
 )
 
 // enforce removes expired images that their upstream does not have any more,
@@ -51,9 +52,9 @@ func (l *lifecycle) isGone(ctx context.Context, id imageID) bool {
 	if err != nil {
 		return false
 	}
-	_, _, err = registry.Manifest(upstream.Background(ctx), id.Name, id.Digest.String(), true)
-	var answer *upstream.Error
-	return errors.As(err, &answer) && errors.Is(answer, fs.ErrNotExist)
+	_, _, err = registry.Manifest(pace.Background(ctx), id.Name, id.Digest.String(), true)
+	var refusal *reply.Error
+	return errors.As(err, &refusal) && errors.Is(refusal, fs.ErrNotExist)
 }
 
 func (l *lifecycle) remove(id imageID) {

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/larder-registry/larder/upstream"
+	"github.com/larder-registry/larder/upstream/auth"
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
@@ -112,7 +113,7 @@ var requests = map[string]func(context.Context, subject) error{
 	},
 	"credentials of ECR Public": func(ctx context.Context, s subject) error {
 		account, err := s.registry.Account(ctx)
-		if err == nil && account == (upstream.Account{}) {
+		if err == nil && account == (auth.Account{}) {
 			err = errors.New("asked anonymously")
 		}
 		return err

@@ -1,0 +1,234 @@
+package auth
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/larder-registry/larder/upstream/guard"
+	"github.com/larder-registry/larder/upstream/reply"
+)
+
+// tokenService gets bearer tokens from the service that a challenge names, and
+// keeps them for their life. It is safe for concurrent use.
+type tokenService struct {
+	logins    Logins
+	transport http.RoundTripper
+	timeout   time.Duration
+
+	flights singleflight.Group
+	kept    *lru.Cache[string, bearerToken] // by scope
+	named   atomic.Pointer[bool]            // whether the latest token is for a login; nil before the first
+}
+
+type bearerToken struct {
+	value   string
+	expires time.Time
+}
+
+const (
+	// maxScopes bounds the tokens that are kept. Registries have one for each
+	// repository.
+	maxScopes = 1024
+	// maxTokenAnswer bounds a token service's answer, in bytes.
+	maxTokenAnswer = 1 << 20
+	// defaultTokenLife is the life of a token by an answer without expires_in, as
+	// the token specification says.
+	defaultTokenLife = time.Minute
+	// publicTokenLife is the life of ECR Public's tokens. Its answers have none.
+	publicTokenLife = time.Hour
+	// maxLogins bounds how many logins are tried for one token: one that expired,
+	// the one in its place, and an anonymous one at ECR Public.
+	maxLogins = 3
+)
+
+func newTokenService(opts Options) *tokenService {
+	kept, _ := lru.New[string, bearerToken](maxScopes) // fails only for a size that is not positive
+	return &tokenService{logins: opts.Logins, transport: opts.Transport, timeout: opts.Timeout, kept: kept}
+}
+
+// token returns a token for pulls from a repository. Concurrent callers share one
+// request to the service, which ctx does not end.
+func (s *tokenService) token(ctx context.Context, c challenge, repository string) (string, error) {
+	scope := c.scope(repository)
+	if t, ok := s.fresh(scope); ok {
+		return t.value, nil
+	}
+	got := s.flights.DoChan(scope, func() (any, error) {
+		if t, ok := s.fresh(scope); ok {
+			return t.value, nil // a request that has just ended brought it
+		}
+		ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), s.timeout, reply.ErrTimeout)
+		defer cancel()
+		t, err := s.request(ctx, c, scope)
+		if err == nil {
+			s.kept.Add(scope, t)
+		}
+		return t.value, err
+	})
+	select {
+	case r := <-got:
+		if r.Err != nil {
+			return "", r.Err
+		}
+		return r.Val.(string), nil
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	}
+}
+
+// fresh returns a token that has not expired.
+func (s *tokenService) fresh(scope string) (bearerToken, bool) {
+	t, ok := s.kept.Get(scope)
+	return t, ok && time.Now().Before(t.expires)
+}
+
+// drop forgets a token, unless another one has taken its place.
+func (s *tokenService) drop(scope, value string) {
+	if t, ok := s.kept.Peek(scope); ok && t.value == value {
+		s.kept.Remove(scope)
+	}
+}
+
+// anonymous reports whether the latest token was got without a login; known is
+// false before the first token.
+func (s *tokenService) anonymous() (known, anonymous bool) {
+	named := s.named.Load()
+	return named != nil, named != nil && !*named
+}
+
+func (s *tokenService) expires() (latest time.Time) {
+	for _, t := range s.kept.Values() {
+		if t.expires.After(latest) {
+			latest = t.expires
+		}
+	}
+	return latest
+}
+
+func (s *tokenService) expiresFor(scope string) time.Time {
+	t, _ := s.kept.Peek(scope)
+	return t.expires
+}
+
+// request asks the service, and again if the login that it refuses can be
+// replaced.
+func (s *tokenService) request(ctx context.Context, c challenge, scope string) (bearerToken, error) {
+	for tries := 1; ; tries++ {
+		l, err := s.logins.Login(ctx)
+		if err != nil {
+			return bearerToken{}, err
+		}
+		if l.Bearer != "" {
+			s.named.Store(new(true))
+			return bearerToken{l.Bearer, time.Now().Add(defaultTokenLife)}, nil
+		}
+		resp, err := s.exchange(ctx, c, scope, l)
+		if err != nil {
+			return bearerToken{}, err
+		}
+		if resp.StatusCode == http.StatusOK {
+			defer resp.Body.Close()
+			s.named.Store(new(l != Login{}))
+			life := defaultTokenLife
+			if scope == scopeECRPublic {
+				life = publicTokenLife
+			}
+			return readToken(resp.Body, life)
+		}
+		refusal := reply.Read(resp)
+		switch {
+		case IsRefusal(resp) && l != (Login{}) && s.logins.Refused(l) && tries < maxLogins:
+			continue
+		case errors.Is(refusal, fs.ErrNotExist): // it is the service that does not exist, not the image
+			return bearerToken{}, NewError("request a token", refusal)
+		}
+		return bearerToken{}, fmt.Errorf("request a token: %w", refusal)
+	}
+}
+
+// exchange sends one request for a token for pulls.
+func (s *tokenService) exchange(ctx context.Context, c challenge, scope string, l Login) (*http.Response, error) {
+	u, err := url.Parse(c.params["realm"])
+	if err != nil {
+		return nil, errRealm
+	}
+	params := make(url.Values)
+	if scope != "" {
+		params.Set("scope", scope)
+	}
+	if name := c.params["service"]; name != "" {
+		params.Set("service", name)
+	}
+	req, err := tokenRequest(ctx, u, params, l)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("User-Agent", "larder")
+	resp, err := s.transport.RoundTrip(req)
+	if err != nil {
+		return nil, fmt.Errorf("request a token from %s: %w", guard.Origin(u), err)
+	}
+	return resp, nil
+}
+
+// tokenRequest makes a request for a token: by GET with basic or no
+// authentication, or by POST with a refresh token (distribution's pages "Token
+// Authentication" and "OAuth2 Token Authentication").
+func tokenRequest(ctx context.Context, service *url.URL, params url.Values, l Login) (*http.Request, error) {
+	if l.Refresh == "" {
+		u := *service
+		q := u.Query()
+		for key := range params {
+			q.Set(key, params.Get(key))
+		}
+		u.RawQuery = q.Encode()
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+		if err == nil && l.Username != "" {
+			req.SetBasicAuth(l.Username, l.Password) // RFC 7617
+		}
+		return req, err
+	}
+	params.Set("grant_type", "refresh_token")
+	params.Set("client_id", "larder")
+	params.Set("refresh_token", l.Refresh)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, service.String(), strings.NewReader(params.Encode()))
+	if err == nil {
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
+	return req, err
+}
+
+// readToken reads the service's answer. life is the life of a token if the answer
+// has none. The last tenth of it is not used, as a request takes its time.
+func readToken(r io.Reader, life time.Duration) (bearerToken, error) {
+	var doc struct {
+		Token       string `json:"token"`
+		AccessToken string `json:"access_token"`
+		ExpiresIn   int    `json:"expires_in"`
+	}
+	if err := json.NewDecoder(io.LimitReader(r, maxTokenAnswer)).Decode(&doc); err != nil {
+		return bearerToken{}, fmt.Errorf("read the token service's answer: %w", err)
+	}
+	if doc.Token == "" {
+		doc.Token = doc.AccessToken
+	}
+	if doc.Token == "" {
+		return bearerToken{}, NewError("read the token service's answer", ErrNoToken)
+	}
+	if doc.ExpiresIn > 0 {
+		life = time.Duration(doc.ExpiresIn) * time.Second
+	}
+	return bearerToken{doc.Token, time.Now().Add(life - life/10)}, nil
+}

@@ -1,0 +1,111 @@
+package upstream
+
+import (
+	"context"
+	"net"
+	"sync/atomic"
+	"testing"
+
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+// doorbell is a listener on loopback that counts connections.
+type doorbell struct {
+	net.Listener
+	came    atomic.Int64
+	arrived chan struct{}
+}
+
+func newDoorbell(t *testing.T) *doorbell {
+	t.Helper()
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &doorbell{Listener: l, arrived: make(chan struct{}, 100)}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conn.Close()
+			b.came.Add(1)
+			b.arrived <- struct{}{}
+		}
+	}()
+	t.Cleanup(func() {
+		l.Close()
+		<-done
+	})
+	return b
+}
+
+func (b *doorbell) port(t *testing.T) string {
+	t.Helper()
+	_, port, err := net.SplitHostPort(b.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}
+
+// wantNobody wants that no connection came. One of its own comes behind all
+// that did, so that none is overlooked.
+func (b *doorbell) wantNobody(t *testing.T) {
+	t.Helper()
+	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", b.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	<-b.arrived
+	if n := b.came.Load(); n != 1 {
+		t.Errorf("%d connections came besides the test's own", n-1)
+	}
+}
+
+// resolver answers every question for an IPv4 address with addr.
+func resolver(t *testing.T, addr [4]byte) *net.Resolver {
+	t.Helper()
+	server, err := (&net.ListenConfig{}).ListenPacket(t.Context(), "udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		buf := make([]byte, 4096)
+		for {
+			n, from, err := server.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			var msg dnsmessage.Message
+			if msg.Unpack(buf[:n]) != nil {
+				continue
+			}
+			msg.Response, msg.Additionals = true, nil
+			for _, q := range msg.Questions {
+				if q.Type == dnsmessage.TypeA {
+					msg.Answers = append(msg.Answers, dnsmessage.Resource{
+						Header: dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: 1},
+						Body:   &dnsmessage.AResource{A: addr},
+					})
+				}
+			}
+			if answer, err := msg.Pack(); err == nil {
+				_, _ = server.WriteTo(answer, from)
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		server.Close()
+		<-done
+	})
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "udp", server.LocalAddr().String())
+	}}
+}

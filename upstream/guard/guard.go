@@ -1,0 +1,94 @@
+package guard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"syscall"
+	"time"
+
+	"github.com/larder-registry/larder/upstream/pace"
+)
+
+// RefusedError is a connection that was not made, as an upstream may not lead
+// there.
+type RefusedError struct {
+	what, target string
+}
+
+// Refuse returns the error for a URL to which an upstream may not lead. what is
+// such as "a redirect". The error has no more of the URL than its origin.
+func Refuse(what string, to *url.URL) error { return &RefusedError{what, Origin(to)} }
+
+func (e *RefusedError) Error() string {
+	return fmt.Sprintf("%s to %s is refused: an upstream may not lead there", e.what, e.target)
+}
+
+// LogRefusal warns of err if it is a RefusedError.
+func LogRefusal(log *slog.Logger, err error) {
+	var refused *RefusedError
+	if errors.As(err, &refused) {
+		log.Warn("connection refused by policy", "error", err)
+	}
+}
+
+// Origin returns the part of a URL that may be shown: the query of a signed URL
+// is a credential.
+func Origin(u *url.URL) string { return u.Scheme + "://" + u.Host }
+
+// guard allows connections to public and private addresses, and to those of the
+// class of the upstream's configured endpoint.
+type guard struct {
+	allowed class
+	proxies map[string]bool // host:port that the environment names as proxies
+	dialer  net.Dialer
+	outages *pace.Outages
+}
+
+func newGuard(allowed class, proxies map[string]bool, resolver *net.Resolver) *guard {
+	g := &guard{allowed: allowed, proxies: proxies, outages: pace.NewOutages()}
+	g.dialer = net.Dialer{Timeout: pace.DialTimeout, KeepAlive: 30 * time.Second, Resolver: resolver, ControlContext: g.control}
+	return g
+}
+
+// dial is for http.Transport.
+func (g *guard) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	if g.proxies[addr] {
+		return (&net.Dialer{Timeout: pace.DialTimeout}).DialContext(ctx, network, addr)
+	}
+	return g.outages.Dial(ctx, addr, func() (net.Conn, error) { return g.dialer.DialContext(ctx, network, addr) })
+}
+
+// control sees each address after name resolution, just before connect(2).
+func (g *guard) control(_ context.Context, _, address string, _ syscall.RawConn) error {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return err
+	}
+	addr, err := netip.ParseAddr(host)
+	if err != nil {
+		return err
+	}
+	if c := classify(addr); c != elsewhere && (c != g.allowed || c == unspecified) {
+		return &RefusedError{"a connection", address}
+	}
+	return nil
+}
+
+// check is for [Transport.Check].
+func (g *guard) check(what string, from, to *url.URL) error {
+	c := classifyHost(to.Hostname())
+	switch {
+	case to.Scheme != "https" && to.Scheme != "http",
+		to.Scheme == "http" && from.Scheme == "https",
+		to.User != nil,
+		to.Host == "",
+		c != elsewhere && (c != g.allowed || c == unspecified):
+		return Refuse(what, to)
+	}
+	return nil
+}

@@ -1,0 +1,37 @@
+package guard
+
+import (
+	"net"
+	"net/url"
+	"strings"
+
+	"golang.org/x/net/http/httpproxy"
+)
+
+// proxyAddresses lists the proxies of HTTP_PROXY and HTTPS_PROXY as host:port.
+// The operator set them, so they may have any address.
+func proxyAddresses() map[string]bool {
+	addrs := make(map[string]bool)
+	env := httpproxy.FromEnvironment()
+	for _, raw := range []string{env.HTTPProxy, env.HTTPSProxy} {
+		if raw == "" {
+			continue
+		}
+		if !strings.Contains(raw, "://") {
+			raw = "http://" + raw
+		}
+		u, err := url.Parse(raw)
+		if err != nil {
+			continue // http.ProxyFromEnvironment reports it
+		}
+		port := u.Port()
+		if port == "" {
+			port = map[string]string{"https": "443", "socks5": "1080", "socks5h": "1080"}[u.Scheme]
+		}
+		if port == "" {
+			port = "80"
+		}
+		addrs[net.JoinHostPort(u.Hostname(), port)] = true
+	}
+	return addrs
+}

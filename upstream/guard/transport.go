@@ -1,0 +1,89 @@
+package guard
+
+import (
+	"crypto/tls"
+	"net"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+)
+
+// Options are the settings of [Transports].
+type Options struct {
+	// Resolver looks up the names of hosts. Nil means net.DefaultResolver.
+	Resolver *net.Resolver
+}
+
+// Transports has one [Transport] for each class of endpoint, made when needed. It
+// is safe for concurrent use.
+type Transports struct {
+	proxies  map[string]bool
+	resolver *net.Resolver
+
+	mu  sync.Mutex // guards what follows
+	all map[class]*Transport
+}
+
+// Transport makes the connections that one class of endpoint may lead to. It
+// speaks HTTP/1.1 only: a body that is cut must look cut, and parallel fetches
+// are fast because each blob has a connection.
+type Transport struct {
+	*http.Transport
+	guard *guard
+}
+
+// tlsSessions is how many hosts' sessions are kept.
+const tlsSessions = 64
+
+// NewTransports returns one without connections. Proxies are those of the
+// environment.
+func NewTransports(opts Options) *Transports {
+	return &Transports{proxies: proxyAddresses(), resolver: opts.Resolver, all: make(map[class]*Transport)}
+}
+
+// For returns the transport for an upstream with this endpoint. Upstreams of one
+// class share it.
+func (t *Transports) For(endpoint *url.URL) *Transport {
+	allowed := classifyHost(endpoint.Hostname())
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.all[allowed] == nil {
+		t.all[allowed] = newTransport(newGuard(allowed, t.proxies, t.resolver))
+	}
+	return t.all[allowed]
+}
+
+// Close closes idle connections.
+func (t *Transports) Close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, tr := range t.all {
+		tr.CloseIdleConnections()
+	}
+}
+
+func newTransport(g *guard) *Transport {
+	return &Transport{
+		guard: g,
+		Transport: &http.Transport{
+			Proxy:                  http.ProxyFromEnvironment,
+			DialContext:            g.dial,
+			TLSHandshakeTimeout:    10 * time.Second,
+			MaxIdleConns:           256,
+			MaxIdleConnsPerHost:    32,
+			IdleConnTimeout:        90 * time.Second,
+			MaxResponseHeaderBytes: 64 << 10,
+			DisableCompression:     true, // a digest is over the bytes as they are
+			ReadBufferSize:         64 << 10,
+			// S3 and registries resume a session. That saves a round trip and a key exchange for each connection
+			// after the first.
+			TLSClientConfig: &tls.Config{ClientSessionCache: tls.NewLRUClientSessionCache(tlsSessions)},
+		},
+	}
+}
+
+// Check refuses a URL to which an upstream may not lead, before anything is
+// dialled. Behind a proxy it is the only check there is. what is such as "a
+// redirect"; from is the URL of the request that led there.
+func (t *Transport) Check(what string, from, to *url.URL) error { return t.guard.check(what, from, to) }

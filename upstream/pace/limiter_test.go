@@ -1,0 +1,485 @@
+package pace_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/larder-registry/larder/upstream/pace"
+	"github.com/larder-registry/larder/upstream/reply"
+)
+
+// These are the limiter's own numbers, in the units of their use.
+const (
+	floor      = 2               // requests per second that refusals do not go below
+	growth     = 20              // seconds until a rate is about that which was refused
+	calm       = time.Minute     // without a refusal, after which the limit is lifted
+	longest    = time.Minute     // for which one answer has a target left alone
+	closedFor  = 5 * time.Second // once a target refuses everything
+	maxWaiting = 1024            // requests for one target
+	maxAtFloor = 4               // refusals in a row that show it refuses everything
+)
+
+// tooMany is an answer that lowers a limit.
+func tooMany(wait time.Duration) pace.Refusal {
+	err := &reply.Error{Op: "GET /v2/", Host: "registry.test", Status: http.StatusTooManyRequests, Wait: wait}
+	return pace.Refusal{Err: err, Wait: wait, Throttled: true}
+}
+
+func rateOf(l *pace.Limiter) float64 { return l.Backlog().Rate }
+
+// throttled returns a limiter whose rate is this, and whose next turn is a gap
+// away.
+func throttled(t *testing.T, rate int) *pace.Limiter {
+	t.Helper()
+	l := pace.NewLimiter("registry.test", 0)
+	for range 2 * rate {
+		mustWait(t, l, pace.Manifests)
+	}
+	pass(time.Millisecond)
+	l.Refused(time.Now(), tooMany(0))
+	if got := int(rateOf(l)); got != rate {
+		t.Fatalf("%d requests in a second, and a refusal, make a rate of %d, want %d", 2*rate, got, rate)
+	}
+	return l
+}
+
+func mustWait(t *testing.T, l *pace.Limiter, p pace.Priority) time.Time {
+	t.Helper()
+	sent, err := l.Wait(t.Context(), p, time.Now().Add(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sent
+}
+
+// wantThrottled wants the error of a request that was not sent.
+func wantThrottled(t *testing.T, err error, wait time.Duration) {
+	t.Helper()
+	var refused interface {
+		Throttled() bool
+		RetryAfter() time.Duration
+	}
+	if !errors.As(err, &refused) {
+		t.Fatalf("got %v, want that it was not sent", err)
+	}
+	if !refused.Throttled() || refused.RetryAfter() != wait {
+		t.Errorf("throttled %t, for %v, want %v", refused.Throttled(), refused.RetryAfter(), wait)
+	}
+}
+
+func TestRequestsAreSentAtOnceUntilOneIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := pace.NewLimiter("registry.test", 0)
+		began := time.Now()
+		for range 10_000 {
+			mustWait(t, l, pace.Blobs)
+			l.Succeeded()
+			if _, err := l.Try(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if took := time.Since(began); took != 0 {
+			t.Errorf("waited %v", took)
+		}
+	})
+}
+
+func TestRefusalHalvesTheRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := throttled(t, 50)
+		began := time.Now()
+		for range 50 {
+			mustWait(t, l, pace.Manifests)
+		}
+		if took := time.Since(began); took != time.Second {
+			t.Errorf("50 requests at 50 a second took %v", took)
+		}
+	})
+}
+
+func TestRefusalsOfRequestsSentBeforeCountOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := pace.NewLimiter("registry.test", 0)
+		var sent []time.Time
+		for range 100 {
+			sent = append(sent, mustWait(t, l, pace.Manifests))
+		}
+		pass(50 * time.Millisecond)
+		for _, at := range sent {
+			l.Refused(at, tooMany(0))
+		}
+		if rateOf(l) != 50 {
+			t.Errorf("100 refusals at once lower the rate from 100 to %v, want 50", rateOf(l))
+		}
+	})
+}
+
+func TestRateComesBackAndTheLimitIsLifted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := throttled(t, 50)
+		for began := time.Now(); time.Since(began) < growth/2*time.Second; {
+			mustWait(t, l, pace.Manifests)
+			l.Succeeded()
+		}
+		if rateOf(l) < 85 || rateOf(l) > 95 {
+			t.Errorf("after %d s without a refusal the rate is %v, want about 90 of the 100 of before", growth/2, rateOf(l))
+		}
+		pass(calm)
+		mustWait(t, l, pace.Manifests)
+		if rateOf(l) != 0 {
+			t.Errorf("after a minute more there is a limit of %v", rateOf(l))
+		}
+	})
+}
+
+func TestKnownLimitHoldsFromTheFirstRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := pace.NewLimiter("public.ecr.aws", 1)
+		var last time.Time
+		for range 100 {
+			sent := mustWait(t, l, pace.Manifests)
+			if gap := sent.Sub(last); gap < time.Second {
+				t.Fatalf("a request came %v after the one before", gap)
+			}
+			last = sent
+			l.Succeeded()
+		}
+	})
+}
+
+func TestRetryAfterDelaysEveryRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := pace.NewLimiter("registry.test", 0)
+		l.Refused(mustWait(t, l, pace.Manifests), tooMany(7*time.Second))
+		began := time.Now()
+		if _, err := l.Try(); err == nil {
+			t.Error("Try sends during the pause")
+		}
+		_, err := l.Wait(t.Context(), pace.Manifests, began.Add(6*time.Second))
+		wantThrottled(t, err, 7*time.Second)
+		if took := time.Since(began); took != 0 {
+			t.Errorf("a request without the time for it fails after %v", took)
+		}
+		mustWait(t, l, pace.Blobs)
+		if took := time.Since(began); took != 7*time.Second {
+			t.Errorf("waited %v, want 7s", took)
+		}
+	})
+}
+
+func TestRetryAfterCountsForAMinuteAtMost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := pace.NewLimiter("registry.test", 0)
+		l.Refused(mustWait(t, l, pace.Manifests), tooMany(time.Hour))
+		began := time.Now()
+		mustWait(t, l, pace.Manifests)
+		if took := time.Since(began); took != longest {
+			t.Errorf("waited %v, want %v", took, longest)
+		}
+	})
+}
+
+func TestErrorSaysWhyTheRequestWasNotSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		refused, known := throttled(t, 5), pace.NewLimiter("public.ecr.aws", 1)
+		mustWait(t, refused, pace.Manifests)
+		mustWait(t, known, pace.Manifests)
+		for l, want := range map[*pace.Limiter]string{
+			refused: "registry.test is not asked for another 200ms, as it gets too many requests: GET /v2/ from registry.test: 429 Too Many Requests",
+			known:   "public.ecr.aws is not asked for another 1.053s, as it allows no more than 1 pulls a second",
+		} {
+			if _, err := l.Try(); err == nil || err.Error() != want {
+				t.Errorf("got %v, want %s", err, want)
+			}
+		}
+	})
+}
+
+// queue has requests of these priorities wait, one after the other, and returns
+// the numbers of those that were sent, in order.
+func queue(t *testing.T, l *pace.Limiter, order ...pace.Priority) []int {
+	t.Helper()
+	var mu sync.Mutex
+	var served []int
+	var done sync.WaitGroup
+	for i, p := range order {
+		done.Go(func() {
+			if _, err := l.Wait(t.Context(), p, time.Now().Add(time.Hour)); err != nil {
+				t.Error(err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			served = append(served, i)
+		})
+		synctest.Wait()
+	}
+	done.Wait()
+	return served
+}
+
+func TestManifestsGoBeforeBlobsAndClientsBeforeBackground(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := throttled(t, 5)
+		got := queue(t, l, pace.Unattended, pace.Blobs, pace.Unattended, pace.Blobs, pace.Manifests, pace.Manifests, pace.Manifests)
+		// The fourth turn is a blob's in any case.
+		if diff := cmp.Diff([]int{4, 5, 6, 1, 3, 0, 2}, got); diff != "" {
+			t.Errorf("served in this order (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestStreamOfManifestsDoesNotHoldUpBlobs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := throttled(t, 5)
+		ctx, cancel := context.WithCancel(t.Context())
+		var crowd sync.WaitGroup
+		for range 20 {
+			crowd.Go(func() {
+				for ctx.Err() == nil {
+					_, _ = l.Wait(ctx, pace.Manifests, time.Now().Add(time.Hour))
+				}
+			})
+		}
+		synctest.Wait()
+		began := time.Now()
+		for range 5 {
+			mustWait(t, l, pace.Blobs)
+		}
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("five blobs took %v at 5 requests a second", took)
+		}
+		cancel()
+		crowd.Wait()
+	})
+}
+
+func TestRequestThatCannotBeSentInTimeFailsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := throttled(t, 5)
+		began := time.Now()
+		results := make(chan error)
+		for range 100 {
+			go func() {
+				_, err := l.Wait(t.Context(), pace.Manifests, began.Add(2100*time.Millisecond))
+				results <- err
+			}()
+		}
+		sent, failed := 0, 0
+		for range 100 {
+			if err := <-results; err == nil {
+				sent++
+			} else if failed++; time.Since(began) != 0 {
+				t.Errorf("failed after %v: %v", time.Since(began), err)
+			}
+		}
+		if sent != 10 || failed != 90 {
+			t.Errorf("%d were sent and %d failed, want 10 and 90", sent, failed)
+		}
+	})
+}
+
+func TestWaitIsNeverLongerThanAllowed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := throttled(t, 5)
+		began := time.Now()
+		late := make(chan error)
+		go func() {
+			_, err := l.Wait(t.Context(), pace.Unattended, began.Add(2*time.Second))
+			late <- err
+		}()
+		synctest.Wait()
+		var sent atomic.Int64
+		for range 50 { // come later, and go before
+			go func() {
+				if _, err := l.Wait(t.Context(), pace.Manifests, began.Add(time.Minute)); err == nil {
+					sent.Add(1)
+				}
+			}()
+		}
+		wantThrottled(t, <-late, 200*time.Millisecond)
+		if took := time.Since(began); took != 2*time.Second {
+			t.Errorf("waited %v, want 2s", took)
+		}
+		synctest.Wait()
+		if n, want := l.Backlog().Waiting, 50-int(sent.Load()); n != want {
+			t.Errorf("%d are left in the queue, want %d", n, want)
+		}
+		pass(time.Minute)
+	})
+}
+
+func TestQueueIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := throttled(t, 5)
+		ctx, cancel := context.WithCancel(t.Context())
+		var crowd sync.WaitGroup
+		for range maxWaiting {
+			crowd.Go(func() { _, _ = l.Wait(ctx, pace.Blobs, time.Now().Add(time.Hour)) })
+		}
+		synctest.Wait()
+		if _, err := l.Wait(ctx, pace.Manifests, time.Now().Add(time.Hour)); !reply.IsThrottled(err) {
+			t.Errorf("number %d waits: %v", maxWaiting+1, err)
+		}
+		cancel()
+		crowd.Wait()
+		if n := l.Backlog().Waiting; n != 0 {
+			t.Errorf("%d are left in the queue", n)
+		}
+	})
+}
+
+func TestWaitForATurnEndsWithTheContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := throttled(t, 5)
+		gone := errors.New("the client hung up")
+		for name, test := range map[string]struct {
+			cause     error
+			throttled bool
+		}{
+			"client":  {gone, false},
+			"timeout": {reply.ErrTimeout, true}, // of which the throttling is the reason
+		} {
+			ctx, cancel := context.WithCancelCause(t.Context())
+			ended := make(chan error, 1)
+			go func() {
+				_, err := l.Wait(ctx, pace.Manifests, time.Now().Add(time.Hour))
+				ended <- err
+			}()
+			synctest.Wait()
+			cancel(test.cause)
+			if err := <-ended; reply.IsThrottled(err) != test.throttled || !test.throttled && !errors.Is(err, test.cause) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	})
+}
+
+func TestTargetThatRefusesEverythingIsNotWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := throttled(t, floor)
+		began := time.Now()
+		var waiting sync.WaitGroup
+		for range 10 {
+			waiting.Go(func() {
+				for {
+					sent, err := l.Wait(t.Context(), pace.Manifests, began.Add(time.Hour))
+					if err != nil {
+						wantThrottled(t, err, closedFor)
+						return
+					}
+					l.Refused(sent, tooMany(0))
+				}
+			})
+		}
+		waiting.Wait()
+		if took := time.Since(began); took != maxAtFloor*time.Second/floor {
+			t.Errorf("gave up after %v", took)
+		}
+		pass(closedFor - time.Second)
+		_, err := l.Wait(t.Context(), pace.Manifests, time.Now().Add(time.Hour))
+		wantThrottled(t, err, time.Second)
+		pass(time.Second)
+		mustWait(t, l, pace.Manifests)
+		l.Succeeded()
+		mustWait(t, l, pace.Manifests)
+	})
+}
+
+// quota refuses what exceeds a number of requests per second, as a bucket of
+// tokens.
+type quota struct {
+	perSecond float64
+	tokens    float64
+	at        time.Time
+}
+
+func (q *quota) refuses() bool {
+	now := time.Now()
+	q.tokens = min(q.tokens+q.perSecond*now.Sub(q.at).Seconds(), q.perSecond)
+	q.at = now
+	if q.tokens < 1 {
+		return true
+	}
+	q.tokens--
+	return false
+}
+
+// The bound of five seconds is the issue's.
+func TestRateFallsBelowAQuotaWithin5SecondsAndUsesIt(t *testing.T) {
+	for _, perSecond := range []int{5, 20, 200} {
+		t.Run(fmt.Sprint(perSecond), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const roundTrip = 20 * time.Millisecond
+				l := pace.NewLimiter("registry.test", 0)
+				began := time.Now()
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				var mu sync.Mutex
+				q := quota{perSecond: float64(perSecond)}
+				sentIn, refusedIn := make([]int, 62), make([]int, 62)
+				var clients sync.WaitGroup
+				for range 300 {
+					clients.Go(func() {
+						for ctx.Err() == nil {
+							sent, err := l.Wait(ctx, pace.Manifests, began.Add(time.Hour))
+							if err != nil {
+								return
+							}
+							mu.Lock()
+							second := int(time.Since(began) / time.Second)
+							sentIn[second]++
+							refused := q.refuses()
+							if refused {
+								refusedIn[second]++
+							}
+							mu.Unlock()
+							pass(roundTrip)
+							if refused {
+								l.Refused(sent, tooMany(0))
+							} else {
+								l.Succeeded()
+							}
+						}
+					})
+				}
+				clients.Wait()
+				if sentIn[0] <= perSecond {
+					t.Errorf("%d requests in the first second are no test of %d", sentIn[0], perSecond)
+				}
+				if sentIn[5] > perSecond {
+					t.Errorf("%d requests in the sixth second, of %d that are allowed; %v", sentIn[5], perSecond, sentIn)
+				}
+				total, refused := 0, 0
+				for s := 5; s < 60; s++ {
+					total += sentIn[s]
+					refused += refusedIn[s]
+				}
+				if total < 55*perSecond/2 {
+					t.Errorf("%d requests in 55 s use less than half of %d a second", total, perSecond)
+				}
+				if 10*refused > total {
+					t.Errorf("%d of %d requests are refused", refused, total)
+				}
+				if over := slices.Max(sentIn[6:60]); over > perSecond*5/4+1 {
+					t.Errorf("%d requests in one second, of %d that are allowed", over, perSecond)
+				}
+			})
+		})
+	}
+}
+
+func TestKnownLimitIsNoBacklog(t *testing.T) {
+	if got := pace.NewLimiter("public.ecr.aws", 10).Backlog(); got != (pace.Backlog{}) {
+		t.Errorf("got %+v", got)
+	}
+}

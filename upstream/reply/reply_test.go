@@ -1,0 +1,122 @@
+package reply_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/distribution/distribution/v3/registry/api/errcode"
+
+	"github.com/larder-registry/larder/upstream/reply"
+)
+
+// respond returns an answer to GET /v2/a/manifests/v1 of registry.test.
+func respond(t *testing.T, status int, header http.Header, body io.Reader) *http.Response {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://registry.test/v2/a/manifests/v1?secret=x", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &http.Response{StatusCode: status, Header: header, Body: io.NopCloser(body), Request: req}
+}
+
+func TestRetryAfterIsReadInBothForms(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for value, want := range map[string]time.Duration{
+			"":    0,
+			"0":   0,
+			"120": 2 * time.Minute,
+			"-5":  0,
+			"1.5": 0,
+			"now": 0,
+			time.Now().Add(90 * time.Second).UTC().Format(http.TimeFormat):  90 * time.Second,
+			time.Now().Add(-90 * time.Second).UTC().Format(http.TimeFormat): 0,
+			"99999999999999999999": 0,
+		} {
+			got := reply.Read(respond(t, http.StatusTooManyRequests, http.Header{"Retry-After": {value}}, http.NoBody))
+			if got.RetryAfter() != want {
+				t.Errorf("%q is %v, want %v", value, got.RetryAfter(), want)
+			}
+		}
+	})
+}
+
+func TestErrorHasTheRegistrysWords(t *testing.T) {
+	for body, want := range map[string]errcode.Error{
+		`{"errors":[{"code":"NAME_UNKNOWN","message":" no such name "},{"code":"DENIED"}]}`: {Code: errcode.ErrorCodeNameUnknown, Message: "no such name"},
+		`{"errors":[{"code":"SOMETHING_NEW","message":"x"}]}`:                               {Code: errcode.ErrorCodeUnknown, Message: "x"},
+		`{"errors":[]}`:                 {Code: errcode.ErrorCodeUnknown},
+		`{"errors":"x"}`:                {Code: errcode.ErrorCodeUnknown},
+		"Not Authorized\n":              {Code: errcode.ErrorCodeUnknown},
+		"<Error><Code>x</Code></Error>": {Code: errcode.ErrorCodeUnknown},
+		"":                              {Code: errcode.ErrorCodeUnknown},
+	} {
+		resp := respond(t, http.StatusForbidden, nil, strings.NewReader(body))
+		if got := reply.Detail(resp); got.Code != want.Code || got.Message != want.Message {
+			t.Errorf("%s: %+v, want %+v", body, got, want)
+		}
+		if again, err := io.ReadAll(resp.Body); err != nil || string(again) != body {
+			t.Errorf("%s: read again it is %s, %v", body, again, err)
+		}
+	}
+}
+
+func TestErrorIsItsStatusAndOneLine(t *testing.T) {
+	body := `{"errors":[{"code":"DENIED","message":"no\r\n\tnever\n` + strings.Repeat("again ", 1000) + `"}]}`
+	err := reply.Read(respond(t, http.StatusForbidden, nil, strings.NewReader(body)))
+	const want = "GET /v2/a/manifests/v1 from registry.test: 403 Forbidden: no never again again"
+	if text := err.Error(); !strings.HasPrefix(text, want) || strings.ContainsAny(text, "\r\n\t") || len(text) > 4<<10 {
+		t.Errorf("%d bytes: %.200q, want one line", len(text), text)
+	}
+}
+
+func TestStatusIsTheKindOfError(t *testing.T) {
+	for status, want := range map[int]error{
+		http.StatusNotFound: fs.ErrNotExist, http.StatusGone: fs.ErrNotExist,
+		http.StatusUnauthorized: fs.ErrPermission, http.StatusForbidden: fs.ErrPermission,
+		http.StatusTooManyRequests: nil, http.StatusInternalServerError: nil,
+	} {
+		err := reply.Read(respond(t, status, nil, http.NoBody))
+		for _, kind := range []error{fs.ErrNotExist, fs.ErrPermission} {
+			if got := errors.Is(err, kind); got != errors.Is(want, kind) {
+				t.Errorf("%d: being %v is %t", status, kind, got)
+			}
+		}
+	}
+}
+
+func TestTooManyRequestsIsAlsoS3sSlowDown(t *testing.T) {
+	slow := "<?xml version=\"1.0\"?>\n<Error><Code>SlowDown</Code></Error>"
+	for _, test := range []struct {
+		status int
+		body   string
+		want   bool
+	}{
+		{http.StatusTooManyRequests, "", true},
+		{http.StatusServiceUnavailable, slow, true},
+		{http.StatusServiceUnavailable, "", false},
+		{http.StatusForbidden, slow, false},
+	} {
+		err := fmt.Errorf("wrapped: %w", reply.Read(respond(t, test.status, nil, strings.NewReader(test.body))))
+		if got := reply.IsThrottled(err); got != test.want {
+			t.Errorf("%d %s: throttled %t, want %t", test.status, test.body, got, test.want)
+		}
+	}
+}
+
+func TestPeekReadsUpToABound(t *testing.T) {
+	if body := reply.Peek(respond(t, http.StatusNotFound, nil, endless{})); len(body) != 64<<10 {
+		t.Errorf("read %d bytes", len(body))
+	}
+}
+
+// endless is a body that never ends.
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return len(p), nil }
