@@ -2,7 +2,6 @@ package main
 
 import (
 	"archive/tar"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,14 +17,14 @@ import (
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
-// layout is an OCI image layout. Its files are read where they are, whenever they are asked for.
+// layout is an OCI image layout. Its files are read in place, each time they are needed.
 type layout struct {
-	name  string // what images are called that say nothing of it themselves
+	name  string // the repository of images that do not name one
 	open  func(name string) (ecrtest.Content, error)
 	close func() error
 }
 
-// openLayout opens a folder or a tar.
+// openLayout opens a layout in a folder or a tar.
 func openLayout(file string) (*layout, error) {
 	info, err := os.Stat(file)
 	if err != nil {
@@ -74,14 +73,14 @@ func tarEntries(f *os.File) (map[string]*io.SectionReader, error) {
 		case errors.Is(err, io.EOF):
 			return entries, nil
 		case errors.Is(err, tar.ErrHeader):
-			return nil, errors.New("it is not a tar, or a compressed one; unpack it first")
+			return nil, errors.New("it is not a tar, or it is compressed; unpack it first")
 		case err != nil:
 			return nil, err
 		}
 		if h.Typeflag != tar.TypeReg {
 			continue
 		}
-		// The reader takes whole headers and no byte more, so that the file stands where the entry begins.
+		// tar.Reader reads whole headers and nothing more, so that the file is positioned at the beginning of the entry.
 		at, err := f.Seek(0, io.SeekCurrent)
 		if err != nil {
 			return nil, err
@@ -90,8 +89,7 @@ func tarEntries(f *os.File) (map[string]*io.SectionReader, error) {
 	}
 }
 
-// file is a file's content. It is opened for each piece that is read, so that a folder of many blobs needs no more files
-// than are being read.
+// file is the content of a file. It is opened for each read, so that a folder of many blobs keeps no files open.
 type file struct {
 	path string
 	size int64
@@ -116,172 +114,25 @@ func (c file) ReadAt(p []byte, off int64) (int, error) {
 	return f.ReadAt(p, off)
 }
 
-// addTo adds every image of the layout to a registry, and reads each blob once to check it.
-func (l *layout) addTo(fake *ecrtest.Server) ([]served, error) {
-	raw, err := l.read(ocispec.ImageIndexFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, errors.New("it is no OCI layout: it has no index.json (skopeo copy docker-archive:FILE oci:FOLDER makes one)")
-	}
-	if err != nil {
-		return nil, err
-	}
-	var index ocispec.Index
-	if err := json.Unmarshal(raw, &index); err != nil {
-		return nil, fmt.Errorf("index.json: %w", err)
-	}
-	var images []served
-	for _, root := range index.Manifests {
-		repository, tag := imageName(root.Annotations, l.name)
-		if tag == "" && len(index.Manifests) == 1 {
-			tag = "latest"
-		}
-		a := adder{layout: l, fake: fake, repository: repository, seen: make(map[digest.Digest]bool)}
-		if err := a.addManifest(tag, root); err != nil {
-			return nil, err
-		}
-		images = append(images, served{repository, tag, root, a.size})
-	}
-	if len(images) == 0 {
-		return nil, errors.New("it holds no image")
-	}
-	return images, nil
-}
-
-// maxDocument is ECR's bound on manifests, in bytes; other documents of a layout are smaller.
+// maxDocument is ECR's limit for manifests, in bytes. Other documents of a layout are smaller.
 const maxDocument = 4 << 20
 
-// read returns a whole document.
+// read returns the content of a document.
 func (l *layout) read(name string) ([]byte, error) {
 	c, err := l.open(name)
 	if err != nil {
 		return nil, err
 	}
 	if c.Size() > maxDocument {
-		return nil, fmt.Errorf("%s has %d bytes, more than the %d that ECR takes", name, c.Size(), maxDocument)
+		return nil, fmt.Errorf("%s has %d bytes, more than the %d that ECR accepts", name, c.Size(), maxDocument)
 	}
 	return io.ReadAll(io.NewSectionReader(c, 0, c.Size()))
 }
 
-// imageName returns the repository and the tag that annotations name, io.containerd.image.name before
-// org.opencontainers.image.ref.name, which may be a tag alone. A registry's host in a name is left out, and the
-// repository is fallback where there is none.
-func imageName(annotations map[string]string, fallback string) (repository, tag string) {
-	name := annotations["io.containerd.image.name"]
-	if name == "" {
-		name = annotations[ocispec.AnnotationRefName]
-		if !strings.ContainsAny(name, "/:") {
-			return fallback, name
-		}
-	}
-	name, _, _ = strings.Cut(name, "@")
-	if host, rest, ok := strings.Cut(name, "/"); ok && (strings.ContainsAny(host, ".:") || host == "localhost") {
-		name = rest
-	}
-	repository, tag, ok := strings.Cut(name, ":")
-	if !ok {
-		tag = "latest"
-	}
-	return repository, tag
-}
-
-// adder adds one image of a layout to a registry.
-type adder struct {
-	*layout
-	fake       *ecrtest.Server
-	repository string
-	seen       map[digest.Digest]bool // what was added
-	size       int64                  // of the blobs among it
-}
-
-// blobPath is where a layout has a blob.
+// blobPath returns the path of a blob in a layout.
 func blobPath(dgst digest.Digest) (string, error) {
 	if err := dgst.Validate(); err != nil {
 		return "", fmt.Errorf("reading %q: %w", dgst, err)
 	}
 	return path.Join(ocispec.ImageBlobsDir, dgst.Algorithm().String(), dgst.Encoded()), nil
-}
-
-// addManifest adds a manifest or an index, with all of what it names that the layout has: who saves one platform leaves
-// the others out.
-func (a *adder) addManifest(tag string, desc ocispec.Descriptor) error {
-	name, err := blobPath(desc.Digest)
-	if err != nil {
-		return err
-	}
-	raw, err := a.read(name)
-	if err != nil {
-		return fmt.Errorf("reading a manifest: %w", err)
-	}
-	var doc struct {
-		MediaType string
-		Config    *ocispec.Descriptor
-		Layers    []ocispec.Descriptor
-		Manifests []ocispec.Descriptor
-	}
-	if err := json.Unmarshal(raw, &doc); err != nil {
-		return fmt.Errorf("reading the manifest %s: %w", desc.Digest, err)
-	}
-	for _, child := range doc.Manifests {
-		if err := a.once(child, func() error { return a.addManifest("", child) }); err != nil {
-			return err
-		}
-	}
-	blobs := doc.Layers
-	if doc.Config != nil {
-		blobs = append(blobs, *doc.Config)
-	}
-	for _, blob := range blobs {
-		if err := a.once(blob, func() error { return a.addBlob(blob) }); err != nil {
-			return err
-		}
-	}
-	mediaType := desc.MediaType
-	if doc.MediaType != "" {
-		mediaType = doc.MediaType
-	}
-	added, err := a.fake.AddManifest(a.repository, tag, mediaType, raw)
-	if err != nil {
-		return err
-	}
-	return sameDigest(added.Digest, desc.Digest)
-}
-
-// once adds what was not added yet, and passes over what the layout does not have.
-func (a *adder) once(desc ocispec.Descriptor, add func() error) error {
-	if a.seen[desc.Digest] {
-		return nil
-	}
-	a.seen[desc.Digest] = true
-	name, err := blobPath(desc.Digest)
-	if err != nil {
-		return err
-	}
-	if _, err := a.open(name); errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return add()
-}
-
-func (a *adder) addBlob(desc ocispec.Descriptor) error {
-	name, err := blobPath(desc.Digest)
-	if err != nil {
-		return err
-	}
-	content, err := a.open(name)
-	if err != nil {
-		return err
-	}
-	added, err := a.fake.AddBlob(a.repository, content)
-	if err != nil {
-		return err
-	}
-	a.size += added.Size
-	return sameDigest(added.Digest, desc.Digest)
-}
-
-func sameDigest(got, want digest.Digest) error {
-	if got != want {
-		return fmt.Errorf("%s is damaged: it has the digest %s", want, got)
-	}
-	return nil
 }

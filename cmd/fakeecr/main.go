@@ -1,5 +1,5 @@
-// Command fakeecr is an Amazon ECR registry on this machine, to try Larder, or any other client, without an account: it
-// serves images from OCI layouts, with ECR's tokens, redirects and errors, as slowly and as badly as it is told to.
+// Command fakeecr is an Amazon ECR registry on this machine, to try Larder or any other client without an AWS account. It
+// serves images from OCI layouts with ECR's tokens, redirects and errors. Flags make it slow or make requests fail.
 package main
 
 import (
@@ -22,20 +22,19 @@ func main() {
 
 // Exit statuses.
 const (
-	exitDone   = 0
+	exitDone   = 0 // it has served until ctx ended
 	exitFailed = 1
-	exitUsage  = 2
+	exitUsage  = 2 // the command line is wrong
 )
 
-// run carries out one command line until ctx ends, and returns the exit status: 0 it has served, 1 it failed, 2 the usage
-// is wrong.
+// run carries out one command line until ctx ends, and returns the exit status.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var opts flags
 	exited := -1
 	parser, err := kong.New(&opts,
 		kong.Name("fakeecr"),
 		kong.Description("A fake Amazon ECR that serves images from OCI layouts: folders, or tars as docker save and skopeo write them. "+
-			"It answers as ECR does, wants ECR's tokens, and ends at Ctrl-C."),
+			"It answers as ECR does, requires ECR's tokens, and ends at Ctrl-C."),
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(code int) { exited = code }),
 	)

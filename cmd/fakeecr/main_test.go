@@ -101,19 +101,24 @@ func writeTar(t *testing.T, dir, file string) {
 	}
 }
 
-// A running is the command as it runs.
+// patience is how long tests wait for what takes little time, so that they fail rather than hang.
+const patience = time.Minute
+
+// running is the command while it runs.
 type running struct {
 	t        *testing.T
 	greeting string
 	endpoint string
 	client   *http.Client
+	ctx      context.Context // ends with the command, at the latest after patience
 	end      func() (status int, stderr string)
 }
 
-// start runs the command with these flags, on a free port, until it has said what there is.
+// start starts the command with these flags on a free port, and waits for its greeting.
 func start(t *testing.T, args ...string) *running {
 	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
+	// At the deadline the command ends, and with it all that waits for it.
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	r, w := io.Pipe()
 	var stderr bytes.Buffer
 	ended := make(chan int, 1)
@@ -134,7 +139,7 @@ func start(t *testing.T, args ...string) *running {
 	drained := make(chan struct{})
 	go func() {
 		defer close(drained)
-		_, _ = io.Copy(io.Discard, out) // a pipe's reader that ends its writer
+		_, _ = io.Copy(io.Discard, out) // ends when the command closes the pipe
 	}()
 	transport := &http.Transport{}
 	end := func() (int, string) {
@@ -151,10 +156,10 @@ func start(t *testing.T, args ...string) *running {
 		}
 	})
 	endpoint := regexp.MustCompile(`http://127\.0\.0\.1:\d+`).FindString(greeting.String())
-	return &running{t, greeting.String(), endpoint, &http.Client{Transport: transport}, end}
+	return &running{t, greeting.String(), endpoint, &http.Client{Transport: transport, Timeout: patience}, ctx, end}
 }
 
-// auth takes a token of ECR's API.
+// auth gets a token from the ECR API.
 func (r *running) auth() authn.Authenticator {
 	r.t.Helper()
 	out, err := ecr.New(ecr.Options{
@@ -174,7 +179,7 @@ func (r *running) auth() authn.Authenticator {
 	return &authn.Basic{Username: user, Password: password}
 }
 
-// remote is where an image is, and how to get it.
+// remote returns the reference of an image and the options to pull it with.
 func (r *running) remote(image string) (name.Reference, []remote.Option) {
 	r.t.Helper()
 	ref, err := name.ParseReference(strings.TrimPrefix(r.endpoint, "http://")+"/"+image, name.Insecure)
@@ -182,11 +187,11 @@ func (r *running) remote(image string) (name.Reference, []remote.Option) {
 		r.t.Fatal(err)
 	}
 	return ref, []remote.Option{
-		remote.WithContext(r.t.Context()), remote.WithAuth(r.auth()), remote.WithTransport(r.client.Transport),
+		remote.WithContext(r.ctx), remote.WithAuth(r.auth()), remote.WithTransport(r.client.Transport),
 	}
 }
 
-// wantImage pulls a whole image, and wants it to be that one.
+// wantImage pulls an image and checks that it is want.
 func (r *running) wantImage(ref string, want v1.Image) {
 	r.t.Helper()
 	where, opts := r.remote(ref)
@@ -228,7 +233,7 @@ func wantDigest(t *testing.T, got, want interface{ Digest() (v1.Hash, error) }) 
 	}
 }
 
-func TestLayoutsArePulledWhole(t *testing.T) {
+func TestLayoutsCanBePulled(t *testing.T) {
 	const byName, byRef = "io.containerd.image.name", "org.opencontainers.image.ref.name"
 	folder := filepath.Join(t.TempDir(), "Tools")
 	image, index := writeLayout(t, folder,
@@ -256,7 +261,7 @@ func TestLayoutsArePulledWhole(t *testing.T) {
 	}
 }
 
-func TestOneUnnamedImageIsTheLatest(t *testing.T) {
+func TestSingleImageWithoutATagIsLatest(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "one")
 	image, err := random.Image(100, 1)
 	if err != nil {
@@ -272,7 +277,7 @@ func TestOneUnnamedImageIsTheLatest(t *testing.T) {
 	start(t, "--images", dir).wantImage("one:latest", image)
 }
 
-func TestSampleIsThereWithoutImages(t *testing.T) {
+func TestSampleIsServedWithoutImages(t *testing.T) {
 	r := start(t, "--bandwidth", "1GB")
 	where, opts := r.remote("sample/app:1.0")
 	index, err := remote.Index(where, opts...)
@@ -284,7 +289,7 @@ func TestSampleIsThereWithoutImages(t *testing.T) {
 	}
 }
 
-// readSample reads a layer of the sample as far as it comes.
+// readSample reads a layer of the sample until it ends or breaks, and returns how many bytes it read.
 func (r *running) readSample() (int64, error) {
 	r.t.Helper()
 	where, opts := r.remote("sample/app:1.0")
@@ -330,7 +335,7 @@ func TestFlagsBreakAndThrottle(t *testing.T) {
 	}
 }
 
-func TestTokensLiveAsLongAsTheFlagSays(t *testing.T) {
+func TestTokenLifeFlagLimitsTokens(t *testing.T) {
 	r := start(t, "--token-life", "1ns")
 	where, opts := r.remote("sample/app:1.0")
 	if _, err := remote.Index(where, opts...); err == nil || !strings.Contains(err.Error(), "authorization token has expired") {
@@ -338,7 +343,7 @@ func TestTokensLiveAsLongAsTheFlagSays(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBeServedIsSaid(t *testing.T) {
+func TestErrorsNameTheirCause(t *testing.T) {
 	dir := t.TempDir()
 	damaged := filepath.Join(dir, "damaged")
 	writeLayout(t, damaged, nil, nil)
@@ -358,8 +363,8 @@ func TestWhatCannotBeServedIsSaid(t *testing.T) {
 		"address":        {[]string{"--addr", "0.0.0.0:0"}, exitUsage, "redirects need a host that clients can reach"},
 		"negative":       {[]string{"--throttle-every=-1"}, exitUsage, "must not be negative"},
 		"no such file":   {[]string{"--images", filepath.Join(dir, "none")}, exitFailed, "no such file"},
-		"not a layout":   {[]string{"--images", dir}, exitFailed, "it is no OCI layout"},
-		"not a tar":      {[]string{"--images", notTar}, exitFailed, "it is not a tar, or a compressed one"},
+		"not a layout":   {[]string{"--images", dir}, exitFailed, "it is not an OCI layout"},
+		"not a tar":      {[]string{"--images", notTar}, exitFailed, "it is not a tar, or it is compressed"},
 		"damaged layout": {[]string{"--images", damaged}, exitFailed, "is damaged"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -397,7 +402,7 @@ func damage(t *testing.T, dir string) {
 	t.Fatal("the layout has no layer")
 }
 
-func TestImagesAreCalledByTheirAnnotations(t *testing.T) {
+func TestAnnotationsNameImages(t *testing.T) {
 	for _, test := range []struct{ containerd, ref, repository, tag string }{
 		{"docker.io/library/busybox:1.36", "1.36", "library/busybox", "1.36"},
 		{"localhost:5000/a/b", "", "a/b", "latest"},

@@ -11,24 +11,23 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
 // flags is the command line.
 type flags struct {
-	Addr    string   `default:"127.0.0.1:5100" placeholder:"HOST:PORT" help:"Where the registry and the ECR API are (${default}). Storage, where blobs are redirected to, has a free port beside it."`
-	Images  []string `placeholder:"PATH" type:"path" sep:"none" help:"An OCI layout, a folder or an uncompressed tar; may be given several times. Without one there is an image of random bytes, sample/app:1.0."`
-	Account string   `default:"123456789012" help:"The account whose registry it is (${default})."`
-	Region  string   `default:"us-east-1" help:"Its region (${default})."`
+	Addr    string   `default:"127.0.0.1:5100" placeholder:"HOST:PORT" help:"Where the registry and the ECR API are (${default}). Blobs are redirected to storage, on a free port of the same host."`
+	Images  []string `placeholder:"PATH" type:"path" sep:"none" help:"An OCI layout, a folder or an uncompressed tar; may be given several times. Without it, an image of random bytes is served, sample/app:1.0."`
+	Account string   `default:"123456789012" help:"The account that owns the registry (${default})."`
+	Region  string   `default:"us-east-1" help:"The region of the registry (${default})."`
 
-	TokenLife time.Duration `default:"12h" placeholder:"DURATION" help:"How long a token is good (${default})."`
-	Latency   time.Duration `placeholder:"DURATION" help:"Wait so long before each answer."`
-	Bandwidth size          `placeholder:"SIZE" help:"So many bytes a second on each connection to storage, such as 10MB."`
+	TokenLife time.Duration `default:"12h" placeholder:"DURATION" help:"How long a token is valid (${default})."`
+	Latency   time.Duration `placeholder:"DURATION" help:"Wait this long before each answer."`
+	Bandwidth size          `placeholder:"SIZE" help:"Limit each connection to storage to this many bytes per second, such as 10MB."`
 
-	BreakAfter    size `placeholder:"SIZE" help:"Break each answer from storage after so many bytes. A client that resumes gets on."`
-	ThrottleEvery int  `placeholder:"N" help:"Throttle each Nth request: 429 from the registry, ThrottlingException from the API, 503 from storage."`
+	BreakAfter    size `placeholder:"SIZE" help:"Break each answer of storage after this many bytes. A client that resumes makes progress."`
+	ThrottleEvery int  `placeholder:"N" help:"Throttle every Nth request: 429 from the registry, ThrottlingException from the API, 503 from storage."`
 }
 
 // size is a number of bytes.
@@ -44,7 +43,7 @@ func (s *size) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Validate is called by kong.
+// Validate checks the flags; kong calls it.
 func (f flags) Validate() error {
 	host, _, err := net.SplitHostPort(f.Addr)
 	if err != nil {
@@ -59,13 +58,6 @@ func (f flags) Validate() error {
 	return nil
 }
 
-// served is an image that there is.
-type served struct {
-	repository, tag string // no tag if empty
-	root            ocispec.Descriptor
-	size            int64 // of all blobs that the layout has for it
-}
-
 // serve serves until ctx ends.
 func serve(ctx context.Context, opts flags, stdout io.Writer) (err error) {
 	host, _, err := net.SplitHostPort(opts.Addr)
@@ -73,7 +65,7 @@ func serve(ctx context.Context, opts flags, stdout io.Writer) (err error) {
 		return err
 	}
 	var lib library
-	defer func() { err = errors.Join(err, lib.close()) }() // once nothing is served from it
+	defer func() { err = errors.Join(err, lib.close()) }() // after fake.Close, when nothing reads it
 	fake, err := ecrtest.StartAt(ecrtest.Options{
 		Account:        opts.Account,
 		Region:         opts.Region,
@@ -100,13 +92,13 @@ func serve(ctx context.Context, opts flags, stdout io.Writer) (err error) {
 	return nil
 }
 
-// library is the layouts that are served, and what they hold.
+// library is the layouts that are served, and their images.
 type library struct {
 	layouts []*layout
 	images  []served
 }
 
-// addTo adds what layouts hold to a registry, or without any the sample.
+// addTo adds the images of layouts to a registry, or a sample if there are no layouts.
 func (l *library) addTo(fake *ecrtest.Server, paths []string) error {
 	if len(paths) == 0 {
 		sample, err := addSample(fake)
@@ -119,7 +111,7 @@ func (l *library) addTo(fake *ecrtest.Server, paths []string) error {
 			return fmt.Errorf("opening the images of %s: %w", path, err)
 		}
 		l.layouts = append(l.layouts, opened)
-		images, err := opened.addTo(fake)
+		images, err := addLayout(fake, opened)
 		if err != nil {
 			return fmt.Errorf("reading the images of %s: %w", path, err)
 		}
@@ -136,23 +128,7 @@ func (l *library) close() error {
 	return errors.Join(errs...)
 }
 
-func addSample(fake *ecrtest.Server) (served, error) {
-	const repository, tag = "sample/app", "1.0"
-	added, err := fake.AddImage(repository, tag, ecrtest.Image{
-		Layers: []ecrtest.Layer{
-			{Content: ecrtest.TarLayer("opt/base", 1, 1_000_000)},
-			{Content: ecrtest.TarLayer("opt/app", 2, 20_000_000)},
-		},
-		Platforms: []string{"linux/amd64", "linux/arm64"},
-		Artifact:  true,
-	})
-	if err != nil {
-		return served{}, err
-	}
-	return served{repository, tag, added.Root, added.Size}, nil
-}
-
-// greet says what there is, at least one image, and how Larder comes to it.
+// greet writes which images are served, at least one, and how to put Larder in front of them.
 func greet(out io.Writer, fake *ecrtest.Running, images []served) {
 	fmt.Fprintf(out, "%s is at %s, with\n\n", fake.Host(), fake.Endpoint)
 	slices.SortStableFunc(images, func(a, b served) int {
@@ -173,7 +149,7 @@ A configuration of Larder in front of it, larder.yaml:
         endpoint: %s
         ecr: {api_endpoint: %s}
 
-The only credentials that it knows:
+The only credentials that it accepts:
 
     export AWS_ACCESS_KEY_ID=AKIDLARDERTEST AWS_SECRET_ACCESS_KEY=secret
     larder serve --config larder.yaml
@@ -186,12 +162,4 @@ The only credentials that it knows:
     crane pull --insecure 127.0.0.1:5000/%[1]s/%[2]s%[4]s image.tar
 
 `, fake.Host(), i.repository, cmp.Or(i.tag, i.root.Digest.String()), i.reference())
-}
-
-// reference is what follows the repository's name.
-func (i served) reference() string {
-	if i.tag == "" {
-		return "@" + i.root.Digest.String()
-	}
-	return ":" + i.tag
 }

@@ -32,7 +32,7 @@ func TestSDKGetsAToken(t *testing.T) {
 	}
 }
 
-func TestAPIRefusesWhomItDoesNotKnow(t *testing.T) {
+func TestAPIRefusesUnknownCallers(t *testing.T) {
 	_, c := start(t, ecrtest.Options{})
 	for _, test := range []struct{ key, region, code string }{
 		{"AKIDSTRANGER", "us-east-1", "UnrecognizedClientException"},
@@ -48,7 +48,7 @@ func TestAPIRefusesWhomItDoesNotKnow(t *testing.T) {
 	wantBody(t, a, `{"__type":"MissingAuthenticationTokenException","message":"Missing Authentication Token"}`)
 }
 
-func TestAPIRefusesWhatItDoesNotHave(t *testing.T) {
+func TestAPIRefusesUnknownOperations(t *testing.T) {
 	_, c := start(t, ecrtest.Options{})
 	_, err := c.api("AKIDLARDERTEST", "us-east-1").DescribeRegistry(t.Context(), &ecr.DescribeRegistryInput{})
 	wantAPIError(t, err, "UnknownOperationException")

@@ -28,8 +28,8 @@ const (
 	larderUser = "arn:aws:iam::123456789012:user/larder"
 )
 
-// sdk is the SDK's own configuration, by its default chain, in an environment
-// that consists of these variables.
+// sdk returns the configuration that the SDK loads by its default chain, in the
+// environment of the server and these variables.
 func sdk(t *testing.T, server *ecrtest.Running, variables ...map[string]string) aws.Config {
 	t.Helper()
 	environment := server.Environment()
@@ -41,7 +41,7 @@ func sdk(t *testing.T, server *ecrtest.Running, variables ...map[string]string) 
 	}
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
-	cfg, err := config.LoadDefaultConfig(t.Context(), config.WithHTTPClient(&http.Client{Transport: buffered{transport}}))
+	cfg, err := config.LoadDefaultConfig(t.Context(), config.WithHTTPClient(&http.Client{Transport: buffered{transport}, Timeout: patience}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +54,7 @@ func callerIdentity(t *testing.T, cfg aws.Config) error {
 	return second(sts.NewFromConfig(cfg).GetCallerIdentity(t.Context(), nil))
 }
 
-// whoIs asks STS who a configuration's credentials are.
+// whoIs returns the ARN that STS reports for the credentials of a configuration.
 func whoIs(t *testing.T, cfg aws.Config) string {
 	t.Helper()
 	out, err := sts.NewFromConfig(cfg).GetCallerIdentity(t.Context(), nil)
@@ -64,7 +64,8 @@ func whoIs(t *testing.T, cfg aws.Config) string {
 	return *out.Arn
 }
 
-// tokenOf takes a token by a configuration, as the password of the user AWS.
+// tokenOf returns a token for the credentials of a configuration: the password of the
+// user AWS.
 func tokenOf(t *testing.T, cfg aws.Config) string {
 	t.Helper()
 	out, err := ecr.NewFromConfig(cfg).GetAuthorizationToken(t.Context(), nil)
@@ -159,7 +160,7 @@ func TestSDKChainFindsEachKindOfCredentials(t *testing.T) {
 	}
 }
 
-func TestAssumeRoleTakesTrustAndExternalID(t *testing.T) {
+func TestAssumeRoleNeedsTrustAndExternalID(t *testing.T) {
 	server, _ := start(t, ecrtest.Options{})
 	cloud := server.AWS()
 	const here, there = "arn:aws:iam::123456789012:role/here", "arn:aws:iam::210987654321:role/there"
@@ -211,7 +212,7 @@ func TestAssumeRoleTakesTrustAndExternalID(t *testing.T) {
 	}
 }
 
-func TestAssumedRoleIsRefreshedBySDKOnce(t *testing.T) {
+func TestSDKAssumesARoleOnce(t *testing.T) {
 	server, _ := start(t, ecrtest.Options{})
 	server.AWS().AddRole(ecrtest.Role{ARN: otherRole, Trusts: []string{larderUser}, Policy: ecrtest.Policy{ecrtest.Allow("*")}})
 	cfg := sdk(t, server, ecrtest.Key{AccessKeyID: "AKIDLARDERTEST", SecretAccessKey: "secret"}.Environment())
@@ -228,7 +229,7 @@ func TestAssumedRoleIsRefreshedBySDKOnce(t *testing.T) {
 	}
 }
 
-func TestSTSRefusesAsSTSDoes(t *testing.T) {
+func TestSTSErrorsHaveCodesOfSTS(t *testing.T) {
 	clock := ecrtest.NewClock()
 	server, _ := start(t, ecrtest.Options{Now: clock.Now})
 	server.AWS().AddRole(ecrtest.Role{ARN: nodeRole, WebIdentity: "jwt", Trusts: []string{"*"}})
@@ -262,13 +263,13 @@ func TestSTSRefusesAsSTSDoes(t *testing.T) {
 		call func(context.Context, *sts.Client) error
 		code string
 	}{
-		"an unknown key":          {stranger, identity, "InvalidClientTokenId"},
-		"an expired session":      {expired, identity, "ExpiredToken"},
-		"a session's name":        {known, assume("a b", nil), "ValidationError"},
-		"a session too long":      {known, assume("ab", aws.Int32(43201)), "ValidationError"},
-		"another identity":        {known, webIdentity(nodeRole, "other"), "InvalidIdentityToken"},
-		"a role that is none":     {known, webIdentity(otherRole, "jwt"), "AccessDenied"},
-		"an operation it has not": {known, sessionToken, "InvalidAction"},
+		"an unknown key":       {stranger, identity, "InvalidClientTokenId"},
+		"an expired session":   {expired, identity, "ExpiredToken"},
+		"a session's name":     {known, assume("a b", nil), "ValidationError"},
+		"a session too long":   {known, assume("ab", aws.Int32(43201)), "ValidationError"},
+		"another identity":     {known, webIdentity(nodeRole, "other"), "InvalidIdentityToken"},
+		"an unknown role":      {known, webIdentity(otherRole, "jwt"), "AccessDenied"},
+		"an unknown operation": {known, sessionToken, "InvalidAction"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			wantAPIError(t, test.call(t.Context(), sts.NewFromConfig(sdk(t, server, test.key.Environment()))), test.code)
@@ -281,7 +282,7 @@ func sessionToken(ctx context.Context, c *sts.Client) error {
 	return err
 }
 
-func TestCredentialsAreForWhoHasARole(t *testing.T) {
+func TestCredentialsNeedARole(t *testing.T) {
 	server, c := start(t, ecrtest.Options{})
 	for name, err := range map[string]error{
 		"container": second(server.AWS().ContainerAuthorization(nodeRole)),

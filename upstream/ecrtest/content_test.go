@@ -30,7 +30,7 @@ func readAll(t *testing.T, c ecrtest.Content) []byte {
 	return b
 }
 
-func TestContentIsTheSameWhereverItIsReadFrom(t *testing.T) {
+func TestContentIsTheSameAtEveryOffset(t *testing.T) {
 	contents := map[string]ecrtest.Content{
 		"bytes":    ecrtest.Bytes([]byte("some bytes")),
 		"random":   ecrtest.Random(7, 1003),
@@ -57,17 +57,17 @@ func TestContentIsTheSameWhereverItIsReadFrom(t *testing.T) {
 	}
 }
 
-func TestRandomDependsOnSeedAlone(t *testing.T) {
+func TestRandomDependsOnlyOnItsSeed(t *testing.T) {
 	a, b := readAll(t, ecrtest.Random(1, 4096)), readAll(t, ecrtest.Random(2, 4096))
 	if !bytes.Equal(a, readAll(t, ecrtest.Random(1, 4096))) {
-		t.Error("the same seed gave other bytes")
+		t.Error("the same seed returned other bytes")
 	}
 	if !bytes.Equal(a[:100], readAll(t, ecrtest.Random(1, 100))) {
-		t.Error("a shorter content of the same seed is not the beginning of the longer one")
+		t.Error("a shorter content of the same seed is not a prefix of the longer one")
 	}
 	for i := 0; i+8 <= len(b); i += 8 {
 		if bytes.Contains(a, b[i:i+8]) {
-			t.Fatalf("word %d of one seed is in the other's", i/8)
+			t.Fatalf("word %d of one seed is in the content of the other", i/8)
 		}
 	}
 }
@@ -88,7 +88,7 @@ func TestTarLayerHoldsOneFile(t *testing.T) {
 			t.Fatal(err)
 		}
 		if h.Name != "opt/data" || !bytes.Equal(data, readAll(t, ecrtest.Random(3, size))) {
-			t.Errorf("the layer holds %s of %d bytes, not what Random gives", h.Name, len(data))
+			t.Errorf("the layer holds %s of %d bytes; its content is not that of Random", h.Name, len(data))
 		}
 		if _, err := r.Next(); err != io.EOF {
 			t.Errorf("after the file: %v, want the end", err)
@@ -148,7 +148,7 @@ func TestBusyboxIsALayerWithAShell(t *testing.T) {
 	}
 }
 
-func TestBusyboxTellsThatThereIsNone(t *testing.T) {
+func TestBusyboxReportsAMissingBinary(t *testing.T) {
 	_, _, err := ecrtest.Busybox(filepath.Join(t.TempDir(), "none"))
 	if !errors.Is(err, os.ErrNotExist) || !strings.HasPrefix(err.Error(), "reading busybox: ") {
 		t.Errorf("got %v", err)

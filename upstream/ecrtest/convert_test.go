@@ -26,16 +26,16 @@ func TestManifestIsConvertedByTagAndNeverByDigest(t *testing.T) {
 	for name, test := range map[string]struct {
 		stored, raw string
 		accept      []string
-		want        string // the type of what is served
+		want        string // the media type of the answer
 	}{
-		"no Accept":              {ocispec.MediaTypeImageManifest, oci, nil, ocispec.MediaTypeImageManifest},
-		"anything":               {ocispec.MediaTypeImageManifest, oci, []string{dockerManifest + ", */*;q=0.1"}, ocispec.MediaTypeImageManifest},
-		"both":                   {dockerManifest, docker, []string{ocispec.MediaTypeImageManifest, dockerManifest}, dockerManifest},
-		"OCI for Docker":         {ocispec.MediaTypeImageManifest, oci, []string{dockerManifest + ";q=1, " + dockerList}, dockerManifest},
-		"Docker for OCI":         {dockerManifest, docker, []string{ocispec.MediaTypeImageManifest}, ocispec.MediaTypeImageManifest},
-		"neither":                {dockerManifest, docker, []string{"text/plain"}, dockerManifest},
-		"an index is what it is": {ocispec.MediaTypeImageIndex, `{"manifests":[]}`, []string{dockerList}, ocispec.MediaTypeImageIndex},
-		"nonsense is left alone": {ocispec.MediaTypeImageManifest, `nonsense`, []string{dockerManifest}, ocispec.MediaTypeImageManifest},
+		"no Accept":      {ocispec.MediaTypeImageManifest, oci, nil, ocispec.MediaTypeImageManifest},
+		"anything":       {ocispec.MediaTypeImageManifest, oci, []string{dockerManifest + ", */*;q=0.1"}, ocispec.MediaTypeImageManifest},
+		"both":           {dockerManifest, docker, []string{ocispec.MediaTypeImageManifest, dockerManifest}, dockerManifest},
+		"OCI for Docker": {ocispec.MediaTypeImageManifest, oci, []string{dockerManifest + ";q=1, " + dockerList}, dockerManifest},
+		"Docker for OCI": {dockerManifest, docker, []string{ocispec.MediaTypeImageManifest}, ocispec.MediaTypeImageManifest},
+		"neither":        {dockerManifest, docker, []string{"text/plain"}, dockerManifest},
+		"index":          {ocispec.MediaTypeImageIndex, `{"manifests":[]}`, []string{dockerList}, ocispec.MediaTypeImageIndex},
+		"not JSON":       {ocispec.MediaTypeImageManifest, `nonsense`, []string{dockerManifest}, ocispec.MediaTypeImageManifest},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server, c := start(t, ecrtest.Options{})

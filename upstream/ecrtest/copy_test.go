@@ -14,7 +14,7 @@ import (
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
-// image is one of two platforms and with an artifact.
+// image returns an image of two platforms with an artifact.
 func image() ecrtest.Image {
 	return ecrtest.Image{
 		Layers:    []ecrtest.Layer{{Content: ecrtest.TarLayer("data", 1, 5000)}},
@@ -23,7 +23,7 @@ func image() ecrtest.Image {
 	}
 }
 
-// wantImage pulls all of an image.
+// wantImage checks that all parts of an image can be pulled.
 func wantImage(t *testing.T, c *client, repo, ref string, want *ecrtest.Added) {
 	t.Helper()
 	a := c.registry(http.MethodHead, "/v2/"+repo+"/manifests/"+ref)
@@ -41,7 +41,7 @@ func wantImage(t *testing.T, c *client, repo, ref string, want *ecrtest.Added) {
 	}
 }
 
-func TestReplicaHasWhatWasThere(t *testing.T) {
+func TestReplicationCopiesEverythingButPolicies(t *testing.T) {
 	server, _ := start(t, ecrtest.Options{})
 	replica, c := start(t, ecrtest.Options{AWS: server.AWS(), Region: "eu-west-1"})
 	cfg := sdk(t, replica, ecrtest.Key{AccessKeyID: "AKIDLARDERTEST", SecretAccessKey: "secret"}.Environment())
@@ -57,11 +57,11 @@ func TestReplicaHasWhatWasThere(t *testing.T) {
 	if err := server.Replicate("team/app", replica.Server); err != nil {
 		t.Fatal(err)
 	}
-	server.Stop() // its region is dead
+	server.Stop() // the other region is down
 	wantImage(t, c, "team/app", "v1", added)
 	wantAPIError(t, callECR(t, c.api("AKIDLARDERTEST", "eu-west-1"), "GetLifecyclePolicy"), "LifecyclePolicyNotFoundException")
 	if err := server.Replicate("team/none", replica.Server); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("replicating nothing: %v", err)
+		t.Errorf("no repository: %v", err)
 	}
 }
 
@@ -80,7 +80,7 @@ func TestPullThroughImportsByTag(t *testing.T) {
 	wantStatus(t, c.registry(http.MethodGet, path+"v2"), http.StatusNotFound)
 	wantImage(t, c, repo, "v1", added)
 
-	// A tag that moves is seen a day later.
+	// The registry sees that a tag has moved a day later.
 	if _, err := hub.AddManifest("library/app", "v1", ocispec.MediaTypeImageManifest, []byte(`{"moved":1}`)); err != nil {
 		t.Fatal(err)
 	}

@@ -19,7 +19,7 @@ import (
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
-func TestImagesAreDescribed(t *testing.T) {
+func TestDescribeImagesFiltersByStatus(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	server, c := start(t, ecrtest.Options{Now: func() time.Time { return now }})
 	added, err := server.AddImage("team/app", "v1", ecrtest.Image{Artifact: true})
@@ -98,7 +98,7 @@ func TestArchivedImageCannotBePulled(t *testing.T) {
 	}
 }
 
-func TestStateIsThatOfAnImage(t *testing.T) {
+func TestSetImageStateNeedsAnImage(t *testing.T) {
 	server := ecrtest.New(ecrtest.Options{})
 	if _, err := server.AddManifest("app", "", ocispec.MediaTypeImageManifest, nil); err != nil {
 		t.Fatal(err)
@@ -109,11 +109,11 @@ func TestStateIsThatOfAnImage(t *testing.T) {
 		}
 	}
 	if err := server.SetImageState("app", digest.FromString(""), ecrtest.ImageState{}); err != nil {
-		t.Errorf("of an empty manifest: %v", err)
+		t.Errorf("an empty manifest: %v", err)
 	}
 }
 
-func TestImagesComeInPages(t *testing.T) {
+func TestDescribeImagesHasPages(t *testing.T) {
 	const images = 230
 	server, c := start(t, ecrtest.Options{})
 	for i := range images {
@@ -148,7 +148,7 @@ func TestImagesComeInPages(t *testing.T) {
 	}
 }
 
-func TestDescribeImagesRefusesWhatItDoesNotKnow(t *testing.T) {
+func TestDescribeImagesRefusesInvalidParameters(t *testing.T) {
 	_, c := start(t, ecrtest.Options{})
 	c.addBlob(ecrtest.Bytes(nil))
 	for name, in := range map[string]ecr.DescribeImagesInput{

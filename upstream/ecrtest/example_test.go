@@ -15,8 +15,8 @@ import (
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
-// Two accounts in a region: the role of one may pull whatever it is let, and the
-// repository of the other lets it only once its policy says so.
+// Two accounts in a region: a role of one may pull from the repository of the other
+// once the policy of the repository allows it.
 func Example() {
 	ours, err := ecrtest.Start(ecrtest.Options{Account: "111111111111"})
 	if err != nil {
@@ -51,14 +51,14 @@ func Example() {
 	// 200 {}
 }
 
-// tokenFor takes a token from the API, as a value of Authorization.
+// tokenFor gets a token from the API and returns the value of Authorization.
 func tokenFor(server *ecrtest.Running, key ecrtest.Key) string {
 	transport := &http.Transport{DisableKeepAlives: true}
 	out, err := ecr.New(ecr.Options{
 		BaseEndpoint: aws.String(server.Endpoint),
 		Region:       "us-east-1",
 		Credentials:  credentials.NewStaticCredentialsProvider(key.AccessKeyID, key.SecretAccessKey, key.SessionToken),
-		HTTPClient:   &http.Client{Transport: buffered{transport}},
+		HTTPClient:   &http.Client{Transport: buffered{transport}, Timeout: patience},
 	}).GetAuthorizationToken(context.Background(), nil)
 	if err != nil {
 		panic(err)
@@ -66,14 +66,14 @@ func tokenFor(server *ecrtest.Running, key ecrtest.Key) string {
 	return "Basic " + *out.AuthorizationData[0].AuthorizationToken
 }
 
-// get returns the status and the message, or the body, of an answer.
+// get returns the status of an answer and its error message, or its body.
 func get(url, authorization string) string {
 	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, url, nil)
 	if err != nil {
 		panic(err)
 	}
 	req.Header.Set("Authorization", authorization)
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
 	resp, err := client.Do(req)
 	if err != nil {
 		panic(err)

@@ -17,7 +17,7 @@ import (
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
-func TestFaultActsWhenItShould(t *testing.T) {
+func TestFaultActsOnSelectedRequests(t *testing.T) {
 	server, c := start(t, ecrtest.Options{})
 	one, two := c.addBlob(ecrtest.Bytes([]byte("one"))), c.addBlob(ecrtest.Bytes([]byte("two")))
 	dgst := digest.Digest(one[strings.LastIndexByte(one, '/')+1:])
@@ -47,7 +47,7 @@ func TestFaultActsWhenItShould(t *testing.T) {
 	wantStatus(t, c.registry(http.MethodGet, "/v2/"), http.StatusOK)
 }
 
-func TestFaultOnAManifestKnowsItByTag(t *testing.T) {
+func TestFaultOnADigestActsOnItsTag(t *testing.T) {
 	server, c := start(t, ecrtest.Options{})
 	raw := []byte(`{"schemaVersion":2}`)
 	desc, err := server.AddManifest("team/app", "v1", ocispec.MediaTypeImageManifest, raw)
@@ -75,7 +75,7 @@ func TestFaultChangesHeaders(t *testing.T) {
 	}
 }
 
-func TestBodyIsCutWhereTheFaultSays(t *testing.T) {
+func TestFaultCutsTheBody(t *testing.T) {
 	server, c := start(t, ecrtest.Options{})
 	content := ecrtest.Random(1, 1<<20)
 	whole := string(readAll(t, content))
@@ -96,7 +96,7 @@ func TestBodyIsCutWhereTheFaultSays(t *testing.T) {
 	wantBody(t, c.get(url), whole)
 }
 
-func TestOneBitIsWrongWhereTheFaultSays(t *testing.T) {
+func TestFaultFlipsOneBit(t *testing.T) {
 	server, c := start(t, ecrtest.Options{})
 	content := ecrtest.Random(1, 1<<20)
 	url := c.signedURL(c.addBlob(content))
@@ -108,7 +108,7 @@ func TestOneBitIsWrongWhereTheFaultSays(t *testing.T) {
 	wantBody(t, c.get(url, "Range", "bytes=600001-"), string(want[600_001:]))
 }
 
-func TestStorageWithoutRangeGivesEverything(t *testing.T) {
+func TestStorageWithoutRangeSendsEverything(t *testing.T) {
 	server, c := start(t, ecrtest.Options{})
 	url := c.signedURL(c.addBlob(ecrtest.Bytes([]byte("hello"))))
 	defer server.Inject(ecrtest.Fault{On: ecrtest.Storage, NoRange: true})()
@@ -131,11 +131,14 @@ func TestRefusedConnectionEndsWithoutAnAnswer(t *testing.T) {
 func TestHangingRequestGoesOnWhenTheFaultIsRemoved(t *testing.T) {
 	server, c := start(t, ecrtest.Options{})
 	path := c.addBlob(ecrtest.Bytes([]byte("hello")))
-	came := make(chan struct{})
-	remove := server.Inject(ecrtest.Fault{On: ecrtest.Blob, Hang: true, Notify: func() { close(came) }})
+	arrived := make(chan struct{})
+	remove := server.Inject(ecrtest.Fault{On: ecrtest.Blob, Hang: true, Notify: func() { close(arrived) }})
 	go func() {
-		<-came
-		remove()
+		defer remove()
+		select {
+		case <-arrived:
+		case <-t.Context().Done():
+		}
 	}()
 	wantStatus(t, c.registry(http.MethodGet, path), http.StatusTemporaryRedirect)
 }
@@ -179,7 +182,7 @@ func TestStalledBodyGoesOnWhenTheFaultIsRemoved(t *testing.T) {
 	}
 }
 
-func TestDelayComesOnTopOfLatency(t *testing.T) {
+func TestDelayAddsToLatency(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := ecrtest.New(ecrtest.Options{})
 		req := signed(t, server, ecrtest.Bytes([]byte("x")))
@@ -193,7 +196,7 @@ func TestDelayComesOnTopOfLatency(t *testing.T) {
 	})
 }
 
-func TestHangLastsUntilItIsRemoved(t *testing.T) {
+func TestHangLastsUntilRemoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := ecrtest.New(ecrtest.Options{})
 		req := signed(t, server, ecrtest.Bytes([]byte("x")))

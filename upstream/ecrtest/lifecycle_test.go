@@ -9,12 +9,12 @@ import (
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
-// describer is the SDK's client, with credentials that the server knows.
+// describer returns the client of the SDK with the credentials of the default user.
 func describer(c *client) *ecr.Client { return c.api("AKIDLARDERTEST", "us-east-1") }
 
-func TestLifecyclePolicyIsTheTextThatWasSet(t *testing.T) {
+func TestGetLifecyclePolicyReturnsTheTextThatWasSet(t *testing.T) {
 	server, c := start(t, ecrtest.Options{})
-	c.addBlob(ecrtest.Bytes(nil)) // so that there is a repository
+	c.addBlob(ecrtest.Bytes(nil)) // creates the repository
 	get := func(account, repo string) (string, error) {
 		out, err := describer(c).GetLifecyclePolicy(t.Context(), &ecr.GetLifecyclePolicyInput{
 			RegistryId: aws.String(account), RepositoryName: aws.String(repo)})

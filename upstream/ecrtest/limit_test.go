@@ -13,7 +13,7 @@ import (
 
 const rateExceeded = `{"errors":[{"code":"TOOMANYREQUESTS","message":"Rate exceeded"}]}`
 
-func TestRateLimitIsByTheClock(t *testing.T) {
+func TestRateLimitFollowsTheClock(t *testing.T) {
 	clock := ecrtest.NewClock()
 	server, c := start(t, ecrtest.Options{Now: clock.Now})
 	server.SetRateLimit(ecrtest.Ping|ecrtest.Tags, 2, 3)
@@ -26,18 +26,18 @@ func TestRateLimitIsByTheClock(t *testing.T) {
 			wantBody(t, a, rateExceeded)
 			wantHeader(t, a, "Retry-After", "")
 		}
-		wantStatus(t, c.registry(http.MethodGet, "/v2/x/manifests/y"), http.StatusNotFound) // without a limit
+		wantStatus(t, c.registry(http.MethodGet, "/v2/x/manifests/y"), http.StatusNotFound) // not limited
 	}
 	want := []int{200, 200, 200, 429, 429, 200, 429, 200, 200, 200, 429}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	if n := server.Stats().Exceeded; n != 4 {
-		t.Errorf("%d requests are said to have exceeded the limit, want 4", n)
+		t.Errorf("Exceeded is %d, want 4", n)
 	}
 	server.ResetStats()
 	if n := server.Stats().Exceeded; n != 0 {
-		t.Errorf("and %d after a reset", n)
+		t.Errorf("after a reset Exceeded is %d, want 0", n)
 	}
 	server.SetRateLimit(ecrtest.Ping|ecrtest.Tags, 0, 0)
 	wantStatus(t, c.registry(http.MethodGet, "/v2/"), http.StatusOK)
@@ -57,7 +57,7 @@ func TestEverySecondRequestIsThrottled(t *testing.T) {
 	a = c.get(url)
 	wantStatus(t, a, http.StatusServiceUnavailable)
 	if !strings.Contains(a.body, "<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message>") {
-		t.Errorf("storage throttles by %s", a.body)
+		t.Errorf("storage answered %s", a.body)
 	}
 	c.login()
 	wantAPIError(t, callECR(t, describer(c), "GetAuthorizationToken"), "ThrottlingException")

@@ -2,11 +2,13 @@ package ecrtest_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"io"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
@@ -18,7 +20,29 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// client asks a running server, by hand: it follows no redirects.
+// patience is how long tests wait for what takes no time, so that they fail rather
+// than hang.
+const patience = time.Minute
+
+// await waits until a channel is closed. It fails the test if that takes too long.
+func await(t *testing.T, closed <-chan struct{}, what string) {
+	t.Helper()
+	select {
+	case <-closed:
+	case <-time.After(patience):
+		t.Fatalf("after %v: not %s", patience, what)
+	}
+}
+
+// limited returns the context of the test with a deadline.
+func limited(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// client sends requests to a running server. It follows no redirects.
 type client struct {
 	t        *testing.T
 	server   *ecrtest.Running
@@ -26,7 +50,7 @@ type client struct {
 	password string
 }
 
-// start returns a running server and a client of it that holds a token.
+// start returns a running server and a client with a token.
 func start(t *testing.T, opts ecrtest.Options) (*ecrtest.Running, *client) {
 	t.Helper()
 	server, err := ecrtest.Start(opts)
@@ -38,25 +62,32 @@ func start(t *testing.T, opts ecrtest.Options) (*ecrtest.Running, *client) {
 	return server, c
 }
 
-// newClient returns a client without a token, and closes the server in the end.
+// newClient returns a client without a token. It closes the server when the test
+// ends.
 func newClient(t *testing.T, server *ecrtest.Running) *client {
 	t.Helper()
 	transport := &http.Transport{}
 	t.Cleanup(func() {
 		transport.CloseIdleConnections()
-		if err := server.Close(); err != nil {
-			t.Error(err)
-		}
+		closed := make(chan struct{})
+		go func() {
+			defer close(closed)
+			if err := server.Close(); err != nil {
+				t.Error(err)
+			}
+		}()
+		await(t, closed, "closed")
 	})
 	return &client{t: t, server: server, http: &http.Client{
+		Timeout:       patience,
 		Transport:     buffered{transport},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
 }
 
-// buffered is a transport whose requests have their body in memory. The SDK
-// closes its own as soon as there is an answer, which on loopback may be before
-// net/http has read to its end; that then closes the connection under the answer.
+// buffered is a transport that reads the bodies of requests into memory first. The
+// SDK closes its bodies as soon as there is an answer. On loopback net/http may not
+// have read them to the end by then, and would close the connection.
 type buffered struct{ http.RoundTripper }
 
 func (b buffered) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -71,7 +102,7 @@ func (b buffered) RoundTrip(req *http.Request) (*http.Response, error) {
 	return b.RoundTripper.RoundTrip(req)
 }
 
-// api returns the AWS SDK's own client.
+// api returns a client of the AWS SDK.
 func (c *client) api(accessKey, region string) *ecr.Client {
 	return ecr.New(ecr.Options{
 		BaseEndpoint:     aws.String(c.server.Endpoint),
@@ -82,7 +113,7 @@ func (c *client) api(accessKey, region string) *ecr.Client {
 	})
 }
 
-// login takes a new token.
+// login gets a new token for the client.
 func (c *client) login() {
 	c.t.Helper()
 	out, err := c.api("AKIDLARDERTEST", "us-east-1").GetAuthorizationToken(c.t.Context(), nil)
@@ -99,14 +130,15 @@ func (c *client) login() {
 	}
 }
 
-// answer is a response, its body read as far as it came.
+// answer is a response with its body, as far as it could be read.
 type answer struct {
 	*http.Response
 	body string
 	err  error // of reading the body
 }
 
-// registry asks the registry with the client's token, and headers in pairs.
+// registry sends a request with the client's token. header is names and values in
+// turn.
 func (c *client) registry(method, path string, header ...string) answer {
 	c.t.Helper()
 	req := c.request(method, c.server.Endpoint+path, header...)
@@ -114,7 +146,7 @@ func (c *client) registry(method, path string, header ...string) answer {
 	return c.do(req)
 }
 
-// get asks for any URL, without the token.
+// get gets a URL, without the token.
 func (c *client) get(url string, header ...string) answer {
 	c.t.Helper()
 	return c.do(c.request(http.MethodGet, url, header...))
@@ -151,7 +183,7 @@ func (c *client) try(req *http.Request) (answer, error) {
 	return answer{resp, string(body), err}, nil
 }
 
-// signedURL follows a blob's redirect.
+// signedURL returns the URL that a blob redirects to.
 func (c *client) signedURL(blob string) string {
 	c.t.Helper()
 	a := c.registry(http.MethodGet, blob)

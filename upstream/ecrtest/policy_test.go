@@ -19,11 +19,11 @@ const (
 	teamApp    = "arn:aws:ecr:us-east-1:123456789012:repository/team/app"
 )
 
-func denial(user, action, resource, why string) string {
-	return "User: " + user + " is not authorized to perform: " + action + " on resource: " + resource + " " + why
+func denial(user, action, resource, reason string) string {
+	return "User: " + user + " is not authorized to perform: " + action + " on resource: " + resource + " " + reason
 }
 
-func TestPoliciesOfBothSidesJudge(t *testing.T) {
+func TestIdentityAndRepositoryPoliciesDecide(t *testing.T) {
 	const (
 		get            = "ecr:BatchGetImage"
 		noIdentity     = "because no identity-based policy allows the ecr:BatchGetImage action"
@@ -39,17 +39,17 @@ func TestPoliciesOfBothSidesJudge(t *testing.T) {
 		user       string
 		own        ecrtest.Policy
 		repository ecrtest.Policy
-		why        string // of the refusal; empty if there is none
+		reason     string // of the denial; empty if the pull is allowed
 	}{
 		"own account":                       {ownUser, pulls, nil, ""},
 		"own account, by pattern":           {ownUser, only("arn:aws:ecr:*:123456789012:repository/team/*"), nil, ""},
 		"own account, another repository":   {ownUser, only(teamApp + "2"), nil, noIdentity},
 		"own account, no policy":            {ownUser, only(teamApp + "2"), ecrtest.Policy{ecrtest.Allow(get).To("123456789012")}, noIdentity},
-		"own account, by the repository's":  {ownUser, only(teamApp + "2"), ecrtest.Policy{ecrtest.Allow(get).To(ownUser)}, ""},
-		"denied by its own":                 {ownUser, append(ecrtest.Policy{ecrtest.Deny("ecr:Batch*")}, pulls...), nil, identityDenies},
-		"denied by the repository's":        {ownUser, pulls, ecrtest.Policy{ecrtest.Deny(get).To("*")}, resourceDenies},
+		"own account, by the repository":    {ownUser, only(teamApp + "2"), ecrtest.Policy{ecrtest.Allow(get).To(ownUser)}, ""},
+		"denied by identity":                {ownUser, append(ecrtest.Policy{ecrtest.Deny("ecr:Batch*")}, pulls...), nil, identityDenies},
+		"denied by the repository":          {ownUser, pulls, ecrtest.Policy{ecrtest.Deny(get).To("*")}, resourceDenies},
 		"other account":                     {pullerUser, pulls, nil, noResource},
-		"other account, somebody else":      {pullerUser, pulls, ecrtest.Policy{ecrtest.Allow(get).To(ownUser)}, noResource},
+		"other account, another principal":  {pullerUser, pulls, ecrtest.Policy{ecrtest.Allow(get).To(ownUser)}, noResource},
 		"other account, another action":     {pullerUser, pulls, ecrtest.Policy{ecrtest.Allow("ecr:ListImages").To("*")}, noResource},
 		"other account, allowed by account": {pullerUser, pulls, ecrtest.Policy{ecrtest.Allow(get).To("arn:aws:iam::210987654321:root")}, ""},
 		"other account, without its own":    {pullerUser, only("none"), ecrtest.Policy{ecrtest.Allow(get).To("*")}, noIdentity},
@@ -65,12 +65,12 @@ func TestPoliciesOfBothSidesJudge(t *testing.T) {
 			key := server.AWS().AddUser(test.user, test.own)
 			c.password = tokenOf(t, sdk(t, server, key.Environment()))
 			a := c.registry(http.MethodGet, "/v2/team/app/manifests/v1")
-			if test.why == "" {
+			if test.reason == "" {
 				wantStatus(t, a, http.StatusOK)
 				return
 			}
 			wantStatus(t, a, http.StatusForbidden)
-			wantBody(t, a, errorBody("DENIED", denial(test.user, get, teamApp, test.why)))
+			wantBody(t, a, errorBody("DENIED", denial(test.user, get, teamApp, test.reason)))
 			a = c.registry(http.MethodHead, "/v2/team/app/manifests/v1")
 			wantStatus(t, a, http.StatusForbidden)
 			wantBody(t, a, "")
@@ -81,7 +81,7 @@ func TestPoliciesOfBothSidesJudge(t *testing.T) {
 func TestEachRequestNeedsItsAction(t *testing.T) {
 	server, c := start(t, ecrtest.Options{})
 	blob := c.addBlob(ecrtest.Bytes([]byte("hello")))
-	const why = "because no identity-based policy allows the "
+	const reason = "because no identity-based policy allows the "
 	for path, action := range map[string]string{
 		"GET /v2/team/app/manifests/v1":         "ecr:BatchGetImage",
 		"GET /v2/team/app/referrers/" + absent:  "ecr:BatchGetImage",
@@ -107,7 +107,7 @@ func TestEachRequestNeedsItsAction(t *testing.T) {
 				if operation == "GetAuthorizationToken" {
 					resource = "*"
 				}
-				if want := denial(ownUser, action, resource, why+action+" action"); !strings.Contains(err.Error(), want) {
+				if want := denial(ownUser, action, resource, reason+action+" action"); !strings.Contains(err.Error(), want) {
 					t.Errorf("got %v, want %q", err, want)
 				}
 				return
@@ -116,7 +116,7 @@ func TestEachRequestNeedsItsAction(t *testing.T) {
 			a := c.registry(method, rest)
 			wantStatus(t, a, http.StatusForbidden)
 			if resource := teamApp; method == http.MethodGet && !absent {
-				wantBody(t, a, errorBody("DENIED", denial(ownUser, action, resource, why+action+" action")))
+				wantBody(t, a, errorBody("DENIED", denial(ownUser, action, resource, reason+action+" action")))
 			}
 		})
 	}
@@ -138,7 +138,7 @@ func callECR(t *testing.T, c *ecr.Client, operation string) error {
 	return nil
 }
 
-func TestTokenOfARegionIsGoodForItsAccountsOnly(t *testing.T) {
+func TestTokenIsValidForTheAccountsOfItsRegion(t *testing.T) {
 	server, c := start(t, ecrtest.Options{})
 	neighbour, _ := start(t, ecrtest.Options{AWS: server.AWS(), Account: "210987654321"})
 	abroad, _ := start(t, ecrtest.Options{AWS: server.AWS(), Region: "eu-west-1"})
@@ -164,7 +164,7 @@ func TestTokenOfARegionIsGoodForItsAccountsOnly(t *testing.T) {
 	neighbour.ExpireTokens()
 	wantStatus(t, get(server.Endpoint, ""), http.StatusForbidden)
 
-	// One endpoint serves the API of every region that there is.
+	// One endpoint serves the API of every region that has a registry.
 	cfg := sdk(t, server, ecrtest.Key{AccessKeyID: "AKIDLARDERTEST", SecretAccessKey: "secret"}.Environment())
 	cfg.Region = "eu-west-1"
 	c.password = tokenOf(t, cfg)
@@ -178,47 +178,5 @@ func TestTokenOfARegionIsGoodForItsAccountsOnly(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, server.AWS().Calls()); diff != "" {
 		t.Errorf("calls (-want +got):\n%s", diff)
-	}
-}
-
-func TestPolicyDocumentIsRead(t *testing.T) {
-	got, err := ecrtest.ParsePolicy([]byte(`{
-		"Version": "2012-10-17", "Id": "pull",
-		"Statement": [
-			{"Sid": "Token", "Effect": "Allow", "Action": "ecr:GetAuthorizationToken", "Resource": "*"},
-			{"Effect": "Deny", "Action": ["a:b", "a:c"], "Resource": ["x", "y"], "Principal": {"AWS": "123456789012"}},
-			{"Effect": "Allow", "Action": "a:*", "Principal": "*"}
-		]}`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := ecrtest.Policy{
-		ecrtest.Allow("ecr:GetAuthorizationToken").On("*"),
-		ecrtest.Deny("a:b", "a:c").On("x", "y").To("123456789012"),
-		ecrtest.Allow("a:*").To("*"),
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
-	one, err := ecrtest.ParsePolicy([]byte(`{"Version":"2008-10-17","Statement":{"Effect":"Allow","Action":"a:b"}}`))
-	if diff := cmp.Diff(ecrtest.Policy{ecrtest.Allow("a:b")}, one); diff != "" || err != nil {
-		t.Errorf("a single statement: %v (-want +got):\n%s", err, diff)
-	}
-}
-
-func TestPolicyDocumentIsRefusedWhereItWouldNotBeHeeded(t *testing.T) {
-	for name, text := range map[string]string{
-		"condition": `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"a:b","Condition":{}}}`,
-		"service":   `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"a:b","Principal":{"Service":"x"}}]}`,
-		"effect":    `{"Version":"2012-10-17","Statement":{"Effect":"allow","Action":"a:b"}}`,
-		"no action": `{"Version":"2012-10-17","Statement":{"Effect":"Allow"}}`,
-		"version":   `{"Version":"2015-09-21","Statement":{"Effect":"Allow","Action":"a:b"}}`,
-		"not JSON":  `Version`,
-	} {
-		t.Run(name, func(t *testing.T) {
-			if p, err := ecrtest.ParsePolicy([]byte(text)); err == nil || !strings.HasPrefix(err.Error(), "reading a policy: ") {
-				t.Errorf("got %v and %v", p, err)
-			}
-		})
 	}
 }

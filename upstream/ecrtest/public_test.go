@@ -17,9 +17,8 @@ import (
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
-// startPublic returns a running ECR Public that has the manifest {} as
-// team/app:v1, with a private registry at the same AWS, and a client of it
-// without a token.
+// startPublic returns a running ECR Public with the manifest {} as team/app:v1, and a
+// client without a token. A private registry shares its AWS.
 func startPublic(t *testing.T, opts ecrtest.Options) (*ecrtest.Running, *client) {
 	t.Helper()
 	private, _ := start(t, ecrtest.Options{Now: opts.Now})
@@ -35,7 +34,7 @@ func startPublic(t *testing.T, opts ecrtest.Options) (*ecrtest.Running, *client)
 	return server, c
 }
 
-// bearer takes a bearer token, with the headers in pairs.
+// bearer gets a bearer token. header is names and values in turn.
 func bearer(t *testing.T, c *client, header ...string) string {
 	t.Helper()
 	a := c.get(c.server.Endpoint+"/token/?service=public.ecr.aws&scope=aws", header...)
@@ -47,7 +46,7 @@ func bearer(t *testing.T, c *client, header ...string) string {
 	return out.Token
 }
 
-// publicToken takes a token from the signed API, in base64.
+// publicToken gets a token from the API of ECR Public, in base64.
 func publicToken(t *testing.T, server *ecrtest.Running, key ecrtest.Key) (string, time.Time, error) {
 	t.Helper()
 	out, err := ecrpublic.NewFromConfig(sdk(t, server, key.Environment())).GetAuthorizationToken(t.Context(), nil)
@@ -59,7 +58,7 @@ func publicToken(t *testing.T, server *ecrtest.Running, key ecrtest.Key) (string
 
 const publicManifest = "/v2/team/app/manifests/v1"
 
-func TestPublicChallengesAndGivesAnonymousTokens(t *testing.T) {
+func TestPublicChallengesAndIssuesAnonymousTokens(t *testing.T) {
 	clock := ecrtest.NewClock()
 	server, c := startPublic(t, ecrtest.Options{Now: clock.Now})
 	a := c.get(server.Endpoint + publicManifest)
@@ -81,7 +80,7 @@ func TestPublicChallengesAndGivesAnonymousTokens(t *testing.T) {
 	wantBody(t, a, errorBody("NAME_UNKNOWN", "The repository with name 'none' does not exist in the registry with id 'team'"))
 }
 
-func TestPublicGivesSignedTokens(t *testing.T) {
+func TestPublicAPIIssuesTokens(t *testing.T) {
 	clock := ecrtest.NewClock()
 	server, c := startPublic(t, ecrtest.Options{Now: clock.Now})
 	token, expires, err := publicToken(t, server, ecrtest.Key{AccessKeyID: "AKIDLARDERTEST", SecretAccessKey: "secret"})
@@ -100,7 +99,7 @@ func TestPublicGivesSignedTokens(t *testing.T) {
 	wantStatus(t, a, http.StatusBadRequest)
 }
 
-func TestPublicAPITakesTwoPermissions(t *testing.T) {
+func TestPublicAPINeedsTwoPermissions(t *testing.T) {
 	server, _ := startPublic(t, ecrtest.Options{})
 	const token, service = "ecr-public:GetAuthorizationToken", "sts:GetServiceBearerToken"
 	for missing, actions := range map[string][]string{token: {service}, service: {token}, "": {token, service}} {
@@ -111,13 +110,13 @@ func TestPublicAPITakesTwoPermissions(t *testing.T) {
 		case missing != "":
 			wantAPIError(t, err, "AccessDeniedException")
 			if err != nil && !strings.Contains(err.Error(), missing) {
-				t.Errorf("got %v, want one that names %s", err, missing)
+				t.Errorf("got %v, want an error that names %s", err, missing)
 			}
 		}
 	}
 }
 
-func TestPrivateTokenIsNotForPublic(t *testing.T) {
+func TestPrivateTokenIsNotValidAtPublic(t *testing.T) {
 	server, c := startPublic(t, ecrtest.Options{})
 	password := tokenOf(t, sdk(t, server, ecrtest.Key{AccessKeyID: "AKIDLARDERTEST", SecretAccessKey: "secret"}.Environment()))
 	req := c.request(http.MethodGet, server.Endpoint+"/token/?service=public.ecr.aws&scope=aws")
@@ -143,7 +142,7 @@ func TestPublicLimitsPulls(t *testing.T) {
 	}
 	for name, test := range map[string]struct {
 		authorization string
-		pause         time.Duration // in which one more is allowed
+		pause         time.Duration // after which one more pull is allowed
 	}{
 		"anonymous": {"Bearer " + bearer(t, c), time.Second},
 		"signed in": {"Bearer " + token, time.Second / 10},
@@ -158,7 +157,7 @@ func TestPublicLimitsPulls(t *testing.T) {
 					wantBody(t, a, rateExceeded)
 				}
 				head := c.do(c.request(http.MethodHead, server.Endpoint+publicManifest, "Authorization", test.authorization))
-				wantStatus(t, head, http.StatusOK) // which is no pull
+				wantStatus(t, head, http.StatusOK) // not a pull
 			}
 			if diff := cmp.Diff([]int{200, 200, 429, 429, 200, 429}, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
@@ -188,7 +187,7 @@ func TestGoContainerregistryPullsFromPublic(t *testing.T) {
 	}
 	for _, auth := range []authn.Authenticator{authn.Anonymous, authn.FromConfig(authn.AuthConfig{Auth: token})} {
 		opts := []remote.Option{
-			remote.WithContext(t.Context()), remote.WithAuth(auth), remote.WithTransport(c.http.Transport),
+			remote.WithContext(limited(t)), remote.WithAuth(auth), remote.WithTransport(c.http.Transport),
 		}
 		if _, err := remote.Index(ref, opts...); err != nil {
 			t.Fatal(err)

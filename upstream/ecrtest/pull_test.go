@@ -34,7 +34,7 @@ func TestGoContainerregistryPulls(t *testing.T) {
 		t.Fatal(err)
 	}
 	opts := []remote.Option{
-		remote.WithContext(t.Context()),
+		remote.WithContext(limited(t)),
 		remote.WithAuth(&authn.Basic{Username: "AWS", Password: c.password}),
 		remote.WithTransport(&http.Transport{DisableKeepAlives: true}),
 	}

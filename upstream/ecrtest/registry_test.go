@@ -35,7 +35,7 @@ func TestManifestIsServedAsStored(t *testing.T) {
 		wantBody(t, a, string(raw))
 		wantHeader(t, a, "Content-Type", desc.MediaType)
 		if _, ok := a.Header["Docker-Content-Digest"]; ok {
-			t.Error("a GET has Docker-Content-Digest, as it has not at ECR")
+			t.Error("a GET has Docker-Content-Digest; at ECR it has none")
 		}
 		a = c.registry(http.MethodHead, "/v2/team/app/manifests/"+ref)
 		wantStatus(t, a, http.StatusOK)
@@ -59,7 +59,7 @@ func TestTagMoves(t *testing.T) {
 	}
 }
 
-func TestRegistryRefusesAsECRDoes(t *testing.T) {
+func TestRegistryErrorsAreThoseOfECR(t *testing.T) {
 	server, c := start(t, ecrtest.Options{})
 	if _, err := server.AddBlob("other", ecrtest.Bytes(nil)); err != nil {
 		t.Fatal(err)
@@ -96,7 +96,7 @@ func TestRegistryRefusesAsECRDoes(t *testing.T) {
 	}
 }
 
-func TestBlobHeadTellsItsSize(t *testing.T) {
+func TestBlobHeadReportsItsSize(t *testing.T) {
 	_, c := start(t, ecrtest.Options{})
 	path := c.addBlob(ecrtest.Random(1, 12345))
 	a := c.registry(http.MethodHead, path)
@@ -104,7 +104,7 @@ func TestBlobHeadTellsItsSize(t *testing.T) {
 	wantHeader(t, a, "Content-Length", "12345")
 }
 
-func TestTagsComeByTheHundred(t *testing.T) {
+func TestTagListHasPages(t *testing.T) {
 	server, c := start(t, ecrtest.Options{})
 	var want []string
 	for i := range 250 {
@@ -159,7 +159,7 @@ func TestTagsComeByTheHundred(t *testing.T) {
 		"'Member must have value less than or equal to 1000'"))
 }
 
-func TestReferrersAreThoseOfTheSubject(t *testing.T) {
+func TestReferrersListArtifactsOfTheSubject(t *testing.T) {
 	server, c := start(t, ecrtest.Options{})
 	added, err := server.AddImage("team/app", "v1", ecrtest.Image{Artifact: true})
 	if err != nil {
@@ -190,7 +190,7 @@ func TestReferrersAreThoseOfTheSubject(t *testing.T) {
 	}
 }
 
-func TestAddingRefusesWhatECRWould(t *testing.T) {
+func TestAddingRefusesWhatECRRefuses(t *testing.T) {
 	server := ecrtest.New(ecrtest.Options{})
 	for name, add := range map[string]func() error{
 		"repository": func() error { _, err := server.AddBlob("Team/App", ecrtest.Bytes(nil)); return err },
@@ -199,12 +199,12 @@ func TestAddingRefusesWhatECRWould(t *testing.T) {
 		"too large":  func() error { _, err := server.AddManifest("app", "", "", make([]byte, 4<<20+1)); return err },
 	} {
 		if add() == nil {
-			t.Errorf("%s: not refused", name)
+			t.Errorf("%s: accepted", name)
 		}
 	}
 }
 
-func TestImageIsWhole(t *testing.T) {
+func TestAddImageAddsEveryPart(t *testing.T) {
 	server, c := start(t, ecrtest.Options{})
 	shared := ecrtest.TarLayer("opt/data", 1, 1000)
 	added, err := server.AddImage("team/app", "v1", ecrtest.Image{
@@ -224,15 +224,15 @@ func TestImageIsWhole(t *testing.T) {
 		a := c.get(c.signedURL("/v2/team/app/blobs/" + b.Digest.String()))
 		wantStatus(t, a, http.StatusOK)
 		if digest.FromString(a.body) != b.Digest || int64(len(a.body)) != b.Size {
-			t.Errorf("blob %s is not what it is called", b.Digest)
+			t.Errorf("the content of blob %s has another digest or size", b.Digest)
 		}
 	}
 	if size != added.Size || server.Stats().Bytes() != size {
-		t.Errorf("blobs of %d bytes, said to be %d, of which %d were sent", size, added.Size, server.Stats().Bytes())
+		t.Errorf("blobs have %d bytes, Size is %d, and %d were sent", size, added.Size, server.Stats().Bytes())
 	}
 }
 
-func TestRegistryOfBeforeReferrersListsThemUnderATag(t *testing.T) {
+func TestOldRegistryListsReferrersUnderATag(t *testing.T) {
 	server, c := start(t, ecrtest.Options{NoReferrers: true})
 	added, err := server.AddImage("team/app", "v1", ecrtest.Image{Artifact: true})
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
-func TestRemovedManifestIsGoneWithItsTagsAndItsPlaceAmongReferrers(t *testing.T) {
+func TestRemovedManifestLosesItsTagsAndReferrersEntry(t *testing.T) {
 	server, c := start(t, ecrtest.Options{})
 	added, err := server.AddImage("team/app", "v1", ecrtest.Image{Artifact: true})
 	if err != nil {
@@ -31,7 +31,7 @@ func TestRemovedManifestIsGoneWithItsTagsAndItsPlaceAmongReferrers(t *testing.T)
 	wantStatus(t, manifest(added.Root.Digest.String()), http.StatusNotFound)
 	for _, repo := range []string{"team/app", "team/none"} {
 		if err := server.RemoveManifest(repo, added.Root.Digest); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("again, of %s: %v", repo, err)
+			t.Errorf("removing it again from %s: %v", repo, err)
 		}
 	}
 }

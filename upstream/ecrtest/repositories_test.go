@@ -16,7 +16,7 @@ import (
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
-func TestRepositoriesAreDescribed(t *testing.T) {
+func TestDescribeRepositoriesReportsTagMutability(t *testing.T) {
 	clock := ecrtest.NewClock()
 	server, c := start(t, ecrtest.Options{Now: clock.Now})
 	describe := func(name string, m ecrtest.TagMutability) types.Repository {
@@ -65,7 +65,7 @@ func TestRepositoriesAreDescribed(t *testing.T) {
 	}
 }
 
-func TestRepositoriesAreThoseOneMaySee(t *testing.T) {
+func TestDescribeRepositoriesNeedsPermission(t *testing.T) {
 	server, _ := start(t, ecrtest.Options{})
 	for i := range 150 {
 		if err := server.SetTagMutability(fmt.Sprintf("repo-%03d", i), ecrtest.TagMutability{}); err != nil {
@@ -157,7 +157,7 @@ func TestPullIsRecordedOnceADay(t *testing.T) {
 	}
 	wantStatus(t, c.registry(http.MethodHead, "/v2/team/app/manifests/v1"), http.StatusOK)
 	if got := recorded(); got != nil {
-		t.Errorf("a HEAD was recorded as a pull at %v", got)
+		t.Errorf("a HEAD was recorded as a pull, at %v", got)
 	}
 	first := clock.Now()
 	for _, test := range []struct {

@@ -21,7 +21,7 @@ func TestStoppedServerRefusesAndCutsConnections(t *testing.T) {
 	defer resp.Body.Close()
 	server.Stop()
 	if n, err := io.Copy(io.Discard, resp.Body); err == nil {
-		t.Errorf("a body under way was not cut: %d bytes", n)
+		t.Errorf("a body that was being sent was not cut: %d bytes", n)
 	}
 	for _, u := range []string{url, server.Endpoint + path} {
 		if _, err := c.try(c.request(http.MethodGet, u)); !errors.Is(err, syscall.ECONNREFUSED) {
@@ -31,7 +31,7 @@ func TestStoppedServerRefusesAndCutsConnections(t *testing.T) {
 	server.Stop()
 }
 
-func TestRestartedServerIsWhereItWas(t *testing.T) {
+func TestRestartedServerKeepsItsAddressesAndContent(t *testing.T) {
 	server, c := start(t, ecrtest.Options{})
 	path := c.addBlob(ecrtest.Bytes([]byte("hello")))
 	url := c.signedURL(path)
@@ -46,33 +46,37 @@ func TestRestartedServerIsWhereItWas(t *testing.T) {
 	}
 }
 
-func TestStopEndsWhatHangs(t *testing.T) {
+func TestStopEndsHangingRequests(t *testing.T) {
 	server, c := start(t, ecrtest.Options{})
 	path := c.addBlob(ecrtest.Bytes([]byte("hello")))
-	came := make(chan struct{})
-	defer server.Inject(ecrtest.Fault{On: ecrtest.Any, Hang: true, Notify: func() { close(came) }})()
+	arrived := make(chan struct{})
+	defer server.Inject(ecrtest.Fault{On: ecrtest.Any, Hang: true, Notify: func() { close(arrived) }})()
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
-		<-came
-		server.Stop()
+		select {
+		case <-arrived:
+			server.Stop()
+		case <-t.Context().Done():
+		}
 	}()
 	if _, err := c.try(c.request(http.MethodGet, server.Endpoint+path)); err == nil {
 		t.Error("a request that hung got an answer")
 	}
-	<-stopped
+	await(t, arrived, "arrived")
+	await(t, stopped, "stopped")
 }
 
-func TestStartAtTellsWhyItCannot(t *testing.T) {
+func TestStartAtReportsWhyItFails(t *testing.T) {
 	server, _ := start(t, ecrtest.Options{})
 	taken := server.Endpoint[len("http://"):]
 	if _, err := ecrtest.StartAt(ecrtest.Options{}, taken, "127.0.0.1:0"); !errors.Is(err, syscall.EADDRINUSE) {
-		t.Errorf("the registry's port is taken: %v", err)
+		t.Errorf("the port of the registry is taken: got %v", err)
 	}
 	if _, err := ecrtest.StartAt(ecrtest.Options{}, "127.0.0.1:0", taken); !errors.Is(err, syscall.EADDRINUSE) {
-		t.Errorf("the storage's port is taken: %v", err)
+		t.Errorf("the port of storage is taken: got %v", err)
 	}
 	if _, err := ecrtest.StartAt(ecrtest.Options{}, "127.0.0.1:0", "127.0.0.1"); err == nil {
-		t.Error("an address without a port is not refused")
+		t.Error("an address without a port was accepted")
 	}
 }

@@ -32,19 +32,19 @@ func TestSDKClientsRunUnmodified(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			if err := call(nil); err != nil {
-				t.Errorf("by the environment: %v", err)
+				t.Errorf("endpoint from the environment: %v", err)
 			}
-			// Nothing listens where the variable says: the configuration comes before it.
+			// Nothing listens at the address of the variable; the configuration has precedence.
 			t.Setenv(name, "http://127.0.0.1:1")
 			if err := call(&server.Endpoint); err != nil {
-				t.Errorf("by the configuration: %v", err)
+				t.Errorf("endpoint from the configuration: %v", err)
 			}
 		})
 	}
 }
 
 func TestSkewedSignatureIsRefused(t *testing.T) {
-	clock := ecrtest.NewClock() // of another time than the SDK's
+	clock := ecrtest.NewClock() // differs from the clock of the SDK
 	server, err := ecrtest.Start(ecrtest.Options{Now: clock.Now, MaxSkew: 5 * time.Minute})
 	if err != nil {
 		t.Fatal(err)
@@ -68,7 +68,7 @@ func TestSkewedSignatureIsRefused(t *testing.T) {
 	}
 }
 
-func TestAnswersAreDatedByTheServersClock(t *testing.T) {
+func TestDateFollowsTheClockOfTheServer(t *testing.T) {
 	clock := ecrtest.NewClock()
 	_, c := start(t, ecrtest.Options{Now: clock.Now})
 	for _, path := range []string{"/v2/", c.addBlob(ecrtest.Bytes(nil))} {

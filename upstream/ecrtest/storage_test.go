@@ -22,7 +22,7 @@ func TestBlobIsRedirectedToAnotherHostName(t *testing.T) {
 		t.Fatal(err)
 	}
 	if u.Hostname() != "localhost" || !strings.HasPrefix(server.Endpoint, "http://127.0.0.1:") {
-		t.Errorf("from %s to %s: not another name", server.Endpoint, u)
+		t.Errorf("the redirect from %s to %s does not change the host name", server.Endpoint, u)
 	}
 	for _, name := range []string{"Algorithm", "Credential", "Date", "Expires", "SignedHeaders", "Signature"} {
 		if !u.Query().Has("X-Amz-" + name) {
@@ -37,7 +37,7 @@ func TestBlobIsRedirectedToAnotherHostName(t *testing.T) {
 	}
 }
 
-func TestSignedURLGivesNoMoreThanItSays(t *testing.T) {
+func TestSignedURLIsValidForOneObjectMethodAndHost(t *testing.T) {
 	_, c := start(t, ecrtest.Options{})
 	signed := c.signedURL(c.addBlob(ecrtest.Bytes([]byte("one"))))
 	other := c.signedURL(c.addBlob(ecrtest.Bytes([]byte("two"))))
@@ -154,7 +154,7 @@ func TestStorageHonoursASingleRange(t *testing.T) {
 	}
 }
 
-func TestStatsCountWhatEachBlobWasAskedFor(t *testing.T) {
+func TestStatsCountTheRequestsOfEachBlob(t *testing.T) {
 	server, c := start(t, ecrtest.Options{})
 	path := c.addBlob(ecrtest.Random(1, 1<<20))
 	dgst := digest.Digest(path[strings.LastIndexByte(path, '/')+1:])
@@ -177,7 +177,7 @@ func TestStatsCountWhatEachBlobWasAskedFor(t *testing.T) {
 	}
 }
 
-// handToken takes a token without a network in between.
+// handToken returns a token that the API hands out in this process, without a network.
 func handToken(server *ecrtest.Server) string {
 	token := httptest.NewRequest(http.MethodPost, "/", nil)
 	token.Header.Set("X-Amz-Target", "AmazonEC2ContainerRegistry_V20150921.GetAuthorizationToken")
@@ -189,7 +189,7 @@ func handToken(server *ecrtest.Server) string {
 	return password
 }
 
-// signed returns a request of storage, without a network in between.
+// signed returns a request of a signed URL, for use without a network.
 func signed(t testing.TB, server *ecrtest.Server, content ecrtest.Content) *http.Request {
 	t.Helper()
 	desc, err := server.AddBlob("app", content)
@@ -207,7 +207,7 @@ func signed(t testing.TB, server *ecrtest.Server, content ecrtest.Content) *http
 	return httptest.NewRequest(http.MethodGet, answered.Header().Get("Location"), nil)
 }
 
-func TestBandwidthIsThatOfTheConnection(t *testing.T) {
+func TestBandwidthLimitsEachAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, rate := range []int64{1000, 1_000_000, 50_000_000} {
 			server := ecrtest.New(ecrtest.Options{BytesPerSecond: rate})
@@ -216,7 +216,7 @@ func TestBandwidthIsThatOfTheConnection(t *testing.T) {
 			started := time.Now()
 			server.Storage().ServeHTTP(httptest.NewRecorder(), req)
 			if took := time.Since(started); (took - 500*time.Millisecond).Abs() > time.Millisecond {
-				t.Errorf("half a second's bytes at %d B/s took %v", rate, took)
+				t.Errorf("bytes of half a second at %d B/s took %v", rate, took)
 			}
 			server.SetBandwidth(0)
 			started = time.Now()
@@ -243,7 +243,7 @@ func TestLatencyComesBeforeEachAnswer(t *testing.T) {
 	})
 }
 
-// discard is a response that goes nowhere.
+// discard is a response that is thrown away.
 type discard struct{ header http.Header }
 
 func (d discard) Header() http.Header         { return d.header }

@@ -11,7 +11,7 @@ import (
 
 const expiredBody = `{"errors":[{"code":"DENIED","message":"Your authorization token has expired. Reauthenticate and try again."}]}`
 
-func TestNoOrWrongCredentialsAreChallenged(t *testing.T) {
+func TestInvalidCredentialsAreChallenged(t *testing.T) {
 	_, c := start(t, ecrtest.Options{})
 	_, foreign := start(t, ecrtest.Options{SecretKey: "another"})
 	requests := map[string]*http.Request{
@@ -33,7 +33,7 @@ func TestNoOrWrongCredentialsAreChallenged(t *testing.T) {
 	}
 }
 
-func TestUnreadableCredentialsAreABadRequestWithoutChallenge(t *testing.T) {
+func TestUnreadableCredentialsAreABadRequest(t *testing.T) {
 	_, c := start(t, ecrtest.Options{})
 	basic := func(user, password string) string {
 		req := c.request(http.MethodGet, c.server.Endpoint)
@@ -55,7 +55,7 @@ func TestUnreadableCredentialsAreABadRequestWithoutChallenge(t *testing.T) {
 	}
 }
 
-func TestTokenIsGoodUntilItExpires(t *testing.T) {
+func TestTokenIsValidUntilItExpires(t *testing.T) {
 	clock := ecrtest.NewClock()
 	_, c := start(t, ecrtest.Options{Now: clock.Now, TokenTTL: time.Hour})
 	clock.Advance(time.Hour - time.Millisecond)
@@ -66,7 +66,7 @@ func TestTokenIsGoodUntilItExpires(t *testing.T) {
 	wantStatus(t, c.registry(http.MethodGet, "/v2/"), http.StatusOK)
 }
 
-func TestExpireTokensEndsThoseIssuedSoFar(t *testing.T) {
+func TestExpireTokensExpiresIssuedTokens(t *testing.T) {
 	server, c := start(t, ecrtest.Options{})
 	server.ExpireTokens()
 	wantExpired(t, c)
@@ -74,8 +74,8 @@ func TestExpireTokensEndsThoseIssuedSoFar(t *testing.T) {
 	wantStatus(t, c.registry(http.MethodGet, "/v2/"), http.StatusOK)
 }
 
-// wantExpired wants what ECR says of an expired token: no challenge, and to a
-// HEAD nothing at all but the status.
+// wantExpired checks that the answers are those of ECR to an expired token: no
+// challenge, and to a HEAD nothing but the status.
 func wantExpired(t *testing.T, c *client) {
 	t.Helper()
 	a := c.registry(http.MethodGet, "/v2/team/app/manifests/latest")
