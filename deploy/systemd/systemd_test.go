@@ -10,7 +10,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"go.uber.org/goleak"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestUnitsAreValid(t *testing.T) {
 	analyze := require(t, "systemd-analyze")
