@@ -8,7 +8,10 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"time"
 
+	"github.com/larder-registry/larder/cache/disk"
+	"github.com/larder-registry/larder/cache/fill"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
@@ -39,32 +42,31 @@ type Blob struct {
 	State   State
 }
 
-// Err returns what cut the reading short, such as content that did not verify.
-// The client must not take what it got for the whole.
+// Err returns what cut the reading short, such as content that did not verify. The client
+// must not take what it got for the whole.
 func (b *Blob) Err() error {
-	if r, ok := b.ReadSeekCloser.(*reader); ok {
+	if r, ok := b.ReadSeekCloser.(*fill.Reader); ok {
 		return r.Err()
 	}
 	return nil
 }
 
-// Open opens a blob: from disk, or by joining the fill that brings it, which
-// it begins if there is none. It blocks until the size is known. The caller has
-// asked [Store.Holds] whether the client may have the blob. hint is the size if
-// it is known from a manifest, else 0; it only saves a request.
+// Open opens a blob: from disk, or by joining the fill that brings it, which it begins if
+// there is none. It blocks until the size is known. The caller has asked [Store.Holds]
+// whether the client may have the blob. hint is the size if it is known from a manifest,
+// else 0; it only saves a request.
 //
-// Reads return an error where the content turns out not to match its digest,
-// and never its last byte.
+// Reads return an error if the content turns out not to match its digest, and never its
+// last byte.
 func (s *Store) Open(ctx context.Context, dgst digest.Digest, hint int64, fetch Fetch) (*Blob, error) {
 	if err := CheckDigest(dgst); err != nil {
 		return nil, fmt.Errorf("open blob %q: %w", dgst, err)
 	}
 	if dgst == emptySHA256 || dgst == emptySHA512 {
-		return &Blob{ReadSeekCloser: held{bytes.NewReader(nil)}, State: Hit}, nil
+		return &Blob{ReadSeekCloser: noFile{bytes.NewReader(nil)}, State: Hit}, nil
 	}
-	again := false
-	for {
-		f, own, file, err := s.join(ctx, dgst, hint, fetch)
+	for joined := false; ; joined = true {
+		f, own, file, err := s.find(ctx, dgst, hint, fetch)
 		if err != nil {
 			return nil, fmt.Errorf("open blob %s: %w", dgst, err)
 		}
@@ -72,15 +74,25 @@ func (s *Store) Open(ctx context.Context, dgst digest.Digest, hint int64, fetch 
 			s.recency.Use(dgst, s.opts.Now())
 			return hit(file)
 		}
-		blob, err := f.open(ctx, own)
+		r, err := f.Open(ctx, own)
 		switch {
-		case errors.Is(err, errEnded):
-		case err != nil && !own && !again && ctx.Err() == nil && !errors.Is(err, errMismatch):
-			again = true // it was another client's source, perhaps another registry, that failed
-		default:
-			return blob, err
+		case err == nil:
+			return newBlob(r), nil
+		case errors.Is(err, fill.ErrOver): // the next look finds the file, or begins another fill
+		case own, joined, ctx.Err() != nil, errors.Is(err, fill.ErrMismatch):
+			return nil, err
+		default: // the source of another client failed, perhaps of another registry: this client's own may not
 		}
 	}
+}
+
+// newBlob returns a blob that is read from its fill.
+func newBlob(r *fill.Reader) *Blob {
+	state := Miss
+	if r.PassesThrough() {
+		state = Bypass
+	}
+	return &Blob{ReadSeekCloser: r, Size: r.Size(), State: state}
 }
 
 // The blob without bytes needs neither a disk nor a source.
@@ -90,10 +102,10 @@ const (
 		"47d0d13c5d85f2b0ff8318d2877eec2f63b931bd47417a81a538327af927da3e"
 )
 
-// join returns the file of a blob that is complete, else its fill, and whether
-// that begins with this request. The fill is looked up first and leaves the map
-// only when its outcome is on disk, so nothing falls between the two.
-func (s *Store) join(ctx context.Context, dgst digest.Digest, hint int64, fetch Fetch) (f *fill, own bool, file *os.File, err error) {
+// find returns the file of a complete blob, or else its fill, and whether the fill begins
+// with this request. It looks for the fill first: a fill leaves the map only when its
+// outcome is on disk, so a blob is always found in one of the two places.
+func (s *Store) find(ctx context.Context, dgst digest.Digest, hint int64, fetch Fetch) (f *fill.Fill, own bool, file *os.File, err error) {
 	s.mu.Lock()
 	f = s.filling[dgst]
 	damaged := s.damaged[dgst]
@@ -118,10 +130,70 @@ func (s *Store) join(ctx context.Context, dgst digest.Digest, hint int64, fetch 
 	if f := s.filling[dgst]; f != nil {
 		return f, false, nil, nil
 	}
-	f = newFill(ctx, s, dgst, hint, fetch)
+	f = fill.New(s.inTraceOf(ctx), s.fillSettings, dgst, hint, fetch, s.opts.Now())
 	s.filling[dgst] = f
-	s.work.Go(f.run)
+	s.work.Go(func() { s.fill(f, dgst) })
 	return f, true, nil, nil
+}
+
+// fill runs a fill from its beginning to its outcome on disk.
+func (s *Store) fill(f *fill.Fill, d digest.Digest) {
+	begun := time.Now()
+	s.metrics.waiting.Add(1)
+	err := s.fills.Acquire(f.Context(), 1)
+	s.metrics.waiting.Add(-1)
+	hasSlot := err == nil
+	s.metrics.filling(d)
+	var old *fill.Partial
+	if err == nil {
+		old, err = s.resume(f.Context(), d)
+	}
+	err = f.Run(old, err)
+	s.forget(d)
+	s.metrics.filled(time.Since(begun), err)
+	if hasSlot {
+		s.fills.Release(1)
+	}
+	f.End()
+}
+
+// resume waits until no other goroutine changes the files of a blob, and opens what an
+// earlier process left of it. It returns nil if it left nothing, and [fill.ErrOver] if the
+// blob is complete.
+func (s *Store) resume(ctx context.Context, d digest.Digest) (*fill.Partial, error) {
+	if err := s.awaitTurn(ctx, d); err != nil {
+		return nil, err
+	}
+	if _, err := s.Stat(d); err == nil {
+		return nil, fill.ErrOver
+	}
+	if s.health.Refuses() != nil {
+		return nil, nil // what is on disk stays there
+	}
+	reserved := s.takeUp(ctx, d)
+	part, err := fill.ResumePartial(s.folder, d)
+	if err != nil {
+		s.dropPartial(d, reserved)
+		return nil, nil
+	}
+	s.space.Add(disk.Charge(part.Size()) - reserved) // 0, unless the scan did not see it
+	return part, nil
+}
+
+// takeUp hands a partial to the fill that resumes it, and returns how many bytes are
+// reserved for it. It waits for the scan.
+func (s *Store) takeUp(ctx context.Context, d digest.Digest) (reserved int64) {
+	select {
+	case <-s.scanned:
+	case <-ctx.Done():
+		return 0
+	}
+	it, _ := s.recency.Get(d)
+	if it.Partial {
+		s.recency.Remove(d)
+		return it.Bytes
+	}
+	return 0
 }
 
 func hit(file *os.File) (*Blob, error) {
@@ -130,64 +202,6 @@ func hit(file *os.File) (*Blob, error) {
 		return nil, errors.Join(err, file.Close())
 	}
 	return &Blob{ReadSeekCloser: file, Size: info.Size(), State: Hit}, nil
-}
-
-// open waits for the size and returns a reader. It returns errEnded when the
-// fill had failed before this client came: the client begins another, unless
-// this one was its own.
-func (f *fill) open(ctx context.Context, own bool) (*Blob, error) {
-	f.link(ctx)
-	reads := false
-	defer func() {
-		if own && !reads {
-			f.release()
-		}
-	}()
-	f.mu.Lock()
-	late := f.err != nil && !own
-	f.mu.Unlock()
-	if late {
-		select {
-		case <-f.done:
-			return nil, errEnded
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-	}
-	select {
-	case <-f.ready:
-	case <-ctx.Done():
-		return nil, f.tooLate(ctx)
-	}
-	if f.acquire(own) {
-		reads = true
-		return &Blob{ReadSeekCloser: newReader(ctx, f), Size: f.size, State: Miss}, nil
-	}
-	select {
-	case <-f.done:
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-	var ofDisk diskError
-	switch {
-	case f.err == nil || errors.Is(f.err, errEnded):
-		return nil, errEnded // complete meanwhile: the next look finds the file
-	case errors.As(f.err, &ofDisk) && f.size > 0:
-		r := &reader{ctx: ctx, fill: f, pass: f.passthrough(ctx)}
-		return &Blob{ReadSeekCloser: r, Size: f.size, State: Bypass}, nil
-	}
-	return nil, fmt.Errorf("fetch blob %s: %w", f.digest, f.err)
-}
-
-// tooLate is the error of one who waits no more for the first answer: what the
-// fill waits for belongs to it.
-func (f *fill) tooLate(ctx context.Context) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.trouble == nil {
-		return context.Cause(ctx)
-	}
-	return fmt.Errorf("%w: %w", context.Cause(ctx), f.trouble)
 }
 
 // Stat returns the size of a complete blob, and fs.ErrNotExist for any other.
@@ -208,8 +222,7 @@ func (s *Store) Stat(dgst digest.Digest) (int64, error) {
 	return info.Size(), nil
 }
 
-// setDamaged says whether the file of a blob, which should not be there, is none
-// to be served.
+// setDamaged marks a blob as damaged, or clears the mark. Damaged blobs are not served.
 func (s *Store) setDamaged(d digest.Digest, damaged bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/larder-registry/larder/cache/cachetest"
 	"github.com/larder-registry/larder/cache/disk"
+	"github.com/larder-registry/larder/cache/fill/filltest"
 )
 
 // TestFolderIsNeverAboveItsBound has 16 clients pull images at random for ten
@@ -41,11 +42,11 @@ func TestFolderIsNeverAboveItsBound(t *testing.T) {
 		}
 		s := openStore(t, dir, opts)
 
-		base := newOrigin(300<<10, 1000)
-		layers := make([]*origin, 56) // of 8 MiB three times, and then some
+		base := filltest.New(300<<10, 1000)
+		layers := make([]*filltest.Origin, 56) // of 8 MiB three times, and then some
 		images := make([]*image, len(layers)/2)
 		for i := range layers {
-			layers[i] = newOrigin((100+i*12)<<10+i, uint64(i))
+			layers[i] = filltest.New((100+i*12)<<10+i, uint64(i))
 		}
 		for i := range images {
 			images[i] = newImage(fmt.Sprint(i), base, layers[i], layers[len(layers)-1-i])
@@ -61,7 +62,7 @@ func TestFolderIsNeverAboveItsBound(t *testing.T) {
 					if _, _, err := s.Manifest(t.Context(), team, images[i].Digest, images[i].ask); err != nil {
 						t.Error(err)
 					}
-					for _, o := range []*origin{base, layers[i], layers[len(layers)-1-i]} {
+					for _, o := range []*filltest.Origin{base, layers[i], layers[len(layers)-1-i]} {
 						pulls.Add(1)
 						if pull(t, s, o) == Hit {
 							hits.Add(1)

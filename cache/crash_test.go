@@ -15,6 +15,7 @@ import (
 
 	"github.com/larder-registry/larder/cache/cachetest"
 	"github.com/larder-registry/larder/cache/disk"
+	"github.com/larder-registry/larder/cache/fill/filltest"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 )
@@ -53,7 +54,7 @@ type life struct {
 	t       *testing.T
 	store   *Store
 	platter *platter
-	blobs   []*origin
+	blobs   []*filltest.Origin
 
 	mu   sync.Mutex             // guards what follows
 	safe map[digest.Digest]bool // what no crash may take
@@ -70,7 +71,7 @@ type snapshotLife struct {
 func newLife(t *testing.T) *life {
 	l := &life{t: t, safe: make(map[digest.Digest]bool)}
 	for i := range 6 {
-		l.blobs = append(l.blobs, newOrigin(10<<10+i*1000, uint64(i)))
+		l.blobs = append(l.blobs, filltest.New(10<<10+i*1000, uint64(i)))
 	}
 	return l
 }
@@ -92,20 +93,20 @@ func (l *life) lead() {
 	l.breakOff(l.blobs[4])
 	l.pull(l.blobs[4])
 	l.breakOff(l.blobs[5])
-	l.evict(l.blobs[5].digest) // a partial
-	l.evict(l.blobs[2].digest)
+	l.evict(l.blobs[5].Digest) // a partial
+	l.evict(l.blobs[2].Digest)
 
 	l.tag("v2", removed)
 	l.pull(l.blobs[3])
 	l.save()
-	l.unsafe(removed.Digest, l.blobs[3].digest)
+	l.unsafe(removed.Digest, l.blobs[3].Digest)
 	if _, err := l.store.Stat(pinned.Digest); err != nil { // a step failed: then nobody else needs the blob
-		l.unsafe(l.blobs[0].digest)
+		l.unsafe(l.blobs[0].Digest)
 	}
 	_, err := l.store.Remove(team, "v2")
 	l.must(err)
 
-	l.scrub(l.blobs[4].digest)
+	l.scrub(l.blobs[4].Digest)
 	l.pull(l.blobs[4])
 	l.pull(l.blobs[2])
 }
@@ -118,11 +119,11 @@ func (l *life) must(err error) {
 	}
 }
 
-func (l *life) pull(o *origin) {
+func (l *life) pull(o *filltest.Origin) {
 	l.t.Helper()
 	pull(l.t, l.store, o)
 	settle(l.store)
-	l.isSafe(o.digest)
+	l.isSafe(o.Digest)
 }
 
 func (l *life) tag(tag string, img *image) {
@@ -135,22 +136,22 @@ func (l *life) tag(tag string, img *image) {
 }
 
 // breakOff leaves a partial.
-func (l *life) breakOff(o *origin) {
+func (l *life) breakOff(o *filltest.Origin) {
 	l.t.Helper()
-	o.plan = func(_ int, r Range) act {
+	o.Plan = func(_ int, r Range) filltest.Act {
 		if r.Off >= tiny.Segment {
-			return act{err: errBroken}
+			return filltest.Act{Err: filltest.ErrBroken}
 		}
-		return act{}
+		return filltest.Act{}
 	}
-	blob, err := l.store.Open(l.t.Context(), o.digest, 0, o.fetch)
+	blob, err := l.store.Open(l.t.Context(), o.Digest, 0, o.Fetch)
 	if err == nil {
 		blob.Close()
-	} else if !errors.Is(err, errBroken) {
+	} else if !errors.Is(err, filltest.ErrBroken) {
 		l.t.Error(err)
 	}
 	settle(l.store)
-	o.plan = nil
+	o.Plan = nil
 }
 
 func (l *life) evict(d digest.Digest) {
@@ -263,7 +264,7 @@ func (l *life) after(t *testing.T, dir string, safe []digest.Digest, bad digest.
 		}
 	}
 	for _, o := range l.blobs {
-		again := &origin{content: o.content, digest: o.digest}
+		again := &filltest.Origin{Content: o.Content, Digest: o.Digest}
 		pull(t, s, again)
 	}
 	settle(s)

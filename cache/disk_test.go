@@ -9,8 +9,12 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 
+	"github.com/larder-registry/larder/cache/disk"
+	"github.com/larder-registry/larder/cache/fill"
+	"github.com/larder-registry/larder/cache/fill/filltest"
 	"golang.org/x/sys/unix"
 )
 
@@ -31,7 +35,7 @@ func spoil(t *testing.T, s *Store) {
 func TestBlobPassesByADiskThatCannotTakeIt(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
 	spoil(t, s)
-	o := newOrigin(3<<20, 1)
+	o := filltest.New(3<<20, 1)
 	for range 2 {
 		if state := pull(t, s, o); state != Bypass {
 			t.Errorf("pulled: %s", state)
@@ -42,13 +46,13 @@ func TestBlobPassesByADiskThatCannotTakeIt(t *testing.T) {
 func TestEmptyBlobNeedsNoDisk(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
 	spoil(t, s)
-	o := newOrigin(0, 1)
-	if state := pull(t, s, o); state != Hit || len(o.requests()) > 0 {
-		t.Errorf("%s, with %d requests", state, len(o.requests()))
+	o := filltest.New(0, 1)
+	if state := pull(t, s, o); state != Hit || len(o.Requests()) > 0 {
+		t.Errorf("%s, with %d requests", state, len(o.Requests()))
 	}
-	other := newOrigin(1, 1)
-	other.content = nil // a source that has nothing under this digest
-	if _, err := s.Open(t.Context(), other.digest, 0, other.fetch); !errors.Is(err, errMismatch) {
+	other := filltest.New(1, 1)
+	other.Content = nil // a source that has nothing under this digest
+	if _, err := s.Open(t.Context(), other.Digest, 0, other.Fetch); !errors.Is(err, fill.ErrMismatch) {
 		t.Errorf("an empty blob with another digest: %v", err)
 	}
 }
@@ -56,12 +60,12 @@ func TestEmptyBlobNeedsNoDisk(t *testing.T) {
 func TestPassThroughSeeks(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
 	spoil(t, s)
-	o := newOrigin(3<<20, 1)
+	o := filltest.New(3<<20, 1)
 	blob := open(t, s, o)
 	defer blob.Close()
-	size := int64(len(o.content))
+	size := int64(len(o.Content))
 	for _, r := range [][2]int64{{500, 1500}, {size - 1, size}, {0, 1}, {2 << 20, size}, {size - 1, size}, {0, size}} {
-		o.compare(t, blob, r[0], r[1])
+		o.Compare(t, blob, r[0], r[1])
 	}
 	if n, err := blob.Read(make([]byte, 1)); n != 0 || err != io.EOF {
 		t.Errorf("behind the end: %d, %v", n, err)
@@ -76,18 +80,18 @@ func TestPassThroughKeepsTheLastByteOfContentThatDoesNotVerify(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := openStore(t, t.TempDir(), small)
 			spoil(t, s)
-			o := newOrigin(3<<20, 1)
-			o.plan = func(int, Range) act { return act{flip: 9} }
+			o := filltest.New(3<<20, 1)
+			o.Plan = func(int, Range) filltest.Act { return filltest.Act{Flip: 9} }
 			blob := open(t, s, o)
 			defer blob.Close()
 			if _, err := blob.Seek(from, io.SeekStart); err != nil {
 				t.Fatal(err)
 			}
 			got, err := io.ReadAll(blob)
-			if !errors.Is(err, errMismatch) || !errors.Is(blob.Err(), errMismatch) {
+			if !errors.Is(err, fill.ErrMismatch) || !errors.Is(blob.Err(), fill.ErrMismatch) {
 				t.Errorf("read ended with %v", err)
 			}
-			if int64(len(got)) >= int64(len(o.content))-from {
+			if int64(len(got)) >= int64(len(o.Content))-from {
 				t.Error("the last byte was given out")
 			}
 		})
@@ -95,34 +99,38 @@ func TestPassThroughKeepsTheLastByteOfContentThatDoesNotVerify(t *testing.T) {
 }
 
 func TestReadersGoOnWhenAWriteFails(t *testing.T) {
-	s := openStore(t, t.TempDir(), small)
-	o := newOrigin(3<<20, 1)
+	var fails atomic.Bool
+	opts := small
+	opts.steps.Around = func(s disk.Step, take func() error) error {
+		if s.Op == disk.OpWrite && fails.Load() {
+			return errDisk
+		}
+		return take()
+	}
+	s := openStore(t, t.TempDir(), opts)
+	o := filltest.New(3<<20, 1)
 	hold := make(chan struct{})
-	o.plan = func(int, Range) act {
-		return act{gate: func(off int64) {
-			if off >= chunkSize {
+	o.Plan = func(int, Range) filltest.Act {
+		return filltest.Act{Gate: func(off int64) {
+			if off >= disk.ChunkSize {
 				<-hold
 			}
 		}}
 	}
 	blob := open(t, s, o)
 	defer blob.Close()
-	o.compare(t, blob, 0, chunkSize)
-	s.mu.Lock()
-	f := s.filling[o.digest]
-	s.mu.Unlock()
-	if err := f.part.data.Close(); err != nil { // from here on every write fails
-		t.Fatal(err)
-	}
+	o.Compare(t, blob, 0, disk.ChunkSize)
+	fails.Store(true)
 	close(hold)
-	o.compare(t, blob, chunkSize, int64(len(o.content)))
+	o.Compare(t, blob, disk.ChunkSize, int64(len(o.Content)))
 	settle(s)
 	if err := blob.Err(); err != nil {
 		t.Errorf("the reader saw %v", err)
 	}
-	if n, _ := o.total(); n > int64(len(o.content))+2*small.Segment*int64(small.Connections) {
-		t.Errorf("%d bytes were sent for a blob of %d", n, len(o.content))
+	if n, _ := o.Total(); n > int64(len(o.Content))+2*small.Segment*int64(small.Connections) {
+		t.Errorf("%d bytes were sent for a blob of %d", n, len(o.Content))
 	}
+	fails.Store(false)
 	if state := pull(t, s, o); state != Miss {
 		t.Errorf("pulled again: %s", state)
 	}
@@ -154,7 +162,7 @@ func fullDisk(t *testing.T, size, free int64) string {
 func TestFullDiskIsPassedBy(t *testing.T) {
 	disk := fullDisk(t, 200<<20, 110<<20)
 	s := openStore(t, filepath.Join(disk, "cache"), small)
-	kept, o := newOrigin(1<<20, 1), newOrigin(20<<20, 2)
+	kept, o := filltest.New(1<<20, 1), filltest.New(20<<20, 2)
 	pull(t, s, kept)
 	settle(s)
 	if state := pull(t, s, o); state != Bypass {
@@ -178,7 +186,7 @@ func TestFullDiskIsPassedBy(t *testing.T) {
 		t.Errorf("a manifest on a disk without a free byte: %v", err)
 	}
 	yes := func(context.Context) (int64, error) { return 1, nil }
-	if _, err := s.Holds(t.Context(), team, newOrigin(1, 1).digest, yes); err != nil {
+	if _, err := s.Holds(t.Context(), team, filltest.New(1, 1).Digest, yes); err != nil {
 		t.Errorf("a membership on a disk without a free byte: %v", err)
 	}
 }
@@ -187,7 +195,7 @@ func TestStoreOpensOnAFullDisk(t *testing.T) {
 	disk := fullDisk(t, 200<<20, 110<<20)
 	dir := filepath.Join(disk, "cache")
 	repo := Repository{Upstream: "r", Name: "n"}
-	o := newOrigin(1<<20, 1)
+	o := filltest.New(1<<20, 1)
 	img := newImage("v1", o)
 	s := openStore(t, dir, Options{Tags: Freshness{StaleIfError: 1 << 40}})
 	if _, _, err := s.Tag(t.Context(), repo, "v1", img.ask); err != nil {
@@ -231,9 +239,9 @@ func (zeros) Read(p []byte) (int, error) {
 func TestDiskThatFillsUpDuringPullsFailsNone(t *testing.T) {
 	disk := fullDisk(t, 200<<20, 199<<20)
 	s := openStore(t, filepath.Join(disk, "cache"), small)
-	var all []*origin
+	var all []*filltest.Origin
 	for i := range 60 { // so that there is always something to fetch
-		all = append(all, newOrigin(1<<20+i, uint64(i)))
+		all = append(all, filltest.New(1<<20+i, uint64(i)))
 	}
 	pulls, done := make(chan struct{}), make(chan struct{})
 	var clients sync.WaitGroup
@@ -266,7 +274,7 @@ func TestDiskThatFillsUpDuringPullsFailsNone(t *testing.T) {
 	close(done)
 	clients.Wait()
 	settle(s)
-	o := newOrigin(2<<20, 1000)
+	o := filltest.New(2<<20, 1000)
 	for _, want := range []State{Miss, Hit} {
 		if state := pull(t, s, o); state != want {
 			t.Errorf("with room again: %s, want %s", state, want)

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/larder-registry/larder/cache/fill/filltest"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,11 +23,11 @@ func TestDistrustedBlobIsRemovedIfItIsDamaged(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
 	origins := stock(t, s, 2, 100_000)
 	damaged, right := origins[0], origins[1]
-	flip(t, s, damaged.digest, 70_000)
+	flip(t, s, damaged.Digest, 70_000)
 	for _, o := range origins {
-		s.Distrust(o.digest)
+		s.Distrust(o.Digest)
 	}
-	s.Distrust(newOrigin(10, 9).digest) // which is not here
+	s.Distrust(filltest.New(10, 9).Digest) // which is not here
 	for distrusts(s) {
 		runtime.Gosched()
 	}
@@ -56,7 +57,7 @@ func TestBlobThatCannotBeOpenedIsFetchedAgain(t *testing.T) {
 	if _, err := os.Open(locked); !errors.Is(err, unix.EIO) {
 		t.Skipf("a terminal that is locked can be opened: %v", err)
 	}
-	path := s.folder.Blob(o.digest)
+	path := s.folder.Blob(o.Digest)
 	if err := errors.Join(os.Remove(path), os.Symlink(locked, path)); err != nil {
 		t.Fatal(err)
 	}
@@ -79,10 +80,10 @@ func TestNothingIsFoundDamagedBeforeTheScanIsOver(t *testing.T) {
 		<-s.scanned
 		origins := stock(t, s, 2, 100_000)
 		for _, o := range origins {
-			flip(t, s, o.digest, 70_000)
+			flip(t, s, o.Digest, 70_000)
 		}
 		s.scanned = make(chan struct{}) // as if it went on
-		s.Distrust(origins[0].digest)
+		s.Distrust(origins[0].Digest)
 		done := make(chan struct{})
 		go func() {
 			defer close(done)

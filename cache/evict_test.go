@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/larder-registry/larder/cache/disk"
+	"github.com/larder-registry/larder/cache/fill"
+	"github.com/larder-registry/larder/cache/fill/filltest"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
@@ -42,9 +44,9 @@ func usage(t *testing.T, s *Store) int64 {
 
 func TestFolderStaysWithinItsBound(t *testing.T) {
 	s := openStore(t, t.TempDir(), bounded)
-	var all []*origin
+	var all []*filltest.Origin
 	for i := range 24 {
-		all = append(all, newOrigin(700<<10+i*1000, uint64(i)))
+		all = append(all, filltest.New(700<<10+i*1000, uint64(i)))
 	}
 	var clients sync.WaitGroup
 	for c := range 8 {
@@ -85,18 +87,18 @@ func checkCharges(t *testing.T, s *Store) {
 func TestLeastRecentlyUsedGoesFirst(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir, bounded)
-	a, b, c := newOrigin(2<<20, 1), newOrigin(2<<20, 2), newOrigin(2<<20, 3)
-	for _, o := range []*origin{a, b, c} {
+	a, b, c := filltest.New(2<<20, 1), filltest.New(2<<20, 2), filltest.New(2<<20, 3)
+	for _, o := range []*filltest.Origin{a, b, c} {
 		pull(t, s, o)
 		settle(s)
 	}
 	pull(t, s, a) // b is the oldest now
-	pull(t, s, newOrigin(3<<20, 4))
+	pull(t, s, filltest.New(3<<20, 4))
 	settle(s)
-	if _, err := s.Stat(b.digest); err == nil {
+	if _, err := s.Stat(b.Digest); err == nil {
 		t.Error("the least recently used blob is still there")
 	}
-	for _, o := range []*origin{c, a} {
+	for _, o := range []*filltest.Origin{c, a} {
 		if state := pull(t, s, o); state != Hit {
 			t.Errorf("a blob that was used later: %s", state)
 		}
@@ -107,18 +109,18 @@ func TestOrderOutlivesTheStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
 		s := openStore(t, dir, bounded)
-		a, b := newOrigin(3<<20, 1), newOrigin(3<<20, 2)
-		for _, o := range []*origin{a, b, a} {
+		a, b := filltest.New(3<<20, 1), filltest.New(3<<20, 2)
+		for _, o := range []*filltest.Origin{a, b, a} {
 			pull(t, s, o)
 			settle(s)
 			pass(time.Minute)
 		}
 		closeStore(t, s)
 		s = openStore(t, dir, bounded)
-		pull(t, s, newOrigin(3<<20, 3))
+		pull(t, s, filltest.New(3<<20, 3))
 		settle(s)
-		_, errA := s.Stat(a.digest)
-		_, errB := s.Stat(b.digest)
+		_, errA := s.Stat(a.Digest)
+		_, errB := s.Stat(b.Digest)
 		if errA != nil || errB == nil {
 			t.Errorf("the one used last: %v; the other: %v", errA, errB)
 		}
@@ -128,8 +130,8 @@ func TestOrderOutlivesTheStore(t *testing.T) {
 func TestKilledStoreForgetsTheLastBatchOfUsesAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := openStore(t, t.TempDir(), bounded)
-		a, b := newOrigin(1000, 1), newOrigin(1000, 2)
-		for _, o := range []*origin{a, b, a} {
+		a, b := filltest.New(1000, 1), filltest.New(1000, 2)
+		for _, o := range []*filltest.Origin{a, b, a} {
 			pull(t, s, o)
 			settle(s)
 			pass(2 * tick)
@@ -138,10 +140,10 @@ func TestKilledStoreForgetsTheLastBatchOfUsesAlone(t *testing.T) {
 		pass(tick / 2) // between two batches
 		pull(t, s, b)
 		s = openStore(t, crash(t, s.folder.Dir()), bounded)
-		for o, want := range map[*origin]time.Time{a: noted, b: noted.Add(-2 * tick)} {
+		for o, want := range map[*filltest.Origin]time.Time{a: noted, b: noted.Add(-2 * tick)} {
 			var used int64
 			err := s.index.EachUse(func(d digest.Digest, at int64) {
-				if d == o.digest {
+				if d == o.Digest {
 					used = at
 				}
 			})
@@ -156,8 +158,8 @@ func TestKilledStoreForgetsTheLastBatchOfUsesAlone(t *testing.T) {
 // image's client does not ask for the layer that it has of the first.
 func TestSharedLayerOutlivesTheImageThatGoes(t *testing.T) {
 	s := openStore(t, t.TempDir(), bounded)
-	base := newOrigin(2<<20, 1)
-	own := []*origin{newOrigin(2<<20, 2), newOrigin(2<<20, 3)}
+	base := filltest.New(2<<20, 1)
+	own := []*filltest.Origin{filltest.New(2<<20, 2), filltest.New(2<<20, 3)}
 	images := []*image{newImage("first", base, own[0]), newImage("second", base, own[1])}
 	manifest := func(img *image, ask Ask) {
 		if _, _, err := s.Manifest(t.Context(), team, img.Digest, ask); err != nil {
@@ -171,13 +173,13 @@ func TestSharedLayerOutlivesTheImageThatGoes(t *testing.T) {
 	manifest(images[1], images[1].ask)
 	pull(t, s, own[1])
 	settle(s)
-	pull(t, s, newOrigin(3<<20, 4))
+	pull(t, s, filltest.New(3<<20, 4))
 	settle(s)
 	if _, err := s.Stat(images[0].Digest); err == nil {
 		t.Error("the older image's manifest outlived its layers")
 	}
 	manifest(images[1], dead)
-	for _, o := range []*origin{base, own[1]} {
+	for _, o := range []*filltest.Origin{base, own[1]} {
 		if state := pull(t, s, o); state != Hit {
 			t.Errorf("a layer of the image that stays: %s", state)
 		}
@@ -187,7 +189,7 @@ func TestSharedLayerOutlivesTheImageThatGoes(t *testing.T) {
 func TestUsingAnImageUsesItsLayers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := openStore(t, t.TempDir(), bounded)
-		layer, other := newOrigin(3<<20, 1), newOrigin(3<<20, 2)
+		layer, other := filltest.New(3<<20, 1), filltest.New(3<<20, 2)
 		img := newImage("a", layer)
 		use := func() {
 			if _, _, err := s.Manifest(t.Context(), team, img.Digest, img.ask); err != nil {
@@ -201,7 +203,7 @@ func TestUsingAnImageUsesItsLayers(t *testing.T) {
 		settle(s)
 		pass(2 * tick)
 		use()
-		pull(t, s, newOrigin(3<<20, 3))
+		pull(t, s, filltest.New(3<<20, 3))
 		settle(s)
 		if state := pull(t, s, layer); state != Hit {
 			t.Errorf("the layer of an image in use: %s", state)
@@ -215,7 +217,7 @@ func TestManyWhoNeedSpaceEvictNoMoreThanIsMissing(t *testing.T) {
 	opts.MaxSize += 20 << 20
 	s := openStore(t, dir, opts)
 	for i := range 24 {
-		pull(t, s, newOrigin(1<<20, uint64(i)))
+		pull(t, s, filltest.New(1<<20, uint64(i)))
 	}
 	settle(s)
 	closeStore(t, s)
@@ -239,30 +241,30 @@ func TestManyWhoNeedSpaceEvictNoMoreThanIsMissing(t *testing.T) {
 
 func TestReserveEndsWhereAllThatCouldGoIsAboutToBeFilled(t *testing.T) {
 	s := openStore(t, t.TempDir(), bounded)
-	o := newOrigin(4<<20, 1)
+	o := filltest.New(4<<20, 1)
 	pull(t, s, o)
 	settle(s)
 	s.mu.Lock()
-	s.filling[o.digest] = newFill(t.Context(), s, o.digest, 0, nil) // queued, and not begun
+	s.filling[o.Digest] = fill.New(t.Context(), s.fillSettings, o.Digest, 0, nil, time.Now()) // queued, and not begun
 	s.mu.Unlock()
 	if err := s.reserve(t.Context(), 6<<20); err == nil {
 		t.Error("room was made of a blob that a fill is about to take up")
 	}
 	s.mu.Lock()
-	delete(s.filling, o.digest)
+	delete(s.filling, o.Digest)
 	s.mu.Unlock()
 }
 
 func TestPartialThatCannotBeResumedIsRemovedBeforeItsSpaceIsGiven(t *testing.T) {
 	dir := t.TempDir()
-	o := newOrigin(9<<20, 1)
+	o := filltest.New(9<<20, 1)
 	interrupt(t, dir, o)
-	if err := os.Truncate(disk.At(dir).Partial(o.digest).Journal, 0); err != nil {
+	if err := os.Truncate(disk.At(dir).Partial(o.Digest).Journal, 0); err != nil {
 		t.Fatal(err)
 	}
 	s := openStore(t, dir, Options{})
-	o.plan = func(int, Range) act { return act{err: os.ErrNotExist} }
-	if _, err := s.Open(t.Context(), o.digest, 0, o.fetch); err == nil {
+	o.Plan = func(int, Range) filltest.Act { return filltest.Act{Err: os.ErrNotExist} }
+	if _, err := s.Open(t.Context(), o.Digest, 0, o.Fetch); err == nil {
 		t.Error("opened")
 	}
 	settle(s)
@@ -271,10 +273,10 @@ func TestPartialThatCannotBeResumedIsRemovedBeforeItsSpaceIsGiven(t *testing.T) 
 
 func TestBlobLargerThanTheCacheEvictsNothing(t *testing.T) {
 	s := openStore(t, t.TempDir(), bounded)
-	small := newOrigin(1<<20, 1)
+	small := filltest.New(1<<20, 1)
 	pull(t, s, small)
 	settle(s)
-	if state := pull(t, s, newOrigin(20<<20, 2)); state != Bypass {
+	if state := pull(t, s, filltest.New(20<<20, 2)); state != Bypass {
 		t.Errorf("a blob larger than the cache: %s", state)
 	}
 	if state := pull(t, s, small); state != Hit {
@@ -284,7 +286,7 @@ func TestBlobLargerThanTheCacheEvictsNothing(t *testing.T) {
 
 func TestEvictedBlobIsReadToItsEnd(t *testing.T) {
 	s := openStore(t, t.TempDir(), bounded)
-	o := newOrigin(2<<20, 1)
+	o := filltest.New(2<<20, 1)
 	pull(t, s, o)
 	settle(s)
 	blob := open(t, s, o)
@@ -292,20 +294,20 @@ func TestEvictedBlobIsReadToItsEnd(t *testing.T) {
 	if err := evictNow(s, 1); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Stat(o.digest); err == nil {
+	if _, err := s.Stat(o.Digest); err == nil {
 		t.Fatal("nothing was evicted")
 	}
-	o.compare(t, blob, 0, 2<<20)
+	o.Compare(t, blob, 0, 2<<20)
 }
 
 func TestPartialThatNobodyWaitsForIsEvicted(t *testing.T) {
 	dir := t.TempDir()
-	lost := newOrigin(9<<20, 1)
+	lost := filltest.New(9<<20, 1)
 	interrupt(t, dir, lost)
 	opts := bounded
 	opts.MaxSize += 4 << 20
 	s := openStore(t, dir, opts)
-	o := newOrigin(5<<20, 2)
+	o := filltest.New(5<<20, 2)
 	if state := pull(t, s, o); state != Miss {
 		t.Errorf("got %s", state)
 	}
@@ -320,7 +322,7 @@ func TestPartialThatNobodyWaitsForIsEvicted(t *testing.T) {
 
 func TestResumedPartialIsChargedOnce(t *testing.T) {
 	dir := t.TempDir()
-	o := newOrigin(9<<20, 1)
+	o := filltest.New(9<<20, 1)
 	interrupt(t, dir, o)
 	s := openStore(t, dir, resumable)
 	pull(t, s, o)
@@ -334,7 +336,7 @@ func TestEvictionEndsAtTheLowWaterMark(t *testing.T) {
 		opts.LowWater = 0.95
 		s := openStore(t, t.TempDir(), opts)
 		for i := range 12 {
-			pull(t, s, newOrigin(1<<20, uint64(i)))
+			pull(t, s, filltest.New(1<<20, uint64(i)))
 			settle(s)
 		}
 		synctest.Wait()
@@ -347,9 +349,9 @@ func TestEvictionEndsAtTheLowWaterMark(t *testing.T) {
 func TestCacheShrinksWhenOthersFillTheDisk(t *testing.T) {
 	disk := fullDisk(t, 160<<20, 160<<20-1<<20)
 	s := openStore(t, filepath.Join(disk, "cache"), Options{MinFree: 70 << 20, Segment: 512 << 10})
-	var all []*origin
+	var all []*filltest.Origin
 	for i := range 8 {
-		all = append(all, newOrigin(4<<20, uint64(i)))
+		all = append(all, filltest.New(4<<20, uint64(i)))
 		pull(t, s, all[i])
 		settle(s)
 	}
@@ -370,7 +372,7 @@ func TestCacheShrinksWhenOthersFillTheDisk(t *testing.T) {
 		t.Errorf("%d bytes are free, %v", left, err)
 	}
 	for i, o := range all {
-		_, err := s.Stat(o.digest)
+		_, err := s.Stat(o.Digest)
 		if wantKept := i >= 3; (err == nil) != wantKept { // three of 4 MiB are enough
 			t.Errorf("blob %d of 8: %v", i, err)
 		}
@@ -381,7 +383,7 @@ func TestCacheShrinksWhenOthersFillTheDisk(t *testing.T) {
 func TestNothingIsEvictedWhereAllIsToBeKept(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir, Options{Tags: freshness})
-	layers := []*origin{newOrigin(6<<20, 1), newOrigin(6<<20, 2)}
+	layers := []*filltest.Origin{filltest.New(6<<20, 1), filltest.New(6<<20, 2)}
 	for i, tag := range []string{"v1", "v2"} {
 		pullTag(t, s, team, tag, newImage(tag, layers[i]), layers[i])
 	}

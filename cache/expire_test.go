@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/larder-registry/larder/cache/fill/filltest"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
@@ -19,7 +20,7 @@ import (
 // layer, or has it expire and go, and then pulls the other one without an
 // upstream.
 func TestSharedLayersOutliveAnImageThatGoes(t *testing.T) {
-	base, own := newOrigin(10_000, 1), []*origin{newOrigin(1000, 2), newOrigin(1000, 3)}
+	base, own := filltest.New(10_000, 1), []*filltest.Origin{filltest.New(1000, 2), filltest.New(1000, 3)}
 	goes, stays := newImage("goes", base, own[0]), newImage("stays", base, own[1])
 	for name, let := range map[string]func(*testing.T, *Store){
 		"removed": func(t *testing.T, s *Store) {
@@ -46,7 +47,7 @@ func TestSharedLayersOutliveAnImageThatGoes(t *testing.T) {
 			pullTag(t, s, team, "stays", stays, base, own[1])
 			pullTag(t, s, team, "goes", goes, own[0])
 			let(t, s)
-			for _, d := range []digest.Digest{goes.Digest, own[0].digest} {
+			for _, d := range []digest.Digest{goes.Digest, own[0].Digest} {
 				if _, err := s.Stat(d); err == nil {
 					t.Errorf("%s is still there", d)
 				}
@@ -57,7 +58,7 @@ func TestSharedLayersOutliveAnImageThatGoes(t *testing.T) {
 			if err != nil || m.Digest != stays.Digest {
 				t.Errorf("the other tag: %v, %v", m.Digest, err)
 			}
-			for _, l := range []*origin{base, own[1]} {
+			for _, l := range []*filltest.Origin{base, own[1]} {
 				if state := pull(t, s, l); state != Hit {
 					t.Errorf("a layer of the other: %s", state)
 				}
@@ -67,7 +68,7 @@ func TestSharedLayersOutliveAnImageThatGoes(t *testing.T) {
 }
 
 // hold brings an image into the cache, its layers too.
-func hold(t *testing.T, s *Store, repo Repository, tag string, img *image, layers ...*origin) {
+func hold(t *testing.T, s *Store, repo Repository, tag string, img *image, layers ...*filltest.Origin) {
 	t.Helper()
 	if _, _, err := s.Tag(t.Context(), repo, tag, img.ask); err != nil {
 		t.Fatal(err)
@@ -94,8 +95,8 @@ func evicted(t *testing.T, s *Store, n int) []digest.Digest {
 
 func TestExpiredImagesGoFirstTheOldestExpiryBeforeTheOthers(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
-	base := newOrigin(1000, 1)
-	own := []*origin{newOrigin(1000, 2), newOrigin(1000, 3), newOrigin(1000, 4)}
+	base := filltest.New(1000, 1)
+	own := []*filltest.Origin{filltest.New(1000, 2), filltest.New(1000, 3), filltest.New(1000, 4)}
 	var images []*image
 	for i, l := range own {
 		img := newImage(fmt.Sprint(i), base, l)
@@ -111,7 +112,7 @@ func TestExpiredImagesGoFirstTheOldestExpiryBeforeTheOthers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []digest.Digest{images[2].Digest, own[2].digest, images[1].Digest, own[1].digest, images[0].Digest}
+	want := []digest.Digest{images[2].Digest, own[2].Digest, images[1].Digest, own[1].Digest, images[0].Digest}
 	if gone := evicted(t, s, 5); !slices.Equal(gone, want) {
 		t.Errorf("gone: %v, want %v", gone, want)
 	}
@@ -119,7 +120,7 @@ func TestExpiredImagesGoFirstTheOldestExpiryBeforeTheOthers(t *testing.T) {
 
 func TestExpiredImageThatIsUsedStays(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
-	layers := []*origin{newOrigin(1000, 1), newOrigin(1000, 2)}
+	layers := []*filltest.Origin{filltest.New(1000, 1), filltest.New(1000, 2)}
 	old, young := newImage("old", layers[0]), newImage("young", layers[1])
 	hold(t, s, team, "old", old, layers[0])
 	hold(t, s, team, "young", young, layers[1])
@@ -129,7 +130,7 @@ func TestExpiredImageThatIsUsedStays(t *testing.T) {
 	if _, _, err := s.Manifest(t.Context(), team, old.Digest, dead); err != nil {
 		t.Fatal(err)
 	}
-	if gone := evicted(t, s, 2); !slices.Equal(gone, []digest.Digest{young.Digest, layers[1].digest}) {
+	if gone := evicted(t, s, 2); !slices.Equal(gone, []digest.Digest{young.Digest, layers[1].Digest}) {
 		t.Errorf("gone: %v", gone)
 	}
 }
@@ -162,7 +163,7 @@ func TestImageThatHasExpiredInOneRepositoryOnlyStays(t *testing.T) {
 
 func TestExpiredIndexTakesItsPlatformsAlong(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
-	layer := newOrigin(1000, 1)
+	layer := filltest.New(1000, 1)
 	platform := newImage("platform", layer)
 	raw := fmt.Appendf(nil, `{"mediaType": %q, "manifests": [{"digest": %q, "size": %d}]}`,
 		ocispec.MediaTypeImageIndex, platform.Digest, platform.Size)
@@ -177,7 +178,7 @@ func TestExpiredIndexTakesItsPlatformsAlong(t *testing.T) {
 	if err := s.Doom([]Verdict{{Repository: team, Digest: index.Digest, Expiry: Expiry{Since: time.Now()}}}); err != nil {
 		t.Fatal(err)
 	}
-	if gone := evicted(t, s, 3); !slices.Equal(gone, []digest.Digest{index.Digest, platform.Digest, layer.digest}) {
+	if gone := evicted(t, s, 3); !slices.Equal(gone, []digest.Digest{index.Digest, platform.Digest, layer.Digest}) {
 		t.Errorf("gone: %v", gone)
 	}
 	if _, expired, _ := s.recency.First(); expired {
@@ -207,7 +208,7 @@ func TestImageThatTwoRepositoriesHoldExpiresWithTheLater(t *testing.T) {
 
 func TestLayerOfTwoExpiredImagesStaysWithTheLater(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{})
-	base := newOrigin(1000, 1)
+	base := filltest.New(1000, 1)
 	first, second := newImage("first", base), newImage("second", base)
 	pullTag(t, s, team, "v1", first, base)
 	pullTag(t, s, team, "v2", second)
@@ -219,7 +220,7 @@ func TestLayerOfTwoExpiredImagesStaysWithTheLater(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if gone := evicted(t, s, 3); !slices.Equal(gone, []digest.Digest{first.Digest, second.Digest, base.digest}) {
+	if gone := evicted(t, s, 3); !slices.Equal(gone, []digest.Digest{first.Digest, second.Digest, base.Digest}) {
 		t.Errorf("gone: %v", gone)
 	}
 }
@@ -244,7 +245,7 @@ func TestVerdictThatIsTakenBackLeavesAnImageInItsPlace(t *testing.T) {
 // the index was read, and before what it says is acted upon.
 func TestLayerOfAnImageThatComesWhileOthersAreDoomedStays(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{})
-	base := newOrigin(1000, 1)
+	base := filltest.New(1000, 1)
 	old, young := newImage("old", base), newImage("young", base)
 	pullTag(t, s, team, "old", old, base)
 	watch := s.recency.Watch()
@@ -264,7 +265,7 @@ func TestVerdictsOutliveTheStoreAndGoWithTheImage(t *testing.T) {
 	dir := t.TempDir()
 	opts := Options{Tags: freshness}
 	s := openStore(t, dir, opts)
-	layer := newOrigin(1000, 1)
+	layer := filltest.New(1000, 1)
 	images := []*image{newImage("young"), newImage("old", layer), newImage("older")}
 	pullTag(t, s, team, "young", images[0])
 	pullTag(t, s, team, "old", images[1], layer)
@@ -304,7 +305,7 @@ func TestVerdictsOutliveTheStoreAndGoWithTheImage(t *testing.T) {
 func TestVerdictsCountThoughTheDiskDoesNotTakeThem(t *testing.T) {
 	var log journal
 	s := openStore(t, t.TempDir(), Options{Tags: freshness, Log: log.log()})
-	layer := newOrigin(1000, 1)
+	layer := filltest.New(1000, 1)
 	img := newImage("a", layer)
 	pullTag(t, s, team, "v1", img, layer)
 	s.health.Note(unix.EIO)
@@ -352,7 +353,7 @@ func TestEvictionsAreCountedByReason(t *testing.T) {
 func TestHoldingsAreWhatLifecycleRulesGoBy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := openStore(t, t.TempDir(), Options{Tags: freshness, ScrubEvery: -1})
-		layer := newOrigin(1000, 1)
+		layer := filltest.New(1000, 1)
 		amd, arm := newImage("amd", layer), newImage("arm")
 		list := newList(amd, arm)
 		begin := time.Now()
@@ -369,7 +370,7 @@ func TestHoldingsAreWhatLifecycleRulesGoBy(t *testing.T) {
 			t.Fatal(err)
 		}
 		later := begin.Add(2 * time.Minute)
-		platform := Holding{Digest: amd.Digest, Children: []digest.Digest{layer.digest}, Fetched: begin, Used: later, Touched: begin}
+		platform := Holding{Digest: amd.Digest, Children: []digest.Digest{layer.Digest}, Fetched: begin, Used: later, Touched: begin}
 		want := map[Repository][]Holding{
 			team: {platform, {Digest: signature.Digest, Subject: amd.Digest, Fetched: begin, Used: begin, Touched: begin}, {Digest: list.Digest, Tags: []string{"latest", "v1"}, Index: true,
 				Children: []digest.Digest{amd.Digest, arm.Digest}, Fetched: begin, Used: begin, Touched: begin}},

@@ -12,6 +12,8 @@ import (
 
 	"github.com/larder-registry/larder/cache/cachetest"
 	"github.com/larder-registry/larder/cache/disk"
+	"github.com/larder-registry/larder/cache/fill"
+	"github.com/larder-registry/larder/cache/fill/filltest"
 	"github.com/larder-registry/larder/cache/recency"
 	"golang.org/x/sys/unix"
 )
@@ -70,7 +72,7 @@ func TestBlobThatCannotBePublishedIsLeftNowhere(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				o, img := newOrigin(3<<20, 1), newImage("a")
+				o, img := filltest.New(3<<20, 1), newImage("a")
 				pull(t, s, o)
 				if _, _, err := s.Manifest(t.Context(), team, img.Digest, img.ask); err != nil {
 					t.Error(err)
@@ -115,9 +117,9 @@ func TestManifestIsNotEvictedWhileItIsPut(t *testing.T) {
 }
 
 // manifestAsBlob is what a client gets that asks for a manifest among the blobs.
-func manifestAsBlob(img *image) *origin {
-	o := newOrigin(len(img.Raw), 1)
-	o.content, o.digest = img.Raw, img.Digest
+func manifestAsBlob(img *image) *filltest.Origin {
+	o := filltest.New(len(img.Raw), 1)
+	o.Content, o.Digest = img.Raw, img.Digest
 	return o
 }
 
@@ -138,12 +140,11 @@ func TestManifestTakesThePlaceOfItsPartial(t *testing.T) {
 
 // writePartial leaves a partial of the origin's blob, as a store that was closed
 // does.
-func writePartial(t *testing.T, l *disk.Folder, o *origin) {
+func writePartial(t *testing.T, l *disk.Folder, o *filltest.Origin) {
 	t.Helper()
-	paths := l.Partial(o.digest)
-	part, err := createPartial(l.Steps, paths.Data, paths.Journal, int64(len(o.content)))
+	part, err := fill.CreatePartial(l, o.Digest, int64(len(o.Content)))
 	if err == nil {
-		err = part.close()
+		err = part.Keep()
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -154,7 +155,7 @@ func TestManifestIsServedWhileAFillBringsItAsABlob(t *testing.T) {
 	img := newImage("a")
 	o := manifestAsBlob(img)
 	hold := make(chan struct{})
-	o.plan = func(int, Range) act { return act{gate: func(int64) { <-hold }} }
+	o.Plan = func(int, Range) filltest.Act { return filltest.Act{Gate: func(int64) { <-hold }} }
 	var log journal
 	opts := small
 	opts.Log = log.log()
@@ -166,7 +167,7 @@ func TestManifestIsServedWhileAFillBringsItAsABlob(t *testing.T) {
 		t.Error(err)
 	}
 	close(hold)
-	o.compare(t, blob, 0, int64(len(o.content)))
+	o.Compare(t, blob, 0, int64(len(o.Content)))
 	for known := false; !known; _, known = s.index.Children(img.Digest) { // once the fill is over
 		runtime.Gosched()
 	}
@@ -189,7 +190,7 @@ func TestWhatStartUpCannotRemoveStopsNoStart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := newOrigin(1000, 1)
+	o := filltest.New(1000, 1)
 	pull(t, s, o)
 	settle(s)
 	closeFaulty(t, s)
@@ -198,7 +199,7 @@ func TestWhatStartUpCannotRemoveStopsNoStart(t *testing.T) {
 func TestStartUpRemovesThePartialOfACompleteBlob(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir, small)
-	o := newOrigin(1000, 1)
+	o := filltest.New(1000, 1)
 	pull(t, s, o)
 	settle(s)
 	closeStore(t, s)
@@ -213,11 +214,11 @@ func TestStartUpRemovesThePartialOfACompleteBlob(t *testing.T) {
 // not be read at start-up.
 func TestResumedPartialThatTheScanDidNotSeeIsCharged(t *testing.T) {
 	dir := t.TempDir()
-	o := newOrigin(9<<20, 1)
+	o := filltest.New(9<<20, 1)
 	interrupt(t, dir, o)
 	s := openStore(t, dir, resumable)
 	<-s.scanned
-	it, _ := s.recency.Remove(o.digest)
+	it, _ := s.recency.Remove(o.Digest)
 	s.space.Release(it.Bytes)
 	pull(t, s, o)
 	settle(s)
@@ -226,7 +227,7 @@ func TestResumedPartialThatTheScanDidNotSeeIsCharged(t *testing.T) {
 
 func TestReserveDoesNotWaitLongerThanItsCaller(t *testing.T) {
 	s := openStore(t, t.TempDir(), bounded)
-	pull(t, s, newOrigin(4<<20, 1))
+	pull(t, s, filltest.New(4<<20, 1))
 	settle(s)
 	s.evicting.Lock()
 	defer s.evicting.Unlock()
@@ -235,17 +236,5 @@ func TestReserveDoesNotWaitLongerThanItsCaller(t *testing.T) {
 	cancel(gone)
 	if err := s.reserve(ctx, 6<<20); !errors.Is(err, gone) {
 		t.Errorf("reserve: %v", err)
-	}
-}
-
-func TestPartialThatCannotBeMadeLeavesNoFile(t *testing.T) {
-	dir := t.TempDir()
-	opts := failing(false, func(s disk.Step) bool { return s.Op == disk.OpWrite })
-	data, journal := filepath.Join(dir, "data"), filepath.Join(dir, "journal")
-	if _, err := createPartial(opts.steps, data, journal, 1000); !errors.Is(err, unix.EIO) {
-		t.Errorf("made: %v", err)
-	}
-	if left := files(t, dir); len(left) > 0 {
-		t.Errorf("left: %v", left)
 	}
 }

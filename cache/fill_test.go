@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/larder-registry/larder/cache/disk"
+	"github.com/larder-registry/larder/cache/fill"
+	"github.com/larder-registry/larder/cache/fill/filltest"
 )
 
 // small makes a blob of some MiB one of many segments.
@@ -20,14 +22,14 @@ var small = Options{Segment: 512 << 10, Connections: 4}
 
 func TestFillServesSixteenReadersFromOneFetch(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
-	o := newOrigin(5<<20+123, 1)
+	o := filltest.New(5<<20+123, 1)
 	var readers sync.WaitGroup
 	for range 16 {
 		readers.Go(func() { pull(t, s, o) })
 	}
 	readers.Wait()
 	settle(s)
-	if n, most := o.total(); n != int64(len(o.content)) || most != 1 {
+	if n, most := o.Total(); n != int64(len(o.Content)) || most != 1 {
 		t.Errorf("%d bytes were sent, one of them %d times", n, most)
 	}
 	if state := pull(t, s, o); state != Hit {
@@ -36,12 +38,12 @@ func TestFillServesSixteenReadersFromOneFetch(t *testing.T) {
 }
 
 func TestFillOfASmallBlobAsksOnce(t *testing.T) {
-	for _, size := range []int{1, 1000, chunkSize, 1 << 20} {
+	for _, size := range []int{1, 1000, disk.ChunkSize, 1 << 20} {
 		s := openStore(t, t.TempDir(), small)
-		o := newOrigin(size, 1)
+		o := filltest.New(size, 1)
 		pull(t, s, o)
 		settle(s)
-		if asks := o.requests(); len(asks) != 1 || asks[0] != (Range{Len: int64(size)}) {
+		if asks := o.Requests(); len(asks) != 1 || asks[0] != (Range{Len: int64(size)}) {
 			t.Errorf("%d bytes were asked for as %v", size, asks)
 		}
 	}
@@ -49,12 +51,12 @@ func TestFillOfASmallBlobAsksOnce(t *testing.T) {
 
 func TestFillOfALargeBlobUsesSeveralConnections(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
-	o := newOrigin(5<<20, 1)
+	o := filltest.New(5<<20, 1)
 	var mu sync.Mutex
 	together, arrived := 0, make(chan struct{})
-	o.plan = func(int, Range) act {
-		return act{gate: func(off int64) {
-			if off != chunkSize && (off == 0 || off%small.Segment != 0) {
+	o.Plan = func(int, Range) filltest.Act {
+		return filltest.Act{Gate: func(off int64) {
+			if off != disk.ChunkSize && (off == 0 || off%small.Segment != 0) {
 				return
 			}
 			mu.Lock()
@@ -67,7 +69,7 @@ func TestFillOfALargeBlobUsesSeveralConnections(t *testing.T) {
 		}}
 	}
 	pull(t, s, o)
-	for _, ask := range o.requests() {
+	for _, ask := range o.Requests() {
 		if ask.Len > small.Segment || ask.Off == 0 && ask.Spare {
 			t.Errorf("asked for %+v", ask)
 		}
@@ -77,12 +79,12 @@ func TestFillOfALargeBlobUsesSeveralConnections(t *testing.T) {
 func TestFirstBytesAreAskedForAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := openStore(t, t.TempDir(), small)
-		o := newOrigin(5<<20, 1)
-		o.plan = func(int, Range) act {
-			return act{gate: func(off int64) {
+		o := filltest.New(5<<20, 1)
+		o.Plan = func(int, Range) filltest.Act {
+			return filltest.Act{Gate: func(off int64) {
 				if off == 0 {
 					<-time.After(time.Second) // so all else has come to rest
-					if asks := o.requests(); len(asks) != 1 {
+					if asks := o.Requests(); len(asks) != 1 {
 						t.Errorf("before the first byte it was asked for %v", asks)
 					}
 				}
@@ -90,15 +92,15 @@ func TestFirstBytesAreAskedForAlone(t *testing.T) {
 		}
 		pull(t, s, o)
 		settle(s)
-		if len(o.requests()) < 10 {
-			t.Errorf("then it was asked for %v", o.requests())
+		if len(o.Requests()) < 10 {
+			t.Errorf("then it was asked for %v", o.Requests())
 		}
 	})
 }
 
 func TestFillTakesAnEmptyBlob(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
-	o := newOrigin(0, 1)
+	o := filltest.New(0, 1)
 	for _, want := range []State{Hit, Hit} { // the first one is complete before it is opened
 		if state := pull(t, s, o); state != want {
 			t.Errorf("got %s, want %s", state, want)
@@ -108,10 +110,10 @@ func TestFillTakesAnEmptyBlob(t *testing.T) {
 
 func TestFillGoesOnWhenItsReadersLeave(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
-	o := newOrigin(5<<20, 1)
+	o := filltest.New(5<<20, 1)
 	hold := make(chan struct{})
-	o.plan = func(int, Range) act {
-		return act{gate: func(off int64) {
+	o.Plan = func(int, Range) filltest.Act {
+		return filltest.Act{Gate: func(off int64) {
 			if off > 0 {
 				<-hold
 			}
@@ -119,7 +121,7 @@ func TestFillGoesOnWhenItsReadersLeave(t *testing.T) {
 	}
 	ctx, leave := context.WithCancel(t.Context())
 	for range 4 {
-		blob, err := s.Open(ctx, o.digest, 0, o.fetch)
+		blob, err := s.Open(ctx, o.Digest, 0, o.Fetch)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -134,17 +136,17 @@ func TestFillGoesOnWhenItsReadersLeave(t *testing.T) {
 	if state := pull(t, s, o); state != Hit {
 		t.Errorf("after the readers had left: %s", state)
 	}
-	if n, most := o.total(); n != int64(len(o.content)) || most != 1 {
+	if n, most := o.Total(); n != int64(len(o.Content)) || most != 1 {
 		t.Errorf("%d bytes were sent, one of them %d times", n, most)
 	}
 }
 
 func TestReaderThatWaitsEndsWithItsContext(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
-	o := newOrigin(1000, 1)
-	o.plan = func(int, Range) act { return act{stall: 10} }
+	o := filltest.New(1000, 1)
+	o.Plan = func(int, Range) filltest.Act { return filltest.Act{Stall: 10} }
 	ctx, cancel := context.WithCancelCause(t.Context())
-	blob, err := s.Open(ctx, o.digest, 0, o.fetch)
+	blob, err := s.Open(ctx, o.Digest, 0, o.Fetch)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,7 +163,7 @@ func TestReaderThatWaitsEndsWithItsContext(t *testing.T) {
 
 func TestSlowReaderHoldsNobody(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
-	o := newOrigin(5<<20, 1)
+	o := filltest.New(5<<20, 1)
 	slow := open(t, s, o)
 	defer slow.Close()
 	if _, err := slow.Read(make([]byte, 1)); err != nil {
@@ -169,8 +171,8 @@ func TestSlowReaderHoldsNobody(t *testing.T) {
 	}
 	pull(t, s, o) // while the slow one does not read
 	settle(s)
-	o.compare(t, slow, 0, int64(len(o.content))) // from the file that was renamed meanwhile
-	if n, _ := o.total(); n != int64(len(o.content)) {
+	o.Compare(t, slow, 0, int64(len(o.Content))) // from the file that was renamed meanwhile
+	if n, _ := o.Total(); n != int64(len(o.Content)) {
 		t.Errorf("%d bytes were sent", n)
 	}
 }
@@ -179,13 +181,13 @@ func TestReaderFarAheadIsServedBeforeWhatLiesBetween(t *testing.T) {
 	opts := small
 	opts.Connections = 1
 	s := openStore(t, t.TempDir(), opts)
-	o := newOrigin(6<<20, 1)
+	o := filltest.New(6<<20, 1)
 	hold := make(chan struct{})
-	o.plan = func(_ int, r Range) act {
+	o.Plan = func(_ int, r Range) filltest.Act {
 		if r.Off >= 4<<20 {
-			return act{}
+			return filltest.Act{}
 		}
-		return act{gate: func(off int64) {
+		return filltest.Act{Gate: func(off int64) {
 			if off > 0 {
 				<-hold
 			}
@@ -193,70 +195,70 @@ func TestReaderFarAheadIsServedBeforeWhatLiesBetween(t *testing.T) {
 	}
 	blob := open(t, s, o)
 	defer blob.Close()
-	o.compare(t, blob, 4<<20, 4<<20+1000)
+	o.Compare(t, blob, 4<<20, 4<<20+1000)
 	close(hold)
-	o.compare(t, blob, 0, int64(len(o.content)))
+	o.Compare(t, blob, 0, int64(len(o.Content)))
 	settle(s)
-	if n, most := o.total(); n != int64(len(o.content)) || most != 1 {
+	if n, most := o.Total(); n != int64(len(o.Content)) || most != 1 {
 		t.Errorf("%d bytes were sent, one of them %d times", n, most)
 	}
 }
 
 func TestSourceWithoutRangesGetsOneConnection(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
-	o := newOrigin(5<<20, 1)
-	o.noRanges = true
+	o := filltest.New(5<<20, 1)
+	o.NoRanges = true
 	blob := open(t, s, o)
 	defer blob.Close()
-	o.compare(t, blob, 4<<20, 5<<20)
+	o.Compare(t, blob, 4<<20, 5<<20)
 	pull(t, s, o)
 	settle(s)
-	if n := len(o.requests()); n != 1 {
+	if n := len(o.Requests()); n != 1 {
 		t.Errorf("%d requests", n)
 	}
 }
 
 func TestFillTakesTheSizeFromTheManifestWhereTheSourceTellsNone(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
-	o := newOrigin(3<<20, 1)
-	o.noSize, o.noRanges = true, true
+	o := filltest.New(3<<20, 1)
+	o.NoSize, o.NoRanges = true, true
 	pull(t, s, o)
 	settle(s)
-	other := newOrigin(1000, 2)
-	other.noSize = true
-	if blob, err := s.Open(t.Context(), other.digest, 0, other.fetch); !errors.Is(err, errNoSize) {
+	other := filltest.New(1000, 2)
+	other.NoSize = true
+	if blob, err := s.Open(t.Context(), other.Digest, 0, other.Fetch); err == nil || !strings.Contains(err.Error(), "tells the size") {
 		t.Errorf("a blob of unknown size: %v, %v", blob, err)
 	}
 }
 
 func TestFillSurvivesWhatConnectionsDo(t *testing.T) {
-	for name, plan := range map[string]func(n int, r Range) act{
-		"all break":              func(int, Range) act { return act{cut: 100 << 10} },
-		"all stall":              func(int, Range) act { return act{stall: 200 << 10} },
-		"every second is denied": func(n int, _ Range) act { return act{err: []error{nil, errBroken}[n%2]} },
-		"spares are refused": func(_ int, r Range) act {
+	for name, plan := range map[string]func(n int, r Range) filltest.Act{
+		"all break":              func(int, Range) filltest.Act { return filltest.Act{Cut: 100 << 10} },
+		"all stall":              func(int, Range) filltest.Act { return filltest.Act{Stall: 200 << 10} },
+		"every second is denied": func(n int, _ Range) filltest.Act { return filltest.Act{Err: []error{nil, filltest.ErrBroken}[n%2]} },
+		"spares are refused": func(_ int, r Range) filltest.Act {
 			if r.Spare {
-				return act{err: errBroken}
+				return filltest.Act{Err: filltest.ErrBroken}
 			}
-			return act{}
+			return filltest.Act{}
 		},
-		"the first one is lost": func(n int, r Range) act {
+		"the first one is lost": func(n int, r Range) filltest.Act {
 			if r.Off < small.Segment && n < 9 {
-				return act{stall: 1000}
+				return filltest.Act{Stall: 1000}
 			}
-			return act{}
+			return filltest.Act{}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := openStore(t, t.TempDir(), small)
-				o := newOrigin(3<<20+7, 1)
-				o.plan = plan
+				o := filltest.New(3<<20+7, 1)
+				o.Plan = plan
 				if state := pull(t, s, o); state != Miss {
 					t.Errorf("pulled: %s", state)
 				}
 				settle(s)
-				if n, most := o.total(); n != int64(len(o.content)) || most != 1 {
+				if n, most := o.Total(); n != int64(len(o.Content)) || most != 1 {
 					t.Errorf("%d bytes were sent, one of them %d times", n, most)
 				}
 			})
@@ -267,17 +269,17 @@ func TestFillSurvivesWhatConnectionsDo(t *testing.T) {
 func TestFillThatIsGivenUpIsResumedByTheNextRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := openStore(t, t.TempDir(), small)
-		o := newOrigin(6<<20, 1)
+		o := filltest.New(6<<20, 1)
 		down := true
-		o.plan = func(_ int, r Range) act {
+		o.Plan = func(_ int, r Range) filltest.Act {
 			if down && r.Off > 0 {
-				return act{err: errBroken}
+				return filltest.Act{Err: filltest.ErrBroken}
 			}
-			return act{}
+			return filltest.Act{}
 		}
 		blob := open(t, s, o)
 		_, err := io.Copy(io.Discard, blob)
-		if !errors.Is(err, errBroken) || blob.Err() == nil {
+		if !errors.Is(err, filltest.ErrBroken) || blob.Err() == nil {
 			t.Fatalf("read from a dead source: %v", err)
 		}
 		blob.Close()
@@ -285,7 +287,7 @@ func TestFillThatIsGivenUpIsResumedByTheNextRequest(t *testing.T) {
 		down = false
 		pull(t, s, o)
 		settle(s)
-		if n, most := o.total(); n != int64(len(o.content)) || most != 1 {
+		if n, most := o.Total(); n != int64(len(o.Content)) || most != 1 {
 			t.Errorf("%d bytes were sent, one of them %d times", n, most)
 		}
 	})
@@ -294,7 +296,7 @@ func TestFillThatIsGivenUpIsResumedByTheNextRequest(t *testing.T) {
 func TestClientDoesNotShareTheFailureOfAnothersSource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := openStore(t, t.TempDir(), small)
-		o := newOrigin(1000, 1)
+		o := filltest.New(1000, 1)
 		begun := make(chan struct{})
 		dead := func(context.Context, Range) (Content, error) {
 			select {
@@ -302,11 +304,11 @@ func TestClientDoesNotShareTheFailureOfAnothersSource(t *testing.T) {
 			default:
 				close(begun)
 			}
-			return Content{}, errBroken
+			return Content{}, filltest.ErrBroken
 		}
 		var first sync.WaitGroup
 		first.Go(func() {
-			if _, err := s.Open(t.Context(), o.digest, 0, dead); !errors.Is(err, errBroken) {
+			if _, err := s.Open(t.Context(), o.Digest, 0, dead); !errors.Is(err, filltest.ErrBroken) {
 				t.Errorf("the client of the dead source: %v", err)
 			}
 		})
@@ -319,10 +321,10 @@ func TestClientDoesNotShareTheFailureOfAnothersSource(t *testing.T) {
 func TestOpenFailsSoonWhereTheSourceIsDead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := openStore(t, t.TempDir(), small)
-		o := newOrigin(1000, 1)
-		o.plan = func(int, Range) act { return act{err: errBroken} }
+		o := filltest.New(1000, 1)
+		o.Plan = func(int, Range) filltest.Act { return filltest.Act{Err: filltest.ErrBroken} }
 		begin := time.Now()
-		if _, err := s.Open(t.Context(), o.digest, 0, o.fetch); !errors.Is(err, errBroken) {
+		if _, err := s.Open(t.Context(), o.Digest, 0, o.Fetch); !errors.Is(err, filltest.ErrBroken) {
 			t.Errorf("open: %v", err)
 		}
 		if took := time.Since(begin); took > 2*time.Second {
@@ -338,7 +340,7 @@ func TestWhoCannotWaitAnyMoreIsToldWhatTheFillWaitsFor(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	defer cancel(nil)
 	tries := 0
-	_, err := s.Open(ctx, newOrigin(1000, 1).digest, 1000, func(ctx context.Context, _ Range) (Content, error) {
+	_, err := s.Open(ctx, filltest.New(1000, 1).Digest, 1000, func(ctx context.Context, _ Range) (Content, error) {
 		if tries++; tries == 1 {
 			return Content{}, busy
 		}
@@ -358,28 +360,28 @@ func TestContentThatDoesNotVerifyIsCutAndForgotten(t *testing.T) {
 			opts := small
 			opts.Log = slog.New(slog.NewTextHandler(&log, nil))
 			s := openStore(t, t.TempDir(), opts)
-			o := newOrigin(size, 1)
-			o.plan = func(int, Range) act { return act{flip: int64(size)*8 - 3} }
-			blob, err := s.Open(t.Context(), o.digest, 0, o.fetch)
+			o := filltest.New(size, 1)
+			o.Plan = func(int, Range) filltest.Act { return filltest.Act{Flip: int64(size)*8 - 3} }
+			blob, err := s.Open(t.Context(), o.Digest, 0, o.Fetch)
 			if err == nil { // else the fill was over before its first reader came
 				var got []byte
 				got, err = io.ReadAll(blob)
-				if len(got) >= size || !errors.Is(blob.Err(), errMismatch) {
+				if len(got) >= size || !errors.Is(blob.Err(), fill.ErrMismatch) {
 					t.Errorf("the client got %d of %d bytes, and %v", len(got), size, blob.Err())
 				}
 				blob.Close()
 			}
-			if !errors.Is(err, errMismatch) {
+			if !errors.Is(err, fill.ErrMismatch) {
 				t.Errorf("it ended with %v", err)
 			}
 			settle(s)
 			if left := files(t, s.folder.Dir()+"/partial"); len(left) > 0 {
 				t.Errorf("left behind: %v", left)
 			}
-			if n := strings.Count(log.String(), "level=ERROR"); n != 1 || !strings.Contains(log.String(), o.digest.String()) {
+			if n := strings.Count(log.String(), "level=ERROR"); n != 1 || !strings.Contains(log.String(), o.Digest.String()) {
 				t.Errorf("the log has %d errors:\n%s", n, &log)
 			}
-			o.plan = nil
+			o.Plan = nil
 			if state := pull(t, s, o); state != Miss {
 				t.Errorf("pulled again: %s", state)
 			}
@@ -389,76 +391,58 @@ func TestContentThatDoesNotVerifyIsCutAndForgotten(t *testing.T) {
 
 func TestReaderGetsNothingMoreOnceAMismatchIsKnown(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
-	o := newOrigin(3<<20, 1)
+	o := filltest.New(3<<20, 1)
 	last := make(chan struct{})
-	o.plan = func(int, Range) act {
-		return act{flip: 3<<23 - 3, gate: func(off int64) {
-			if off > 3<<20-chunkSize-1 {
+	o.Plan = func(int, Range) filltest.Act {
+		return filltest.Act{Flip: 3<<23 - 3, Gate: func(off int64) {
+			if off > 3<<20-disk.ChunkSize-1 {
 				<-last
 			}
 		}}
 	}
 	blob := open(t, s, o)
 	defer blob.Close()
-	o.compare(t, blob, 2<<20, 2<<20+1000) // of a stretch that is here to its end
+	o.Compare(t, blob, 2<<20, 2<<20+1000) // of a stretch that is here to its end
 	close(last)
 	settle(s)
-	if got, err := io.ReadAll(blob); len(got) >= chunkSize || !errors.Is(err, errMismatch) {
+	if got, err := io.ReadAll(blob); len(got) >= disk.ChunkSize || !errors.Is(err, fill.ErrMismatch) {
 		t.Errorf("read %d bytes more, %v", len(got), err)
 	}
 }
 
 func TestReaderBehindAMismatchGetsNothingMore(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
-	o := newOrigin(1<<20, 1)
+	o := filltest.New(1<<20, 1)
 	hold := make(chan struct{})
-	o.plan = func(int, Range) act { return act{flip: 1, gate: func(int64) { <-hold }} }
+	o.Plan = func(int, Range) filltest.Act { return filltest.Act{Flip: 1, Gate: func(int64) { <-hold }} }
 	blob := open(t, s, o)
 	defer blob.Close()
 	close(hold)
 	settle(s)
-	if n, err := blob.Read(make([]byte, 10)); n > 0 || !errors.Is(err, errMismatch) {
+	if n, err := blob.Read(make([]byte, 10)); n > 0 || !errors.Is(err, fill.ErrMismatch) {
 		t.Errorf("read %d bytes, %v", n, err)
-	}
-}
-
-func TestLastByteWaitsForTheDigest(t *testing.T) {
-	s := openStore(t, t.TempDir(), small)
-	f := newFill(t.Context(), s, newOrigin(10, 1).digest, 0, nil)
-	f.size, f.segs = 10, newSegments(10)
-	seg := f.segs.claim(0, 10)
-	seg.have = 10
-	if n := f.readableLocked(0); n != 9 {
-		t.Errorf("a client may read %d bytes before the digest verifies", n)
-	}
-	if _, n, err := f.claimFront(); n != 10 || err != nil {
-		t.Errorf("the hash may read %d bytes, %v", n, err)
-	}
-	f.verified = true
-	if n := f.readableLocked(9); n != 1 {
-		t.Errorf("a client may read %d last bytes after it", n)
 	}
 }
 
 func TestSourceThatChangesItsMindIsDropped(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
-	o := newOrigin(3<<20, 1)
-	o.plan = func(n int, _ Range) act {
+	o := filltest.New(3<<20, 1)
+	o.Plan = func(n int, _ Range) filltest.Act {
 		if n > 0 {
-			return act{size: 4 << 20}
+			return filltest.Act{Size: 4 << 20}
 		}
-		return act{}
+		return filltest.Act{}
 	}
-	blob, err := s.Open(t.Context(), o.digest, 0, o.fetch)
+	blob, err := s.Open(t.Context(), o.Digest, 0, o.Fetch)
 	if err == nil { // else it was found out before the first reader came
 		_, err = io.Copy(io.Discard, blob)
 		blob.Close()
 	}
-	if !errors.Is(err, errChanged) {
+	if err == nil || !strings.Contains(err.Error(), "another size") {
 		t.Errorf("it ended with %v", err)
 	}
 	settle(s)
-	o.plan = nil
+	o.Plan = nil
 	pull(t, s, o)
 }
 
@@ -484,7 +468,7 @@ func TestLargeBlobIsSyncedAfterAPause(t *testing.T) {
 					return take()
 				}}}
 				s := openStore(t, t.TempDir(), opts)
-				pull(t, s, newOrigin(test.size, 1))
+				pull(t, s, filltest.New(test.size, 1))
 				pulled := time.Now()
 				if test.ends {
 					if err := s.Close(); err != nil {

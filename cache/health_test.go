@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/larder-registry/larder/cache/disk"
+	"github.com/larder-registry/larder/cache/fill/filltest"
 	"golang.org/x/sys/unix"
 )
 
@@ -88,7 +89,7 @@ func TestIllDiskIsPassedBySaidOnceAndUsedAgain(t *testing.T) {
 			opts := small
 			opts.Log, opts.steps, opts.Meter = log.log(), a.disk(), newMeter()
 			s := openStore(t, t.TempDir(), opts)
-			kept, o := newOrigin(1000, 1), newOrigin(3<<20, 2)
+			kept, o := filltest.New(1000, 1), filltest.New(3<<20, 2)
 			pullLayers(t, s, kept)
 			if err := s.Degraded(); err != nil {
 				t.Errorf("a disk that is well: %v", err)
@@ -181,7 +182,7 @@ func TestIllDiskIsLookedAtByItself(t *testing.T) {
 
 func TestWhatDoesNotFitIsNoIllness(t *testing.T) {
 	s := openStore(t, t.TempDir(), bounded)
-	if state := pull(t, s, newOrigin(20<<20, 1)); state != Bypass {
+	if state := pull(t, s, filltest.New(20<<20, 1)); state != Bypass {
 		t.Errorf("a blob larger than the cache: %s", state)
 	}
 	settle(s)
@@ -194,7 +195,7 @@ func TestDiskThatOthersHaveFilledIsToldAndUsedAgain(t *testing.T) {
 	disk := fullDisk(t, 200<<20, 180<<20)
 	var log journal
 	s := openStore(t, filepath.Join(disk, "cache"), Options{Segment: small.Segment, Log: log.log()})
-	o := newOrigin(20<<20, 2)
+	o := filltest.New(20<<20, 2)
 	<-s.scanned
 	fillUp(t, disk)
 	for range 2 {
@@ -225,7 +226,7 @@ func TestReadOnlyDiskIsServedFromAndUsedAgain(t *testing.T) {
 	dir := t.TempDir()
 	var log journal
 	s := openStore(t, dir, Options{Segment: small.Segment, Log: log.log(), Tags: freshness})
-	kept, o := newOrigin(1000, 1), newOrigin(3<<20, 2)
+	kept, o := filltest.New(1000, 1), filltest.New(3<<20, 2)
 	pullTag(t, s, team, "v1", newImage("a", kept), kept)
 	// The kernel would refuse to make the file system of open files read-only.
 	// What is mounted over it is seen by who opens a file from now on.

@@ -85,10 +85,10 @@ func (s *Store) heat(d digest.Digest, file *os.File, size int64) *Blob {
 }
 
 func inMemory(content []byte) *Blob {
-	return &Blob{ReadSeekCloser: held{bytes.NewReader(content)}, Content: content, Size: int64(len(content)), State: Hit}
+	return &Blob{ReadSeekCloser: noFile{bytes.NewReader(content)}, Content: content, Size: int64(len(content)), State: Hit}
 }
 
-// held is a blob that needs no file.
-type held struct{ io.ReadSeeker }
+// noFile is a blob that needs no file.
+type noFile struct{ io.ReadSeeker }
 
-func (held) Close() error { return nil }
+func (noFile) Close() error { return nil }

@@ -9,15 +9,16 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/larder-registry/larder/cache/fill/filltest"
 	"github.com/opencontainers/go-digest"
 )
 
 // own fetches a blob, and has the repository hold it.
-func own(t *testing.T, s *Store, repo Repository, o *origin) {
+func own(t *testing.T, s *Store, repo Repository, o *filltest.Origin) {
 	t.Helper()
 	pull(t, s, o)
 	settle(s)
-	_, err := s.Holds(t.Context(), repo, o.digest, func(context.Context) (int64, error) { return int64(len(o.content)), nil })
+	_, err := s.Holds(t.Context(), repo, o.Digest, func(context.Context) (int64, error) { return int64(len(o.Content)), nil })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,21 +28,21 @@ func TestBlobHereIsOfTheRepositoryAlone(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
 	repo, other := Repository{Upstream: "registry.test", Name: "app"}, Repository{Upstream: "registry.test", Name: "other"}
 	for _, size := range []int{100, hotBlobMax, hotBlobMax + 1} {
-		o := newOrigin(size, uint64(size))
-		if s.BlobHere(repo, o.digest) != nil {
+		o := filltest.New(size, uint64(size))
+		if s.BlobHere(repo, o.Digest) != nil {
 			t.Errorf("%d bytes were here before they came", size)
 		}
 		own(t, s, repo, o)
-		if s.BlobHere(other, o.digest) != nil {
+		if s.BlobHere(other, o.Digest) != nil {
 			t.Errorf("%d bytes were another repository's too", size)
 		}
 		for _, again := range []bool{false, true} {
-			blob := s.BlobHere(repo, o.digest)
+			blob := s.BlobHere(repo, o.Digest)
 			if blob == nil {
 				t.Fatalf("%d bytes are not here", size)
 			}
 			got, err := io.ReadAll(blob)
-			if err != nil || !bytes.Equal(got, o.content) || blob.Size != int64(size) || blob.State != Hit {
+			if err != nil || !bytes.Equal(got, o.Content) || blob.Size != int64(size) || blob.State != Hit {
 				t.Errorf("%d bytes, again %t: %d came, of %d, %s, %v", size, again, len(got), blob.Size, blob.State, err)
 			}
 			if _, isFile := blob.ReadSeekCloser.(*os.File); isFile != (blob.Content == nil) || isFile != (size > hotBlobMax) {
@@ -57,15 +58,15 @@ func TestBlobHereIsOfTheRepositoryAlone(t *testing.T) {
 func TestBlobInMemoryGoesWithItsFile(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
 	repo := Repository{Upstream: "registry.test", Name: "app"}
-	o := newOrigin(100, 1)
+	o := filltest.New(100, 1)
 	own(t, s, repo, o)
-	if blob := s.BlobHere(repo, o.digest); blob == nil || blob.Content == nil {
+	if blob := s.BlobHere(repo, o.Digest); blob == nil || blob.Content == nil {
 		t.Fatal("it is not in memory")
 	}
 	if err := evictNow(s, 1); err != nil {
 		t.Fatal(err)
 	}
-	if s.BlobHere(repo, o.digest) != nil {
+	if s.BlobHere(repo, o.Digest) != nil {
 		t.Error("it is here without its file")
 	}
 }
@@ -74,19 +75,19 @@ func TestBlobInMemoryGoesWithItsFile(t *testing.T) {
 func TestEvictedBlobDoesNotStayInMemory(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
 	repo := Repository{Upstream: "registry.test", Name: "app"}
-	o := newOrigin(100, 1)
+	o := filltest.New(100, 1)
 	own(t, s, repo, o)
-	file, err := os.Open(s.folder.Blob(o.digest))
+	file, err := os.Open(s.folder.Blob(o.Digest))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := evictNow(s, 1); err != nil {
 		t.Fatal(err)
 	}
-	if blob := s.heat(o.digest, file, 100); blob == nil || !bytes.Equal(blob.Content, o.content) {
+	if blob := s.heat(o.Digest, file, 100); blob == nil || !bytes.Equal(blob.Content, o.Content) {
 		t.Errorf("got %+v", blob)
 	}
-	if s.BlobHere(repo, o.digest) != nil {
+	if s.BlobHere(repo, o.Digest) != nil {
 		t.Error("it is here without its file")
 	}
 }
@@ -95,17 +96,17 @@ func TestEvictedBlobDoesNotStayInMemory(t *testing.T) {
 func TestDamageIsNotTakenIntoMemory(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
 	repo := Repository{Upstream: "registry.test", Name: "app"}
-	o := newOrigin(100, 1)
+	o := filltest.New(100, 1)
 	own(t, s, repo, o)
-	if err := os.WriteFile(s.folder.Blob(o.digest), make([]byte, 100), 0o600); err != nil {
+	if err := os.WriteFile(s.folder.Blob(o.Digest), make([]byte, 100), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if blob := s.BlobHere(repo, o.digest); blob != nil {
+	if blob := s.BlobHere(repo, o.Digest); blob != nil {
 		t.Fatalf("got %+v", blob)
 	}
 	pull(t, s, o)
 	settle(s)
-	if blob := s.BlobHere(repo, o.digest); blob == nil || !bytes.Equal(blob.Content, o.content) {
+	if blob := s.BlobHere(repo, o.Digest); blob == nil || !bytes.Equal(blob.Content, o.Content) {
 		t.Errorf("then %+v", blob)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/larder-registry/larder/cache/disk"
+	"github.com/larder-registry/larder/cache/fill/filltest"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -34,7 +35,7 @@ func newList(platforms ...*image) *image {
 }
 
 // pullTag brings a tag of a repository, and these layers of it.
-func pullTag(t testing.TB, s *Store, repo Repository, tag string, img *image, layers ...*origin) {
+func pullTag(t testing.TB, s *Store, repo Repository, tag string, img *image, layers ...*filltest.Origin) {
 	t.Helper()
 	if _, _, err := s.Tag(t.Context(), repo, tag, img.ask); err != nil {
 		t.Fatal(err)
@@ -43,7 +44,7 @@ func pullTag(t testing.TB, s *Store, repo Repository, tag string, img *image, la
 }
 
 // pullDigest brings a manifest by its digest, and these layers of it.
-func pullDigest(t testing.TB, s *Store, repo Repository, img *image, layers ...*origin) {
+func pullDigest(t testing.TB, s *Store, repo Repository, img *image, layers ...*filltest.Origin) {
 	t.Helper()
 	if _, _, err := s.Manifest(t.Context(), repo, img.Digest, img.ask); err != nil {
 		t.Fatal(err)
@@ -51,7 +52,7 @@ func pullDigest(t testing.TB, s *Store, repo Repository, img *image, layers ...*
 	pullLayers(t, s, layers...)
 }
 
-func pullLayers(t testing.TB, s *Store, layers ...*origin) {
+func pullLayers(t testing.TB, s *Store, layers ...*filltest.Origin) {
 	t.Helper()
 	for _, l := range layers {
 		pull(t, s, l)
@@ -81,9 +82,9 @@ func TestImagesAreTagsAndManifestsThatNothingReaches(t *testing.T) {
 		dir := t.TempDir()
 		opts := Options{Tags: freshness}
 		s := openStore(t, dir, opts)
-		shared, own := newOrigin(100_000, 1), newOrigin(10_000, 2)
-		amd, arm := newImage("amd", shared, own), newImage("arm", newOrigin(10, 3))
-		list, lone, half := newList(amd, arm), newImage("lone", shared), newImage("half", shared, newOrigin(10, 4))
+		shared, own := filltest.New(100_000, 1), filltest.New(10_000, 2)
+		amd, arm := newImage("amd", shared, own), newImage("arm", filltest.New(10, 3))
+		list, lone, half := newList(amd, arm), newImage("lone", shared), newImage("half", shared, filltest.New(10, 4))
 		begin := time.Now().UTC().Truncate(time.Second)
 		pullTag(t, s, team, "v1", list)
 		pullDigest(t, s, team, amd, shared, own)
@@ -142,18 +143,18 @@ func TestTagOfAnEvictedManifestIsListedAsIncomplete(t *testing.T) {
 
 func TestStatsCountWhatIsThere(t *testing.T) {
 	dir := t.TempDir()
-	interrupt(t, dir, newOrigin(9<<20, 9))
+	interrupt(t, dir, filltest.New(9<<20, 9))
 	opts := Options{Tags: freshness, MaxSize: 1 << 30, Segment: 512 << 10}
 	s := openStore(t, dir, opts)
-	layer := newOrigin(10_000, 1)
+	layer := filltest.New(10_000, 1)
 	pullTag(t, s, team, "v1", newImage("a", layer), layer)
 	pullTag(t, s, team, "v2", newImage("b", layer))
 	if err := s.Pin(team, "v1"); err != nil {
 		t.Fatal(err)
 	}
-	slow := newOrigin(1<<20, 2)
+	slow := filltest.New(1<<20, 2)
 	hold := make(chan struct{})
-	slow.plan = func(int, Range) act { return act{gate: func(int64) { <-hold }} }
+	slow.Plan = func(int, Range) filltest.Act { return filltest.Act{Gate: func(int64) { <-hold }} }
 	blob := open(t, s, slow)
 	got, err := s.Stats()
 	close(hold)
@@ -180,7 +181,7 @@ func TestImagesOfAClosedStoreAreAnError(t *testing.T) {
 }
 
 func TestRemoveLeavesWhatOthersNeed(t *testing.T) {
-	base, own := newOrigin(100_000, 1), newOrigin(10_000, 2)
+	base, own := filltest.New(100_000, 1), filltest.New(10_000, 2)
 	a, b := newImage("a", base, own), newImage("b", base)
 	for _, c := range []struct {
 		name    string
@@ -195,39 +196,39 @@ func TestRemoveLeavesWhatOthersNeed(t *testing.T) {
 		others:  func(*testing.T, *Store) {},
 		remove:  "v1",
 		freed:   disk.Charge(100_000) + disk.Charge(10_000) + disk.BlockSize,
-		removed: []digest.Digest{a.Digest, base.digest, own.digest},
+		removed: []digest.Digest{a.Digest, base.Digest, own.Digest},
 	}, {
 		name:    "another image shares a layer",
 		others:  func(t *testing.T, s *Store) { pullTag(t, s, team, "v2", b) },
 		remove:  "v1",
 		freed:   disk.Charge(10_000) + disk.BlockSize,
 		left:    []string{team.String() + ":v2"},
-		removed: []digest.Digest{a.Digest, own.digest},
-		stay:    []digest.Digest{b.Digest, base.digest},
+		removed: []digest.Digest{a.Digest, own.Digest},
+		stay:    []digest.Digest{b.Digest, base.Digest},
 	}, {
 		name:   "another tag",
 		others: func(t *testing.T, s *Store) { pullTag(t, s, team, "v2", a) },
 		remove: "v1",
 		left:   []string{team.String() + ":v2"},
-		stay:   []digest.Digest{a.Digest, base.digest, own.digest},
+		stay:   []digest.Digest{a.Digest, base.Digest, own.Digest},
 	}, {
 		name:    "another tag, by digest",
 		others:  func(t *testing.T, s *Store) { pullTag(t, s, team, "v2", a) },
 		remove:  a.Digest.String(),
 		freed:   disk.Charge(100_000) + disk.Charge(10_000) + disk.BlockSize,
-		removed: []digest.Digest{a.Digest, base.digest, own.digest},
+		removed: []digest.Digest{a.Digest, base.Digest, own.Digest},
 	}, {
 		name:   "another repository",
 		others: func(t *testing.T, s *Store) { pullDigest(t, s, other, a) },
 		remove: "v1",
 		left:   []string{other.String() + "@" + a.Digest.String()},
-		stay:   []digest.Digest{a.Digest, base.digest, own.digest},
+		stay:   []digest.Digest{a.Digest, base.Digest, own.Digest},
 	}, {
 		name:   "an index",
 		others: func(t *testing.T, s *Store) { pullTag(t, s, team, "list", newList(a)) },
 		remove: "v1",
 		left:   []string{team.String() + ":list"},
-		stay:   []digest.Digest{a.Digest, base.digest, own.digest},
+		stay:   []digest.Digest{a.Digest, base.Digest, own.Digest},
 	}} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -270,7 +271,7 @@ func TestRemoveLeavesWhatOthersNeed(t *testing.T) {
 
 func TestRemoveOfWhatIsNotAnImageChangesNothing(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{Tags: freshness})
-	layer := newOrigin(10_000, 1)
+	layer := filltest.New(10_000, 1)
 	part := newImage("part", layer)
 	pullTag(t, s, team, "v1", newList(part))
 	pullDigest(t, s, team, part, layer)
@@ -278,7 +279,7 @@ func TestRemoveOfWhatIsNotAnImageChangesNothing(t *testing.T) {
 		repo      Repository
 		reference string
 	}{
-		{team, "v2"}, {other, "v1"}, {team, layer.digest.String()}, {team, part.Digest.String()},
+		{team, "v2"}, {other, "v1"}, {team, layer.Digest.String()}, {team, part.Digest.String()},
 	} {
 		if freed, err := s.Remove(c.repo, c.reference); freed != 0 || !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s: freed %d, %v", c.repo.Image(c.reference), freed, err)
@@ -291,9 +292,9 @@ func TestRemoveOfWhatIsNotAnImageChangesNothing(t *testing.T) {
 
 func TestRemoveLetsARunningFillGoOn(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{Tags: freshness, Segment: 512 << 10})
-	layer := newOrigin(1<<20, 1)
+	layer := filltest.New(1<<20, 1)
 	hold := make(chan struct{})
-	layer.plan = func(int, Range) act { return act{gate: func(int64) { <-hold }} }
+	layer.Plan = func(int, Range) filltest.Act { return filltest.Act{Gate: func(int64) { <-hold }} }
 	pullTag(t, s, team, "v1", newImage("a", layer))
 	blob := open(t, s, layer)
 	defer blob.Close()
@@ -302,22 +303,22 @@ func TestRemoveLetsARunningFillGoOn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	layer.compare(t, blob, 0, 1<<20)
+	layer.Compare(t, blob, 0, 1<<20)
 	settle(s)
-	if _, err := s.Stat(layer.digest); err != nil {
+	if _, err := s.Stat(layer.Digest); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestRemoveKeepsWhatIsUsedMeanwhile(t *testing.T) {
-	layers := []*origin{newOrigin(10_000, 1), newOrigin(10_000, 2)}
+	layers := []*filltest.Origin{filltest.New(10_000, 1), filltest.New(10_000, 2)}
 	img := newImage("a", layers...)
 	var s *Store
 	var removing atomic.Bool
 	opts := Options{Tags: freshness, ScrubEvery: -1}
 	opts.steps.Around = func(st disk.Step, take func() error) error {
 		if st.Op == disk.OpRemove && removing.CompareAndSwap(true, false) {
-			for _, d := range []digest.Digest{img.Digest, layers[0].digest, layers[1].digest} {
+			for _, d := range []digest.Digest{img.Digest, layers[0].Digest, layers[1].Digest} {
 				s.recency.Use(d, s.opts.Now())
 			}
 			s.writeUses() // as from time to time

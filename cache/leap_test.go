@@ -10,12 +10,14 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/larder-registry/larder/cache/fill/filltest"
 )
 
 // farOrigin is an origin at the end of a line: each answer takes its time to
 // begin, and each connection its time to send. It counts nothing.
 type farOrigin struct {
-	*origin
+	*filltest.Origin
 	latency time.Duration
 	rate    int64 // bytes per second of a connection
 }
@@ -24,9 +26,9 @@ func (o *farOrigin) fetch(ctx context.Context, r Range) (Content, error) {
 	if err := wait(ctx, o.latency); err != nil {
 		return Content{}, err
 	}
-	rest := o.content[r.Off:]
+	rest := o.Content[r.Off:]
 	body := &slowBody{bytes.NewReader(rest[:min(r.Len, int64(len(rest)))]), ctx, o.rate}
-	return Content{Body: io.NopCloser(body), Size: int64(len(o.content))}, nil
+	return Content{Body: io.NopCloser(body), Size: int64(len(o.Content))}, nil
 }
 
 type slowBody struct {
@@ -53,7 +55,7 @@ func TestReadersThatJumpWaitLittle(t *testing.T) {
 		each    = 32
 	)
 	synctest.Test(t, func(t *testing.T) {
-		far := &farOrigin{newOrigin(size, 1), 5 * time.Millisecond, 50_000_000}
+		far := &farOrigin{filltest.New(size, 1), 5 * time.Millisecond, 50_000_000}
 		alone := far.latency + time.Duration(length*int64(time.Second)/far.rate)
 		store := openStore(t, t.TempDir(), Options{})
 		took := make([]time.Duration, readers*each)
@@ -81,7 +83,7 @@ func TestReadersThatJumpWaitLittle(t *testing.T) {
 }
 
 func readRange(ctx context.Context, s *Store, from *farOrigin, off, n int64) error {
-	blob, err := s.Open(ctx, from.digest, int64(len(from.content)), from.fetch)
+	blob, err := s.Open(ctx, from.Digest, int64(len(from.Content)), from.Fetch)
 	if err != nil {
 		return err
 	}

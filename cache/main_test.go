@@ -4,7 +4,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -14,6 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/larder-registry/larder/cache/cachetest"
+	"github.com/larder-registry/larder/cache/fill"
+	"github.com/larder-registry/larder/cache/fill/filltest"
 )
 
 func TestMain(m *testing.M) {
@@ -115,9 +116,9 @@ func files(t testing.TB, dir string) []string {
 }
 
 // open opens the origin's blob and closes it with the test.
-func open(t testing.TB, s *Store, o *origin) *Blob {
+func open(t testing.TB, s *Store, o *filltest.Origin) *Blob {
 	t.Helper()
-	blob, err := s.Open(t.Context(), o.digest, int64(len(o.content)), o.fetch)
+	blob, err := s.Open(t.Context(), o.Digest, int64(len(o.Content)), o.Fetch)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,11 +126,11 @@ func open(t testing.TB, s *Store, o *origin) *Blob {
 }
 
 // pull reads the origin's blob to its end, and compares.
-func pull(t testing.TB, s *Store, o *origin) State {
+func pull(t testing.TB, s *Store, o *filltest.Origin) State {
 	t.Helper()
 	blob := open(t, s, o)
 	defer blob.Close()
-	o.compare(t, blob, 0, int64(len(o.content)))
+	o.Compare(t, blob, 0, int64(len(o.Content)))
 	return blob.State
 }
 
@@ -137,7 +138,7 @@ func pull(t testing.TB, s *Store, o *origin) State {
 func settle(s *Store) {
 	for {
 		s.mu.Lock()
-		var running *fill
+		var running *fill.Fill
 		for _, f := range s.filling {
 			running = f
 		}
@@ -145,23 +146,6 @@ func settle(s *Store) {
 		if running == nil {
 			return
 		}
-		<-running.done
-	}
-}
-
-// compare reads [from,to) and compares it with the origin's content.
-func (o *origin) compare(t testing.TB, r io.ReadSeeker, from, to int64) {
-	t.Helper()
-	if _, err := r.Seek(from, io.SeekStart); err != nil {
-		t.Error(err)
-		return
-	}
-	got := make([]byte, to-from)
-	if n, err := io.ReadFull(r, got); err != nil {
-		t.Errorf("read [%d,%d): %v after %d bytes", from, to, err, n)
-		return
-	}
-	if string(got) != string(o.content[from:to]) {
-		t.Errorf("[%d,%d) are not the origin's bytes", from, to)
+		<-running.Done()
 	}
 }

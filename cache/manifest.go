@@ -10,6 +10,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/larder-registry/larder/cache/fill"
 	"github.com/larder-registry/larder/cache/records"
 	"github.com/opencontainers/go-digest"
 )
@@ -51,7 +52,7 @@ func (s *Store) Manifest(ctx context.Context, repo Repository, dgst digest.Diges
 	m, err := share(ctx, s, key, func(ctx context.Context) (Manifest, error) {
 		m, err := ask(ctx, dgst.String(), false)
 		if err == nil && m.Digest != dgst {
-			err = fmt.Errorf("asked for %s, got %s: %w", dgst, m.Digest, errMismatch)
+			err = fmt.Errorf("asked for %s, got %s: %w", dgst, m.Digest, fill.ErrMismatch)
 		}
 		if err == nil {
 			err = s.keep(ctx, repo, &m)
@@ -165,7 +166,7 @@ func check(m *Manifest) ([]descriptor, error) {
 		return nil, fmt.Errorf("%w: %d bytes are more than %d", errManifest, m.Size, MaxManifest)
 	}
 	if m.Digest.Algorithm().FromBytes(m.Raw) != m.Digest {
-		return nil, errMismatch
+		return nil, fill.ErrMismatch
 	}
 	var doc document
 	if err := json.Unmarshal(m.Raw, &doc); err != nil {

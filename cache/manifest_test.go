@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/larder-registry/larder/cache/fill"
+	"github.com/larder-registry/larder/cache/fill/filltest"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -30,10 +32,10 @@ type image struct {
 	err   error      // instead of an answer
 }
 
-func newImage(name string, layers ...*origin) *image {
+func newImage(name string, layers ...*filltest.Origin) *image {
 	var list []string
 	for _, l := range layers {
-		list = append(list, fmt.Sprintf(`{"digest": %q, "size": %d}`, l.digest, len(l.content)))
+		list = append(list, fmt.Sprintf(`{"digest": %q, "size": %d}`, l.Digest, len(l.Content)))
 	}
 	raw := fmt.Appendf(nil, `{"mediaType": %q, "annotations": {"name": %q}, "layers": [%s]}`,
 		ocispec.MediaTypeImageManifest, name, strings.Join(list, ", "))
@@ -75,7 +77,7 @@ func (i *image) fail(err error) {
 
 // dead is an upstream that cannot be asked.
 func dead(context.Context, string, bool) (Manifest, error) {
-	return Manifest{}, errBroken
+	return Manifest{}, filltest.ErrBroken
 }
 
 func TestManifestIsFetchedOnceAndKept(t *testing.T) {
@@ -192,11 +194,11 @@ func TestManifestThatIsNotWhatItClaimsIsRefused(t *testing.T) {
 	t.Run("other bytes", func(t *testing.T) {
 		s := openStore(t, t.TempDir(), Options{})
 		a, b := newImage("a"), newImage("b")
-		if _, _, err := s.Manifest(t.Context(), team, a.Digest, b.ask); !errors.Is(err, errMismatch) {
+		if _, _, err := s.Manifest(t.Context(), team, a.Digest, b.ask); !errors.Is(err, fill.ErrMismatch) {
 			t.Errorf("another digest: %v", err)
 		}
 		b.Digest = a.Digest
-		if _, _, err := s.Manifest(t.Context(), team, a.Digest, b.ask); !errors.Is(err, errMismatch) {
+		if _, _, err := s.Manifest(t.Context(), team, a.Digest, b.ask); !errors.Is(err, fill.ErrMismatch) {
 			t.Errorf("a false digest: %v", err)
 		}
 	})
@@ -204,9 +206,9 @@ func TestManifestThatIsNotWhatItClaimsIsRefused(t *testing.T) {
 
 func TestManifestWithManyLayersIsKept(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{})
-	layers := make([]*origin, 20_000)
+	layers := make([]*filltest.Origin, 20_000)
 	for i := range layers {
-		layers[i] = &origin{digest: digest.FromString(fmt.Sprint(i))}
+		layers[i] = &filltest.Origin{Digest: digest.FromString(fmt.Sprint(i))}
 	}
 	img := newImage("many", layers...)
 	for _, want := range []State{Miss, Hit} {
@@ -215,13 +217,13 @@ func TestManifestWithManyLayersIsKept(t *testing.T) {
 		}
 	}
 	s.memory = newMemory()
-	if rec, err := s.member(team, layers[0].digest); err != nil || rec.Manifest {
+	if rec, err := s.member(team, layers[0].Digest); err != nil || rec.Manifest {
 		t.Errorf("%+v, %v", rec, err)
 	}
 }
 
 func FuzzCheckManifest(f *testing.F) {
-	f.Add(newImage("a", newOrigin(1, 1)).Raw)
+	f.Add(newImage("a", filltest.New(1, 1)).Raw)
 	f.Add([]byte(`{"manifests": [{"digest": "sha256:x"}], "mediaType": "y"}`))
 	f.Add([]byte(`{"layers": [{"digest": "sha512:00", "urls": ["https://example"]}], "config": null}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {
@@ -241,17 +243,17 @@ func FuzzCheckManifest(f *testing.F) {
 func TestRepositoryHoldsWhatItsManifestsName(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir, Options{})
-	layer := newOrigin(1234, 1)
+	layer := filltest.New(1234, 1)
 	img := newImage("a", layer)
 	never := func(context.Context) (int64, error) {
 		t.Error("the upstream was asked")
-		return 0, errBroken
+		return 0, filltest.ErrBroken
 	}
 	if _, _, err := s.Manifest(t.Context(), team, img.Digest, img.ask); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if size, err := s.Holds(t.Context(), team, layer.digest, never); err != nil || size != 1234 {
+		if size, err := s.Holds(t.Context(), team, layer.Digest, never); err != nil || size != 1234 {
 			t.Errorf("got %d, %v", size, err)
 		}
 		closeStore(t, s)
@@ -265,14 +267,14 @@ func TestRepositoryHoldsWhatTheUpstreamConfirms(t *testing.T) {
 		Tags: Freshness{Negative: time.Minute},
 		Now:  func() time.Time { return now },
 	})
-	layer := newOrigin(10, 1)
+	layer := filltest.New(10, 1)
 	asked, answer := 0, fs.ErrNotExist
 	confirm := func(context.Context) (int64, error) {
 		asked++
 		return -1, answer
 	}
 	for range 3 {
-		if _, err := s.Holds(t.Context(), team, layer.digest, confirm); !errors.Is(err, fs.ErrNotExist) {
+		if _, err := s.Holds(t.Context(), team, layer.Digest, confirm); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("got %v", err)
 		}
 	}
@@ -281,16 +283,16 @@ func TestRepositoryHoldsWhatTheUpstreamConfirms(t *testing.T) {
 	}
 	now, answer = now.Add(time.Minute), nil
 	for range 3 {
-		if size, err := s.Holds(t.Context(), team, layer.digest, confirm); err != nil || size != -1 {
+		if size, err := s.Holds(t.Context(), team, layer.Digest, confirm); err != nil || size != -1 {
 			t.Errorf("got %d, %v", size, err)
 		}
 	}
 	if asked != 2 {
 		t.Errorf("the upstream was asked %d times", asked)
 	}
-	answer = errBroken
+	answer = filltest.ErrBroken
 	for range 2 { // what is no answer is not remembered
-		if _, err := s.Holds(t.Context(), other, layer.digest, confirm); !errors.Is(err, errBroken) {
+		if _, err := s.Holds(t.Context(), other, layer.Digest, confirm); !errors.Is(err, filltest.ErrBroken) {
 			t.Errorf("got %v", err)
 		}
 	}

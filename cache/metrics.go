@@ -8,6 +8,7 @@ import (
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/larder-registry/larder/cache/fill"
 	"github.com/opencontainers/go-digest"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
@@ -73,7 +74,7 @@ func newMetrics(provider metric.MeterProvider) (*metrics, error) {
 	m.bytes = counter("larder.fill.bytes", "By", "Bytes of blobs fetched from upstreams into the cache.", "")
 	m.resumes = counter("larder.fill.resumes", "{connection}", "Upstream connections that broke or stalled and were replaced.", "")
 	m.fills = counter("larder.fills", "{fill}", "Fills that ended, by result.", "result",
-		resultOK, "mismatch", "disk", resultMissing, "denied", "stopped", "upstream")
+		fill.Results()...)
 	m.mismatches = counter("larder.fill.mismatches", "{fill}", "Fills dropped because the content did not match its digest.", "")
 	m.refetches = counter("larder.fill.refetches", "{fill}", "Fills of what had been evicted shortly before, to make room.", "")
 	m.evictions = counter("larder.evictions", "{blob}", "Blobs and partials that were removed, by reason.", "reason",
@@ -186,13 +187,13 @@ func (m *metrics) filling(d digest.Digest) {
 // filled counts the end of a fill that was running.
 func (m *metrics) filled(took time.Duration, err error) {
 	defer m.running.Add(-1)
-	if errors.Is(err, errEnded) {
+	if errors.Is(err, fill.ErrOver) {
 		return // it never began
 	}
-	if errors.Is(err, errMismatch) {
+	if errors.Is(err, fill.ErrMismatch) {
 		m.mismatches.Add(context.Background(), 1)
 	}
-	by := metric.WithAttributes(attribute.String("result", result(err)))
+	by := metric.WithAttributes(attribute.String("result", fill.ResultOf(err)))
 	m.fills.Add(context.Background(), 1, by)
 	m.durations.Record(context.Background(), took.Seconds(), by)
 }
@@ -212,23 +213,4 @@ func (m *metrics) tagChecked(before, now digest.Digest, err error) {
 		result = resultUnchanged
 	}
 	m.tagChecks.Add(context.Background(), 1, metric.WithAttributes(attribute.String("result", result)))
-}
-
-func result(err error) string {
-	var ofDisk diskError
-	switch {
-	case err == nil:
-		return resultOK
-	case errors.Is(err, errMismatch), errors.Is(err, errChanged):
-		return "mismatch"
-	case errors.As(err, &ofDisk):
-		return "disk"
-	case errors.Is(err, fs.ErrNotExist):
-		return resultMissing
-	case errors.Is(err, fs.ErrPermission):
-		return "denied"
-	case errors.Is(err, context.Canceled):
-		return "stopped"
-	}
-	return "upstream"
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/larder-registry/larder/cache/fill/filltest"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 )
@@ -60,8 +61,8 @@ func TestCacheThatIsTooSmallFetchesWhatItEvicted(t *testing.T) {
 	opts := bounded
 	opts.Meter = m
 	s := openStore(t, t.TempDir(), opts)
-	a, b, c := newOrigin(3<<20, 1), newOrigin(3<<20, 2), newOrigin(3<<20, 3)
-	for i, o := range []*origin{a, b, c, a, a} { // c has a go
+	a, b, c := filltest.New(3<<20, 1), filltest.New(3<<20, 2), filltest.New(3<<20, 3)
+	for i, o := range []*filltest.Origin{a, b, c, a, a} { // c has a go
 		pull(t, s, o)
 		settle(s)
 		want := int64(0)
@@ -107,11 +108,11 @@ func TestQuestionsAboutTagsAreCountedByResult(t *testing.T) {
 func TestFillsAreCountedByResult(t *testing.T) {
 	m := newMeter()
 	s := openStore(t, t.TempDir(), Options{Meter: m, Retry: Retry{First: 1, Later: 1}})
-	pull(t, s, newOrigin(1000, 1))
-	for seed, plan := range []act{{flip: 1}, {err: errors.New("unreachable")}} {
-		o := newOrigin(1000, uint64(seed)+2)
-		o.plan = func(int, Range) act { return plan }
-		if blob, err := s.Open(t.Context(), o.digest, 0, o.fetch); err == nil {
+	pull(t, s, filltest.New(1000, 1))
+	for seed, plan := range []filltest.Act{{Flip: 1}, {Err: errors.New("unreachable")}} {
+		o := filltest.New(1000, uint64(seed)+2)
+		o.Plan = func(int, Range) filltest.Act { return plan }
+		if blob, err := s.Open(t.Context(), o.Digest, 0, o.Fetch); err == nil {
 			blob.Close()
 		}
 	}

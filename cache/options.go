@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"log/slog"
 	"time"
 
@@ -21,23 +22,11 @@ type Options struct {
 	LowWater float64
 	// Tags is how long answers about tags and missing things hold.
 	Tags Freshness
-	// Segment is how many bytes a connection asks for at a time, and the most
-	// that a client may have to wait for before the byte it wants. Blobs of
-	// more than two segments are fetched in parallel. 0 means 8 MiB: 128 MiB at 50
-	// MB/s a connection took 0.75, 0.76 and 0.87 s with segments of 2, 8 and 16
-	// MiB, and with 50 ms of latency 1.9, 1.2 and 1.0 s (four connections each;
-	// one connection: 2.4 and 3.3 s).
-	Segment int64
-	// Connections is how many connections one fill may use. 0 means 4.
+	// Segment, Connections and Retry are those of [fill.Settings], for tests. 0 means the
+	// defaults there.
+	Segment     int64
 	Connections int
-	// Leapers is how many more a fill may use for clients that wait at offsets
-	// which nobody is near. 0 means 8.
-	Leapers int
-	// Spare bounds, over all fills, the connections beyond the first of each.
-	// 0 means 32.
-	Spare int
-	// Fills bounds the fills that run at once; further ones wait. 0 means 256.
-	Fills int
+	Retry       Retry
 	// ScrubEvery is how often all blobs are read and checked in the background.
 	// 0 means a week; negative means never.
 	ScrubEvery time.Duration
@@ -57,8 +46,6 @@ type Options struct {
 	// may be pinned, and no more. It is for a command that has the folder while no
 	// daemon runs, and may not know the bounds that the daemon was given.
 	KeepAll bool
-	// Retry is how broken connections are resumed.
-	Retry Retry
 	// Log is where the store reports. Nil means slog.Default().
 	Log *slog.Logger
 	// Meter has the instruments. Nil means none.
@@ -69,19 +56,16 @@ type Options struct {
 	// Now is the clock for tags. Nil means time.Now.
 	Now func() time.Time
 
-	steps disk.Steps // of a test that has steps fail
+	// For tests of this package.
+	fills int        // bounds the fills that run at once; 0 means 256
+	steps disk.Steps // may fail
 }
 
 func (o Options) withDefaults() Options {
-	setDefault(&o.LowWater, 0.9)
-	setDefault(&o.Segment, 8<<20)
-	setDefault(&o.Connections, 4)
-	setDefault(&o.Leapers, 8)
-	setDefault(&o.Spare, 32)
-	setDefault(&o.Fills, 256)
-	setDefault(&o.ScrubEvery, scrubEvery)
-	setDefault(&o.ScrubRate, scrubRate)
-	o.Retry = o.Retry.withDefaults()
+	o.LowWater = cmp.Or(o.LowWater, 0.9)
+	o.fills = cmp.Or(o.fills, 256)
+	o.ScrubEvery = cmp.Or(o.ScrubEvery, scrubEvery)
+	o.ScrubRate = cmp.Or(o.ScrubRate, scrubRate)
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/larder-registry/larder/cache/disk"
+	"github.com/larder-registry/larder/cache/fill/filltest"
 	"github.com/opencontainers/go-digest"
 	"pgregory.net/rapid"
 )
@@ -92,7 +93,7 @@ type orderModel struct {
 	log   *evictionLog
 
 	images []*image // manifests, then indexes of them
-	layers []*origin
+	layers []*filltest.Origin
 	parts  map[digest.Digest][]digest.Digest
 
 	here   map[digest.Digest]modelItem
@@ -135,13 +136,13 @@ func drawModel(t *testing.T, rt *rapid.T, s *Store) *orderModel {
 		doomed: make(map[digest.Digest]modelExpiry),
 	}
 	for i := range 6 {
-		m.layers = append(m.layers, newOrigin(1+5000*i, uint64(i)))
+		m.layers = append(m.layers, filltest.New(1+5000*i, uint64(i)))
 	}
 	for i := range 4 {
-		layers := rapid.SliceOfNDistinct(rapid.SampledFrom(m.layers), 1, 4, func(o *origin) digest.Digest { return o.digest }).Draw(rt, "layers")
+		layers := rapid.SliceOfNDistinct(rapid.SampledFrom(m.layers), 1, 4, func(o *filltest.Origin) digest.Digest { return o.Digest }).Draw(rt, "layers")
 		img := newImage(fmt.Sprint(i), layers...)
 		for _, l := range layers {
-			m.parts[img.Digest] = append(m.parts[img.Digest], l.digest)
+			m.parts[img.Digest] = append(m.parts[img.Digest], l.Digest)
 		}
 		m.images = append(m.images, img)
 	}
@@ -248,10 +249,10 @@ func (m *orderModel) pull(rt *rapid.T) {
 	}
 	needs := m.reach(m.images[i].Digest)
 	for _, l := range m.layers {
-		if needs[l.digest] && rapid.IntRange(0, 3).Draw(rt, "layer") > 0 {
+		if needs[l.Digest] && rapid.IntRange(0, 3).Draw(rt, "layer") > 0 {
 			pullLayers(m.t, m.store, l)
-			m.here[l.digest] = modelItem{bytes: disk.Charge(int64(len(l.content)))}
-			m.touch(map[digest.Digest]bool{l.digest: true}, false)
+			m.here[l.Digest] = modelItem{bytes: disk.Charge(int64(len(l.Content)))}
+			m.touch(map[digest.Digest]bool{l.Digest: true}, false)
 		}
 	}
 }
@@ -267,9 +268,9 @@ func (m *orderModel) use(rt *rapid.T) {
 		return
 	}
 	l := rapid.SampledFrom(m.layers).Draw(rt, "layer")
-	if _, here := m.here[l.digest]; here {
+	if _, here := m.here[l.Digest]; here {
 		pullLayers(m.t, m.store, l)
-		m.touch(map[digest.Digest]bool{l.digest: true}, false)
+		m.touch(map[digest.Digest]bool{l.Digest: true}, false)
 	}
 }
 
@@ -450,7 +451,7 @@ func (m *orderModel) name(d digest.Digest) string {
 		}
 	}
 	for i, l := range m.layers {
-		if l.digest == d {
+		if l.Digest == d {
 			return fmt.Sprint("layer ", i)
 		}
 	}

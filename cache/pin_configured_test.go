@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/larder-registry/larder/cache/fill/filltest"
 	"golang.org/x/sys/unix"
 )
 
@@ -17,7 +18,7 @@ func v1Pinned(opts Options) Options {
 
 func TestConfiguredPinsComeWithTheirTags(t *testing.T) {
 	dir := t.TempDir()
-	layers := []*origin{newOrigin(10_000, 1), newOrigin(10_000, 2), newOrigin(10_000, 3)}
+	layers := []*filltest.Origin{filltest.New(10_000, 1), filltest.New(10_000, 2), filltest.New(10_000, 3)}
 	names := []string{"v1", "v1.2", "v2"}
 	s := openStore(t, dir, Options{Tags: freshness})
 	pullTag(t, s, team, "v1", newImage("v1", layers[0]), layers[0]) // before there is such a pin
@@ -57,22 +58,22 @@ func TestConfiguredPinsComeWithTheirTags(t *testing.T) {
 
 func TestConfiguredPinFollowsItsTag(t *testing.T) {
 	s := openStore(t, t.TempDir(), v1Pinned(Options{}))
-	before, after := newOrigin(10_000, 1), newOrigin(10_000, 2)
+	before, after := filltest.New(10_000, 1), filltest.New(10_000, 2)
 	pullTag(t, s, team, "v1", newImage("old", before), before)
 	s.opts.Tags.TTL = 0
 	pullTag(t, s, team, "v1", newImage("new", after), after)
 	evictAll(t, s)
-	if _, err := s.Stat(after.digest); err != nil {
+	if _, err := s.Stat(after.Digest); err != nil {
 		t.Error(err)
 	}
-	if _, err := s.Stat(before.digest); err == nil {
+	if _, err := s.Stat(before.Digest); err == nil {
 		t.Error("what the tag pointed at before is still kept")
 	}
 }
 
 func TestConfiguredPinIsNotTakenBackByCommand(t *testing.T) {
 	s := openStore(t, t.TempDir(), v1Pinned(Options{}))
-	layer := newOrigin(10_000, 1)
+	layer := filltest.New(10_000, 1)
 	pullTag(t, s, team, "v1", newImage("a", layer), layer)
 	for range 2 { // the second time it is a command's, too
 		if err := s.Unpin(team, "v1"); !errors.Is(err, ErrConfigured) {
@@ -95,7 +96,7 @@ func TestConfiguredPinBeyondTheBoundIsRefusedAndSaidOnce(t *testing.T) {
 	opts.Log = log.log()
 	opts.Tags.TTL = 0
 	s := openStore(t, dir, opts)
-	first, second := newOrigin(5<<20, 1), newOrigin(5<<20, 2)
+	first, second := filltest.New(5<<20, 1), filltest.New(5<<20, 2)
 	pullTag(t, s, team, "v1.1", newImage("a", first), first)
 	for range 3 {
 		pullTag(t, s, team, "v1.2", newImage("b", second))
@@ -135,7 +136,7 @@ func lacks(t *testing.T, s *Store) []Lack {
 }
 
 func TestPinOfAllPlatformsLacksWhatNobodyPulled(t *testing.T) {
-	layers := []*origin{newOrigin(10_000, 1), newOrigin(10_000, 2)}
+	layers := []*filltest.Origin{filltest.New(10_000, 1), filltest.New(10_000, 2)}
 	amd, arm := newImage("amd", layers[0]), newImage("arm", layers[1])
 	for name, pin := range map[string]func(*Store) error{
 		"by command":          func(s *Store) error { return s.PinAllPlatforms(team, "v1") },
@@ -174,7 +175,7 @@ func TestPinOfAllPlatformsLacksWhatNobodyPulled(t *testing.T) {
 			}
 			pullDigest(t, s, team, arm)
 			got := lacks(t, s)
-			if len(got) != 1 || got[0].Digest != layers[1].digest || got[0].Manifest {
+			if len(got) != 1 || got[0].Digest != layers[1].Digest || got[0].Manifest {
 				t.Errorf("with the other manifest: %v", got)
 			}
 			pullLayers(t, s, layers[1])
@@ -193,7 +194,7 @@ func TestPinOfAllPlatformsThatDoNotFitIsRefused(t *testing.T) {
 	opts := bounded
 	opts.Tags = freshness
 	s := openStore(t, t.TempDir(), opts)
-	layers := []*origin{newOrigin(5<<20, 1), newOrigin(5<<20, 2)}
+	layers := []*filltest.Origin{filltest.New(5<<20, 1), filltest.New(5<<20, 2)}
 	amd, arm := newImage("amd", layers[0]), newImage("arm", layers[1])
 	pullTag(t, s, team, "v1", newList(amd, arm))
 	pullDigest(t, s, team, amd, layers[0])
@@ -216,7 +217,7 @@ func TestPlatformsThatDoNotFitAreNotLacking(t *testing.T) {
 	opts := bounded
 	opts.Tags = freshness
 	s := openStore(t, t.TempDir(), opts)
-	layers := []*origin{newOrigin(5<<20, 1), newOrigin(5<<20, 2)}
+	layers := []*filltest.Origin{filltest.New(5<<20, 1), filltest.New(5<<20, 2)}
 	amd, arm := newImage("amd", layers[0]), newImage("arm", layers[1])
 	pullTag(t, s, team, "v1", newList(amd, arm))
 	pullDigest(t, s, team, amd, layers[0])
@@ -234,7 +235,7 @@ func TestDamagedPinnedBlobIsLacking(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			s := openStore(t, dir, Options{Tags: freshness})
-			layer, unpinned := newOrigin(10_000, 1), newOrigin(10_000, 2)
+			layer, unpinned := filltest.New(10_000, 1), filltest.New(10_000, 2)
 			img := newImage("a", layer)
 			pullTag(t, s, team, "v1", img, layer, unpinned)
 			if err := s.Pin(team, "v1"); err != nil {
@@ -243,9 +244,9 @@ func TestDamagedPinnedBlobIsLacking(t *testing.T) {
 			if got := lacks(t, s); len(got) > 0 {
 				t.Errorf("before: %v", got)
 			}
-			want := []Lack{{team, layer.digest, 10_000, false}, {team, img.Digest, img.Size, true}}[which]
+			want := []Lack{{team, layer.Digest, 10_000, false}, {team, img.Digest, img.Size, true}}[which]
 			flip(t, s, want.Digest, 7)
-			flip(t, s, unpinned.digest, 7)
+			flip(t, s, unpinned.Digest, 7)
 			if got, err := s.Scrub(t.Context(), nil); err != nil || got.Mismatches != 2 {
 				t.Errorf("scrub: %+v, %v", got, err)
 			}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/larder-registry/larder/cache/fill/filltest"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,7 +26,7 @@ func TestPinnedImageOutlivesEverythingElse(t *testing.T) {
 	opts := bounded
 	opts.Tags = freshness
 	s := openStore(t, dir, opts)
-	layer, late := newOrigin(1<<20, 1), newOrigin(1<<20, 2)
+	layer, late := filltest.New(1<<20, 1), filltest.New(1<<20, 2)
 	img, byDigest := newImage("a", layer, late), newImage("b")
 	pullTag(t, s, team, "v1", img, layer)
 	pullDigest(t, s, other, byDigest)
@@ -37,7 +38,7 @@ func TestPinnedImageOutlivesEverythingElse(t *testing.T) {
 	pullLayers(t, s, late) // after the pin
 	for range 2 {          // the second time after a restart
 		for i := range 12 {
-			pullLayers(t, s, newOrigin(1<<20, uint64(10+i)))
+			pullLayers(t, s, filltest.New(1<<20, uint64(10+i)))
 		}
 		evictAll(t, s)
 		if n := s.recency.Len(); n != 4 {
@@ -65,7 +66,7 @@ func TestPinnedImageOutlivesEverythingElse(t *testing.T) {
 func TestPinFollowsItsTag(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := openStore(t, t.TempDir(), Options{Tags: freshness})
-		before, after := newOrigin(10_000, 1), newOrigin(10_000, 2)
+		before, after := filltest.New(10_000, 1), filltest.New(10_000, 2)
 		old, moved := newImage("old", before), newImage("new", after)
 		pullTag(t, s, team, "v1", old, before)
 		if err := s.Pin(team, "v1"); err != nil {
@@ -75,10 +76,10 @@ func TestPinFollowsItsTag(t *testing.T) {
 		resolve(t, s, moved.ask, Miss, moved)
 		pullLayers(t, s, after)
 		evictAll(t, s)
-		if _, err := s.Stat(after.digest); err != nil {
+		if _, err := s.Stat(after.Digest); err != nil {
 			t.Error(err)
 		}
-		if _, err := s.Stat(before.digest); err == nil {
+		if _, err := s.Stat(before.Digest); err == nil {
 			t.Error("what the tag pointed at before is still kept")
 		}
 	})
@@ -86,7 +87,7 @@ func TestPinFollowsItsTag(t *testing.T) {
 
 func TestPinOfAnIndexHoldsThePlatformsThatArrive(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{Tags: freshness})
-	layer := newOrigin(10_000, 1)
+	layer := filltest.New(10_000, 1)
 	platform := newImage("amd", layer)
 	list := newList(platform, newImage("arm"))
 	pullTag(t, s, team, "v1", list)
@@ -104,7 +105,7 @@ func TestPinsBeyondTheBoundAreRefused(t *testing.T) {
 	opts := bounded
 	opts.Tags = freshness
 	s := openStore(t, t.TempDir(), opts)
-	first, second := newOrigin(5<<20, 1), newOrigin(5<<20, 2)
+	first, second := filltest.New(5<<20, 1), filltest.New(5<<20, 2)
 	pullTag(t, s, team, "v1", newImage("a", first), first)
 	pullTag(t, s, team, "v2", newImage("b", second)) // its layer has yet to come
 	if err := s.Pin(team, "v1"); err != nil {
@@ -125,13 +126,13 @@ func TestFullOfPinsPassesThrough(t *testing.T) {
 	opts := bounded
 	opts.Tags = freshness
 	s := openStore(t, t.TempDir(), opts)
-	layer, small := newOrigin(6<<20, 1), newOrigin(100_000, 2)
+	layer, small := filltest.New(6<<20, 1), filltest.New(100_000, 2)
 	pullTag(t, s, team, "v1", newImage("a", layer), layer)
 	pullLayers(t, s, small)
 	if err := s.Pin(team, "v1"); err != nil {
 		t.Fatal(err)
 	}
-	if state := pull(t, s, newOrigin(4<<20, 3)); state != Bypass {
+	if state := pull(t, s, filltest.New(4<<20, 3)); state != Bypass {
 		t.Errorf("a blob for which no room can be made: %s", state)
 	}
 	if state := pull(t, s, small); state != Hit {
@@ -141,7 +142,7 @@ func TestFullOfPinsPassesThrough(t *testing.T) {
 
 func TestPinnedImageIsNotRemoved(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{Tags: freshness})
-	layer := newOrigin(10_000, 1)
+	layer := filltest.New(10_000, 1)
 	pullTag(t, s, team, "v1", newImage("a", layer), layer)
 	pullTag(t, s, other, "v1", newImage("b", layer))
 	if err := s.Pin(team, "v1"); err != nil {
@@ -160,9 +161,9 @@ func TestPinnedImageIsNotRemoved(t *testing.T) {
 
 func TestOnlyImagesCanBePinned(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{Tags: freshness})
-	layer := newOrigin(10_000, 1)
+	layer := filltest.New(10_000, 1)
 	pullTag(t, s, team, "v1", newImage("a", layer), layer)
-	for _, pin := range []Pin{{Repository: team, Reference: "v2"}, {Repository: other, Reference: "v1"}, {Repository: team, Reference: layer.digest.String()}} {
+	for _, pin := range []Pin{{Repository: team, Reference: "v2"}, {Repository: other, Reference: "v1"}, {Repository: team, Reference: layer.Digest.String()}} {
 		if err := s.Pin(pin.Repository, pin.Reference); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("pin %s: %v", pin, err)
 		}

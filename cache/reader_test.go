@@ -3,6 +3,10 @@ package cache
 import (
 	"io"
 	"testing"
+
+	"github.com/larder-registry/larder/cache/disk"
+	"github.com/larder-registry/larder/cache/fill"
+	"github.com/larder-registry/larder/cache/fill/filltest"
 )
 
 // sized is a connection that takes what it is given.
@@ -25,14 +29,14 @@ func TestChunksAllocateLittle(t *testing.T) {
 	allocated := func(size int) float64 {
 		return testing.AllocsPerRun(1, func() {
 			seed++
-			o := newOrigin(size, seed)
-			blob, err := s.Open(t.Context(), o.digest, 0, o.fetch)
+			o := filltest.New(size, seed)
+			blob, err := s.Open(t.Context(), o.Digest, 0, o.Fetch)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer blob.Close()
 			var got sized
-			n, err := blob.ReadSeekCloser.(*reader).SendTo(&got, int64(size))
+			n, err := blob.ReadSeekCloser.(*fill.Reader).SendTo(&got, int64(size))
 			if err != nil || n != int64(size) || got.n != n {
 				t.Fatalf("%d of %d bytes, %v", n, size, err)
 			}
@@ -40,7 +44,7 @@ func TestChunksAllocateLittle(t *testing.T) {
 		})
 	}
 	few, many := 8, 72 // MiB
-	chunks := float64((many - few) << 20 / chunkSize)
+	chunks := float64((many - few) << 20 / disk.ChunkSize)
 	if each := (allocated(many<<20) - allocated(few<<20)) / chunks; each > 1.5 {
 		t.Errorf("%.2f allocations a chunk", each)
 	}

@@ -16,6 +16,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/larder-registry/larder/cache/disk"
+	"github.com/larder-registry/larder/cache/fill"
+	"github.com/larder-registry/larder/cache/fill/filltest"
 	"github.com/larder-registry/larder/cache/recency"
 	"github.com/larder-registry/larder/cache/records"
 	"github.com/opencontainers/go-digest"
@@ -28,14 +30,14 @@ import (
 // what it is. The second one is pinned.
 type edge struct {
 	plain, index, platform, untyped *image
-	layers                          [3]*origin // of plain, platform and untyped
+	layers                          [3]*filltest.Origin // of plain, platform and untyped
 	order                           []digest.Digest
 }
 
 var edgeOptions = Options{Tags: Freshness{StaleIfError: time.Hour}, ScrubEvery: -1}
 
 func newEdge() *edge {
-	e := &edge{layers: [3]*origin{newOrigin(100<<10, 1), newOrigin(50<<10, 2), newOrigin(10<<10, 3)}}
+	e := &edge{layers: [3]*filltest.Origin{filltest.New(100<<10, 1), filltest.New(50<<10, 2), filltest.New(10<<10, 3)}}
 	e.plain = newImage("plain", e.layers[0])
 	e.platform = newImage("platform", e.layers[1])
 	e.index = newDocument(ocispec.MediaTypeImageIndex, fmt.Sprintf(
@@ -43,7 +45,7 @@ func newEdge() *edge {
 		e.platform.Digest, e.platform.Size, digest.FromString("another platform")))
 	e.untyped = newDocument(ocispec.MediaTypeImageManifest, fmt.Sprintf(
 		`{"config": {"digest": %q, "size": 2}, "layers": [{"digest": %q, "size": 1}]}`,
-		digest.FromString("{}"), e.layers[2].digest))
+		digest.FromString("{}"), e.layers[2].Digest))
 	return e
 }
 
@@ -79,8 +81,8 @@ func (e *edge) fill(t *testing.T, s *Store) {
 	<-s.scanned
 	// Not the order in which they came, nor that of their sizes.
 	for i, d := range []digest.Digest{
-		e.layers[2].digest, e.plain.Digest, e.untyped.Digest, e.layers[0].digest,
-		e.platform.Digest, e.index.Digest, e.layers[1].digest,
+		e.layers[2].Digest, e.plain.Digest, e.untyped.Digest, e.layers[0].Digest,
+		e.platform.Digest, e.index.Digest, e.layers[1].Digest,
 	} {
 		s.recency.Use(d, time.Now().Add(time.Duration(i)*time.Minute))
 	}
@@ -91,7 +93,7 @@ func (e *edge) fill(t *testing.T, s *Store) {
 // anything.
 func (e *edge) check(t *testing.T, s *Store, ask func(*image) Ask) {
 	t.Helper()
-	never := func(context.Context) (int64, error) { return 0, errBroken }
+	never := func(context.Context) (int64, error) { return 0, filltest.ErrBroken }
 	for tag, img := range e.tagged() {
 		m, _, err := s.Tag(t.Context(), team, tag, ask(img))
 		if err != nil || m.Digest != img.Digest || m.MediaType != img.MediaType || string(m.Raw) != string(img.Raw) {
@@ -105,18 +107,18 @@ func (e *edge) check(t *testing.T, s *Store, ask func(*image) Ask) {
 		}
 	}
 	for i, o := range e.layers {
-		if _, err := s.Holds(t.Context(), team, o.digest, never); err != nil {
+		if _, err := s.Holds(t.Context(), team, o.Digest, never); err != nil {
 			t.Errorf("layer %d does not belong to the repository: %v", i, err)
 		}
-		before := len(o.requests())
-		if state := pull(t, s, o); state != Hit || len(o.requests()) > before {
+		before := len(o.Requests())
+		if state := pull(t, s, o); state != Hit || len(o.Requests()) > before {
 			t.Errorf("layer %d: %s", i, state)
 		}
 	}
 	if _, _, err := s.Manifest(t.Context(), other, e.plain.Digest, dead); err == nil {
 		t.Error("a manifest is served for a repository that never had it")
 	}
-	if _, err := s.Holds(t.Context(), other, e.layers[0].digest, never); err == nil {
+	if _, err := s.Holds(t.Context(), other, e.layers[0].Digest, never); err == nil {
 		t.Error("a layer is served for a repository that never had it")
 	}
 }
@@ -128,7 +130,7 @@ func (e *edge) checkKept(t *testing.T, s *Store) {
 	if got := s.recency.Digests(); !slices.Equal(got, e.order) {
 		t.Errorf("the order of eviction is\n%s, was\n%s", strings.Join(names(got), "\n"), strings.Join(names(e.order), "\n"))
 	}
-	for _, d := range []digest.Digest{e.index.Digest, e.platform.Digest, e.layers[1].digest} {
+	for _, d := range []digest.Digest{e.index.Digest, e.platform.Digest, e.layers[1].Digest} {
 		if !s.pinned.holds(d) {
 			t.Errorf("%s is not pinned any more", d)
 		}
@@ -262,7 +264,7 @@ func TestLostIndexServesFromTheFirstRequest(t *testing.T) {
 	// As Open makes it, before its first goroutine.
 	early := &Store{
 		opts: edgeOptions.withDefaults(), log: s.log, folder: s.folder, index: ix, metrics: s.metrics, health: s.health,
-		memory: newMemory(), recency: recency.New(tick), filling: make(map[digest.Digest]*fill),
+		memory: newMemory(), recency: recency.New(tick), filling: make(map[digest.Digest]*fill.Fill),
 	}
 	early.ctx, early.cancel = context.WithCancel(t.Context())
 	defer early.cancel()
@@ -304,7 +306,7 @@ func TestIndexWithAFlippedBitIsMadeAnew(t *testing.T) {
 				s := openStore(t, dir, edgeOptions)
 				e.check(t, s, silent)
 				<-s.scanned
-				if !s.pinned.holds(e.layers[1].digest) {
+				if !s.pinned.holds(e.layers[1].Digest) {
 					t.Error("what was pinned is not any more")
 				}
 			})
@@ -375,7 +377,7 @@ func TestLostIndexHasEverythingVerified(t *testing.T) {
 			t.Errorf("the scrub is at %+v", pos)
 		}
 	}
-	flip(t, s, e.layers[0].digest, 0)
+	flip(t, s, e.layers[0].Digest, 0)
 	scrubbing := edgeOptions
 	scrubbing.ScrubEvery = time.Hour
 	s = openStore(t, dir, scrubbing)
@@ -384,7 +386,7 @@ func TestLostIndexHasEverythingVerified(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := s.Stat(e.layers[0].digest); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := s.Stat(e.layers[0].Digest); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a damaged blob is still there: %v", err)
 	}
 }
@@ -413,7 +415,7 @@ func TestScrubSparesManifestsThatAreYetToBeRead(t *testing.T) {
 // hold all the same, and it is tried again.
 func TestLostIndexThatCannotBeWrittenIsMadeAnewLater(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{Tags: freshness})
-	layer := newOrigin(10_000, 1)
+	layer := filltest.New(10_000, 1)
 	img := newImage("a", layer)
 	pullTag(t, s, team, "v1", img, layer)
 	if err := s.Pin(team, "v1"); err != nil {
@@ -429,8 +431,8 @@ func TestLostIndexThatCannotBeWrittenIsMadeAnewLater(t *testing.T) {
 	s.health.Note(unix.EIO)
 	s.rebuildOn()
 	s.repinOrWarn()
-	if _, known := s.index.Children(img.Digest); known || !s.pinned.holds(layer.digest) {
-		t.Errorf("while the disk is ill: written %t, and the layer is pinned: %t", known, s.pinned.holds(layer.digest))
+	if _, known := s.index.Children(img.Digest); known || !s.pinned.holds(layer.Digest) {
+		t.Errorf("while the disk is ill: written %t, and the layer is pinned: %t", known, s.pinned.holds(layer.Digest))
 	}
 	s.health.Recovered(s.health.Failures())
 	if s.rebuilding.rest.IsZero() {
@@ -451,7 +453,7 @@ func TestLostIndexThatCannotBeWrittenIsMadeAnewLater(t *testing.T) {
 func TestIndexThatCannotBeOpenedStopsNoStart(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir, Options{Tags: freshness})
-	layer := newOrigin(10_000, 1)
+	layer := filltest.New(10_000, 1)
 	img := newImage("a", layer)
 	pullTag(t, s, team, "v1", img, layer)
 	closeStore(t, s)

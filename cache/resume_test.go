@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/larder-registry/larder/cache/disk"
+	"github.com/larder-registry/larder/cache/fill/filltest"
 )
 
 // resumable has segments of several journal steps.
@@ -17,33 +18,33 @@ var resumable = Options{Segment: 2 << 20, Connections: 3}
 
 // interrupt begins a fill and closes the store when every connection hangs in
 // the middle of its segment. It returns how many bytes had been sent.
-func interrupt(t *testing.T, dir string, o *origin) int64 {
+func interrupt(t *testing.T, dir string, o *filltest.Origin) int64 {
 	t.Helper()
 	s := openStore(t, dir, resumable)
-	o.plan = func(int, Range) act { return act{stall: 1<<20 + 500<<10} }
+	o.Plan = func(int, Range) filltest.Act { return filltest.Act{Stall: 1<<20 + 500<<10} }
 	blob := open(t, s, o)
-	o.compare(t, blob, 0, 1<<20)
-	o.compare(t, blob, 2<<20, 3<<20)
+	o.Compare(t, blob, 0, 1<<20)
+	o.Compare(t, blob, 2<<20, 3<<20)
 	blob.Close()
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	o.plan = nil
-	n, _ := o.total()
+	o.Plan = nil
+	n, _ := o.Total()
 	return n
 }
 
 func TestPartialIsResumedAfterARestart(t *testing.T) {
 	dir := t.TempDir()
-	o := newOrigin(9<<20+1, 1)
+	o := filltest.New(9<<20+1, 1)
 	before := interrupt(t, dir, o)
-	if before == 0 || before >= int64(len(o.content)) {
+	if before == 0 || before >= int64(len(o.Content)) {
 		t.Fatalf("%d bytes were sent before the restart", before)
 	}
 	s := openStore(t, dir, resumable)
 	pull(t, s, o)
 	settle(s)
-	if n, most := o.total(); n != int64(len(o.content)) || most != 1 {
+	if n, most := o.Total(); n != int64(len(o.Content)) || most != 1 {
 		t.Errorf("%d bytes were sent, one of them %d times", n, most)
 	}
 }
@@ -52,21 +53,21 @@ func TestPartialIsResumedAfterACrash(t *testing.T) {
 	opts := resumable
 	opts.Retry.Stall = time.Hour // on a slow machine too, nothing moves once all connections hang
 	s := openStore(t, t.TempDir(), opts)
-	o := newOrigin(9<<20, 1)
+	o := filltest.New(9<<20, 1)
 	const sent = 1<<20 + 500<<10 // of each segment, of which the journal has the MiB
-	o.plan = func(int, Range) act { return act{stall: sent} }
+	o.Plan = func(int, Range) filltest.Act { return filltest.Act{Stall: sent} }
 	blob := open(t, s, o)
 	defer blob.Close()
 	for i := range int64(opts.Connections) { // what can be read behind a MiB comes after its note
-		o.compare(t, blob, i*opts.Segment, i*opts.Segment+sent)
+		o.Compare(t, blob, i*opts.Segment, i*opts.Segment+sent)
 	}
 	dir := crash(t, s.folder.Dir())
-	o.plan = nil
+	o.Plan = nil
 	after := openStore(t, dir, resumable)
 	pull(t, after, o)
 	settle(after)
-	n, most := o.total()
-	if again := n - int64(len(o.content)); again > int64(opts.Connections)*(sent-journalStep) || most > 2 {
+	n, most := o.Total()
+	if again := n - int64(len(o.Content)); again > int64(opts.Connections)*(sent-(1<<20)) || most > 2 {
 		t.Errorf("%d bytes were sent again, one of them %d times", again, most)
 	}
 }
@@ -96,9 +97,9 @@ func TestWhatIsOnDiskIsNotTrusted(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			o := newOrigin(9<<20, 1)
+			o := filltest.New(9<<20, 1)
 			interrupt(t, dir, o)
-			data, err := os.OpenFile(disk.At(dir).Partial(o.digest).Data, os.O_RDWR, 0)
+			data, err := os.OpenFile(disk.At(dir).Partial(o.Digest).Data, os.O_RDWR, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -114,23 +115,23 @@ func TestWhatIsOnDiskIsNotTrusted(t *testing.T) {
 
 func TestPartialOfADeadSourceIsAnErrorAndNotHalfABody(t *testing.T) {
 	dir := t.TempDir()
-	o := newOrigin(9<<20, 1)
+	o := filltest.New(9<<20, 1)
 	interrupt(t, dir, o)
 	synctest.Test(t, func(t *testing.T) {
 		s := openStore(t, dir, resumable)
-		o.plan = func(int, Range) act { return act{err: errBroken} }
+		o.Plan = func(int, Range) filltest.Act { return filltest.Act{Err: filltest.ErrBroken} }
 		begin := time.Now()
-		if _, err := s.Open(t.Context(), o.digest, 0, o.fetch); !errors.Is(err, errBroken) {
+		if _, err := s.Open(t.Context(), o.Digest, 0, o.Fetch); !errors.Is(err, filltest.ErrBroken) {
 			t.Errorf("open: %v", err)
 		}
 		if took := time.Since(begin); took > 2*time.Second {
 			t.Errorf("it took %v", took)
 		}
-		o.plan = nil
-		before, _ := o.total()
+		o.Plan = nil
+		before, _ := o.Total()
 		pull(t, s, o)
 		settle(s)
-		if n, most := o.total(); n != int64(len(o.content)) || most != 1 || before == 0 {
+		if n, most := o.Total(); n != int64(len(o.Content)) || most != 1 || before == 0 {
 			t.Errorf("%d bytes were sent, one of them %d times", n, most)
 		}
 	})
@@ -138,22 +139,22 @@ func TestPartialOfADeadSourceIsAnErrorAndNotHalfABody(t *testing.T) {
 
 func TestResumeFromASourceWithoutRangesUsesOneConnection(t *testing.T) {
 	dir := t.TempDir()
-	o := newOrigin(9<<20, 1)
+	o := filltest.New(9<<20, 1)
 	interrupt(t, dir, o)
-	o.noRanges, o.most = true, 0
+	o.NoRanges, o.Most = true, 0
 	s := openStore(t, dir, resumable)
 	pull(t, s, o)
 	settle(s)
-	if o.most != 1 {
-		t.Errorf("%d connections at the same time", o.most)
+	if o.Most != 1 {
+		t.Errorf("%d connections at the same time", o.Most)
 	}
 }
 
 func TestResumeGoesOnBehindATornNote(t *testing.T) {
 	dir := t.TempDir()
-	o := newOrigin(9<<20, 1)
+	o := filltest.New(9<<20, 1)
 	interrupt(t, dir, o)
-	journal := disk.At(dir).Partial(o.digest).Journal
+	journal := disk.At(dir).Partial(o.Digest).Journal
 	raw, err := os.ReadFile(journal)
 	if err != nil {
 		t.Fatal(err)
@@ -165,8 +166,8 @@ func TestResumeGoesOnBehindATornNote(t *testing.T) {
 	s := openStore(t, dir, resumable)
 	pull(t, s, o)
 	settle(s)
-	n, _ := o.total()
-	if again := n - int64(len(o.content)); again > journalStep {
+	n, _ := o.Total()
+	if again := n - int64(len(o.Content)); again > (1 << 20) {
 		t.Errorf("%d bytes were sent again for one torn note", again)
 	}
 }
@@ -174,9 +175,9 @@ func TestResumeGoesOnBehindATornNote(t *testing.T) {
 // A note may be right about bytes that were never right: the digest decides.
 func TestResumedBlobIsVerifiedAsAWhole(t *testing.T) {
 	dir := t.TempDir()
-	good, bad := newOrigin(9<<20, 1), newOrigin(9<<20, 2)
+	good, bad := filltest.New(9<<20, 1), filltest.New(9<<20, 2)
 	interrupt(t, dir, bad)
-	from, to := disk.At(dir).Partial(bad.digest), disk.At(dir).Partial(good.digest)
+	from, to := disk.At(dir).Partial(bad.Digest), disk.At(dir).Partial(good.Digest)
 	if err := os.Rename(from.Data, to.Data); err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +196,7 @@ func TestResumedBlobIsVerifiedAsAWhole(t *testing.T) {
 
 func TestStartUpRemovesWhatCannotBeResumed(t *testing.T) {
 	dir := t.TempDir()
-	o := newOrigin(9<<20, 1)
+	o := filltest.New(9<<20, 1)
 	interrupt(t, dir, o)
 	partial := filepath.Join(dir, "partial")
 	for _, name := range []string{"sha256-data-without-journal", "sha256-journal-without-data.journal", "put-" + "123"} {

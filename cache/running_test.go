@@ -1,17 +1,22 @@
 package cache
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/larder-registry/larder/cache/disk"
+	"github.com/larder-registry/larder/cache/fill/filltest"
+)
 
 func TestFillsTellWhatIsOnItsWay(t *testing.T) {
-	s := openStore(t, t.TempDir(), Options{Segment: 512 << 10, Fills: 1})
+	s := openStore(t, t.TempDir(), Options{Segment: 512 << 10, fills: 1})
 	if fills := s.Fills(); len(fills) != 0 {
 		t.Errorf("nothing was asked for: %+v", fills)
 	}
-	o, behind := newOrigin(1<<20, 1), newOrigin(1000, 2)
+	o, behind := filltest.New(1<<20, 1), filltest.New(1000, 2)
 	hold, held := make(chan struct{}), make(chan struct{})
-	o.plan = func(int, Range) act {
-		return act{gate: func(off int64) {
-			if off == chunkSize { // that much has been read, and written
+	o.Plan = func(int, Range) filltest.Act {
+		return filltest.Act{Gate: func(off int64) {
+			if off == disk.ChunkSize { // that much has been read, and written
 				close(held)
 				<-hold
 			}
@@ -20,7 +25,7 @@ func TestFillsTellWhatIsOnItsWay(t *testing.T) {
 	blob := open(t, s, o)
 	defer blob.Close()
 	<-held
-	if _, _, _, err := s.join(t.Context(), behind.digest, 0, behind.fetch); err != nil {
+	if _, _, _, err := s.find(t.Context(), behind.Digest, 0, behind.Fetch); err != nil {
 		t.Fatal(err)
 	}
 	fills := s.Fills()
@@ -28,14 +33,14 @@ func TestFillsTellWhatIsOnItsWay(t *testing.T) {
 		t.Fatalf("%+v", fills)
 	}
 	runs, waits := fills[0], fills[1]
-	if runs.Digest != o.digest || runs.Size != 1<<20 || runs.Have != chunkSize || runs.Connections != 1 || runs.Since.IsZero() {
+	if runs.Digest != o.Digest || runs.Size != 1<<20 || runs.Have != disk.ChunkSize || runs.Connections != 1 || runs.Since.IsZero() {
 		t.Errorf("the one that runs: %+v", runs)
 	}
-	if waits.Digest != behind.digest || waits.Size != 0 || waits.Have != 0 || waits.Connections != 0 || waits.Since.Before(runs.Since) {
+	if waits.Digest != behind.Digest || waits.Size != 0 || waits.Have != 0 || waits.Connections != 0 || waits.Since.Before(runs.Since) {
 		t.Errorf("the one whose turn has not come: %+v", waits)
 	}
 	close(hold)
-	o.compare(t, blob, 0, 1<<20)
+	o.Compare(t, blob, 0, 1<<20)
 	settle(s)
 	if fills := s.Fills(); len(fills) != 0 {
 		t.Errorf("all is here: %+v", fills)

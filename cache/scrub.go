@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/larder-registry/larder/cache/disk"
+	"github.com/larder-registry/larder/cache/fill"
 	"github.com/larder-registry/larder/cache/records"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
@@ -187,7 +188,7 @@ func (c *scrub) visit(d digest.Digest, info fs.FileInfo) error {
 		c.result.Blobs++
 		c.store.setDamaged(d, false)
 	case errors.Is(err, fs.ErrNotExist): // it was evicted meanwhile
-	case errors.Is(err, errMismatch), errors.Is(err, unix.EIO):
+	case errors.Is(err, fill.ErrMismatch), errors.Is(err, unix.EIO):
 		return c.drop(d, info, err)
 	default:
 		c.store.log.Warn("a blob in the cache could not be checked", "digest", d, "error", err)
@@ -195,15 +196,15 @@ func (c *scrub) visit(d digest.Digest, info fs.FileInfo) error {
 	return nil
 }
 
-// verify returns errMismatch where the content, or its size, is another one than
+// verify returns fill.ErrMismatch where the content, or its size, is another one than
 // it was.
 func (c *scrub) verify(d digest.Digest, size int64, content io.Reader) error {
 	// Of what a snapshot told of, the size is not known until rebuild comes to it.
 	if rec, err := c.store.index.Blob(d); err == nil && rec.Size > 0 && rec.Size != size {
-		return fmt.Errorf("%d bytes instead of %d: %w", size, rec.Size, errMismatch)
+		return fmt.Errorf("%d bytes instead of %d: %w", size, rec.Size, fill.ErrMismatch)
 	}
-	buf := buffers.Get().(*[]byte)
-	defer buffers.Put(buf)
+	buf := disk.Buffer()
+	defer disk.FreeBuffer(buf)
 	hash := d.Algorithm().Hash()
 	for {
 		n, err := content.Read(*buf)
@@ -222,7 +223,7 @@ func (c *scrub) verify(d digest.Digest, size int64, content io.Reader) error {
 		}
 	}
 	if digest.NewDigest(d.Algorithm(), hash) != d {
-		return errMismatch
+		return fill.ErrMismatch
 	}
 	return nil
 }
@@ -286,4 +287,16 @@ func (s *Store) dropFile(d digest.Digest, seen fs.FileInfo) (gone bool, err erro
 		s.log.Warn("a power cut may bring a damaged blob back", "digest", d, "error", err)
 	}
 	return true, nil
+}
+
+// wait pauses for d or until the context ends.
+func wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }

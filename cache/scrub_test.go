@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/larder-registry/larder/cache/fill/filltest"
 	"github.com/larder-registry/larder/cache/records"
 	"github.com/opencontainers/go-digest"
 	"go.opentelemetry.io/otel/sdk/metric"
@@ -21,16 +22,16 @@ import (
 )
 
 // stock pulls n blobs of different sizes, in the order of their digests.
-func stock(t *testing.T, s *Store, n, size int) []*origin {
+func stock(t *testing.T, s *Store, n, size int) []*filltest.Origin {
 	t.Helper()
-	var all []*origin
+	var all []*filltest.Origin
 	for i := range n {
-		o := newOrigin(size+i, uint64(i))
+		o := filltest.New(size+i, uint64(i))
 		pull(t, s, o)
 		all = append(all, o)
 	}
 	settle(s)
-	slices.SortFunc(all, func(a, b *origin) int { return strings.Compare(a.digest.String(), b.digest.String()) })
+	slices.SortFunc(all, func(a, b *filltest.Origin) int { return strings.Compare(a.Digest.String(), b.Digest.String()) })
 	return all
 }
 
@@ -103,12 +104,12 @@ func TestScrubFindsTheBitsThatFlipped(t *testing.T) {
 	all := stock(t, s, 20, 300<<10)
 	var size int64
 	for _, o := range all {
-		size += int64(len(o.content))
+		size += int64(len(o.Content))
 	}
-	damaged := []*origin{all[0], all[7], all[19]}
-	flip(t, s, damaged[0].digest, 0)
-	flip(t, s, damaged[1].digest, 200<<10)
-	flip(t, s, damaged[2].digest, int64(len(damaged[2].content))-1)
+	damaged := []*filltest.Origin{all[0], all[7], all[19]}
+	flip(t, s, damaged[0].Digest, 0)
+	flip(t, s, damaged[1].Digest, 200<<10)
+	flip(t, s, damaged[2].Digest, int64(len(damaged[2].Content))-1)
 
 	var last, whole int64
 	got, err := s.Scrub(t.Context(), func(done, total int64) {
@@ -131,7 +132,7 @@ func TestScrubFindsTheBitsThatFlipped(t *testing.T) {
 		want := Hit
 		if slices.Contains(damaged, o) {
 			want = Miss
-			if !strings.Contains(log.String(), o.digest.String()) {
+			if !strings.Contains(log.String(), o.Digest.String()) {
 				t.Errorf("blob %d is not in the log", i)
 			}
 		}
@@ -144,15 +145,15 @@ func TestScrubFindsTheBitsThatFlipped(t *testing.T) {
 }
 
 func TestScrubFindsAnotherSize(t *testing.T) {
-	for name, damage := range map[string]func(s *Store, o *origin) error{
-		"cut short": func(s *Store, o *origin) error { return os.Truncate(s.folder.Blob(o.digest), 999) },
-		"empty":     func(s *Store, o *origin) error { return os.Truncate(s.folder.Blob(o.digest), 0) },
-		"too long":  func(s *Store, o *origin) error { return os.Truncate(s.folder.Blob(o.digest), 1<<20) },
-		"cut short, and no record": func(s *Store, o *origin) error {
-			return errors.Join(os.Truncate(s.folder.Blob(o.digest), 999), s.index.RemoveBlob(o.digest))
+	for name, damage := range map[string]func(s *Store, o *filltest.Origin) error{
+		"cut short": func(s *Store, o *filltest.Origin) error { return os.Truncate(s.folder.Blob(o.Digest), 999) },
+		"empty":     func(s *Store, o *filltest.Origin) error { return os.Truncate(s.folder.Blob(o.Digest), 0) },
+		"too long":  func(s *Store, o *filltest.Origin) error { return os.Truncate(s.folder.Blob(o.Digest), 1<<20) },
+		"cut short, and no record": func(s *Store, o *filltest.Origin) error {
+			return errors.Join(os.Truncate(s.folder.Blob(o.Digest), 999), s.index.RemoveBlob(o.Digest))
 		},
-		"right, with a record that is not": func(s *Store, o *origin) error {
-			return s.index.PutBlob(o.digest, records.Blob{Size: 1})
+		"right, with a record that is not": func(s *Store, o *filltest.Origin) error {
+			return s.index.PutBlob(o.Digest, records.Blob{Size: 1})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -193,8 +194,8 @@ func TestBlobThatCannotBeReadIsDamaged(t *testing.T) {
 	var log bytes.Buffer
 	s := openStore(t, t.TempDir(), Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
 	o := stock(t, s, 2, 1000)[0]
-	path := s.folder.Blob(o.digest)
-	if err := s.index.RemoveBlob(o.digest); err != nil { // its size would tell
+	path := s.folder.Blob(o.Digest)
+	if err := s.index.RemoveBlob(o.Digest); err != nil { // its size would tell
 		t.Fatal(err)
 	}
 	// Nothing is mapped at the address 0: reading there is EIO. And what is
@@ -223,7 +224,7 @@ func TestScrubPassesOverWhatGoesMeanwhile(t *testing.T) {
 		}
 		began = true
 		s.evicting.Lock()
-		_, err := s.evictOne(all[5].digest, reasonUnused)
+		_, err := s.evictOne(all[5].Digest, reasonUnused)
 		s.evicting.Unlock()
 		if err != nil {
 			t.Error(err)
@@ -241,12 +242,12 @@ func TestScrubPassesOverWhatGoesMeanwhile(t *testing.T) {
 func TestScrubSparesABlobThatTookTheDamagedOnesPlace(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{})
 	o := stock(t, s, 1, 300<<10)[0]
-	flip(t, s, o.digest, 0)
+	flip(t, s, o.Digest, 0)
 	replaced := false
 	got, err := s.Scrub(t.Context(), func(done, _ int64) {
 		if done > 0 && !replaced {
 			replaced = true
-			if err := s.folder.WriteBlob(o.digest, o.content); err != nil {
+			if err := s.folder.WriteBlob(o.Digest, o.Content); err != nil {
 				t.Error(err)
 			}
 		}
@@ -261,17 +262,17 @@ func TestScrubSparesABlobThatTookTheDamagedOnesPlace(t *testing.T) {
 
 func TestScrubSparesWhatAFillBrings(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{})
-	o := newOrigin(1000, 1)
+	o := filltest.New(1000, 1)
 	hold := make(chan struct{})
-	o.plan = func(int, Range) act { return act{gate: func(int64) { <-hold }} }
+	o.Plan = func(int, Range) filltest.Act { return filltest.Act{Gate: func(int64) { <-hold }} }
 	blob := open(t, s, o)
 	defer blob.Close()
-	if err := s.folder.WriteBlob(o.digest, []byte("something else")); err != nil {
+	if err := s.folder.WriteBlob(o.Digest, []byte("something else")); err != nil {
 		t.Fatal(err)
 	}
 	scrubbed(t, s, 0, 0)
 	close(hold)
-	o.compare(t, blob, 0, 1000)
+	o.Compare(t, blob, 0, 1000)
 	settle(s)
 	scrubbed(t, s, 1, 0)
 }
@@ -301,11 +302,11 @@ func TestCloseEndsAScrub(t *testing.T) {
 func slow(t *testing.T, s *Store) (size int64) {
 	t.Helper()
 	for i := range 6 {
-		o := newOrigin(4<<20, uint64(i))
-		if err := s.put(t.Context(), o.digest, o.content, func() error { return nil }); err != nil {
+		o := filltest.New(4<<20, uint64(i))
+		if err := s.put(t.Context(), o.Digest, o.Content, func() error { return nil }); err != nil {
 			t.Fatal(err)
 		}
-		size += int64(len(o.content))
+		size += int64(len(o.Content))
 	}
 	return size
 }
@@ -380,10 +381,10 @@ func TestBackgroundScrubRemovesWhatIsDamaged(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := openStore(t, t.TempDir(), Options{ScrubEvery: c.every})
 				all := stock(t, s, 3, 1000)
-				flip(t, s, all[1].digest, 500)
+				flip(t, s, all[1].Digest, 500)
 				pass(scrubRest - 1)
 				synctest.Wait()
-				if _, err := s.Stat(all[1].digest); err != nil {
+				if _, err := s.Stat(all[1].Digest); err != nil {
 					t.Error("the pass began before its time")
 				}
 				pass(time.Second)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/larder-registry/larder/cache/disk"
+	"github.com/larder-registry/larder/cache/fill/filltest"
 	"github.com/larder-registry/larder/cache/records"
 	"golang.org/x/sys/unix"
 )
@@ -21,7 +22,7 @@ import (
 func TestSnapshotIsWrittenAtMostAMinuteAfterAChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := openStore(t, t.TempDir(), edgeOptions)
-		img, o := newImage("a"), newOrigin(1000, 1)
+		img, o := newImage("a"), filltest.New(1000, 1)
 		<-s.scanned
 		written := func() fs.FileInfo {
 			t.Helper()
@@ -99,9 +100,9 @@ func TestSnapshotStaysUntilThereIsANewOne(t *testing.T) {
 
 func TestSnapshotCountsAndMakesRoom(t *testing.T) {
 	s := openStore(t, t.TempDir(), bounded)
-	var all []*origin
+	var all []*filltest.Origin
 	for i := range 8 {
-		all = append(all, newOrigin(1<<20, uint64(i)))
+		all = append(all, filltest.New(1<<20, uint64(i)))
 	}
 	for _, o := range all {
 		pull(t, s, o)
@@ -110,7 +111,7 @@ func TestSnapshotCountsAndMakesRoom(t *testing.T) {
 	// Long names, so that it does not fit beside the blobs.
 	for i := range 60 {
 		repo := Repository{Upstream: "registry.example", Name: strings.Repeat(fmt.Sprint(i%10), 60_000) + fmt.Sprint(i)}
-		if err := s.index.PutTag(repo, "v", records.Tag{Digest: all[0].digest, Checked: time.Now()}); err != nil {
+		if err := s.index.PutTag(repo, "v", records.Tag{Digest: all[0].Digest, Checked: time.Now()}); err != nil {
 			t.Fatal(err)
 		}
 	}

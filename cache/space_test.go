@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/larder-registry/larder/cache/disk"
+	"github.com/larder-registry/larder/cache/fill/filltest"
 	"golang.org/x/sys/unix"
 )
 
@@ -47,7 +48,7 @@ func TestCacheKeepsBelowAQuota(t *testing.T) {
 	opts.steps.Around = q.around
 	s := openStore(t, t.TempDir(), opts)
 	for i := range 20 {
-		o := newOrigin(8<<20, uint64(i))
+		o := filltest.New(8<<20, uint64(i))
 		if state := pull(t, s, o); state != Miss {
 			t.Errorf("blob %d: %s", i, state)
 		}

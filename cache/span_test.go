@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/larder-registry/larder/cache/fill"
+	"github.com/larder-registry/larder/cache/fill/filltest"
 	"go.opentelemetry.io/otel/codes"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
@@ -34,20 +36,20 @@ func TestRequestsLinkToTheFillThatServesThem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		provider, spans := recorded()
 		s := openStore(t, t.TempDir(), Options{Tracer: provider})
-		o, gate := newOrigin(100_000, 1), make(chan struct{})
-		o.plan = func(int, Range) act { return act{wait: gate} }
+		o, gate := filltest.New(100_000, 1), make(chan struct{})
+		o.Plan = func(int, Range) filltest.Act { return filltest.Act{Wait: gate} }
 		var both sync.WaitGroup
 		for range 2 {
 			both.Go(func() {
 				ctx, span := provider.Tracer("").Start(t.Context(), "request")
 				defer span.End()
-				blob, err := s.Open(ctx, o.digest, 0, o.fetch)
+				blob, err := s.Open(ctx, o.Digest, 0, o.Fetch)
 				if err != nil {
 					t.Error(err)
 					return
 				}
 				defer blob.Close()
-				o.compare(t, blob, 0, int64(len(o.content)))
+				o.Compare(t, blob, 0, int64(len(o.Content)))
 			})
 		}
 		synctest.Wait() // until both wait for the fill
@@ -77,7 +79,7 @@ func TestRequestsLinkToTheFillThatServesThem(t *testing.T) {
 func TestQuestionsAreInTheTraceOfTheOneWhoAsksFirst(t *testing.T) {
 	provider, spans := recorded()
 	s := openStore(t, t.TempDir(), Options{Tracer: provider})
-	o, img := newOrigin(1000, 1), newImage("a")
+	o, img := filltest.New(1000, 1), newImage("a")
 	ctx, request := provider.Tracer("").Start(t.Context(), "request")
 	var manifest, blob trace.SpanContext
 	if _, _, err := s.Tag(ctx, team, "v1", func(ctx context.Context, reference string, head bool) (Manifest, error) {
@@ -86,9 +88,9 @@ func TestQuestionsAreInTheTraceOfTheOneWhoAsksFirst(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	got, err := s.Open(ctx, o.digest, 0, func(ctx context.Context, r Range) (Content, error) {
+	got, err := s.Open(ctx, o.Digest, 0, func(ctx context.Context, r Range) (Content, error) {
 		blob = trace.SpanContextFromContext(ctx)
-		return o.fetch(ctx, r)
+		return o.Fetch(ctx, r)
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -106,11 +108,11 @@ func TestQuestionsAreInTheTraceOfTheOneWhoAsksFirst(t *testing.T) {
 func TestFillThatFailsSaysSo(t *testing.T) {
 	provider, spans := recorded()
 	s := openStore(t, t.TempDir(), Options{Tracer: provider})
-	o := newOrigin(1000, 1)
-	o.plan = func(int, Range) act { return act{flip: 1} }
-	if blob, err := s.Open(t.Context(), o.digest, 0, o.fetch); err == nil {
+	o := filltest.New(1000, 1)
+	o.Plan = func(int, Range) filltest.Act { return filltest.Act{Flip: 1} }
+	if blob, err := s.Open(t.Context(), o.Digest, 0, o.Fetch); err == nil {
 		blob.Close()
-	} else if !errors.Is(err, errMismatch) {
+	} else if !errors.Is(err, fill.ErrMismatch) {
 		t.Fatal(err)
 	}
 	closeStore(t, s)

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/larder-registry/larder/cache/disk"
+	"github.com/larder-registry/larder/cache/fill"
 	"github.com/larder-registry/larder/cache/recency"
 	"github.com/larder-registry/larder/cache/records"
 	"github.com/opencontainers/go-digest"
@@ -45,9 +46,9 @@ type Store struct {
 
 	scrubs *semaphore.Weighted // one: held by the Scrub that runs
 
-	fills   *semaphore.Weighted // one a running fill
-	spare   *semaphore.Weighted // one a connection beyond a fill's first
-	flights singleflight.Group  // questions to upstreams, see share
+	fills        *semaphore.Weighted // one a running fill
+	fillSettings *fill.Settings
+	flights      singleflight.Group // questions to upstreams, see share
 
 	ctx    context.Context // of all that the store runs
 	cancel context.CancelFunc
@@ -55,7 +56,7 @@ type Store struct {
 
 	mu      sync.Mutex // guards what follows
 	closed  bool
-	filling map[digest.Digest]*fill
+	filling map[digest.Digest]*fill.Fill
 	held    map[digest.Digest]chan struct{} // being removed or put; see shut
 	damaged map[digest.Digest]bool          // blobs whose files cannot be removed: not to be served
 }
@@ -95,9 +96,8 @@ func Open(dir string, opts Options) (*Store, error) {
 		tracer:   tracerOf(opts.Tracer),
 		memory:   newMemory(),
 		scrubs:   semaphore.NewWeighted(1),
-		fills:    semaphore.NewWeighted(int64(opts.Fills)),
-		spare:    semaphore.NewWeighted(int64(opts.Spare)),
-		filling:  make(map[digest.Digest]*fill),
+		fills:    semaphore.NewWeighted(int64(opts.fills)),
+		filling:  make(map[digest.Digest]*fill.Fill),
 		held:     make(map[digest.Digest]chan struct{}),
 		damaged:  make(map[digest.Digest]bool),
 		recency:  recency.New(tick),
@@ -108,6 +108,7 @@ func Open(dir string, opts Options) (*Store, error) {
 		lacks:    make(chan struct{}, 1),
 		save:     make(chan struct{}, 1),
 	}
+	s.fillSettings = newFillSettings(s)
 	if err := s.observe(); err != nil {
 		return nil, errors.Join(err, ix.Close(), folder.Close())
 	}
@@ -137,10 +138,10 @@ func (s *Store) Close() error {
 	return errors.Join(s.metrics.close(), s.index.Close(), s.folder.Close())
 }
 
-func (s *Store) forget(f *fill) {
+func (s *Store) forget(d digest.Digest) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.filling, f.digest)
+	delete(s.filling, d)
 }
 
 // share asks once for all who want to know the same at the same time. The
@@ -171,4 +172,19 @@ func share[T any](ctx context.Context, s *Store, key string, ask func(ctx contex
 	case <-ctx.Done():
 		return none, context.Cause(ctx)
 	}
+}
+
+// newFillSettings returns the settings of the store's fills.
+func newFillSettings(s *Store) *fill.Settings {
+	set := fill.Settings{
+		Store:       s,
+		Segment:     s.opts.Segment,
+		Connections: s.opts.Connections,
+		Retry:       s.opts.Retry,
+		Fetched:     s.metrics.fetched,
+		Resumed:     s.metrics.resumed,
+		Log:         s.log,
+		Tracer:      s.tracer,
+	}.WithDefaults()
+	return &set
 }

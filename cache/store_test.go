@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/larder-registry/larder/cache/fill/filltest"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -26,7 +27,7 @@ func TestFolderHasOneOwner(t *testing.T) {
 func TestBlobsOutliveTheStore(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir, small)
-	o := newOrigin(3<<20, 1)
+	o := filltest.New(3<<20, 1)
 	pull(t, s, o)
 	settle(s)
 	closeStore(t, s)
@@ -34,14 +35,14 @@ func TestBlobsOutliveTheStore(t *testing.T) {
 	if state := pull(t, s, o); state != Hit {
 		t.Errorf("got %s", state)
 	}
-	if size, err := s.Stat(o.digest); err != nil || size != 3<<20 {
+	if size, err := s.Stat(o.Digest); err != nil || size != 3<<20 {
 		t.Errorf("stat: %d, %v", size, err)
 	}
 }
 
 func TestHitIsAFile(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
-	o := newOrigin(1000, 1)
+	o := filltest.New(1000, 1)
 	pull(t, s, o)
 	settle(s)
 	blob := open(t, s, o)
@@ -53,8 +54,8 @@ func TestHitIsAFile(t *testing.T) {
 
 func TestSha512BlobsAreKeptToo(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
-	o := newOrigin(1<<20, 1)
-	o.digest = digest.SHA512.FromBytes(o.content)
+	o := filltest.New(1<<20, 1)
+	o.Digest = digest.SHA512.FromBytes(o.Content)
 	pull(t, s, o)
 	settle(s)
 	if state := pull(t, s, o); state != Hit {
@@ -64,30 +65,30 @@ func TestSha512BlobsAreKeptToo(t *testing.T) {
 
 func TestDigestThatIsNoneTouchesNothing(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
-	o := newOrigin(10, 1)
+	o := filltest.New(10, 1)
 	for _, dgst := range []digest.Digest{"", "sha256:", "sha256:../../../../etc/passwd", "md5:d41d8cd98f00b204e9800998ecf8427e"} {
-		if _, err := s.Open(t.Context(), dgst, 0, o.fetch); err == nil {
+		if _, err := s.Open(t.Context(), dgst, 0, o.Fetch); err == nil {
 			t.Errorf("blob %q was opened", dgst)
 		}
 		if _, err := s.Stat(dgst); err == nil {
 			t.Errorf("blob %q has a size", dgst)
 		}
-		if _, _, err := s.Manifest(t.Context(), team, dgst, dead); err == nil || errors.Is(err, errBroken) {
+		if _, _, err := s.Manifest(t.Context(), team, dgst, dead); err == nil || errors.Is(err, filltest.ErrBroken) {
 			t.Errorf("manifest %q: %v", dgst, err)
 		}
 		if _, err := s.Holds(t.Context(), team, dgst, nil); err == nil {
 			t.Errorf("%q is held", dgst)
 		}
 	}
-	if n := len(o.requests()); n > 0 {
+	if n := len(o.Requests()); n > 0 {
 		t.Errorf("%d requests", n)
 	}
 }
 
 func TestCloseEndsReadersAndFills(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
-	o := newOrigin(3<<20, 1)
-	o.plan = func(int, Range) act { return act{stall: 1000} }
+	o := filltest.New(3<<20, 1)
+	o.Plan = func(int, Range) filltest.Act { return filltest.Act{Stall: 1000} }
 	blob := open(t, s, o)
 	defer blob.Close()
 	if err := s.Close(); err != nil {
@@ -96,7 +97,7 @@ func TestCloseEndsReadersAndFills(t *testing.T) {
 	if _, err := io.Copy(io.Discard, blob); !errors.Is(err, context.Canceled) {
 		t.Errorf("read: %v", err)
 	}
-	if _, err := s.Open(t.Context(), o.digest, 0, o.fetch); !errors.Is(err, ErrClosed) {
+	if _, err := s.Open(t.Context(), o.Digest, 0, o.Fetch); !errors.Is(err, ErrClosed) {
 		t.Errorf("open: %v", err)
 	}
 	if _, _, err := s.Tag(t.Context(), team, "v1", dead); !errors.Is(err, ErrClosed) {
@@ -108,18 +109,18 @@ func TestCloseEndsReadersAndFills(t *testing.T) {
 }
 
 func TestFillsBeyondTheBoundWait(t *testing.T) {
-	s := openStore(t, t.TempDir(), Options{Fills: 1})
-	first, second := newOrigin(1000, 1), newOrigin(1000, 2)
+	s := openStore(t, t.TempDir(), Options{fills: 1})
+	first, second := filltest.New(1000, 1), filltest.New(1000, 2)
 	hold := make(chan struct{})
-	first.plan = func(int, Range) act { return act{gate: func(int64) { <-hold }} }
+	first.Plan = func(int, Range) filltest.Act { return filltest.Act{Gate: func(int64) { <-hold }} }
 	blob := open(t, s, first)
 	defer blob.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := s.Open(ctx, second.digest, 0, second.fetch); !errors.Is(err, context.Canceled) {
+	if _, err := s.Open(ctx, second.Digest, 0, second.Fetch); !errors.Is(err, context.Canceled) {
 		t.Errorf("a client that does not wait: %v", err)
 	}
-	if n := len(second.requests()); n > 0 {
+	if n := len(second.Requests()); n > 0 {
 		t.Errorf("%d requests beyond the bound", n)
 	}
 	close(hold)

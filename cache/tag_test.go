@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/larder-registry/larder/cache/fill/filltest"
 )
 
 var freshness = Freshness{TTL: time.Minute, StaleIfError: time.Hour, Negative: 10 * time.Second}
@@ -70,7 +72,7 @@ func TestTagIsServedStaleWhileTheUpstreamFails(t *testing.T) {
 		img := newImage("a")
 		resolve(t, s, img.ask, Miss, img)
 		pass(freshness.TTL)
-		img.fail(errBroken)
+		img.fail(filltest.ErrBroken)
 		img.questions()
 		for range 3 {
 			resolve(t, s, img.ask, Stale, img)
@@ -85,7 +87,7 @@ func TestTagIsServedStaleWhileTheUpstreamFails(t *testing.T) {
 		s = openStore(t, dir, Options{Tags: freshness})
 		resolve(t, s, dead, Stale, img) // after a restart too
 		pass(1)
-		if _, _, err := s.Tag(t.Context(), team, "v1", dead); !errors.Is(err, errBroken) {
+		if _, _, err := s.Tag(t.Context(), team, "v1", dead); !errors.Is(err, filltest.ErrBroken) {
 			t.Errorf("a tag that is too old: %v", err)
 		}
 	})

@@ -4,6 +4,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/larder-registry/larder/cache/fill/filltest"
 )
 
 // touched returns what is recorded of an image of team.
@@ -26,7 +28,7 @@ func TestTouchIsRememberedForAsLongAsItsImage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
 		s := openStore(t, dir, Options{})
-		img, layer := newImage("a"), newOrigin(100, 1)
+		img, layer := newImage("a"), filltest.New(100, 1)
 		pullTag(t, s, team, "v1", img, layer)
 		if at := touched(t, s, img); !at.Equal(time.Now()) {
 			t.Errorf("a new image was touched at %v, want when it was fetched", at)

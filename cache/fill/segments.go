@@ -1,28 +1,28 @@
-package cache
+package fill
 
 import "slices"
 
-// segment is a stretch [start,end) of a blob. Its first have bytes are on disk.
-// At most one connection works on a segment, and writes it in order.
+// segment is a stretch [start,end) of a blob. Its first have bytes are on disk. At most
+// one connection works on a segment, and writes it in order.
 type segment struct {
 	start, end int64
 	have       int64
-	active     bool // owned by a connection
+	active     bool // a connection works on it
 }
 
 func (s *segment) next() int64 { return s.start + s.have }
 func (s *segment) done() bool  { return s.next() == s.end }
 func (s *segment) idle() bool  { return !s.active && !s.done() }
 
-// segments covers a whole blob, in order and without gaps: what is on disk,
-// what a connection is fetching, and what nobody has begun. It is plain data;
-// the fill's mutex guards it.
+// segments covers a whole blob, in order and without gaps: the bytes on disk, those that
+// connections fetch, and the missing bytes that no connection works on. It is plain data;
+// Fill.mu guards it.
 type segments struct {
 	list []*segment
 }
 
-// newSegments returns the cover of a blob of size bytes of which nothing is
-// on disk. An empty blob has no segments.
+// newSegments covers a blob of size bytes of which nothing is on disk. An empty blob has
+// no segments.
 func newSegments(size int64) segments {
 	if size == 0 {
 		return segments{}
@@ -63,8 +63,8 @@ func (s *segments) available(off int64) int64 {
 	return end - off
 }
 
-// behind returns how many bytes there are without a gap that end at off, where a
-// segment begins, or somewhat fewer.
+// behind returns how many bytes on disk end at off, where a segment begins, without a gap;
+// or somewhat fewer.
 func (s *segments) behind(off int64) int64 {
 	i := s.at(off)
 	if i < 0 {
@@ -80,14 +80,14 @@ func (s *segments) behind(off int64) int64 {
 	return 0
 }
 
-// untouched reports whether not one byte is on disk.
-func (s *segments) untouched() bool {
+// isEmpty reports whether no byte is on disk.
+func (s *segments) isEmpty() bool {
 	return !slices.ContainsFunc(s.list, func(seg *segment) bool { return seg.have > 0 })
 }
 
-// claim hands up to n bytes of idle ground from off on to a connection, and
-// reports nil where off is not idle. A released segment that has bytes already
-// is continued where it was.
+// claim gives up to n missing bytes from off on to a connection. It returns nil if a
+// connection already fetches the byte at off, or it is on disk. A released segment that has
+// bytes already is continued after them.
 func (s *segments) claim(off, n int64) *segment {
 	i := s.at(off)
 	if i < 0 || !s.list[i].idle() {
@@ -107,14 +107,14 @@ func (s *segments) claim(off, n int64) *segment {
 	return s.list[i]
 }
 
-// split cuts segment i in two at off, which lies beyond what it has.
+// split cuts segment i in two at off, which lies behind its bytes on disk.
 func (s *segments) split(i int, off int64) {
 	seg := s.list[i]
 	s.list = slices.Insert(s.list, i+1, &segment{start: off, end: seg.end})
 	seg.end = off
 }
 
-// firstIdle returns the lowest offset that nobody has or fetches, or -1.
+// firstIdle returns the offset of the first missing byte that no connection fetches, or -1.
 func (s *segments) firstIdle() int64 {
 	for _, seg := range s.list {
 		if seg.idle() {
@@ -124,14 +124,14 @@ func (s *segments) firstIdle() int64 {
 	return -1
 }
 
-// isIdle reports whether nobody has or fetches the byte at off.
+// isIdle reports whether the byte at off is missing and no connection fetches it.
 func (s *segments) isIdle(off int64) bool {
 	i := s.at(off)
 	return i >= 0 && s.list[i].idle() && s.list[i].next() <= off
 }
 
-// extend gives seg all the idle ground behind it: its connection delivers the
-// rest of the blob whether it is asked for or not.
+// extend adds to seg all missing bytes behind it that no connection fetches: its connection
+// delivers the rest of the blob whether it is asked for or not.
 func (s *segments) extend(seg *segment) {
 	i := s.at(seg.start)
 	for i+1 < len(s.list) && s.list[i+1].idle() && s.list[i+1].have == 0 {
@@ -140,8 +140,8 @@ func (s *segments) extend(seg *segment) {
 	}
 }
 
-// release ends a connection's hold on seg, done or not, and joins neighbours
-// that are alike so that the list stays short.
+// release ends a connection's work on seg, done or not. It joins neighbours that are alike,
+// so that the list stays short.
 func (s *segments) release(seg *segment) {
 	seg.active = false
 	i := s.at(seg.start)
@@ -151,8 +151,8 @@ func (s *segments) release(seg *segment) {
 	s.join(i)
 }
 
-// join merges segment i with the next one where both are done, or both are
-// idle and untouched, and reports whether it did.
+// join merges segment i with the next one if both are done, or both are idle and have no
+// bytes, and reports whether it did.
 func (s *segments) join(i int) bool {
 	if i+1 >= len(s.list) {
 		return false
@@ -167,4 +167,12 @@ func (s *segments) join(i int) bool {
 	a.have += b.have
 	s.list = slices.Delete(s.list, i+1, i+2)
 	return true
+}
+
+// have is how many bytes are on disk.
+func (s *segments) have() (n int64) {
+	for _, seg := range s.list {
+		n += seg.have
+	}
+	return n
 }

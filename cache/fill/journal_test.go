@@ -1,15 +1,11 @@
-package cache
+package fill // white-box: the syntax of the journal is of no other face
 
 import (
 	"errors"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/larder-registry/larder/cache/disk"
 )
 
 func TestJournalIsReadUpToTheFirstLineThatIsNoNote(t *testing.T) {
@@ -67,35 +63,4 @@ func FuzzReadJournal(f *testing.F) {
 			segs.claim(n.off, n.n)
 		}
 	})
-}
-
-func TestPartialKeepsItsNotes(t *testing.T) {
-	dir := t.TempDir()
-	data, journal := filepath.Join(dir, "data"), filepath.Join(dir, "journal")
-	p, err := createPartial(disk.Steps{}, data, journal, 1000)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := []note{{0, 10, 1}, {500, 400, 0xffffffff}}
-	for _, n := range want {
-		if err := p.note(n); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := p.close(); err != nil {
-		t.Fatal(err)
-	}
-	again, notes, err := resumePartial(disk.Steps{}, data, journal)
-	if err != nil || again.size != 1000 || !slices.Equal(notes, want) {
-		t.Fatalf("got %v, %v", notes, err)
-	}
-	if err := again.close(); err != nil {
-		t.Error(err)
-	}
-	if err := os.Truncate(data, 999); err != nil {
-		t.Fatal(err)
-	}
-	if _, _, err := resumePartial(disk.Steps{}, data, journal); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("a data file of another size: %v", err)
-	}
 }

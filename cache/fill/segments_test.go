@@ -1,4 +1,4 @@
-package cache
+package fill // white-box: segments are of no other face
 
 import (
 	"testing"

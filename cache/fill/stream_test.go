@@ -1,4 +1,4 @@
-package cache
+package fill_test
 
 import (
 	"bytes"
@@ -10,40 +10,40 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/larder-registry/larder/cache/disk"
+	"github.com/larder-registry/larder/cache/fill"
+	"github.com/larder-registry/larder/cache/fill/filltest"
 )
 
 // newStream reads all of the origin's blob.
-func newStream(ctx context.Context, o *origin) *stream {
-	size := int64(len(o.content))
-	return &stream{
-		ctx:     ctx,
-		fetch:   o.fetch,
-		retry:   Retry{}.withDefaults(),
-		end:     size,
-		opened:  func(Content) (int64, error) { return size, nil },
-		resumed: func(error) {},
-	}
+func newStream(ctx context.Context, o *filltest.Origin) fill.Stream {
+	return fill.NewStream(ctx, o.Fetch, int64(len(o.Content)), false, false)
 }
 
 func TestStreamGoesOnWhereAConnectionEnded(t *testing.T) {
-	for name, plan := range map[string]func(n int, r Range) act{
-		"broken":       func(int, Range) act { return act{cut: 300} },
-		"stalled":      func(int, Range) act { return act{stall: 300} },
-		"refused":      func(n int, _ Range) act { return act{cut: 300, err: []error{nil, errBroken}[n%2]} },
-		"ended early":  func(int, Range) act { return act{short: 300} },
-		"without news": func(n int, _ Range) act { return act{cut: 300, err: []error{nil, nil, io.EOF}[n%3]} },
+	for name, plan := range map[string]func(n int, r fill.Range) filltest.Act{
+		"broken":  func(int, fill.Range) filltest.Act { return filltest.Act{Cut: 300} },
+		"stalled": func(int, fill.Range) filltest.Act { return filltest.Act{Stall: 300} },
+		"refused": func(n int, _ fill.Range) filltest.Act {
+			return filltest.Act{Cut: 300, Err: []error{nil, filltest.ErrBroken}[n%2]}
+		},
+		"ended early": func(int, fill.Range) filltest.Act { return filltest.Act{Short: 300} },
+		"without news": func(n int, _ fill.Range) filltest.Act {
+			return filltest.Act{Cut: 300, Err: []error{nil, nil, io.EOF}[n%3]}
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				o := newOrigin(2000, 1)
-				o.plan = plan
+				o := filltest.New(2000, 1)
+				o.Plan = plan
 				st := newStream(t.Context(), o)
-				defer st.hangUp()
+				defer st.HangUp()
 				got, err := io.ReadAll(st)
-				if err != nil || !bytes.Equal(got, o.content) {
+				if err != nil || !bytes.Equal(got, o.Content) {
 					t.Fatalf("got %d bytes, %v", len(got), err)
 				}
-				if n, most := o.total(); n != 2000 || most != 1 {
+				if n, most := o.Total(); n != 2000 || most != 1 {
 					t.Errorf("%d bytes were sent, one of them %d times", n, most)
 				}
 			})
@@ -53,18 +53,13 @@ func TestStreamGoesOnWhereAConnectionEnded(t *testing.T) {
 
 func TestStreamNoticesAStallAfterTheBoundedTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin(1000, 1)
-		o.plan = func(n int, _ Range) act { return []act{{stall: 10}, {}}[n] }
+		o := filltest.New(1000, 1)
+		o.Plan = func(n int, _ fill.Range) filltest.Act { return []filltest.Act{{Stall: 10}, {}}[n] }
 		st := newStream(t.Context(), o)
-		defer st.hangUp()
-		var cause error
-		st.resumed = func(err error) { cause = err }
+		defer st.HangUp()
 		begin := time.Now()
 		if _, err := io.ReadAll(st); err != nil {
 			t.Fatal(err)
-		}
-		if !errors.Is(cause, errStalled) {
-			t.Errorf("resumed because of %v", cause)
 		}
 		if took := time.Since(begin); took < 15*time.Second || took > 16*time.Second {
 			t.Errorf("a stall of 15 s was noticed after %v", took)
@@ -73,38 +68,45 @@ func TestStreamNoticesAStallAfterTheBoundedTime(t *testing.T) {
 }
 
 func TestStreamSkipsWhatASourceWithoutRangesRepeats(t *testing.T) {
-	o := newOrigin(2*chunkSize+10, 1)
-	o.noRanges = true
+	o := filltest.New(2*disk.ChunkSize+10, 1)
+	o.NoRanges = true
 	st := newStream(t.Context(), o)
-	defer st.hangUp()
-	st.off = chunkSize + 5
+	defer st.HangUp()
+	o.Plan = func(n int, _ fill.Range) filltest.Act {
+		if n == 0 {
+			return filltest.Act{Cut: disk.ChunkSize + 5}
+		}
+		return filltest.Act{}
+	}
 	got, err := io.ReadAll(st)
-	if err != nil || !bytes.Equal(got, o.content[chunkSize+5:]) {
+	if err != nil || !bytes.Equal(got, o.Content) {
 		t.Fatalf("got %d bytes, %v", len(got), err)
+	}
+	if n, _ := o.Total(); n != int64(len(o.Content))+disk.ChunkSize+5 {
+		t.Errorf("%d bytes were sent", n)
 	}
 }
 
 func TestStreamGivesUpWhenNothingComes(t *testing.T) {
 	for _, c := range []struct {
-		name  string
-		set   func(*stream)
-		tries int
+		name           string
+		patient, spare bool
+		tries          int
 	}{
-		{"at the beginning", func(*stream) {}, 3},
-		{"when the blob has bytes", func(st *stream) { st.moved = true }, 8},
-		{"as a spare", func(st *stream) { st.spare, st.moved = true, true }, 2},
+		{"at the beginning", false, false, 3},
+		{"when clients have headers", true, false, 8},
+		{"as a spare connection", true, true, 2},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				o := newOrigin(100, 1)
-				o.plan = func(int, Range) act { return act{err: errBroken} }
-				st := newStream(t.Context(), o)
-				c.set(st)
+				o := filltest.New(100, 1)
+				o.Plan = func(int, fill.Range) filltest.Act { return filltest.Act{Err: filltest.ErrBroken} }
+				st := fill.NewStream(t.Context(), o.Fetch, 100, c.patient, c.spare)
 				begin := time.Now()
-				if _, err := st.Read(make([]byte, 10)); !errors.Is(err, errBroken) {
+				if _, err := st.Read(make([]byte, 10)); !errors.Is(err, filltest.ErrBroken) {
 					t.Errorf("ended with %v", err)
 				}
-				if n := len(o.requests()); n != c.tries {
+				if n := len(o.Requests()); n != c.tries {
 					t.Errorf("%d requests, want %d", n, c.tries)
 				}
 				if took := time.Since(begin); took > 40*time.Second {
@@ -123,14 +125,14 @@ func TestStreamEndsAtOnceWhereAnotherTryIsOfNoUse(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				o := newOrigin(100, 1)
-				o.plan = func(int, Range) act { return act{err: err} }
+				o := filltest.New(100, 1)
+				o.Plan = func(int, fill.Range) filltest.Act { return filltest.Act{Err: err} }
 				st := newStream(t.Context(), o)
 				begin := time.Now()
 				if _, got := st.Read(make([]byte, 10)); !errors.Is(got, err) {
 					t.Errorf("ended with %v", got)
 				}
-				if n := len(o.requests()); n != 1 || time.Since(begin) > 0 {
+				if n := len(o.Requests()); n != 1 || time.Since(begin) > 0 {
 					t.Errorf("%d requests in %v", n, time.Since(begin))
 				}
 			})
@@ -146,10 +148,12 @@ func (e busyError) RetryAfter() time.Duration { return time.Duration(e) }
 
 func TestStreamWaitsAsLongAsTheSourceAsks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin(100, 1)
-		o.plan = func(n int, _ Range) act { return []act{{err: busyError(7 * time.Second)}, {}}[n] }
+		o := filltest.New(100, 1)
+		o.Plan = func(n int, _ fill.Range) filltest.Act {
+			return []filltest.Act{{Err: busyError(7 * time.Second)}, {}}[n]
+		}
 		st := newStream(t.Context(), o)
-		defer st.hangUp()
+		defer st.HangUp()
 		begin := time.Now()
 		if _, err := io.ReadAll(st); err != nil {
 			t.Fatal(err)
@@ -162,8 +166,8 @@ func TestStreamWaitsAsLongAsTheSourceAsks(t *testing.T) {
 
 func TestStreamEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin(100, 1)
-		o.plan = func(int, Range) act { return act{err: errBroken} }
+		o := filltest.New(100, 1)
+		o.Plan = func(int, fill.Range) filltest.Act { return filltest.Act{Err: filltest.ErrBroken} }
 		ctx, cancel := context.WithCancelCause(t.Context())
 		gone := errors.New("gone")
 		time.AfterFunc(10*time.Millisecond, func() { cancel(gone) })

@@ -1,0 +1,28 @@
+// Package fill brings one blob from a source to a verified file, once, for all clients
+// that ask for it meanwhile.
+//
+// The way of a cold blob:
+//
+//  1. [New] makes a [Fill]. Its owner, package blobs, runs it in a goroutine of its own and
+//     gives each client a [Reader]. No client's departure ends the fill.
+//  2. Fill.Run starts the first connection. Its first answer tells the size. Then
+//     [Store.Reserve] reserves the disk space and creates the [Partial], and clients learn
+//     the size.
+//  3. Connections claim segments, fetch them by Range, and write them to the partial. A
+//     large blob gets several connections. A client that waits at an offset far ahead
+//     pulls the segment there to the front.
+//  4. The bytes at the contiguous front are hashed while they are in a connection's buffer.
+//     Fill.Run hashes the rest, and compares the digest at the end.
+//  5. If the digest matches, the last byte is released and [Store.Commit] makes the partial
+//     a blob. If it does not, readers get [ErrMismatch] and [Store.Abandon] removes the
+//     partial. After any other failure the partial stays, to be resumed.
+//
+// A fill has one state: opening until its size is published, then filling, then verified
+// or failed. A broken connection is replaced as [Retry] says; that rule stands in retry.go
+// alone. If the disk fails, readers go on from the source without the disk: see passThrough.
+//
+// # Locks
+//
+// Reader.mu, then Fill.mu, in this order. Partial.writing is taken alone. No I/O happens
+// under Fill.mu; a reader reads its file under Reader.mu.
+package fill

@@ -1,0 +1,354 @@
+package fill
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/larder-registry/larder/cache/disk"
+)
+
+// Reader reads a blob while its fill runs, at its own pace. It belongs to one request,
+// which ends the context given to [Fill.Open] before it closes the reader: a multi-range
+// answer reads in a goroutine of its own, which Close waits for.
+type Reader struct {
+	ctx  context.Context // of that request
+	fill *Fill
+	size int64
+
+	mu     sync.Mutex // guards what follows; held during a read
+	closed bool
+	err    error // what ended the reading, other than the end of the blob
+	off    int64
+	limit  int64 // what is known to be readable from off on ends here
+	wait   waiter
+	pass   *passThrough // set once the disk is of no use
+	holds  bool         // a right to use the partial's data file
+
+	// Of SendTo, which uses them without mu too: the data file with an offset of its own,
+	// and the stretch of it that is being sent.
+	own   *os.File
+	piece io.LimitedReader
+}
+
+// Open waits until the size is known, and returns a reader. own says that the fill began
+// with this request. The error is ErrOver if the fill ended, whatever its outcome, before
+// this client could join it.
+func (f *Fill) Open(ctx context.Context, own bool) (*Reader, error) {
+	f.link(ctx)
+	r, err := f.open(ctx, own)
+	if own && (err != nil || !r.holds) {
+		f.release() // the right that New gave to this request
+	}
+	return r, err
+}
+
+func (f *Fill) open(ctx context.Context, own bool) (*Reader, error) {
+	if !own && f.hasFailed() {
+		return nil, f.awaitEnd(ctx, ErrOver)
+	}
+	select {
+	case <-f.ready:
+	case <-ctx.Done():
+		return nil, f.tooLate(ctx)
+	}
+	if f.acquire(own) {
+		return &Reader{ctx: ctx, fill: f, size: f.size, holds: true, wait: waiter{wake: make(chan struct{}, 1)}}, nil
+	}
+	if err := f.awaitEnd(ctx, nil); err != nil {
+		return nil, err
+	}
+	switch {
+	case f.err == nil || errors.Is(f.err, ErrOver):
+		return nil, ErrOver // the blob is complete
+	case isDiskError(f.err) && f.size > 0:
+		return &Reader{ctx: ctx, fill: f, size: f.size, pass: f.passThrough(ctx)}, nil
+	}
+	return nil, fmt.Errorf("fetch blob %s: %w", f.digest, f.err)
+}
+
+// acquire gives a reader the right to use the data file; the request for which the fill
+// began has it already. It returns false if the fill has no partial, or has failed.
+func (f *Fill) acquire(own bool) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.state == failed || f.part == nil || f.users == 0 {
+		return false
+	}
+	if !own {
+		f.users++
+	}
+	return true
+}
+
+func (f *Fill) hasFailed() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.state == failed
+}
+
+// awaitEnd waits until the fill has ended, and returns then.
+func (f *Fill) awaitEnd(ctx context.Context, then error) error {
+	select {
+	case <-f.done:
+		return then
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// tooLate is the error for a client whose wait for the first answer ended. It names what
+// the fill waits for.
+func (f *Fill) tooLate(ctx context.Context) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.trouble == nil {
+		return context.Cause(ctx)
+	}
+	return fmt.Errorf("%w: %w", context.Cause(ctx), f.trouble)
+}
+
+// await blocks until w may have the byte at off, and returns how many bytes it may have
+// from there on. After a failure it hands out what there is, then the error; after a
+// mismatch nothing more.
+func (f *Fill) await(ctx context.Context, w *waiter, off int64) (int64, error) {
+	for {
+		f.mu.Lock()
+		n, err := f.readableLocked(off), f.err
+		if n == 0 && err == nil {
+			w.off = off
+			f.waiters = append(f.waiters, w)
+			f.recruitLocked()
+		}
+		f.mu.Unlock()
+		switch {
+		case errors.Is(err, ErrMismatch):
+			return 0, err
+		case n > 0:
+			return n, nil
+		case err != nil:
+			return 0, err
+		}
+		select {
+		case <-w.wake:
+		case <-ctx.Done():
+			f.leave(w)
+			return 0, context.Cause(ctx)
+		}
+	}
+}
+
+// readableLocked is how many bytes a client may read from off on. The blob's last byte is
+// kept back until the digest is verified.
+func (f *Fill) readableLocked(off int64) int64 {
+	n := f.segs.available(off)
+	if f.state != verified && off+n == f.size && n > 0 {
+		n--
+	}
+	return n
+}
+
+// leave takes a wait back.
+func (f *Fill) leave(w *waiter) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if i := slices.Index(f.waiters, w); i >= 0 {
+		f.waiters = slices.Delete(f.waiters, i, i+1)
+	}
+	select {
+	case <-w.wake:
+	default:
+	}
+}
+
+// Size is the size of the blob, in bytes.
+func (r *Reader) Size() int64 { return r.size }
+
+// PassesThrough reports whether the bytes come from the source and are not kept.
+func (r *Reader) PassesThrough() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.pass != nil
+}
+
+// Read returns bytes as they arrive. If the disk fails it goes on from the source.
+func (r *Reader) Read(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return 0, os.ErrClosed
+	}
+	n, err := r.read(p)
+	if err != nil && err != io.EOF {
+		r.err = err
+	}
+	return n, err
+}
+
+func (r *Reader) read(p []byte) (int, error) {
+	if r.pass != nil {
+		return r.pass.Read(p)
+	}
+	if r.off >= r.size {
+		return 0, io.EOF
+	}
+	if err := r.await(); err != nil {
+		return r.leaveDisk(p, err)
+	}
+	n, err := r.fill.part.data.ReadAt(p[:min(int64(len(p)), r.limit-r.off)], r.off)
+	r.off += int64(n)
+	if err != nil && n == 0 {
+		return r.leaveDisk(p, DiskError{err})
+	}
+	return n, nil
+}
+
+// await blocks until there is a byte to be read.
+func (r *Reader) await() error {
+	if r.off < r.limit {
+		return nil
+	}
+	n, err := r.fill.await(r.ctx, &r.wait, r.off)
+	if err == nil {
+		r.limit = r.off + min(n, disk.ChunkSize) // so that no more than one chunk follows a failed check
+	}
+	return err
+}
+
+// leaveDisk continues a read from the source if err is an error of the disk, and returns
+// any other error.
+func (r *Reader) leaveDisk(p []byte, err error) (int, error) {
+	if !isDiskError(err) {
+		return 0, err
+	}
+	if err := r.fill.awaitEnd(r.ctx, nil); err != nil {
+		return 0, err
+	}
+	r.pass = r.fill.passThrough(r.ctx)
+	if _, err := r.pass.Seek(r.off, io.SeekStart); err != nil {
+		return 0, err
+	}
+	return r.pass.Read(p)
+}
+
+// SendTo copies the next n bytes to dst as they arrive. It gives dst stretches of the data
+// file, so that the kernel copies them to a socket by itself (sendfile(2)). If the disk
+// fails it goes on from the source. It is called by the request's own goroutine.
+func (r *Reader) SendTo(dst io.ReaderFrom, n int64) (sent int64, err error) {
+	for sent < n {
+		stretch := r.stretch(n - sent)
+		if stretch == nil {
+			return r.sendRest(dst, sent, n)
+		}
+		want := stretch.N
+		m, err := dst.ReadFrom(stretch)
+		sent += m
+		r.advance(m)
+		switch {
+		case errors.Is(err, unix.EIO), errors.Is(err, unix.ESTALE), err == nil && m < want:
+			return r.sendRest(dst, sent, n) // a file has such errors, a socket has not
+		case err != nil:
+			return sent, err
+		}
+	}
+	return sent, nil
+}
+
+// sendRest continues SendTo through Read, which knows what to do.
+func (r *Reader) sendRest(dst io.ReaderFrom, sent, n int64) (int64, error) {
+	m, err := dst.ReadFrom(io.LimitReader(r, n-sent))
+	return sent + m, err
+}
+
+// stretch waits for bytes and returns those, n at most, that can be read from the data file
+// now. It returns nil if Read must decide.
+func (r *Reader) stretch(n int64) *io.LimitedReader {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed || r.pass != nil || r.off >= r.size || r.await() != nil || r.reopen() != nil {
+		return nil
+	}
+	r.piece = io.LimitedReader{R: r.own, N: min(n, r.limit-r.off)}
+	return &r.piece
+}
+
+// reopen gives the reader an open file of its own, at its offset: sendfile(2) moves the
+// offset of the open file, which all readers would share.
+func (r *Reader) reopen() (err error) {
+	if r.own == nil {
+		r.own, err = os.Open(fmt.Sprintf("/proc/self/fd/%d", r.fill.part.data.Fd())) // whatever its name is by now
+	}
+	if err == nil {
+		_, err = r.own.Seek(r.off, io.SeekStart)
+	}
+	return err
+}
+
+// advance notes that n bytes were sent.
+func (r *Reader) advance(n int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.off += n
+}
+
+// Seek is io.Seeker.
+func (r *Reader) Seek(offset int64, whence int) (int64, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.pass != nil {
+		return r.pass.Seek(offset, whence)
+	}
+	off, err := seek(r.off, r.size, offset, whence)
+	if err != nil {
+		return 0, err
+	}
+	r.off, r.limit = off, 0
+	return off, nil
+}
+
+// Close ends the reading; the fill goes on.
+func (r *Reader) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil
+	}
+	r.closed = true
+	if r.pass != nil {
+		r.pass.hangUp()
+	}
+	if r.holds {
+		r.fill.release()
+	}
+	if r.own != nil {
+		_ = r.own.Close() // it was only read
+	}
+	return nil
+}
+
+// Err returns what cut the reading short, or nil.
+func (r *Reader) Err() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.err
+}
+
+// seek computes a new offset as [io.Seeker] defines it.
+func seek(at, size, offset int64, whence int) (int64, error) {
+	switch whence {
+	case io.SeekCurrent:
+		offset += at
+	case io.SeekEnd:
+		offset += size
+	}
+	if offset < 0 {
+		return 0, errors.New("seek before the beginning of a blob")
+	}
+	return offset, nil
+}

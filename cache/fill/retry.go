@@ -1,0 +1,122 @@
+package fill
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+)
+
+// Retry bounds how a broken connection is replaced.
+type Retry struct {
+	// First and Later are how many connections in a row may bring nothing before the
+	// fill gives up: First while clients still wait for their headers and could go
+	// elsewhere; Later afterwards, when giving up would break bodies in their middle. 0
+	// means 3 and 8.
+	First, Later int
+	// Pause is the mean wait before the second try; it doubles up to MaxPause. 0 means
+	// 100 ms and 5 s: three tries fit in half a second, eight in 20 s.
+	Pause, MaxPause time.Duration
+	// Stall is how long a connection may bring no byte. 0 means 15 s.
+	Stall time.Duration
+}
+
+func (r Retry) withDefaults() Retry {
+	setDefault(&r.First, 3)
+	setDefault(&r.Later, 8)
+	setDefault(&r.Pause, 100*time.Millisecond)
+	setDefault(&r.MaxPause, 5*time.Second)
+	setDefault(&r.Stall, 15*time.Second)
+	return r
+}
+
+// finalError marks an error after which another connection would not help.
+type finalError struct{ error }
+
+func (e finalError) Unwrap() error { return e.error }
+
+// tries counts the connections in a row that brought nothing. It belongs to one goroutine.
+type tries struct {
+	retry   Retry
+	spare   bool // others do the work if this connection gives up
+	patient bool // clients have their headers: Later counts, not First
+
+	n      int
+	pauses *backoff.ExponentialBackOff
+}
+
+// progress notes that bytes arrived.
+func (t *tries) progress() { t.n, t.patient = 0, true }
+
+// again decides whether another connection is tried after err. It returns how long to wait
+// before that, or the error that ends the work.
+func (t *tries) again(ctx context.Context, err error) (time.Duration, error) {
+	var final finalError
+	switch {
+	case ctx.Err() != nil:
+		return 0, context.Cause(ctx)
+	case errors.As(err, &final):
+		return 0, final.error
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission), isDiskError(err):
+		return 0, err
+	}
+	t.n++
+	most := t.retry.First
+	switch {
+	case t.spare:
+		most = 2
+	case t.patient:
+		most = t.retry.Later
+	}
+	if t.n >= most {
+		return 0, err
+	}
+	pause := t.pause(err)
+	if pause > 2*t.retry.MaxPause {
+		return 0, err
+	}
+	return pause, nil
+}
+
+// pause grows with each try that brought nothing, and is at least what the source asked
+// for.
+func (t *tries) pause(err error) time.Duration {
+	if t.pauses == nil {
+		t.pauses = &backoff.ExponentialBackOff{
+			InitialInterval:     t.retry.Pause,
+			RandomizationFactor: backoff.DefaultRandomizationFactor,
+			Multiplier:          2,
+			MaxInterval:         t.retry.MaxPause,
+		}
+	}
+	if t.n == 1 {
+		t.pauses.Reset()
+	}
+	pause := t.pauses.NextBackOff()
+	var asked interface{ RetryAfter() time.Duration }
+	if errors.As(err, &asked) {
+		pause = max(pause, asked.RetryAfter())
+	}
+	return pause
+}
+
+// wait pauses for d or until the context ends.
+func wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func setDefault[T comparable](v *T, def T) {
+	var zero T
+	if *v == zero {
+		*v = def
+	}
+}
