@@ -12,75 +12,102 @@ import (
 	"github.com/distribution/distribution/v3/registry/api/errcode"
 )
 
-// This file alone turns errors into answers. An answer has one purpose: the
-// client goes to the upstream at once instead. PROTOCOL.md has the table, and
-// which client each row is for.
+// Only this file turns errors into responses. Each is chosen so that the client goes to
+// the upstream at once. PROTOCOL.md has the table, and which client needs which row.
 
-// answer is an error as the client will see it.
-type answer struct {
-	status int
-	code   errcode.ErrorCode
-	text   string
-	retry  time.Duration // Retry-After, if not 0
+// The errors of requests that no upstream is asked about. They carry their code, and
+// with it their status.
+var (
+	errReadOnly    = errcode.ErrorCodeUnsupported.WithMessage("this is a pull-through cache: push to the upstream itself")
+	errNoSuchPath  = errcode.ErrorCodeNameUnknown.WithMessage("there is nothing at this path")
+	errNoUpstream  = errcode.ErrorCodeNameUnknown.WithMessage("no configured upstream serves this repository")
+	errNamespace   = errcode.ErrorCodeNameUnknown.WithMessage("the parameter ns is not a registry's host")
+	errName        = errcode.ErrorCodeNameInvalid.WithMessage("the path does not have a valid repository name")
+	errNameTooLong = errcode.ErrorCodeNameInvalid.WithMessage("the repository's name is longer than 255 characters")
+	errTag         = errcode.ErrorCodeTagInvalid.WithMessage("the path does not have a valid tag or digest")
+	errDigest      = errcode.ErrorCodeDigestInvalid.WithMessage("the path does not have a valid sha256 or sha512 digest")
+	errPageSize    = errcode.ErrorCodePaginationNumberInvalid.WithMessage("n is not a number of tags")
+)
+
+// errSlow is why a request stops waiting for its upstream.
+var errSlow = errors.New("the upstream did not answer in time")
+
+// failure is the response to a request that failed.
+type failure struct {
+	status     int
+	code       errcode.ErrorCode
+	text       string
+	retryAfter time.Duration // not sent if 0
 }
 
-// defaultRetry is the Retry-After of an upstream that throttles and does not
-// say for how long. ECR does not.
+// defaultRetry is the least Retry-After: some upstreams that throttle do not say when
+// they take the next request. ECR does not.
 const defaultRetry = 5 * time.Second
 
-// describe picks the answer to a request that failed.
+// failureOf returns the response for an error.
 //
-// There is never a 401, which would make containerd's CRI hand over the image
-// pull secret, and never a 429, which makes it retry here five times.
-func describe(err error, t target) answer {
+// It is never a 401, for which containerd's CRI plug-in sends the image pull secret,
+// and never a 429, for which containerd tries five times here.
+func failureOf(err error, t target) failure {
 	text := err.Error()
 	var throttled interface {
 		Throttled() bool
 		RetryAfter() time.Duration
 	}
 	if errors.As(err, &throttled) && throttled.Throttled() {
-		return answer{http.StatusServiceUnavailable, errcode.ErrorCodeUnavailable, text, max(throttled.RetryAfter(), defaultRetry)}
+		return failure{http.StatusServiceUnavailable, errcode.ErrorCodeUnavailable, text, max(throttled.RetryAfter(), defaultRetry)}
 	}
 	if t.kind == kindBlob && t.upstream != nil {
-		return answer{http.StatusNotFound, errcode.ErrorCodeBlobUnknown, text, 0}
+		return failure{http.StatusNotFound, errcode.ErrorCodeBlobUnknown, text, 0}
 	}
 	var detail errcode.Error
 	hasDetail := errors.As(err, &detail)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return answer{http.StatusNotFound, missing(t, detail), text, 0}
+		return failure{http.StatusNotFound, notFoundCode(t, detail), text, 0}
 	case errors.Is(err, fs.ErrPermission) && t.bare:
 		// Classic Docker does not fall back on DENIED.
-		return answer{http.StatusNotFound, errcode.ErrorCodeNameUnknown, text, 0}
+		return failure{http.StatusNotFound, errcode.ErrorCodeNameUnknown, text, 0}
 	case errors.Is(err, fs.ErrPermission):
-		return answer{http.StatusForbidden, errcode.ErrorCodeDenied, text, 0}
-	case hasDetail && (t.upstream == nil || detail.Code == errcode.ErrorCodePaginationNumberInvalid):
-		return answer{detail.Code.Descriptor().HTTPStatusCode, detail.Code, detail.Message, 0}
+		return failure{http.StatusForbidden, errcode.ErrorCodeDenied, text, 0}
+	case hasDetail && (t.upstream == nil || detail.Code == errPageSize.Code):
+		return failure{detail.Code.Descriptor().HTTPStatusCode, detail.Code, detail.Message, 0}
 	}
-	return answer{http.StatusServiceUnavailable, errcode.ErrorCodeUnavailable, text, defaultRetry}
+	return failure{http.StatusServiceUnavailable, errcode.ErrorCodeUnavailable, text, defaultRetry}
 }
 
-// missing is the code for something that the upstream does not have: its own
-// where it is one of those that clients tell apart.
-func missing(t target, detail errcode.Error) errcode.ErrorCode {
+// notFoundCode returns the code for what the upstream does not have. The upstream's own
+// code is used only where clients tell it from others.
+func notFoundCode(t target, detail errcode.Error) errcode.ErrorCode {
 	if detail.Code == errcode.ErrorCodeNameUnknown || t.kind == kindTags {
 		return errcode.ErrorCodeNameUnknown
 	}
-	// For referrers too: ORAS takes NAME_UNKNOWN for "no such repository", and
-	// any other 404 for "no referrers API", after which it asks by tag.
+	// For referrers too: to ORAS, NAME_UNKNOWN means that there is no repository. Any
+	// other 404 means that there is no referrers API; then it asks by tag.
 	return errcode.ErrorCodeManifestUnknown
 }
 
-// write sends an answer in the specification's form (distribution-spec, "Error
+// isRefusal reports whether err is an upstream's own answer, which no stale answer
+// replaces.
+func isRefusal(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)
+}
+
+// hasLeft reports whether err is that the client left before the response began.
+func hasLeft(r *http.Request, err error) bool {
+	return r.Context().Err() != nil && errors.Is(err, context.Canceled)
+}
+
+// write sends the response in the specification's form (distribution-spec, "Error
 // Codes").
-func (a answer) write(w http.ResponseWriter, r *http.Request) {
+func (f failure) write(w http.ResponseWriter, r *http.Request) {
 	type item struct {
 		Code    string `json:"code"`
 		Message string `json:"message"`
 	}
 	body, err := json.Marshal(struct {
 		Errors []item `json:"errors"`
-	}{[]item{{a.code.String(), a.text}}})
+	}{[]item{{f.code.String(), f.text}}})
 	if err != nil {
 		body = nil // strings always marshal
 	}
@@ -89,23 +116,15 @@ func (a answer) write(w http.ResponseWriter, r *http.Request) {
 		h.Del(name)
 	}
 	h.Set("Content-Type", "application/json")
-	h.Set("Content-Length", strconv.Itoa(len(body)))
-	if a.status == http.StatusMethodNotAllowed {
+	setLength(h, len(body))
+	if f.status == http.StatusMethodNotAllowed {
 		h.Set("Allow", "GET, HEAD") // RFC 9110, 15.5.6
 	}
-	if a.retry > 0 {
-		h.Set("Retry-After", strconv.Itoa(int((a.retry+time.Second-1)/time.Second)))
+	if f.retryAfter > 0 {
+		h.Set("Retry-After", strconv.Itoa(int((f.retryAfter+time.Second-1)/time.Second)))
 	}
-	w.WriteHeader(a.status)
+	w.WriteHeader(f.status)
 	if r.Method != http.MethodHead {
-		_, _ = w.Write(body) // a client that left is no error of ours
+		_, _ = w.Write(body) // an error means that the client has left
 	}
-}
-
-// errSlow is why a request stops waiting for its upstream.
-var errSlow = errors.New("the upstream did not answer in time")
-
-// isGone reports a client that left before its answer began.
-func isGone(r *http.Request, err error) bool {
-	return r.Context().Err() != nil && errors.Is(err, context.Canceled)
 }

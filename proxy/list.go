@@ -3,9 +3,7 @@ package proxy
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"net/http"
 	"net/url"
@@ -13,13 +11,12 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/distribution/distribution/v3/registry/api/errcode"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/larder-registry/larder/cache"
 )
 
-// maxPage is the longest page that is asked for: ECR refuses more.
+// maxPage is the longest page that an upstream is asked for. ECR refuses more.
 const maxPage = 1000
 
 // tagList is the body of tags/list.
@@ -28,22 +25,25 @@ type tagList struct {
 	Tags []string `json:"tags"`
 }
 
-// tags answers tags/list: from the upstream, or with the tags that are known
-// here while the upstream cannot be asked.
-func (p *Proxy) tags(w *recorder, r *http.Request, t target) error {
-	query, n, err := page(r.URL.Query())
+// lists answers requests for lists of tags and of referrers.
+type lists struct{ store *cache.Store }
+
+// tags answers tags/list from the upstream, or with the cached tags while the upstream
+// does not answer.
+func (l lists) tags(w *recorder, r *http.Request, t target) error {
+	query, n, err := pageOf(r.URL.Query())
 	if err != nil {
 		return err
 	}
-	list := tagList{Name: requested(t), Tags: []string{}}
+	list := tagList{Name: t.requested(), Tags: []string{}}
 	state := cache.Miss
 	if n != 0 {
 		var link string
-		list.Tags, link, err = p.upstreamTags(r, t, query)
-		if err != nil && !final(err) {
-			known, more, localErr := p.knownTags(t, query.Get("last"), n)
-			if localErr == nil && len(known) > 0 {
-				list.Tags, link, state, err = known, more, cache.Stale, nil
+		list.Tags, link, err = upstreamTags(r, t, query)
+		if err != nil && !isRefusal(err) {
+			cached, more, cacheErr := l.cachedTags(t, query.Get("last"), n)
+			if cacheErr == nil && len(cached) > 0 {
+				list.Tags, link, state, err = cached, more, cache.Stale, nil
 			}
 		}
 		if err != nil {
@@ -57,18 +57,18 @@ func (p *Proxy) tags(w *recorder, r *http.Request, t target) error {
 	if err != nil {
 		return err
 	}
-	return document(w, r, state, "application/json", body)
+	return sendDocument(w, r, state, "application/json", body)
 }
 
-// page reads n, -1 where it is not given, and returns the query for the
-// upstream: n and whatever its own Link said, without ns.
-func page(q url.Values) (query url.Values, n int, err error) {
+// pageOf reads n, which is -1 if it is not given. It returns the query for the upstream:
+// n and what the upstream's own Link said, without ns.
+func pageOf(q url.Values) (query url.Values, n int, err error) {
 	query, n = maps.Clone(q), -1
 	query.Del("ns")
 	if v := q.Get("n"); v != "" {
 		n, err = strconv.Atoi(v)
 		if err != nil || n < 0 {
-			return nil, 0, errcode.ErrorCodePaginationNumberInvalid.WithMessage("n is not a number of tags")
+			return nil, 0, errPageSize
 		}
 		n = min(n, maxPage)
 		query.Set("n", strconv.Itoa(n))
@@ -76,7 +76,7 @@ func page(q url.Values) (query url.Values, n int, err error) {
 	return query, n, nil
 }
 
-func (p *Proxy) upstreamTags(r *http.Request, t target, query url.Values) ([]string, string, error) {
+func upstreamTags(r *http.Request, t target, query url.Values) ([]string, string, error) {
 	ctx, cancel := context.WithTimeoutCause(r.Context(), t.timeout, errSlow)
 	defer cancel()
 	header, body, err := t.upstream.List(ctx, t.repo.Name, "tags/list", query)
@@ -94,10 +94,10 @@ func (p *Proxy) upstreamTags(r *http.Request, t target, query url.Values) ([]str
 	return list.Tags, header.Get("Link"), nil
 }
 
-// knownTags pages through the tags in the cache, as the specification says:
-// those behind last, at most n.
-func (p *Proxy) knownTags(t target, last string, n int) (tags []string, link string, err error) {
-	tags, err = p.store.Tags(t.repo)
+// cachedTags returns a page of the cached tags, as the specification defines it: at most
+// n tags that follow last.
+func (l lists) cachedTags(t target, last string, n int) (tags []string, link string, err error) {
+	tags, err = l.store.Tags(t.repo)
 	if err != nil {
 		return nil, "", err
 	}
@@ -114,9 +114,9 @@ func (p *Proxy) knownTags(t target, last string, n int) (tags []string, link str
 	return tags, link, nil
 }
 
-// referrers passes the upstream's answer on: an index, or the 404 of a registry
-// without the API, on which clients use the tag instead.
-func (p *Proxy) referrers(w *recorder, r *http.Request, t target) error {
+// referrers passes the upstream's answer on: an index, or the 404 of a registry without
+// the API, after which clients ask by tag.
+func (l lists) referrers(w *recorder, r *http.Request, t target) error {
 	ctx, cancel := context.WithTimeoutCause(r.Context(), t.timeout, errSlow)
 	defer cancel()
 	query := r.URL.Query()
@@ -127,7 +127,7 @@ func (p *Proxy) referrers(w *recorder, r *http.Request, t target) error {
 	}
 	var index ocispec.Index
 	if err := json.Unmarshal(body, &index); err != nil || index.MediaType != ocispec.MediaTypeImageIndex {
-		return fmt.Errorf("referrers of %s@%s: the upstream's answer is no index", t.repo, t.reference)
+		return fmt.Errorf("referrers of %s@%s: the upstream's answer is not an index", t.repo, t.reference)
 	}
 	if v := header.Get("OCI-Filters-Applied"); v != "" {
 		w.Header().Set("OCI-Filters-Applied", v)
@@ -135,24 +135,11 @@ func (p *Proxy) referrers(w *recorder, r *http.Request, t target) error {
 	if link := header.Get("Link"); link != "" {
 		w.Header().Set("Link", relink(r, link))
 	}
-	return document(w, r, cache.Miss, ocispec.MediaTypeImageIndex, body)
+	return sendDocument(w, r, cache.Miss, ocispec.MediaTypeImageIndex, body)
 }
 
-// final reports an upstream's own no, for which nothing here stands in.
-func final(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)
-}
-
-// requested is the repository's name as the client gave it.
-func requested(t target) string {
-	if t.name != "" {
-		return t.name
-	}
-	return t.host + "/" + t.rest
-}
-
-// relink turns an upstream's Link into one to this page's own path. Clients
-// refuse to follow one to another host, and must come back through here.
+// relink turns an upstream's Link into one to the path of the request. Clients do not
+// follow a Link to another host, and the next page has to come from here too.
 func relink(r *http.Request, link string) string {
 	target, params, ok := strings.Cut(strings.TrimPrefix(strings.TrimSpace(link), "<"), ">")
 	next, err := url.Parse(target)
@@ -163,6 +150,6 @@ func relink(r *http.Request, link string) string {
 	if ns := r.URL.Query().Get("ns"); ns != "" {
 		query.Set("ns", ns)
 	}
-	here := url.URL{Path: r.URL.Path, RawQuery: query.Encode()}
-	return "<" + here.String() + ">" + params
+	page := url.URL{Path: r.URL.Path, RawQuery: query.Encode()}
+	return "<" + page.String() + ">" + params
 }

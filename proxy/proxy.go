@@ -2,79 +2,54 @@ package proxy
 
 import (
 	"context"
-	"io"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
 	"strings"
 	"time"
 
-	"github.com/distribution/distribution/v3/registry/api/errcode"
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/upstream/name"
 )
-
-// Upstream is what the proxy needs of a registry. Errors are fs.ErrNotExist
-// where the registry has no such thing and fs.ErrPermission where it refuses;
-// they may have the registry's own errcode.Error in their chain, and methods
-// Throttled() bool, RetryAfter() time.Duration, and DenialAttrs() []slog.Attr for
-// the log line of a refusal.
-type Upstream interface {
-	// Manifest returns a manifest by tag or digest; with head its descriptor
-	// alone is enough.
-	Manifest(ctx context.Context, repository, reference string, head bool) (ocispec.Descriptor, []byte, error)
-	// Blob opens n bytes at off and tells the size of the whole; whole says that
-	// the body is the entire blob instead. With n = 0 it tells only whether the
-	// repository has the blob, and its size, or -1. With spare it fails rather
-	// than wait.
-	Blob(ctx context.Context, repository string, dgst digest.Digest, off, n int64, spare bool) (body io.ReadCloser, size int64, whole bool, err error)
-	// List returns a page of tags/list or referrers/<digest>.
-	List(ctx context.Context, repository, resource string, query url.Values) (http.Header, []byte, error)
-}
-
-// Source is an upstream, and how long a client waits for it at most.
-type Source struct {
-	Upstream
-	Timeout time.Duration
-	// Name is what metrics call it: one of few, where hosts may be many. Empty
-	// means the host.
-	Name string
-}
 
 // Options are the settings of a [Proxy]. Upstreams and Store are required.
 type Options struct {
-	// Upstreams returns the upstream for a host, if it is configured and serves
-	// the repository. It is the closed world.
+	// Upstreams returns the upstream for a host, if it is configured and may serve
+	// the repository. No other upstreams exist.
 	Upstreams func(host, repository string) (Source, bool)
-	// Default is the host that is meant where a client names none; "" for none.
+	// Default is the host for requests that name none. Empty means that such requests
+	// fail.
 	Default string
 	Store   *cache.Store
-	// Log gets a line a request. Nil means slog.Default().
+	// Log gets one line for each request. Nil means slog.Default().
 	Log *slog.Logger
-	// Meter has the instruments. Nil means none.
+	// Meter provides the instruments. Nil means that nothing is measured.
 	Meter metric.MeterProvider
-	// RepositoryLabel adds the repository to the metrics of requests, for the
-	// first hundred of them.
+	// RepositoryLabel adds the repository to the metrics of requests, for the first
+	// hundred repositories.
 	RepositoryLabel bool
-	// Tracer begins a span for each request. Nil means none.
+	// Tracer begins a span for each request. Nil means that there are no spans.
 	Tracer trace.TracerProvider
 }
 
-// Proxy answers /v2. It is an http.Handler for HTTP/1.1.
+// Proxy answers /v2 for clients. It is an http.Handler for HTTP/1.1. Its methods are
+// safe for concurrent use.
 type Proxy struct {
-	opts    Options
-	store   *cache.Store
-	log     *slog.Logger
-	metrics *metrics
-	tracer  trace.Tracer // nil for none
+	upstreams func(host, repository string) (Source, bool)
+	fallback  string // the host for requests that name none
+	store     *cache.Store
+	pulls     pulls
+	lists     lists
 
-	spanOptions []trace.SpanStartOption // made once
-	counters    counters
-	readers     readers
+	log      requestLog
+	metrics  *metrics
+	traces   traces
+	counters counters
 }
 
 // New returns a proxy. It starts no goroutines.
@@ -82,59 +57,45 @@ func New(opts Options) *Proxy {
 	if opts.Log == nil {
 		opts.Log = slog.Default()
 	}
-	p := &Proxy{opts: opts, store: opts.Store, log: opts.Log}
-	if opts.Tracer != nil {
-		p.tracer = opts.Tracer.Tracer("github.com/larder-registry/larder/proxy")
-		p.spanOptions = []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer)}
+	p := &Proxy{
+		upstreams: opts.Upstreams,
+		fallback:  opts.Default,
+		store:     opts.Store,
+		pulls:     pulls{store: opts.Store},
+		lists:     lists{store: opts.Store},
+		log:       requestLog{opts.Log},
+		traces:    newTraces(opts.Tracer),
 	}
 	var err error
 	if p.metrics, err = newMetrics(opts.Meter, opts.RepositoryLabel); err != nil {
-		p.log.Error("there are no metrics of requests", "error", err)
-		p.metrics, _ = newMetrics(nil, false) // which has nothing that fails
+		opts.Log.Error("requests are not measured", "error", err)
+		p.metrics, _ = newMetrics(nil, false) // never fails
 	}
 	return p
 }
 
-// Traffic returns what clients were sent. It does not block and is cheap enough to be
-// called every second.
-func (p *Proxy) Traffic() Traffic { return p.counters.sum() }
-
-// Fills returns the blobs that are being fetched, the oldest first. It does not block
-// and is cheap enough to be called every second.
-func (p *Proxy) Fills() []Fill { return p.readers.of(p.store.Fills()) }
-
-// target is a request with its upstream.
-type target struct {
-	route
-	repo     cache.Repository
-	upstream Upstream // nil while none is found
-	timeout  time.Duration
-	label    string // of the upstream, in metrics
-	bare     bool   // the client named no registry: classic Docker
-}
-
-// ServeHTTP answers one request and writes one log line for it.
+// ServeHTTP answers one request, and logs, counts and traces it.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rec := &recorder{ResponseWriter: w, start: time.Now()}
 	p.metrics.active.Add(1)
 	defer p.metrics.active.Add(-1)
-	r, span := p.startSpan(r)
+	r, span := p.traces.start(r)
 	var t target
 	defer func() {
 		aborted := recover()
 		p.counters.count(rec, t, aborted != nil)
 		p.metrics.count(rec, t, aborted != nil)
-		endSpan(span, r, rec, t, aborted != nil)
-		p.logRequest(r, rec, t, time.Since(rec.start), aborted != nil)
+		p.traces.end(span, r, rec, t, aborted != nil)
+		p.log.write(r, rec, t, time.Since(rec.start), aborted != nil)
 		if aborted != nil {
 			panic(aborted)
 		}
 	}()
 	var err error
-	if t, err = p.route(r); err == nil {
-		err = p.handle(rec, r, t)
+	if t, err = p.targetOf(r); err == nil {
+		err = p.answer(rec, r, t)
 	}
-	if err == nil || isGone(r, err) {
+	if err == nil || hasLeft(r, err) {
 		return
 	}
 	rec.err = err
@@ -145,13 +106,32 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if rec.Header().Get(xCache) == "" {
 		rec.Header().Set(xCache, string(cache.Miss))
 	}
-	describe(err, t).write(rec, r)
+	failureOf(err, t).write(rec, r)
 }
 
-// route finds what a request asks for, and of whom.
-func (p *Proxy) route(r *http.Request) (target, error) {
+// answer answers a request by the kind of its target.
+func (p *Proxy) answer(w *recorder, r *http.Request, t target) error {
+	if t.namespace != "" {
+		w.Header().Set("OCI-Namespace", t.namespace)
+	}
+	switch t.kind {
+	case kindManifest:
+		return p.pulls.manifest(w, r, t)
+	case kindBlob:
+		return p.pulls.blob(w, r, t)
+	case kindTags:
+		return p.lists.tags(w, r, t)
+	case kindReferrers:
+		return p.lists.referrers(w, r, t)
+	}
+	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
+	return sendDocument(w, r, cache.Hit, "application/json", []byte("{}"))
+}
+
+// targetOf returns what a request is for.
+func (p *Proxy) targetOf(r *http.Request) (target, error) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		return target{}, errcode.ErrorCodeUnsupported.WithMessage("this is a pull-through cache: push to the upstream itself")
+		return target{}, errReadOnly
 	}
 	rt, err := parseRoute(r.URL.Path, r.URL.Query())
 	if err != nil {
@@ -160,81 +140,164 @@ func (p *Proxy) route(r *http.Request) (target, error) {
 	return p.resolve(rt)
 }
 
-// resolve picks the upstream: the ns parameter, else a first path element that
-// is a configured host, else the default.
+// parseRoute parses the path and the query of a request. It is pure and takes any
+// input. The error is an errcode.Error.
+func parseRoute(path string, query url.Values) (route, error) {
+	rest, ok := strings.CutPrefix(path, "/v2/")
+	if !ok {
+		return route{}, errNoSuchPath
+	}
+	if rest == "" {
+		return route{kind: kindBase}, nil
+	}
+	repository, kind, reference, ok := splitPath(rest)
+	switch {
+	case !ok:
+		return route{}, errNoSuchPath
+	case len(repository) > name.MaxRepository:
+		return route{}, errNameTooLong
+	}
+	rt := route{kind: kind, reference: reference}
+	if name.IsRepository(repository) {
+		rt.name = repository
+	}
+	if first, rest, ok := name.CutHost(repository); ok && name.IsRepository(rest) {
+		if host, ok := name.ParseHost(first); ok {
+			rt.host, rt.rest = host, rest
+		}
+	}
+	if rt.name == "" && rt.host == "" {
+		return route{}, errName
+	}
+	if ns := query.Get("ns"); ns != "" {
+		if rt.namespace, ok = name.ParseHost(ns); !ok {
+			return route{}, errNamespace
+		}
+	}
+	return withDigest(rt)
+}
+
+// splitPath splits what follows /v2/. The fixed words are looked for at its end, since
+// a repository may contain them too.
+func splitPath(path string) (repository string, k kind, reference string, ok bool) {
+	path, reference, ok = cutLast(path)
+	if !ok {
+		return "", "", "", false
+	}
+	repository, word, ok := cutLast(path)
+	if !ok {
+		return "", "", "", false
+	}
+	switch {
+	case word == "manifests":
+		return repository, kindManifest, reference, true
+	case word == "blobs":
+		return repository, kindBlob, reference, true
+	case word == "referrers":
+		return repository, kindReferrers, reference, true
+	case word == "tags" && reference == "list":
+		return repository, kindTags, "", true
+	}
+	return "", "", "", false
+}
+
+func cutLast(s string) (before, after string, ok bool) {
+	i := strings.LastIndexByte(s, '/')
+	if i < 0 {
+		return "", "", false
+	}
+	return s[:i], s[i+1:], true
+}
+
+// withDigest checks the reference of a route, and sets its digest if it is one.
+func withDigest(rt route) (route, error) {
+	switch {
+	case rt.kind == kindTags:
+		return rt, nil
+	case rt.kind == kindManifest && name.IsTag(rt.reference):
+		return rt, nil
+	case rt.kind == kindManifest && !strings.Contains(rt.reference, ":"):
+		return rt, errTag
+	}
+	dgst := digest.Digest(rt.reference)
+	if cache.CheckDigest(dgst) != nil || (dgst.Algorithm() != digest.SHA256 && dgst.Algorithm() != digest.SHA512) {
+		return rt, errDigest
+	}
+	rt.digest = dgst
+	return rt, nil
+}
+
+// resolve finds the upstream of a route: by the parameter ns, else by a first element
+// of the path that is a configured host, else the default.
 func (p *Proxy) resolve(rt route) (target, error) {
 	t := target{route: rt}
 	if rt.kind == kindBase {
 		return t, nil
 	}
-	try := func(host, name string) bool {
-		if host == "" || name == "" {
+	try := func(host, repository string) bool {
+		if host == "" || repository == "" {
 			return false
 		}
-		if host == dockerHub && !strings.Contains(name, "/") {
-			name = "library/" + name // as Docker reads the short names of its own images
-		}
-		source, ok := p.opts.Upstreams(host, name)
+		repository = name.CompleteRepository(host, repository)
+		source, ok := p.upstreams(host, repository)
 		if ok {
 			t.upstream, t.timeout, t.label = source.Upstream, source.Timeout, source.Name
-			t.repo = cache.Repository{Upstream: host, Name: name}
+			t.repo = cache.Repository{Upstream: host, Name: repository}
 		}
 		return ok
 	}
-	var known bool
+	var found bool
 	switch {
 	case rt.namespace != "":
-		known = try(rt.namespace, rt.name)
+		found = try(rt.namespace, rt.name)
 	case try(rt.host, rt.rest):
-		known = true
-	case rt.host != "" && p.opts.Default == dockerHub:
-		// Docker Hub has no such names: it is a host that is not configured.
+		found = true
+	case rt.host != "" && p.fallback == name.DockerHub:
+		// Docker Hub has no such repositories: the host is not configured.
 	default:
 		t.bare = true
-		known = try(p.opts.Default, rt.name)
+		found = try(p.fallback, rt.name)
 	}
-	if !known {
-		return t, errcode.ErrorCodeNameUnknown.WithMessage("no configured upstream serves this repository")
+	if !found {
+		return t, errNoUpstream
 	}
 	return t, nil
 }
 
-const dockerHub = "docker.io"
-
-func (p *Proxy) handle(w *recorder, r *http.Request, t target) error {
-	if t.namespace != "" {
-		w.Header().Set("OCI-Namespace", t.namespace)
+// FetchManifest fetches a manifest from its upstream into the cache, unless it is
+// cached. It waits for the upstream's timeout at most.
+func (p *Proxy) FetchManifest(ctx context.Context, repo cache.Repository, dgst digest.Digest) error {
+	t, err := p.contentOf(repo, dgst)
+	if err != nil {
+		return err
 	}
-	switch t.kind {
-	case kindManifest:
-		return p.manifest(w, r, t)
-	case kindBlob:
-		return p.blob(w, r, t)
-	case kindTags:
-		return p.tags(w, r, t)
-	case kindReferrers:
-		return p.referrers(w, r, t)
-	}
-	return p.base(w, r)
+	return p.pulls.fetchManifest(ctx, t)
 }
 
-// base answers /v2/, by which clients find out that this is a registry.
-func (p *Proxy) base(w *recorder, r *http.Request) error {
-	h := w.Header()
-	h.Set("Docker-Distribution-Api-Version", "registry/2.0")
-	return document(w, r, cache.Hit, "application/json", []byte("{}"))
+// FetchBlob fetches a blob from its upstream into the cache, unless it is cached, and
+// returns when all of it has arrived. The size is in bytes, 0 if it is not known. A
+// blob that the cache cannot keep is an error.
+func (p *Proxy) FetchBlob(ctx context.Context, repo cache.Repository, dgst digest.Digest, size int64) error {
+	t, err := p.contentOf(repo, dgst)
+	if err != nil {
+		return err
+	}
+	return p.pulls.fetchBlob(ctx, t, size)
 }
 
-// document sends something small in one piece.
-func document(w *recorder, r *http.Request, state cache.State, mediaType string, body []byte) error {
-	h := w.Header()
-	setLength(h, len(body))
-	h.Set("Content-Type", mediaType)
-	h.Set(xCache, string(state))
-	w.WriteHeader(http.StatusOK)
-	if r.Method == http.MethodHead {
-		return nil
+// contentOf is the target of content that no client asked for.
+func (p *Proxy) contentOf(repo cache.Repository, dgst digest.Digest) (target, error) {
+	source, ok := p.upstreams(repo.Upstream, repo.Name)
+	if !ok {
+		return target{}, fmt.Errorf("%s: %w", repo, errNoUpstream)
 	}
-	_, err := w.Write(body)
-	return err
+	return target{route: route{digest: dgst}, repo: repo, upstream: source.Upstream, timeout: source.Timeout}, nil
 }
+
+// Traffic returns what clients were sent. It does not block and is cheap enough to be
+// called every second.
+func (p *Proxy) Traffic() Traffic { return p.counters.sum() }
+
+// Fills returns the blobs that are being fetched, the oldest first. It does not block
+// and is cheap enough to be called every second.
+func (p *Proxy) Fills() []Fill { return p.pulls.readers.of(p.store.Fills()) }

@@ -10,21 +10,38 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// startSpan begins the span of a request, in the client's trace where it says one
-// (W3C "Trace Context"), and returns the request with it. Without a tracer the
-// span is nil, and all this costs nothing.
-func (p *Proxy) startSpan(r *http.Request) (*http.Request, trace.Span) {
-	if p.tracer == nil {
+// traces makes a span for each request. Without a tracer it does nothing, and costs
+// nothing.
+type traces struct {
+	tracer  trace.Tracer // nil for none
+	options []trace.SpanStartOption
+}
+
+func newTraces(provider trace.TracerProvider) traces {
+	if provider == nil {
+		return traces{}
+	}
+	return traces{
+		tracer:  provider.Tracer("github.com/larder-registry/larder/proxy"),
+		options: []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer)},
+	}
+}
+
+// start begins the span of a request, in the client's trace if it sends one (W3C
+// "Trace Context"), and returns the request with the span in its context. Without a
+// tracer the span is nil.
+func (ts traces) start(r *http.Request) (*http.Request, trace.Span) {
+	if ts.tracer == nil {
 		return r, nil
 	}
 	ctx := propagation.TraceContext{}.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
-	ctx, span := p.tracer.Start(ctx, r.Method, p.spanOptions...)
+	ctx, span := ts.tracer.Start(ctx, r.Method, ts.options...)
 	return r.WithContext(ctx), span
 }
 
-// endSpan says what became of a request. The URL is not told: its path is in the
-// attributes, and its query is the client's own.
-func endSpan(span trace.Span, r *http.Request, w *recorder, t target, aborted bool) {
+// end ends a span, with the result of its request. The URL is left out: the attributes
+// have its path, and its query may have anything.
+func (ts traces) end(span trace.Span, r *http.Request, w *recorder, t target, aborted bool) {
 	if span == nil {
 		return
 	}

@@ -8,11 +8,12 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/larder-registry/larder/cache"
-	"github.com/larder-registry/larder/proxy"
+	"github.com/larder-registry/larder/upstream/name"
 )
 
 // api is /api/v1. Its fields after store are set where a daemon runs.
@@ -66,7 +67,7 @@ var (
 
 func statusOf(err error) int {
 	switch {
-	case errors.Is(err, proxy.ErrImageName), errors.Is(err, errPlatforms):
+	case errors.Is(err, name.ErrImage), errors.Is(err, errPlatforms):
 		return http.StatusBadRequest
 	case errors.Is(err, fs.ErrNotExist):
 		return http.StatusNotFound
@@ -156,7 +157,12 @@ func (a *api) unpin(r *http.Request) (any, error) {
 }
 
 // imageOf parses the parameter image. It adds no defaults: the client knows what a
-// short name means.
+// short name means. A tag beside a digest is refused, since it would be ignored.
 func imageOf(r *http.Request) (repo cache.Repository, reference string, err error) {
-	return proxy.ParseImage(r.URL.Query().Get("image"))
+	text := r.URL.Query().Get("image")
+	image, err := name.ParseImage(text)
+	if err != nil || !strings.EqualFold(image.String(), text) {
+		return cache.Repository{}, "", fmt.Errorf("%q is %w", text, name.ErrImage)
+	}
+	return cache.Repository{Upstream: image.Host, Name: image.Repository}, image.Reference(), nil
 }

@@ -80,7 +80,7 @@ func TestAPIRefusesInvalidAndUnknownImages(t *testing.T) {
 		{"docker.io/library/busybox@sha256:12", http.StatusBadRequest},
 		{"docker.io/library/busybox@v1", http.StatusBadRequest},
 		{"docker.io/library/busybox:v1@" + digestOfNothing, http.StatusBadRequest},
-		{"docker.io/" + strings.Repeat("a", 255) + ":v1", http.StatusBadRequest},
+		{"docker.io/" + strings.Repeat("a", 256) + ":v1", http.StatusBadRequest},
 		{"docker.io/library/busybox:v1", http.StatusNotFound},
 		{"[::1]:5000/busybox:v1", http.StatusNotFound},
 		{"docker.io/library/busybox@" + digestOfNothing, http.StatusNotFound},

@@ -11,6 +11,8 @@ import (
 	"github.com/distribution/distribution/v3/registry/api/errcode"
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/larder-registry/larder/upstream/name"
 )
 
 const (
@@ -187,9 +189,9 @@ func FuzzParseRoute(f *testing.F) {
 		if r.kind == kindBase {
 			return
 		}
-		for _, name := range []string{r.name, r.rest} {
-			if name != "" && (len(name) > maxName || !specName.MatchString(name)) {
-				t.Errorf("%q is not a name", name)
+		for _, repository := range []string{r.name, r.rest} {
+			if repository != "" && (len(repository) > name.MaxRepository || !specName.MatchString(repository)) {
+				t.Errorf("%q is not a repository", repository)
 			}
 		}
 		if r.name == "" && (r.host == "" || r.rest == "") {

@@ -19,7 +19,7 @@ func (busy) Error() string               { return "too many requests" }
 func (busy) Throttled() bool             { return true }
 func (b busy) RetryAfter() time.Duration { return b.after }
 
-func TestDescribe(t *testing.T) {
+func TestFailureOf(t *testing.T) {
 	known := func(k kind) target { return target{route: route{kind: k}, upstream: Source{}} }
 	bare := known(kindManifest)
 	bare.bare = true
@@ -61,10 +61,10 @@ func TestDescribe(t *testing.T) {
 		{"an upstream's 429", errcode.ErrorCodeTooManyRequests.WithMessage("x"), known(kindManifest), 503, errcode.ErrorCodeUnavailable, defaultRetry},
 	}
 	for _, test := range tests {
-		got := describe(test.err, test.target)
-		if got.status != test.status || got.code != test.code || got.retry != test.retry || got.text == "" {
+		got := failureOf(test.err, test.target)
+		if got.status != test.status || got.code != test.code || got.retryAfter != test.retry || got.text == "" {
 			t.Errorf("%s: %d %v, retry after %v, %q; want %d %v, %v",
-				test.name, got.status, got.code, got.retry, got.text, test.status, test.code, test.retry)
+				test.name, got.status, got.code, got.retryAfter, got.text, test.status, test.code, test.retry)
 		}
 		if got.status == http.StatusUnauthorized || got.status == http.StatusTooManyRequests {
 			t.Errorf("%s: %d", test.name, got.status)
