@@ -1,6 +1,6 @@
 // Package cachetest checks a cache folder against cache/FORMAT.md. It reads the
-// files and the index by itself, and shares no code with the store, so that a
-// mistake there is not repeated here.
+// files and the index itself and shares no code with the store, so it does not
+// repeat the store's mistakes.
 package cachetest
 
 import (
@@ -19,10 +19,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Check returns everything that must not be in a folder whose owner has closed
-// it: content that does not match its name, files that start-up removes or that
-// have no place, records that cannot be read or that contradict a file. A folder
-// that a crash left is in order once a store was opened on it, and closed.
+// Check returns everything that is wrong in a folder that no process has open:
+// content that does not match its name, files that start-up removes or that do
+// not belong there, records that cannot be read or that contradict a file. After
+// a crash a folder is in order once a store has opened and closed it.
 func Check(dir string) error {
 	if err := unowned(dir); err != nil {
 		return err
@@ -31,8 +31,8 @@ func Check(dir string) error {
 	return errors.Join(err, names(dir), partials(dir, sizes), CheckSnapshot(dir), records(dir, sizes))
 }
 
-// CheckBlobs returns what is wrong with the blobs of a folder. Unlike all else,
-// they are in order at any time: after a crash too, and while a store is open.
+// CheckBlobs returns everything that is wrong with the blobs of a folder. They
+// are in order at any time, also after a crash and while a store is open.
 func CheckBlobs(dir string) error {
 	_, err := blobs(dir)
 	return err
@@ -58,7 +58,7 @@ func Usage(dir string) (int64, error) {
 	return sum, err
 }
 
-// unowned fails where a process has the folder.
+// unowned fails if a process has the folder open.
 func unowned(dir string) error {
 	lock, err := os.Open(filepath.Join(dir, "larder.lock"))
 	if err != nil {
@@ -66,13 +66,13 @@ func unowned(dir string) error {
 	}
 	defer lock.Close()
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil {
-		return fmt.Errorf("%s is to be checked when nobody has it open: %w", dir, err)
+		return fmt.Errorf("%s cannot be checked while a process has it open: %w", dir, err)
 	}
 	return nil
 }
 
-// names checks that nothing is in the folder that FORMAT.md does not list, or that
-// start-up removes.
+// names checks that the folder contains only what FORMAT.md lists and start-up
+// does not remove.
 func names(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -87,21 +87,21 @@ func names(dir string) error {
 		case name == "blobs", name == "partial", name == "index":
 			want = fs.ModeDir
 		case strings.HasPrefix(name, "index.broken-"):
-			want = entry.Type() // of whatever was there
+			want = entry.Type() // it may have been anything
 		case name == "larder.version", name == "larder.lock", name == "index.snapshot", name == "index.opening", name == "ballast":
 		default:
 			want = fs.ModeIrregular
 		}
 		if entry.Type() != want {
-			errs = append(errs, fmt.Errorf("%s: this has no place here", filepath.Join(dir, entry.Name())))
+			errs = append(errs, fmt.Errorf("%s: it does not belong here", filepath.Join(dir, entry.Name())))
 		}
 	}
 	return errors.Join(errs...)
 }
 
 // CheckSnapshot returns what is wrong with the snapshot of the index, if there is
-// one: it must be for its owner only, and end with the SHA-256 of all before.
-// Like blobs, it is in order at any time.
+// one: only its owner may read it, and it ends with the SHA-256 of the rest. Like
+// blobs, it is in order at any time.
 func CheckSnapshot(dir string) error {
 	path := filepath.Join(dir, "index.snapshot")
 	raw, err := os.ReadFile(path)
@@ -117,9 +117,9 @@ func CheckSnapshot(dir string) error {
 	case info.Mode().Perm() != 0o600:
 		err = fmt.Errorf("its mode is %v", info.Mode())
 	case !bytes.HasPrefix(raw, []byte("larder-snapshot 1\n")):
-		err = errors.New("it does not say what it is")
+		err = errors.New("it has no header")
 	case end < 0 || sha256.Sum256(raw[:end]) != [sha256.Size]byte(raw[end:]):
-		err = errors.New("it is not whole")
+		err = errors.New("its checksum does not match")
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
@@ -127,7 +127,7 @@ func CheckSnapshot(dir string) error {
 	return nil
 }
 
-// blobs checks everything under blobs/, and returns the sizes of what is there.
+// blobs checks everything under blobs/, and returns the sizes of the blobs.
 func blobs(dir string) (map[digest.Digest]int64, error) {
 	root := filepath.Join(dir, "blobs")
 	sizes := make(map[digest.Digest]int64)
@@ -164,19 +164,19 @@ func folder(place string, info fs.FileInfo) error {
 	isHex := len(xx) == 2 && strings.Trim(xx, "0123456789abcdef") == ""
 	switch {
 	case place != "." && !digest.Algorithm(algorithm).Available(), deep && !isHex:
-		return errors.New("this folder has no place here")
+		return errors.New("the folder does not belong here")
 	case info.Mode().Perm()&^0o750 != 0:
 		return fmt.Errorf("the folder's mode is %v", info.Mode())
 	}
 	return nil
 }
 
-// blob checks that a file is blobs/<algorithm>/<xx>/<hex>, and is what it is
-// called. It returns fs.ErrNotExist for one that is gone meanwhile.
+// blob checks that a file is blobs/<algorithm>/<xx>/<hex>, and that its content
+// matches its name. It returns fs.ErrNotExist if the file was removed meanwhile.
 func blob(path, place string, info fs.FileInfo) (digest.Digest, error) {
 	part := strings.Split(place, "/")
 	if len(part) != 3 || !info.Mode().IsRegular() {
-		return "", errors.New("this file has no place here")
+		return "", errors.New("the file does not belong here")
 	}
 	d := digest.NewDigestFromEncoded(digest.Algorithm(part[0]), part[2])
 	if err := d.Validate(); err != nil {
@@ -184,7 +184,7 @@ func blob(path, place string, info fs.FileInfo) (digest.Digest, error) {
 	}
 	switch {
 	case !strings.HasPrefix(part[2], part[1]):
-		return "", errors.New("it is in another's folder")
+		return "", errors.New("its name does not begin with that of its folder")
 	case info.Mode().Perm()&^0o640 != 0:
 		return "", fmt.Errorf("its mode is %v", info.Mode())
 	}
@@ -203,30 +203,30 @@ func blob(path, place string, info fs.FileInfo) (digest.Digest, error) {
 	return d, nil
 }
 
-// partials checks that whatever is under partial/ is a pair of files, of a blob
-// that is not there.
+// partials checks that everything under partial/ is a pair of files of a blob
+// that is not complete.
 func partials(dir string, complete map[digest.Digest]int64) error {
 	dir = filepath.Join(dir, "partial")
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}
-	there := make(map[string]bool)
+	exists := make(map[string]bool)
 	for _, entry := range entries {
-		there[entry.Name()] = entry.Type().IsRegular()
+		exists[entry.Name()] = entry.Type().IsRegular()
 	}
 	var errs []error
-	for name := range there {
+	for name := range exists {
 		data, isJournal := strings.CutSuffix(name, ".journal")
 		d := digest.Digest(strings.Replace(data, "-", ":", 1))
 		_, done := complete[d]
 		switch {
-		case d.Validate() != nil || !there[name]:
-			err = errors.New("this file has no place here")
-		case !there[data] || !there[data+".journal"]:
-			err = errors.New("it was left without its twin")
+		case d.Validate() != nil || !exists[name]:
+			err = errors.New("the file does not belong here")
+		case !exists[data] || !exists[data+".journal"]:
+			err = errors.New("its other file is missing")
 		case done && !isJournal:
-			err = errors.New("it was left, though the blob is complete")
+			err = errors.New("its blob is complete")
 		default:
 			continue
 		}

@@ -49,7 +49,7 @@ func folder(t *testing.T) string {
 		t.Errorf("while it is open: %v", err)
 	}
 	if err := cachetest.Check(dir); err == nil {
-		t.Error("a folder that is open was checked as if it were not")
+		t.Error("a folder that is open was checked")
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
@@ -57,7 +57,7 @@ func folder(t *testing.T) string {
 	return dir
 }
 
-func TestWhatMustNotBeInAFolderIsFound(t *testing.T) {
+func TestCheckFindsEachMistake(t *testing.T) {
 	d := digest.FromBytes(content)
 	blob := "blobs/sha256/" + d.Encoded()[:2] + "/" + d.Encoded()
 	partial := "partial/sha256-" + strings.Repeat("0", 64)
@@ -76,11 +76,11 @@ func TestWhatMustNotBeInAFolderIsFound(t *testing.T) {
 			func(_ *testing.T, dir string) error { return os.Truncate(filepath.Join(dir, blob), 0) },
 			"does not match its name",
 		},
-		"a blob for everybody": {
+		"a blob that everybody may read": {
 			func(_ *testing.T, dir string) error { return os.Chmod(filepath.Join(dir, blob), 0o644) },
 			"mode",
 		},
-		"a folder for everybody": {
+		"a folder that everybody may read": {
 			func(_ *testing.T, dir string) error { return os.Chmod(filepath.Dir(filepath.Join(dir, blob)), 0o755) },
 			"mode",
 		},
@@ -91,36 +91,36 @@ func TestWhatMustNotBeInAFolderIsFound(t *testing.T) {
 			},
 			"invalid",
 		},
-		"a file that is no blob": {touch("blobs/sha256/README"), "no place"},
-		"a folder that is no blob's": {
+		"a file that is not a blob": {touch("blobs/sha256/README"), "not belong"},
+		"a folder that is not one of blobs": {
 			func(_ *testing.T, dir string) error { return os.Mkdir(filepath.Join(dir, "blobs/sha256/zz"), 0o750) },
-			"no place",
+			"not belong",
 		},
-		"a manifest on its way":          {touch("partial/put-1"), "no place"},
-		"a data file without a journal":  {touch(partial), "twin"},
-		"a journal without a data file":  {touch(partial + ".journal"), "twin"},
-		"a pair":                         {touch(partial, partial+".journal"), ""},
-		"a partial of a complete blob":   {touch("partial/sha256-"+d.Encoded(), "partial/sha256-"+d.Encoded()+".journal"), "complete"},
-		"a record of another size":       {put("blob/"+d.String(), `{"size":7}`), "says 7 bytes"},
-		"a record without a file":        {put("blob/sha256:"+strings.Repeat("0", 64), `{"size":7}`), ""},
-		"a record that is not JSON":      {put("blob/"+d.String(), `{`), "unexpected end"},
-		"a blob with children":           {put("blob/"+d.String(), `{"size":6,"children":["`+d.String()+`"]}`), "names others"},
-		"a use at no time":               {put("used/"+d.String(), `0`), "never used"},
-		"a membership in no repository":  {put("member/"+d.String()+"/", `{"size":6}`), "no repository"},
-		"a membership of no size":        {put("member/"+d.String()+"/r/n", `{"size":-2}`), "size"},
-		"a tag of nothing":               {put("tag/r/n:v1", `{"digest":"","checked":"2026-01-01T00:00:00Z"}`), "invalid"},
-		"a tag that was never confirmed": {put("tag/r/n:v1", `{"digest":"`+d.String()+`"}`), "never checked"},
-		"a pin of nothing":               {put("pin/r/n", `{}`), "no image"},
-		"a pin of an image":              {put("pin/r/n:v1", `{"since":"2026-01-01T00:00:00Z"}`), ""},
-		"a verdict on a manifest":        {put("verdict/r/n@"+d.String(), `{"since":"2026-01-01T00:00:00Z","rule":1}`), ""},
-		"a verdict on a tag":             {put("verdict/r/n:v1", `{"since":"2026-01-01T00:00:00Z"}`), "no manifest"},
-		"a verdict without a time":       {put("verdict/r/n@"+d.String(), `{}`), "not expired"},
-		"a subject that is no other":     {put("blob/"+d.String(), `{"size":6,"mediaType":"m","subject":"x"}`), "it names"},
-		"a scrub behind nothing":         {put("scrub/position", `{"after":"x"}`), "invalid"},
-		"a record that is not known":     {put("blob", `{}`), "invalid"},
-		"a kind that is not known":       {put("pins/r/n:v1", `{}`), "no known kind"},
-		"a manifest yet to be read":      {put("blob/"+d.String(), `{"size":0,"mediaType":"m"}`), "says 0 bytes"},
-		"a manifest yet to be read, which is known": {
+		"a temporary file":                  {touch("partial/put-1"), "not belong"},
+		"a data file without a journal":     {touch(partial), "other file"},
+		"a journal without a data file":     {touch(partial + ".journal"), "other file"},
+		"a partial of two files":            {touch(partial, partial+".journal"), ""},
+		"a partial of a complete blob":      {touch("partial/sha256-"+d.Encoded(), "partial/sha256-"+d.Encoded()+".journal"), "complete"},
+		"a record of another size":          {put("blob/"+d.String(), `{"size":7}`), "says 7 bytes"},
+		"a record without a file":           {put("blob/sha256:"+strings.Repeat("0", 64), `{"size":7}`), ""},
+		"a record that is not JSON":         {put("blob/"+d.String(), `{`), "unexpected end"},
+		"a blob with children":              {put("blob/"+d.String(), `{"size":6,"children":["`+d.String()+`"]}`), "names other"},
+		"a use without a time":              {put("used/"+d.String(), `0`), "never used"},
+		"a membership in no repository":     {put("member/"+d.String()+"/", `{"size":6}`), "no repository"},
+		"a membership with an invalid size": {put("member/"+d.String()+"/r/n", `{"size":-2}`), "size"},
+		"a tag of nothing":                  {put("tag/r/n:v1", `{"digest":"","checked":"2026-01-01T00:00:00Z"}`), "invalid"},
+		"a tag that was never confirmed":    {put("tag/r/n:v1", `{"digest":"`+d.String()+`"}`), "never checked"},
+		"a pin of nothing":                  {put("pin/r/n", `{}`), "no image"},
+		"a pin of an image":                 {put("pin/r/n:v1", `{"since":"2026-01-01T00:00:00Z"}`), ""},
+		"a verdict on a manifest":           {put("verdict/r/n@"+d.String(), `{"since":"2026-01-01T00:00:00Z","rule":1}`), ""},
+		"a verdict on a tag":                {put("verdict/r/n:v1", `{"since":"2026-01-01T00:00:00Z"}`), "no manifest"},
+		"a verdict without a time":          {put("verdict/r/n@"+d.String(), `{}`), "not expired"},
+		"an invalid subject":                {put("blob/"+d.String(), `{"size":6,"mediaType":"m","subject":"x"}`), "it names"},
+		"a scrub at an invalid position":    {put("scrub/position", `{"after":"x"}`), "invalid"},
+		"a record that is not known":        {put("blob", `{}`), "invalid"},
+		"a kind that is not known":          {put("pins/r/n:v1", `{}`), "not known"},
+		"a manifest to be read":             {put("blob/"+d.String(), `{"size":0,"mediaType":"m"}`), "says 0 bytes"},
+		"a manifest to be read while the index is rebuilt": {
 			func(t *testing.T, dir string) error {
 				return errors.Join(
 					put("blob/"+d.String(), `{"size":0,"mediaType":"m"}`)(t, dir),
@@ -129,19 +129,19 @@ func TestWhatMustNotBeInAFolderIsFound(t *testing.T) {
 			},
 			"",
 		},
-		"another version":         {put("format", `{"version":2}`), "version"},
-		"an unknown file":         {touch("core"), "no place"},
-		"a snapshot on its way":   {touch("index.snapshot.new"), "no place"},
-		"a file for a folder":     {replace("partial"), "no place"},
-		"an index set aside":      {touch("index.broken-20260101T000000.000"), ""},
-		"a start that crashed":    {touch("index.opening"), ""},
-		"an empty snapshot":       {snapshot(func([]byte) []byte { return nil }), "does not say"},
-		"a torn snapshot":         {snapshot(func(b []byte) []byte { return b[:len(b)-1] }), "not whole"},
-		"a snapshot of a header":  {snapshot(func([]byte) []byte { return []byte("larder-snapshot 1\n") }), "not whole"},
-		"a snapshot with a flip":  {snapshot(func(b []byte) []byte { b[len(b)/2] ^= 1; return b }), "not whole"},
-		"no snapshot":             {func(_ *testing.T, dir string) error { return os.Remove(filepath.Join(dir, "index.snapshot")) }, ""},
-		"a snapshot for everyone": {func(_ *testing.T, dir string) error { return os.Chmod(filepath.Join(dir, "index.snapshot"), 0o644) }, "mode"},
-		"an index that is none": {
+		"another version":                    {put("format", `{"version":2}`), "version"},
+		"an unknown file":                    {touch("core"), "not belong"},
+		"an unfinished snapshot":             {touch("index.snapshot.new"), "not belong"},
+		"a file for a folder":                {replace("partial"), "not belong"},
+		"an index set aside":                 {touch("index.broken-20260101T000000.000"), ""},
+		"a start that crashed":               {touch("index.opening"), ""},
+		"an empty snapshot":                  {snapshot(func([]byte) []byte { return nil }), "header"},
+		"a torn snapshot":                    {snapshot(func(b []byte) []byte { return b[:len(b)-1] }), "checksum"},
+		"a snapshot that is only a header":   {snapshot(func([]byte) []byte { return []byte("larder-snapshot 1\n") }), "checksum"},
+		"a snapshot with a flipped bit":      {snapshot(func(b []byte) []byte { b[len(b)/2] ^= 1; return b }), "checksum"},
+		"no snapshot":                        {func(_ *testing.T, dir string) error { return os.Remove(filepath.Join(dir, "index.snapshot")) }, ""},
+		"a snapshot that everybody may read": {func(_ *testing.T, dir string) error { return os.Chmod(filepath.Join(dir, "index.snapshot"), 0o644) }, "mode"},
+		"a torn index": {
 			func(_ *testing.T, dir string) error { return os.Truncate(filepath.Join(dir, "index/MANIFEST"), 3) },
 			"open the index",
 		},
@@ -172,7 +172,7 @@ func touch(names ...string) func(t *testing.T, dir string) error {
 	}
 }
 
-// replace puts a file in the place of an empty folder.
+// replace replaces an empty folder by a file.
 func replace(name string) func(t *testing.T, dir string) error {
 	return func(t *testing.T, dir string) error {
 		if err := os.Remove(filepath.Join(dir, name)); err != nil {

@@ -20,11 +20,11 @@ import (
 func records(dir string, sizes map[digest.Digest]int64) error {
 	path := filepath.Join(dir, "index")
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		return nil // it is made anew
+		return nil // the next start makes a new one
 	}
 	db, err := badger.Open(badger.DefaultOptions(path).
 		WithReadOnly(true).
-		WithBlockCacheSize(0). // the default takes longer to make than the records to read
+		WithBlockCacheSize(0). // to allocate the default takes longer than to read the records
 		WithCompression(options.None).
 		WithLogger(nil).
 		WithMetricsEnabled(false))
@@ -53,7 +53,7 @@ func records(dir string, sizes map[digest.Digest]int64) error {
 	return errors.Join(append(errs, err)...)
 }
 
-// formatRecord is the record without which an index is not whole.
+// formatRecord is the record without which an index is not complete.
 type formatRecord struct {
 	Version    int  `json:"version"`
 	Rebuilding bool `json:"rebuilding"`
@@ -65,13 +65,13 @@ func formatOf(txn *badger.Txn) (rec formatRecord, err error) {
 		return rec, err
 	}
 	err = item.Value(func(raw []byte) error { return json.Unmarshal(raw, &rec) })
-	return rec, errors.Join(err, require(rec.Version == 1, "the version is another"))
+	return rec, errors.Join(err, require(rec.Version == 1, "it has another version"))
 }
 
 // checker checks records.
 type checker struct {
-	sizes      map[digest.Digest]int64 // of the blobs that are there
-	rebuilding bool                    // of some manifests only the type is known yet
+	sizes      map[digest.Digest]int64 // of the blobs that exist
+	rebuilding bool                    // only the media type of some manifests is known
 }
 
 // record checks one record. FORMAT.md lists the keys.
@@ -90,7 +90,7 @@ func (c checker) record(key string, raw []byte) error {
 			Manifest bool  `json:"manifest"`
 		}
 		return errors.Join(digest.Digest(d).Validate(), json.Unmarshal(raw, &rec),
-			require(strings.Contains(repository, "/"), "it names no repository"), require(rec.Size >= -1, "the size is none"))
+			require(strings.Contains(repository, "/"), "it names no repository"), require(rec.Size >= -1, "its size is invalid"))
 	case "tag":
 		var rec struct {
 			Digest  digest.Digest `json:"digest"`
@@ -118,15 +118,15 @@ func (c checker) record(key string, raw []byte) error {
 			After digest.Digest `json:"after"`
 			Begun time.Time     `json:"begun"`
 		}
-		err := errors.Join(json.Unmarshal(raw, &rec), require(name == "position", "it is of no known kind"))
+		err := errors.Join(json.Unmarshal(raw, &rec), require(name == "position", "its kind is not known"))
 		if rec.After != "" {
 			err = errors.Join(err, rec.After.Validate())
 		}
 		return err
 	case "format":
-		return require(name == "", "it is of no known kind") // see formatOf
+		return require(name == "", "its kind is not known") // see formatOf
 	}
-	return errors.New("it is of no known kind")
+	return errors.New("its kind is not known")
 }
 
 func (c checker) blob(d digest.Digest, raw []byte) error {
@@ -145,7 +145,7 @@ func (c checker) blob(d digest.Digest, raw []byte) error {
 		return fmt.Errorf("it says %d bytes, and the file has %d", rec.Size, size)
 	}
 	if rec.MediaType == "" && (len(rec.Children) > 0 || rec.Subject != "") {
-		return errors.New("a blob that is no manifest names others")
+		return errors.New("it has no media type, and names other blobs")
 	}
 	named := rec.Children
 	if rec.Subject != "" {

@@ -13,9 +13,8 @@ import (
 	"github.com/larder-registry/larder/cache/disk"
 )
 
-// database is a Badger database of JSON values. It touches the disk only while
-// that is safe. Its methods may be called from several goroutines at once; each
-// is one transaction, except where it says otherwise.
+// database is a Badger database of JSON values. It writes to the disk only while
+// that is safe. Its methods may be called from several goroutines at once.
 type database struct {
 	badger   *badger.DB
 	folder   *disk.Folder
@@ -62,8 +61,8 @@ func (db *database) has(key []byte) bool {
 }
 
 // each calls visit for every record whose key begins with prefix, in the order
-// of the keys. name is the rest of the key. Both arguments are valid until visit
-// returns.
+// of the keys, as they were at one time. name is the rest of the key. Both
+// arguments are valid until visit returns.
 func (db *database) each(prefix string, visit func(name, raw []byte) error) error {
 	err := db.view(func(txn *badger.Txn) error {
 		it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte(prefix)})
@@ -106,6 +105,7 @@ func (db *database) putUnsaved(e entry) error {
 	return db.write(func(b *batch) error { return b.put(e) })
 }
 
+// remove removes records. It is no error if they do not exist.
 func (db *database) remove(keys ...[]byte) error {
 	return db.update(func(b *batch) error {
 		for _, key := range keys {
@@ -125,7 +125,7 @@ func (db *database) update(change func(*batch) error) error {
 }
 
 func (db *database) write(change func(*batch) error) error {
-	err := error(nil)
+	var err error
 	if !db.inMemory {
 		err = errors.Join(db.folder.CheckFree(0, disk.IndexReserve), db.health.Refuses())
 	}
@@ -163,7 +163,7 @@ const maxClose = 5 * time.Second
 // or does not take it in time, the database is left as a crash would leave it,
 // and the next start recovers it.
 func (db *database) close() error {
-	err := error(nil)
+	var err error
 	if !db.inMemory {
 		err = db.folder.FreeForIndex()
 	}

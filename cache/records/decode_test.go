@@ -1,5 +1,3 @@
-// The fuzz target is in the package: it reads snapshots without the checksum,
-// which would reject nearly every input.
 package records
 
 import (
@@ -16,6 +14,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
+// FuzzSnapshot is in the package because it reads snapshots without the checksum,
+// which would reject nearly every input.
 func FuzzSnapshot(f *testing.F) {
 	f.Add(wholeSnapshot(f))
 	f.Add([]byte(snapshotHeader + "\x01\x00"))

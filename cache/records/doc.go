@@ -20,6 +20,7 @@
 //  3. database.closing, for reading, while a transaction reads; for writing,
 //     from Close on
 //
-// No lock is held while a function of the caller runs, except those given to
-// Save and the Each methods: these must not write a snapshot or close the index.
+// Functions of the caller run while locks are held: those given to the Each
+// methods while closing is, and the one given to Save while saving and closing
+// are. The documentation of these methods says what such a function may not call.
 package records

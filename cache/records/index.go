@@ -12,12 +12,15 @@ import (
 )
 
 // Index holds the records of a cache folder. Its methods may be called from
-// several goroutines at once, until Close. Each is one transaction.
+// several goroutines at once, until Close.
 //
-// A record that is missing is fs.ErrNotExist. A record that cannot be decoded is
-// skipped by the methods that read many. Writes are not synced: a power cut may
-// lose the latest. Nothing is written while the disk fails or is nearly full;
-// the error is that of the disk then.
+// The error of a missing record is fs.ErrNotExist. Methods that read many records
+// skip those that cannot be decoded. Writes are not synced, so a power cut may
+// lose the latest; a method that writes several records writes them in one batch,
+// of which a crash may lose the end. While the disk fails or is nearly full,
+// nothing is written, and the error tells why.
+//
+// A function that is given to one of the Each methods must not call the index.
 type Index struct {
 	db *database
 
@@ -77,13 +80,14 @@ func (ix *Index) SetRebuilding(is bool) error {
 	return err
 }
 
-// putFormat records ix.format. The caller holds ix.formatMu, or is the only one
-// who has the index.
+// putFormat records ix.format. The caller has locked ix.formatMu, or nobody else
+// has the index yet.
 func (ix *Index) putFormat() error { return ix.db.putUnsaved(entry{[]byte(formatKey), ix.format}) }
 
-// Save writes a snapshot, if anything in it changed since the latest one. It
-// calls reserve for its bytes. If it fails, the older snapshot stays. A call
-// waits for another one that runs. An index in memory has no snapshot.
+// Save writes a snapshot, if anything that it contains changed since the latest
+// one. It calls reserve before it writes some of its bytes; reserve may use the
+// index, but not save or close it. If Save fails, the older snapshot stays. A
+// call waits for another one that runs. An index in memory has no snapshot.
 func (ix *Index) Save(ctx context.Context, reserve Reserve) error {
 	ix.saving.Lock()
 	defer ix.saving.Unlock()
@@ -146,8 +150,8 @@ func (ix *Index) PutManifest(repo Repository, d digest.Digest, rec Blob, members
 // RemoveBlob removes the record of a blob, and no other record about it.
 func (ix *Index) RemoveBlob(d digest.Digest) error { return ix.db.remove(blobKey(d)) }
 
-// EachManifest calls visit for every manifest, until that returns an error. Some
-// records may not be complete, see [Blob.IsManifest].
+// EachManifest calls visit for every manifest, until visit returns an error. Some
+// records may not be complete: see [Blob.IsManifest].
 func (ix *Index) EachManifest(visit func(digest.Digest, Blob) error) error {
 	return ix.db.each(blobPrefix, func(name, raw []byte) error {
 		var rec Blob
@@ -158,8 +162,8 @@ func (ix *Index) EachManifest(visit func(digest.Digest, Blob) error) error {
 	})
 }
 
-// Forget removes all records of a blob: its own, its time of use, and what is
-// recorded about it in each repository that contains it.
+// Forget removes all records of a blob: its own, its time of use, its
+// memberships, and its verdict and touch in each repository.
 func (ix *Index) Forget(d digest.Digest) error {
 	repos, err := ix.Repositories(d, 0)
 	if err != nil {
@@ -173,8 +177,8 @@ func (ix *Index) Forget(d digest.Digest) error {
 	return ix.db.remove(keys...)
 }
 
-// Disown removes tags of a repository, and its memberships of blobs with what is
-// recorded about these in the repository.
+// Disown removes tags of a repository, and the memberships of blobs in it with
+// their verdicts and touches. Records that do not exist are no error.
 func (ix *Index) Disown(repo Repository, tags []string, blobs []digest.Digest) error {
 	var keys [][]byte
 	for _, tag := range tags {
@@ -187,8 +191,8 @@ func (ix *Index) Disown(repo Repository, tags []string, blobs []digest.Digest) e
 	return ix.db.remove(keys...)
 }
 
-// aboutImage returns the keys of the records that go with the membership of an
-// image.
+// aboutImage returns the keys of the verdict and the touch of an image, as far as
+// these exist.
 func (ix *Index) aboutImage(r Repository, d digest.Digest) [][]byte {
 	var keys [][]byte
 	for _, key := range [][]byte{verdictKey(r, d), touchedKey(r, d)} {
@@ -211,8 +215,8 @@ func (ix *Index) PutMember(repo Repository, d digest.Digest, rec Member) error {
 	return ix.db.put(entry{memberKey(repo, d), rec})
 }
 
-// EachMember calls visit for every membership of the digests for which of
-// returns true, until visit returns an error.
+// EachMember calls visit for every membership of a digest for which of returns
+// true, until visit returns an error.
 func (ix *Index) EachMember(of func(digest.Digest) bool, visit func(RepoDigest, Member) error) error {
 	return ix.db.each(memberPrefix, func(name, raw []byte) error {
 		repo, d, ok := parseMember(string(name))
@@ -273,7 +277,7 @@ func (ix *Index) Tags(repo Repository) ([]string, error) {
 	return tags, err
 }
 
-// EachTag calls visit for every tag, until that returns an error.
+// EachTag calls visit for every tag, until visit returns an error.
 func (ix *Index) EachTag(visit func(repo Repository, tag string, rec Tag) error) error {
 	return ix.db.each(tagPrefix, func(name, raw []byte) error {
 		var rec Tag

@@ -13,13 +13,14 @@ import (
 	"github.com/larder-registry/larder/cache/disk"
 )
 
-// Open opens the index of a folder. It sets an index aside that it cannot read,
-// and makes a new one from the snapshot; [Index.Rebuilding] is true then as long
-// as records of manifests are missing. If the disk has no space for an index, or
-// fails, the index is in memory only. health says when nothing may be written.
+// Open opens the index of a folder, which the caller closes. An index that cannot
+// be read is set aside, and a new one is made from the snapshot. As long as that
+// lacks records of manifests, [Index.Rebuilding] is true. If the disk fails, or
+// has no space for an index, the index is in memory only: see [Index.InMemory].
+// Nothing is written while health refuses writes.
 //
-// It takes as long as it takes to read all files of the index, or the snapshot.
-// The caller closes the index.
+// Open reads all files of the index, or the snapshot: a second for a million
+// blobs, or some seconds.
 func Open(folder *disk.Folder, health *disk.Health, log *slog.Logger) (*Index, error) {
 	o := opener{folder, health, log}
 	if err := folder.FreeForIndex(); err != nil {
@@ -27,7 +28,7 @@ func Open(folder *disk.Folder, health *disk.Health, log *slog.Logger) (*Index, e
 			"error", err)
 		return o.inMemory()
 	}
-	ix, err := o.recover()
+	ix, err := o.onDisk()
 	if err != nil {
 		log.Error("the index can neither be read nor made anew; until the next start, tags and memberships are kept in memory only",
 			"error", err)
@@ -54,8 +55,8 @@ func (o opener) open(opts badger.Options) (*database, error) {
 	return &database{badger: db, folder: o.folder, health: o.health, inMemory: opts.InMemory}, nil
 }
 
-// recover opens the index on disk, or makes a new one.
-func (o opener) recover() (*Index, error) {
+// onDisk opens the index on disk, or makes a new one there.
+func (o opener) onDisk() (*Index, error) {
 	attempts, err := o.countAttempt()
 	if err != nil {
 		return nil, fmt.Errorf("open the index: %w", err)
@@ -196,7 +197,7 @@ func (o opener) restore() (*Index, error) {
 	case !errors.Is(err, fs.ErrNotExist):
 		o.warnSnapshot(err)
 	}
-	err = nil
+	err = nil // without a snapshot, the index begins empty
 	if o.folder.HasBlobs() {
 		ix.format.Rebuilding = true
 		err = ix.PutScrubPosition(ScrubPosition{AtOnce: true})

@@ -112,7 +112,7 @@ type PinRecord struct {
 type Expiry struct {
 	Since  time.Time `json:"since"`
 	Rule   int       `json:"rule"`   // its priority
-	Source string    `json:"source"` // where the rule comes from, in the words of the evaluator
+	Source string    `json:"source"` // whose rule it is: "ecr" or "local"
 }
 
 // Verdict says that a lifecycle rule has expired an image of a repository.

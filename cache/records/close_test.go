@@ -1,0 +1,36 @@
+package records_test
+
+import (
+	"errors"
+	"os"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestCloseEndsOnADiskThatFails has the folder of the index disappear, so that
+// Badger cannot write its table, and tries again every second.
+func TestCloseEndsOnADiskThatFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, t.TempDir())
+		s.closed = true // by this test
+		fill(t, s.Index)
+		s.health.Note(unix.EIO)
+		elsewhere := s.folder.Index() + ".elsewhere"
+		must(t, os.Rename(s.folder.Index(), elsewhere))
+		closed := make(chan error, 1)
+		go func() { closed <- s.Close() }()
+		select {
+		case err := <-closed:
+			if !errors.Is(err, unix.EIO) {
+				t.Errorf("closed: %v", err)
+			}
+		case <-time.After(6 * time.Second):
+			t.Error("it is not closed after six seconds")
+		}
+		must(t, os.Rename(elsewhere, s.folder.Index()), s.folder.Close())
+		<-time.After(time.Minute) // so that Badger can end
+	})
+}
