@@ -9,7 +9,7 @@ import (
 	"github.com/larder-registry/larder/upstream/ecrtest/internal/storage"
 )
 
-// What goes wrong: see [Server.Inject].
+// The faults of [Server.Inject].
 type (
 	// Fault is something that goes wrong.
 	Fault = frontend.Fault
@@ -34,7 +34,7 @@ const (
 	Any = frontend.Any
 )
 
-// Who may do what: see [AWS] and [Server.SetRepositoryPolicy].
+// Identities and permissions: see [AWS] and [Server.SetRepositoryPolicy].
 type (
 	// Policy is the content of an IAM policy document.
 	Policy = iam.Policy
@@ -62,17 +62,17 @@ func PullActions() []string { return iam.PullActions() }
 // the fake does not evaluate, such as conditions.
 func ParsePolicy(document []byte) (Policy, error) { return iam.ParsePolicy(document) }
 
-// What a repository holds.
+// The content of repositories.
 type (
 	// Content is the bytes of a blob. It does not change, and several goroutines may
 	// read it at once.
 	Content = storage.Content
 	// BlobStats says how often one blob was requested, in all repositories together.
 	BlobStats = storage.BlobStats
-	// ImageState is what ECR records of an image besides its manifest.
+	// ImageState is ECR's record of an image, besides its manifest.
 	ImageState = registry.ImageState
 	// TagMutability says which tags of a repository can move.
 	TagMutability = registry.TagMutability
-	// Lifecycle is what a run of a lifecycle policy did.
+	// Lifecycle is the result of a run of a lifecycle policy.
 	Lifecycle = lifecycle.Result
 )

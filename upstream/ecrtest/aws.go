@@ -14,8 +14,8 @@ import (
 	"github.com/larder-registry/larder/upstream/ecrtest/internal/token"
 )
 
-// AWS is what registries share: accounts with their users and roles, the sessions of
-// STS, the clock, and the list of the registries. Every [Server] is in one; those
+// AWS is the state that registries share: accounts with their users and roles, the
+// sessions of STS, the clock, and the list of the registries. Every [Server] is in one; those
 // made with the same [Options.AWS] answer for each other's hosts and regions. Its
 // methods may be called by several goroutines at once.
 type AWS struct {
@@ -30,8 +30,8 @@ type AWS struct {
 	epochs     map[string]*token.Epoch // by region; those of ECR Public by its host
 }
 
-// newAWS returns what a first registry with these options shares with others: the
-// user "larder", who may do everything, and whose access key is opts.AccessKey.
+// newAWS returns an AWS for a first registry with these options. It has the user
+// "larder", whose access key is opts.AccessKey and who may do everything.
 func newAWS(opts Options) *AWS {
 	a := &AWS{
 		account:  opts.Account,
@@ -133,8 +133,8 @@ func (a *AWS) AddRole(r Role) { a.accounts.AddRole(r) }
 // credentials. The error is [fs.ErrNotExist] if there is no such role.
 func (a *AWS) Assume(role, session string) (Key, error) { return a.accounts.Assume(role, session) }
 
-// ContainerAuthorization returns what a container with the role sends as its
-// Authorization to get credentials: the content of the file
+// ContainerAuthorization returns the Authorization that a container with the role
+// sends to get credentials. It is the content of the file
 // AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE. The error is [fs.ErrNotExist] if there is no
 // such role.
 func (a *AWS) ContainerAuthorization(role string) (string, error) {

@@ -30,7 +30,7 @@ type Layer struct {
 	DiffID    digest.Digest // of the uncompressed tar; the digest of Content if empty
 }
 
-// Added is what AddImage added to a repository.
+// Added describes an image that AddImage added.
 type Added struct {
 	Root      ocispec.Descriptor   // of the tag: the index if there is one, or else the manifest
 	Manifests []ocispec.Descriptor // of the platforms, in their order

@@ -16,7 +16,7 @@ type Options struct {
 	// Public makes it ECR Public, which belongs to no account and has one region.
 	Public bool
 
-	// AWS is what the registry shares with others: [Server.AWS] of the first one. If
+	// AWS is the state to share with other registries: [Server.AWS] of one of them. If
 	// it is nil, a new one is made from AccessKey, SecretKey and Now. Otherwise
 	// AccessKey and SecretKey are ignored.
 	AWS *AWS

@@ -82,7 +82,7 @@ func New(opts Options) *Server {
 	return s
 }
 
-// AWS returns what the registry shares with those that are made with it as
+// AWS returns the state that the registry shares with those that are made with it as
 // [Options.AWS].
 func (s *Server) AWS() *AWS { return s.aws }
 
@@ -235,7 +235,7 @@ func (s *Server) AddBlob(repo string, c Content) (ocispec.Descriptor, error) {
 
 // AddManifest adds a manifest to a repository, which it creates if it does not exist,
 // and moves tag to it unless tag is empty. The manifest is served as it is, under
-// mediaType: its content is not checked, nor that the repository holds what it names.
+// mediaType. Neither its content nor the presence of the blobs it names is checked.
 // A manifest with a subject becomes a referrer of that.
 func (s *Server) AddManifest(repo, tag, mediaType string, raw []byte) (ocispec.Descriptor, error) {
 	return s.registry.AddManifest(repo, tag, mediaType, raw)
@@ -258,7 +258,7 @@ func (s *Server) RemoveManifest(repo string, dgst digest.Digest) error {
 	return nil
 }
 
-// SetImageState replaces what is recorded of an image. The error is [fs.ErrNotExist]
+// SetImageState replaces the record of an image. The error is [fs.ErrNotExist]
 // if there is no such image.
 func (s *Server) SetImageState(repo string, dgst digest.Digest, st ImageState) error {
 	err := s.inRepository(repo, func(r *registry.Repository) error { return r.SetImageState(dgst, st) })
@@ -278,9 +278,9 @@ func (s *Server) inRepository(repo string, do func(*registry.Repository) error) 
 	return do(r)
 }
 
-// Replicate copies what a repository holds now into the registry to, as ECR's
+// Replicate copies everything in a repository into the registry to, as ECR's
 // replication rules do at some time: under the same name, with its tags, and without
-// its policies. What the other repository holds already stays.
+// its policies. The content that the other repository has already stays.
 func (s *Server) Replicate(repo string, to *Server) error {
 	if err := s.registry.Replicate(repo, to.registry); err != nil {
 		return fmt.Errorf("replicating %s: %w", repo, err)

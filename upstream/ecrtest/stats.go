@@ -2,7 +2,7 @@ package ecrtest
 
 import "github.com/opencontainers/go-digest"
 
-// Stats is what a server did since it was made, or since ResetStats.
+// Stats counts the requests to a server since it was made, or since ResetStats.
 type Stats struct {
 	Tokens   int        // issued by the ECR API
 	Requests map[Op]int // that arrived, also those that failed, by single Op

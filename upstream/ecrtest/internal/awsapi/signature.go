@@ -11,8 +11,7 @@ import (
 // amzTime is the form of times in AWS's signatures.
 const amzTime = "20060102T150405Z"
 
-// Signature is what a request says in a Signature Version 4. The code itself is not
-// checked.
+// Signature is the content of a Signature Version 4. The code itself is not checked.
 type Signature struct {
 	AccessKeyID, Region, Service string
 	SessionToken                 string

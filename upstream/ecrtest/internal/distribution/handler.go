@@ -177,20 +177,20 @@ func answerTags(x *frontend.Exchange, repo *registry.Repository, name string) {
 
 // answerCatalog sends a page of the repositories.
 func (h *Handler) answerCatalog(x *frontend.Exchange, caller iam.Principal) {
-	registry := h.opts.Registry
-	if denied := caller.Denied("ecr:DescribeRepositories", registry.ARN("*"), registry.Account(), nil); denied != "" {
+	reg := h.opts.Registry
+	if denied := caller.Denied("ecr:DescribeRepositories", reg.ARN("*"), reg.Account(), nil); denied != "" {
 		fail(x, frontend.Error{Status: http.StatusForbidden, Code: "DENIED", Message: denied})
 		return
 	}
-	if names, ok := page(x, registry.Names(), catalogPath); ok {
+	if names, ok := page(x, reg.Names(), catalogPath); ok {
 		x.ReplyJSON(http.StatusOK, listType, struct {
 			Repositories []string `json:"repositories"`
 		}{names})
 	}
 }
 
-// answerReferrers sends an index of the manifests whose subject a digest is. The
-// index is empty if there are none.
+// answerReferrers sends an index of the manifests that have a digest as their subject.
+// The index is empty if there are none.
 func (h *Handler) answerReferrers(x *frontend.Exchange, repo *registry.Repository, reference string) {
 	if h.opts.NoReferrers {
 		x.Reply(http.StatusNotFound, "", nil)

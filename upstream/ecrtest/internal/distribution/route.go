@@ -8,7 +8,7 @@ import (
 
 const catalogPath = "/v2/_catalog"
 
-// route is what the path of a request asks for.
+// route is the parsed path of a request.
 type route struct {
 	op         frontend.Op // 0 if the path is not one of the registry's
 	repository string

@@ -8,7 +8,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Frontend is what all faces of one registry share. Its methods may be called by
+// Frontend is the entrance that all faces of one registry share. Its methods may be called by
 // several goroutines at once.
 type Frontend struct {
 	now     func() time.Time
@@ -22,7 +22,7 @@ type Frontend struct {
 // of the Date of answers.
 func New(now func() time.Time) *Frontend { return &Frontend{now: now} }
 
-// Subject is what a request is about, as far as that is known before it is answered.
+// Subject describes a request, as far as that is known before it is answered.
 type Subject struct {
 	Op        Op
 	Content   digest.Digest // of a blob or manifest

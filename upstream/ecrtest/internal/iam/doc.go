@@ -1,6 +1,6 @@
-// Package iam decides who a caller is and what the caller may do: the users, roles,
-// sessions and access keys of AWS accounts, and the policies that allow or deny
-// actions.
+// Package iam identifies callers and decides about their actions. It holds the users,
+// roles, sessions and access keys of AWS accounts, and evaluates the policies that
+// allow or deny actions.
 //
 // A request arrives with an access key. [Accounts.Authenticate] returns the
 // [Principal] that the key belongs to, and [Principal.Denied] evaluates the

@@ -9,7 +9,7 @@ import (
 // Role is an IAM role.
 type Role struct {
 	ARN    string // such as arn:aws:iam::123456789012:role/node
-	Policy Policy // what its sessions may do
+	Policy Policy // the permissions of its sessions
 	// Trusts names the principals that may assume the role, in the forms of
 	// [Statement.Principals]. A principal of another account, or one that is trusted
 	// only by its account, also needs a policy that allows sts:AssumeRole.

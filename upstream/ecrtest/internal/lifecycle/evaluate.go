@@ -18,7 +18,7 @@ type Image struct {
 	Digest   digest.Digest
 	Tags     []string
 	Subject  digest.Digest   // the image of the repository that this one refers to, or ""
-	Children []digest.Digest // what the manifest or index names
+	Children []digest.Digest // the manifests and blobs that the manifest or index names
 
 	Pushed    time.Time
 	Pulled    time.Time // last
@@ -26,14 +26,13 @@ type Image struct {
 	InArchive bool
 }
 
-// Result is what a policy does to a repository. Both lists are sorted.
+// Result lists the images that a policy expires and archives, each sorted by digest.
 type Result struct {
 	Expired  []digest.Digest
 	Archived []digest.Digest
 }
 
-// Evaluate returns what a policy, as a JSON text, does at a time to the images of a
-// repository. All rules are evaluated at once and then applied by priority: of the
+// Evaluate applies a policy, as a JSON text, to the images of a repository at a time. All rules are evaluated at once and then applied by priority: of the
 // rules whose tagging an image has, only the first decides about it.
 func Evaluate(policy string, images []Image, now time.Time) (Result, error) {
 	rules, err := parse(policy)

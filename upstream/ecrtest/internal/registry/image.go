@@ -2,8 +2,8 @@ package registry
 
 import "time"
 
-// ImageState is what ECR records of an image besides its manifest. A zero time was
-// never recorded.
+// ImageState is ECR's record of an image, besides its manifest. A zero time was never
+// recorded.
 type ImageState struct {
 	Pushed    time.Time // when AddManifest added it, unless SetImageState says otherwise
 	Pulled    time.Time // last; a pull sets it if it is a day old

@@ -153,7 +153,7 @@ func (r *Repository) images() []Image {
 	return images
 }
 
-// SetImageState replaces what is recorded of an image. The error is
+// SetImageState replaces the record of an image. The error is
 // [fs.ErrNotExist] if there is no such image.
 func (r *Repository) SetImageState(dgst digest.Digest, st ImageState) error {
 	r.mu.Lock()
@@ -273,7 +273,7 @@ func (r *Repository) Referrers(subject digest.Digest) []ocispec.Descriptor {
 	return slices.Clone(r.referrers[subject])
 }
 
-// contents is what is copied from one repository to another.
+// contents is a part of a repository that is copied to another one.
 type contents struct {
 	manifests []Manifest
 	blobs     []*storage.Object
