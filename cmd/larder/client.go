@@ -6,16 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
-	"syscall"
 
-	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/cmd/internal/daemon"
 	"github.com/larder-registry/larder/config"
 	"github.com/larder-registry/larder/proxy/admin"
 )
@@ -48,16 +44,13 @@ func (f folder) with(p *invocation, work func(*client) error) error {
 }
 
 func connect(p *invocation, cfg *config.Config) (*client, error) {
-	path := socketPath(cfg.Cache.Dir)
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", path)
-	}
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return daemon.Dial(ctx, cfg.Cache.Dir) }
 	conn, err := dial(p.ctx, "", "")
 	switch {
 	case err == nil:
 		transport := &http.Transport{DialContext: dial, DisableKeepAlives: true}
 		return &client{http: &http.Client{Transport: transport}, close: func() error { return nil }}, conn.Close()
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED), len(path) > maxSocketPath:
+	case errors.Is(err, daemon.ErrNotRunning), errors.Is(err, daemon.ErrSocketPath):
 		return openFolder(p, cfg)
 	}
 	return nil, fmt.Errorf("reach the daemon: %w", err)
@@ -66,18 +59,8 @@ func connect(p *invocation, cfg *config.Config) (*client, error) {
 // openFolder serves the command from this process, which has the folder
 // meanwhile.
 func openFolder(p *invocation, cfg *config.Config) (*client, error) {
-	if _, err := os.Stat(filepath.Join(cfg.Cache.Dir, "larder.lock")); errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s is not a cache folder: no daemon runs there, nor has one", cfg.Cache.Dir)
-	}
 	cfg.Log.Level = max(cfg.Log.Level, slog.LevelWarn)
-	opts, err := storeOptions(cfg, newLogger(cfg, p.stderr), new(telemetry), nil)
-	if err != nil {
-		return nil, err
-	}
-	// A command is no time for a scrub, nor for making room: the daemon's flags may
-	// say another max_size than its configuration, which may be missing here.
-	opts.ScrubEvery, opts.KeepAll = -1, true
-	store, err := cache.Open(cfg.Cache.Dir, opts)
+	store, err := daemon.OpenFolder(cfg, daemon.NewLogger(cfg.Log, p.stderr))
 	if err != nil {
 		return nil, err
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -16,6 +15,7 @@ import (
 	"golang.org/x/net/http/httpproxy"
 	"golang.org/x/sys/unix"
 
+	"github.com/larder-registry/larder/cmd/internal/daemon"
 	"github.com/larder-registry/larder/config"
 )
 
@@ -76,11 +76,10 @@ func existing(dir string) (at string, there bool, err error) {
 // holder says who has the folder. It asks by the socket: to try the lock might
 // be in the way of a daemon that starts.
 func holder(ctx context.Context, dir string) string {
-	if len(socketPath(dir)) > maxSocketPath {
-		return "is there; whether a daemon has it cannot be told, as its path is too long for a socket"
-	}
-	conn, err := new(net.Dialer).DialContext(ctx, "unix", socketPath(dir))
+	conn, err := daemon.Dial(ctx, dir)
 	switch {
+	case errors.Is(err, daemon.ErrSocketPath):
+		return "is there; whether a daemon has it cannot be told, as its path is too long for a socket"
 	case errors.Is(err, fs.ErrPermission):
 		return "belongs to a daemon of another user"
 	case err != nil:

@@ -23,6 +23,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/cmd/internal/daemon"
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
@@ -448,7 +449,7 @@ func TestDoctorLeavesADaemonAlone(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	socket, err := listenUnix(t.Context(), socketPath(dir))
+	socket, err := new(net.ListenConfig).Listen(t.Context(), "unix", daemon.SocketPath(dir))
 	if err != nil {
 		t.Fatal(err)
 	}

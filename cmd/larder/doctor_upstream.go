@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/larder-registry/larder/cmd/internal/daemon"
 	"github.com/larder-registry/larder/config"
 	"github.com/larder-registry/larder/upstream"
 	"github.com/larder-registry/larder/upstream/auth"
@@ -16,7 +17,7 @@ import (
 
 // upstreams looks at the image's upstream, or at all that are one host.
 func (e *examination) upstreams(cfg *config.Config, image imageName) {
-	client := upstream.NewClient(upstream.Options{Lookup: lookup(cfg), Log: slog.New(slog.DiscardHandler)})
+	client := upstream.NewClient(upstream.Options{Lookup: daemon.Lookup(cfg), Log: slog.New(slog.DiscardHandler)})
 	defer client.Close()
 	if image.host != "" {
 		e.about(image.host)

@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // restartClients is how many clients pull while Larder is restarted, and restarts is how often.
@@ -85,9 +86,16 @@ func awaitCount(t *testing.T, count *atomic.Int64, least int64) {
 	t.Helper()
 	deadline, cancel := context.WithTimeout(t.Context(), clientTimeout)
 	defer cancel()
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
 	for count.Load() < least {
-		if t.Failed() || !sleep(deadline, pollInterval) {
+		select {
+		case <-tick.C:
+		case <-deadline.Done():
 			t.Fatalf("%d pulls, want %d", count.Load(), least)
+		}
+		if t.Failed() {
+			t.FailNow()
 		}
 	}
 }

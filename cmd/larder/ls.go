@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/cmd/internal/daemon/upkeep"
 	"github.com/larder-registry/larder/config"
 )
 
@@ -89,7 +90,7 @@ func lifecycleOf(img cache.ImageInfo) string {
 		return nothing
 	}
 	rule := "rule"
-	if img.Expired.Source == sourceLocal {
+	if img.Expired.Source == upkeep.SourceLocal {
 		rule = "local rule"
 	}
 	return fmt.Sprintf("expired %s (%s %d)", age(img.Expired.Since), rule, img.Expired.Rule)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/cmd/internal/daemon/upkeep"
 )
 
 func TestShortNamesAreCompletedAsDockerDoes(t *testing.T) {
@@ -34,8 +35,8 @@ func TestVerdictIsToldWithItsRule(t *testing.T) {
 		want    string
 	}{
 		{nil, "-"},
-		{&cache.Expiry{Since: since, Rule: 10, Source: sourceECR}, "expired 3 days ago (rule 10)"},
-		{&cache.Expiry{Since: since, Rule: 1, Source: sourceLocal}, "expired 3 days ago (local rule 1)"},
+		{&cache.Expiry{Since: since, Rule: 10, Source: upkeep.SourceECR}, "expired 3 days ago (rule 10)"},
+		{&cache.Expiry{Since: since, Rule: 1, Source: upkeep.SourceLocal}, "expired 3 days ago (local rule 1)"},
 	} {
 		if got := lifecycleOf(cache.ImageInfo{Expired: c.expired}); got != c.want {
 			t.Errorf("got %q, want %q", got, c.want)

@@ -3,7 +3,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -14,7 +13,6 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/larder-registry/larder/cmd/larder/mirror"
-	"github.com/larder-registry/larder/config"
 )
 
 func main() {
@@ -23,13 +21,6 @@ func main() {
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	os.Exit(run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
 }
-
-// Exit statuses.
-const (
-	exitDone   = 0
-	exitFailed = 1
-	exitUsage  = 2
-)
 
 // commands is the command line.
 type commands struct {
@@ -47,15 +38,7 @@ type commands struct {
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
 
-// invocation is what a command works with.
-type invocation struct {
-	ctx            context.Context
-	env            []string
-	stdout, stderr io.Writer
-}
-
-// run carries out one command line and returns the exit status: 0 it is done,
-// 1 it failed, 2 the usage is wrong.
+// run carries out one command line and returns the exit status.
 func run(ctx context.Context, args, env []string, stdout, stderr io.Writer) int {
 	var cli commands
 	exited := -1
@@ -81,29 +64,5 @@ func run(ctx context.Context, args, env []string, stdout, stderr io.Writer) int 
 		fmt.Fprintf(stderr, "larder: %v\nTry \"larder --help\".\n", err)
 		return exitUsage
 	}
-	if err := command.Run(&invocation{ctx, env, stdout, stderr}); err != nil {
-		report(stderr, err)
-		var usage usageError
-		if errors.As(err, &usage) {
-			return exitUsage
-		}
-		return exitFailed
-	}
-	return exitDone
-}
-
-// usageError is a mistake in the arguments that only carrying them out shows.
-type usageError struct{ error }
-
-func (e usageError) Unwrap() error { return e.error }
-
-// report prints an error; the mistakes of a configuration one a line, as they
-// are.
-func report(w io.Writer, err error) {
-	var mistakes config.Mistakes
-	if errors.As(err, &mistakes) {
-		fmt.Fprintln(w, mistakes)
-		return
-	}
-	fmt.Fprintln(w, "larder:", err)
+	return exitStatus(stderr, command.Run(&invocation{ctx, env, stdout, stderr}))
 }

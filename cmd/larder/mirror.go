@@ -176,7 +176,9 @@ func (c *mirrorCommand) watch(p *invocation, m mirror.Mirror) {
 		} else if err == nil {
 			last = ""
 		}
-		if !sleep(p.ctx, c.Every) {
+		select {
+		case <-time.After(c.Every):
+		case <-p.ctx.Done():
 			return
 		}
 		c.followVersion(p.ctx, &m)

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"errors"
 	"strings"
 
 	"github.com/larder-registry/larder/config"
+	"github.com/larder-registry/larder/upstream/lifecycle"
 )
 
 // settings are the flags that stand for keys of the configuration. They come
@@ -52,4 +54,17 @@ func (s settings) file(env []string) string {
 		}
 	}
 	return file
+}
+
+// checkRules is config.RulesCheck: config does not know what rules may say, and
+// upstream does not know of lines in files.
+func checkRules(document []byte) config.Mistakes {
+	_, err := lifecycle.ParseLocal(document)
+	var wrong lifecycle.Mistakes
+	errors.As(err, &wrong)
+	var mistakes config.Mistakes
+	for _, m := range wrong {
+		mistakes = append(mistakes, config.Mistake{Key: m.Key, Problem: m.Problem})
+	}
+	return mistakes
 }

@@ -1,4 +1,4 @@
-package main
+package upkeep
 
 import (
 	"context"
@@ -18,58 +18,62 @@ import (
 	"github.com/larder-registry/larder/upstream/reply"
 )
 
-// keepAlive tells ECR of images that the cache has served, since pulls that never
-// reach it do not count there: a lifecycle rule with sinceImagePulled would
-// archive what nodes use. It belongs to one goroutine.
-type keepAlive struct {
-	cfg     *config.Config
-	client  *upstream.Client
-	store   *cache.Store
-	log     *slog.Logger
-	now     func() time.Time
-	pause   time.Duration // between two touches
-	touches metric.Int64Counter
+// KeepAlive touches the images that the cache has served: it fetches their
+// manifests from ECR. ECR does not see pulls that the cache serves, so that without
+// it a lifecycle rule with sinceImagePulled would archive images in use.
+type KeepAlive struct {
+	registries registries
+	store      *cache.Store
+	log        *slog.Logger
+	now        func() time.Time
+	pause      time.Duration // between two touches
+	touches    metric.Int64Counter
 }
 
 const (
-	// keepAliveFirst is how long after start-up images are first looked at, and
-	// keepAliveEvery how often after that.
+	// keepAliveFirst is how long after start-up the first round begins, and
+	// keepAliveEvery how long after that each further one.
 	keepAliveFirst = 10 * time.Minute
 	keepAliveEvery = time.Hour
-	// keepAlivePause is between two touches, and maxTouches how many there are at a
-	// time: within the hour all of them are done.
+	// keepAlivePause is between two touches, and maxTouches how many a round has:
+	// all of them fit into an hour.
 	keepAlivePause = 3 * time.Second
 	maxTouches     = 1000
-	// sameUse is how long after a pull a use still belongs to it.
+	// sameUse is how long after a touch a use still belongs to the pull before it.
 	sameUse = time.Minute
 )
 
-func newKeepAlive(cfg *config.Config, client *upstream.Client, store *cache.Store, log *slog.Logger, provider metric.MeterProvider) (*keepAlive, error) {
+// NewKeepAlive returns a KeepAlive that does nothing before Run. The error is about
+// its metric.
+func NewKeepAlive(cfg *config.Config, client *upstream.Client, store *cache.Store, log *slog.Logger, provider metric.MeterProvider) (*KeepAlive, error) {
 	touches, err := provider.Meter("github.com/larder-registry/larder").Int64Counter("larder.keep_alive.touches",
 		metric.WithUnit("{manifest}"),
 		metric.WithDescription("Manifests fetched only so that ECR knows that they are in use, by upstream and result."))
 	if err != nil {
 		return nil, fmt.Errorf("set up metrics: %w", err)
 	}
-	return &keepAlive{
-		cfg: cfg, client: client, store: store, log: log, now: time.Now,
-		pause:   keepAlivePause,
-		touches: touches,
+	return &KeepAlive{
+		registries: registries{cfg, client},
+		store:      store,
+		log:        log,
+		now:        time.Now,
+		pause:      keepAlivePause,
+		touches:    touches,
 	}, nil
 }
 
-// run touches what is due again and again until ctx ends.
-func (k *keepAlive) run(ctx context.Context) {
-	for pause := keepAliveFirst; sleep(ctx, jittered(pause)); pause = keepAliveEvery {
+// Run touches what is due again and again until ctx ends.
+func (k *KeepAlive) Run(ctx context.Context) {
+	repeat(ctx, keepAliveFirst, keepAliveEvery, func() {
 		if err := k.round(ctx); err != nil && ctx.Err() == nil {
 			k.log.Warn("images in use were not made known to ECR", "error", err)
 		}
-	}
+	})
 }
 
-// round touches what is due, in an order of chance. An upstream that does not
-// answer is left alone until the next one.
-func (k *keepAlive) round(ctx context.Context) error {
+// round touches what is due, in random order. An upstream that does not answer is
+// left alone until the next round.
+func (k *KeepAlive) round(ctx context.Context) error {
 	due, err := k.due()
 	if err != nil {
 		return err
@@ -103,9 +107,9 @@ type inUse struct {
 	entry    string // of the configuration, for metrics: a pattern is one for many hosts
 }
 
-// due returns the manifests that were used since ECR last heard of them, if that
-// is long enough ago.
-func (k *keepAlive) due() ([]inUse, error) {
+// due returns the manifests that were used since their last touch, if that is long
+// enough ago.
+func (k *KeepAlive) due() ([]inUse, error) {
 	holdings, err := k.store.Holdings()
 	if err != nil {
 		return nil, err
@@ -113,9 +117,9 @@ func (k *keepAlive) due() ([]inUse, error) {
 	now := k.now()
 	var due []inUse
 	for repo, held := range holdings {
-		registry, entry := k.heeded(repo)
+		registry, entry, ok := k.registries.ecr(repo)
 		every := entry.KeepAlive()
-		if registry == nil || every == 0 {
+		if !ok || every == 0 {
 			continue
 		}
 		for _, h := range held {
@@ -131,29 +135,15 @@ func (k *keepAlive) due() ([]inUse, error) {
 	return due, nil
 }
 
-// heeded returns the upstream of a repository and its entry in the configuration.
-// There is no registry where that is not ECR, or is not allowed any more.
-func (k *keepAlive) heeded(repo cache.Repository) (*upstream.Registry, config.Upstream) {
-	entry, ok := k.cfg.Match(repo.Upstream)
-	if !ok || !entry.Allows(repo.Name) {
-		return nil, config.Upstream{}
-	}
-	registry, err := k.client.Registry(repo.Upstream)
-	if err != nil || !registry.IsECR() {
-		return nil, config.Upstream{}
-	}
-	return registry, entry
-}
-
-// touch reports whether the upstream has answered. A no is an answer: it is not
-// asked again before the next time either.
-func (k *keepAlive) touch(ctx context.Context, m inUse) (answered bool, err error) {
+// touch fetches a manifest, and reports whether the upstream has answered. A
+// refusal is an answer: the manifest is not due again before the usual time either.
+func (k *KeepAlive) touch(ctx context.Context, m inUse) (answered bool, err error) {
 	at := k.now()
 	err = m.registry.Touch(ctx, m.Name, m.Digest)
 	if ctx.Err() != nil {
 		return false, context.Cause(ctx)
 	}
-	result := outcome(err)
+	result := touchResult(err)
 	k.touches.Add(ctx, 1, metric.WithAttributes(attribute.String("upstream", m.entry), attribute.String("result", result)))
 	k.log.Debug("told ECR that an image is in use", "repository", m.Repository, "digest", m.Digest, "result", result, "error", err)
 	if result == "failed" {
@@ -162,9 +152,9 @@ func (k *keepAlive) touch(ctx context.Context, m inUse) (answered bool, err erro
 	return true, k.store.Touched(m.Repository, m.Digest, at)
 }
 
-// outcome is the result of a touch. Only the registry's own answer tells what is
-// gone or denied: credentials may be missing too.
-func outcome(err error) string {
+// touchResult is the metric's label. Only an answer of the registry means that the
+// image is gone or denied: missing credentials are a denial too.
+func touchResult(err error) string {
 	var refusal *reply.Error
 	switch {
 	case err == nil:

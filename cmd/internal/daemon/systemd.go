@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"fmt"
@@ -7,14 +7,14 @@ import (
 	"strings"
 
 	"github.com/coreos/go-systemd/v22/activation"
-	"github.com/coreos/go-systemd/v22/daemon"
+	systemd "github.com/coreos/go-systemd/v22/daemon"
 )
 
-// inherited are the listeners that a service manager opened before it started
-// this process, by the names that it gave them (sd_listen_fds_with_names(3)). It
-// keeps them while the process is replaced, so that clients wait and are not
-// refused.
-func inherited() (map[string]net.Listener, error) {
+// inheritedListeners returns the listeners that a service manager opened before it
+// started this process, by the names that it gave them
+// (sd_listen_fds_with_names(3)). The service manager keeps them open while the
+// process is replaced, so that clients wait and are not refused.
+func inheritedListeners() (map[string]net.Listener, error) {
 	byName, err := activation.ListenersWithNames()
 	if err != nil {
 		return nil, fmt.Errorf("take over sockets of the service manager: %w", err)
@@ -35,13 +35,13 @@ func inherited() (map[string]net.Listener, error) {
 type notice string
 
 const (
-	isReady    notice = daemon.SdNotifyReady
-	isStopping notice = daemon.SdNotifyStopping
+	isReady    notice = systemd.SdNotifyReady
+	isStopping notice = systemd.SdNotifyStopping
 )
 
-// tell is for whoever started the process, if he listens.
-func tell(log *slog.Logger, n notice) {
-	if _, err := daemon.SdNotify(false, string(n)); err != nil {
+// send tells the service manager, if one listens.
+func (n notice) send(log *slog.Logger) {
+	if _, err := systemd.SdNotify(false, string(n)); err != nil {
 		log.Warn("the service manager was not told", "notice", strings.TrimSpace(string(n)), "error", err)
 	}
 }

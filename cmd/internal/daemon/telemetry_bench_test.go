@@ -1,11 +1,9 @@
-package main
+package daemon
 
 import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -20,7 +18,7 @@ import (
 // BenchmarkTelemetry is what telemetry costs where it costs most: small answers from a warm cache, from socket to
 // socket. With all of it on, there are to be 0.9 times as many requests per second as without any.
 //
-//	go test -run '^$' -bench Telemetry -count 10 ./cmd/larder
+//	go test -run '^$' -bench Telemetry -count 10 ./cmd/internal/daemon
 //
 // Measured on two cores with nothing else to do, medians of six: 32.4 µs a request off and 35.4 µs on, which is 0.92, and 8
 // allocations more.
@@ -29,43 +27,42 @@ func BenchmarkTelemetry(b *testing.B) {
 	b.Run("on", func(b *testing.B) {
 		collector := newCollector(b)
 		cfg := config.Telemetry{OTLPEndpoint: collector.URL, SampleRatio: 0.05, RepositoryLabel: true}
-		tel, err := newTelemetry(b.Context(), cfg, nil, newLogger(new(config.Config), io.Discard))
+		log := NewLogger(config.Log{}, io.Discard)
+		tel, err := newTelemetry(b.Context(), cfg, "", nil, log)
 		if err != nil {
 			b.Fatal(err)
 		}
-		defer tel.end(newLogger(new(config.Config), io.Discard))
+		defer tel.end(log)
 		benchmarkHotManifest(b, tel)
 	})
 }
 
 func benchmarkHotManifest(b *testing.B, tel *telemetry) {
-	awsForTests(b)
 	fake, err := ecrtest.Start(ecrtest.Options{})
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer fake.Close()
+	setCredentials(b, fake)
 	if _, err := fake.AddImage("team/app", "v1", ecrtest.Image{Layers: []ecrtest.Layer{{Content: ecrtest.Random(1, 1000)}}}); err != nil {
 		b.Fatal(err)
 	}
-	file := filepath.Join(b.TempDir(), "larder.yaml")
-	writeFile(b, file, stackConfig("127.0.0.1:0", "", filepath.Join(filepath.Dir(file), "cache"), fake)+"tags: {ttl: 1h}\n")
-	cfg, err := config.Load(file)
+	cfg, err := config.Load(writeConfig(b, configFor(fake)+"tags: {ttl: 1h}\n"))
 	if err != nil {
 		b.Fatal(err)
 	}
-	log := newLogger(cfg, io.Discard)
-	opts, err := storeOptions(cfg, log, tel, nil)
+	log := NewLogger(cfg.Log, io.Discard)
+	opts, err := storeOptions(cfg, log)
 	if err != nil {
 		b.Fatal(err)
 	}
-	opts.ScrubEvery = -1
+	opts.Meter, opts.Tracer, opts.ScrubEvery = tel.meter, tel.tracer, -1
 	store, err := cache.Open(cfg.Cache.Dir, opts)
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer store.Close()
-	client := upstream.NewClient(upstream.Options{Lookup: lookup(cfg), Log: log, Meter: tel.meter, Tracer: tel.tracer})
+	client := upstream.NewClient(upstream.Options{Lookup: Lookup(cfg), Log: log, Meter: tel.meter, Tracer: tel.tracer})
 	defer client.Close()
 	server := httptest.NewServer(proxy.New(proxy.Options{
 		Upstreams: sources(cfg, client, log),
@@ -119,18 +116,4 @@ func processorTime(b *testing.B) time.Duration {
 		b.Fatal(err)
 	}
 	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
-}
-
-// awsForTests gives the AWS SDK the credentials that the fake ECR knows, and keeps it from looking for others.
-func awsForTests(t testing.TB) {
-	t.Helper()
-	for name, value := range map[string]string{
-		"AWS_ACCESS_KEY_ID":           "AKIDLARDERTEST",
-		"AWS_SECRET_ACCESS_KEY":       "secret",
-		"AWS_EC2_METADATA_DISABLED":   "true",
-		"AWS_CONFIG_FILE":             os.DevNull,
-		"AWS_SHARED_CREDENTIALS_FILE": os.DevNull,
-	} {
-		t.Setenv(name, value)
-	}
 }

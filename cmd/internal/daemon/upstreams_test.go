@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"bytes"
@@ -63,12 +63,12 @@ upstreams:
 			ECR: upstream.ECRConfig{Region: "eu-central-1"},
 		},
 	} {
-		got, ok := lookup(cfg)(want.Host)
+		got, ok := Lookup(cfg)(want.Host)
 		if diff := cmp.Diff(want, got); !ok || diff != "" {
 			t.Errorf("%s: %t (-want +got):\n%s", want.Host, ok, diff)
 		}
 	}
-	if _, ok := lookup(cfg)("elsewhere.example.com"); ok {
+	if _, ok := Lookup(cfg)("elsewhere.example.com"); ok {
 		t.Error("a host that is not configured may be asked")
 	}
 }
@@ -76,7 +76,7 @@ upstreams:
 // The configuration is the README's. Without any the same hosts are served, all of
 // them by one identity.
 func TestThreeAccountsTwoRegionsAndECRPublicNeedTenLinesOrNone(t *testing.T) {
-	const file = "../../config/testdata/accounts.yaml"
+	const file = repository + "/config/testdata/accounts.yaml"
 	raw, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -93,14 +93,14 @@ func TestThreeAccountsTwoRegionsAndECRPublicNeedTenLinesOrNone(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		client := upstream.NewClient(upstream.Options{Lookup: lookup(cfg)})
+		client := upstream.NewClient(upstream.Options{Lookup: Lookup(cfg)})
 		for account, identity := range identities {
 			hosts := []string{account + ".dkr.ecr.us-east-1.amazonaws.com", account + ".dkr.ecr.eu-central-1.amazonaws.com"}
 			if account == "" {
 				hosts = []string{"public.ecr.aws"}
 			}
 			for _, host := range hosts {
-				got, ok := lookup(cfg)(host)
+				got, ok := Lookup(cfg)(host)
 				if !ok || got.Endpoint != "https://"+host || got.ECR.Identity != identity {
 					t.Errorf("%q: %s: %t, %+v, want the identity %+v", file, host, ok, got, identity)
 				}
@@ -122,12 +122,12 @@ func TestMetricsKnowAllHostsOfAPatternByIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client := upstream.NewClient(upstream.Options{Lookup: lookup(cfg)})
+	client := upstream.NewClient(upstream.Options{Lookup: Lookup(cfg)})
 	defer client.Close()
 	names := make(map[string]bool)
 	for _, account := range []string{"111111111111", "222222222222"} {
 		host := account + ".dkr.ecr.us-east-1.amazonaws.com"
-		entry, _ := lookup(cfg)(host)
+		entry, _ := Lookup(cfg)(host)
 		source, ok := sources(cfg, client, slog.New(slog.DiscardHandler))(host, "team/app")
 		if !ok || source.Name != entry.Name {
 			t.Errorf("%s: requests of clients are counted by %q, those to it by %q", host, source.Name, entry.Name)

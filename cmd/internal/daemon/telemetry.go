@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"context"
@@ -46,7 +46,7 @@ const flush = 2 * time.Second
 // other variables that begin so (headers, certificates, time-outs; see the
 // specification of OTLP's exporters) hold in either case. Where there is none,
 // nothing is dialled.
-func newTelemetry(ctx context.Context, cfg config.Telemetry, env []string, log *slog.Logger) (*telemetry, error) {
+func newTelemetry(ctx context.Context, cfg config.Telemetry, version string, env []string, log *slog.Logger) (*telemetry, error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	exporter, err := otelprometheus.New(otelprometheus.WithRegisterer(registry), otelprometheus.WithoutScopeInfo())
@@ -57,7 +57,7 @@ func newTelemetry(ctx context.Context, cfg config.Telemetry, env []string, log *
 	about, err := resource.New(ctx,
 		resource.WithHost(),
 		resource.WithTelemetrySDK(),
-		resource.WithAttributes(attribute.String("service.name", "larder"), attribute.String("service.version", currentVersion())),
+		resource.WithAttributes(attribute.String("service.name", "larder"), attribute.String("service.version", version)),
 		resource.WithFromEnv()) // OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES, which come before the others
 	if err != nil && !errors.Is(err, resource.ErrPartialResource) {
 		return nil, fmt.Errorf("set up telemetry: %w", err)
@@ -166,17 +166,3 @@ func (e *loudMetrics) Export(ctx context.Context, metrics *metricdata.ResourceMe
 	e.note(e.Exporter.Export(ctx, metrics))
 	return nil
 }
-
-// traced is a slog handler that adds the ids of the span in a line's context, if
-// that is one which a collector gets.
-type traced struct{ slog.Handler }
-
-func (h traced) Handle(ctx context.Context, line slog.Record) error {
-	if span := trace.SpanContextFromContext(ctx); span.IsSampled() {
-		line.AddAttrs(slog.String("trace_id", span.TraceID().String()), slog.String("span_id", span.SpanID().String()))
-	}
-	return h.Handler.Handle(ctx, line)
-}
-
-func (h traced) WithAttrs(attrs []slog.Attr) slog.Handler { return traced{h.Handler.WithAttrs(attrs)} }
-func (h traced) WithGroup(name string) slog.Handler       { return traced{h.Handler.WithGroup(name)} }

@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"log/slog"
@@ -8,8 +8,9 @@ import (
 	"github.com/larder-registry/larder/upstream"
 )
 
-// lookup translates the configuration's entry for a host.
-func lookup(cfg *config.Config) func(host string) (upstream.Config, bool) {
+// Lookup returns how an upstream client finds what is configured for a host. It
+// returns false for a host that the configuration does not allow.
+func Lookup(cfg *config.Config) func(host string) (upstream.Config, bool) {
 	return func(host string) (upstream.Config, bool) {
 		entry, ok := cfg.Match(host)
 		if !ok {
@@ -42,8 +43,8 @@ func lookup(cfg *config.Config) func(host string) (upstream.Config, bool) {
 	}
 }
 
-// sources finds the upstream for a request, in the closed world of the
-// configuration.
+// sources returns how the proxy finds the upstream for a request. Hosts and
+// repositories that the configuration does not allow have none.
 func sources(cfg *config.Config, client *upstream.Client, log *slog.Logger) func(host, repository string) (proxy.Source, bool) {
 	return func(host, repository string) (proxy.Source, bool) {
 		entry, ok := cfg.Match(host)

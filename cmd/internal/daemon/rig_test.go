@@ -1,13 +1,12 @@
-package main
+package daemon
 
 import (
 	"bytes"
 	"context"
-	"fmt"
+	"errors"
 	"io"
 	"net/http"
 	"os"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -17,36 +16,31 @@ import (
 
 	dto "github.com/prometheus/client_model/go"
 
+	"github.com/larder-registry/larder/config"
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
-// inside is "larder serve" in this process, in front of a fake ECR.
+// inside is a daemon in this process, in front of a fake ECR.
 type inside struct {
 	ecr           *ecrtest.Running
 	listen, admin string // host:port
-	log           *readyLog
+	log           *safeLog
 	client        *http.Client
 }
 
-// readyLog keeps a log, and tells when a line says that Larder is ready.
-type readyLog struct {
-	once  sync.Once
-	ready chan struct{}
-
+// safeLog keeps a log. It is safe for concurrent use.
+type safeLog struct {
 	mu  sync.Mutex // guards what follows
 	buf bytes.Buffer
 }
 
-func (l *readyLog) Write(p []byte) (int, error) {
-	if bytes.Contains(p, []byte("msg=ready ")) {
-		l.once.Do(func() { close(l.ready) })
-	}
+func (l *safeLog) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.buf.Write(p)
 }
 
-func (l *readyLog) String() string {
+func (l *safeLog) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.buf.String()
@@ -55,7 +49,6 @@ func (l *readyLog) String() string {
 // serveInside serves until the test ends, or until stop is called. more is the end of the configuration.
 func serveInside(t testing.TB, more string) (s *inside, stop func()) {
 	t.Helper()
-	awsForTests(t)
 	ecr, err := ecrtest.Start(ecrtest.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -65,49 +58,35 @@ func serveInside(t testing.TB, more string) (s *inside, stop func()) {
 			t.Error(err)
 		}
 	})
+	setCredentials(t, ecr)
+	cfg, err := config.Load(writeConfig(t, configFor(ecr)+more))
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := new(safeLog)
+	d, err := New(t.Context(), cfg, Options{Version: "v0.0.0-test", Env: os.Environ(), Log: NewLogger(cfg.Log, log)})
+	if err != nil {
+		t.Fatal(err)
+	}
 	s = &inside{
 		ecr:    ecr,
-		listen: freeAddress(t),
-		admin:  freeAddress(t),
-		log:    &readyLog{ready: make(chan struct{})},
+		listen: d.Addr().String(),
+		admin:  d.listeners.admin.Addr().String(),
+		log:    log,
 		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}},
 	}
-	dir := t.TempDir()
-	file := filepath.Join(dir, "larder.yaml")
-	writeFile(t, file, stackConfig(s.listen, s.admin, filepath.Join(dir, "cache"), ecr)+more)
 	ctx, cancel := context.WithCancel(context.Background())
-	status := make(chan int, 1)
-	go func() {
-		status <- run(ctx, []string{"serve", "--config", file}, os.Environ(), io.Discard, s.log)
-	}()
+	ended := make(chan error, 1)
+	go func() { ended <- errors.Join(d.Serve(ctx), d.Close()) }()
 	stop = sync.OnceFunc(func() {
 		s.client.CloseIdleConnections()
 		cancel()
-		if code := <-status; code != exitDone {
-			t.Errorf("larder serve: exit status %d\n%s", code, s.log)
+		if err := <-ended; err != nil {
+			t.Errorf("the daemon ended with %v\n%s", err, log)
 		}
 	})
 	t.Cleanup(stop)
-	select {
-	case <-s.log.ready:
-	case code := <-status:
-		status <- code
-		t.Fatalf("larder serve ended at once\n%s", s.log)
-	}
 	return s, stop
-}
-
-// stackConfig is the beginning of a configuration with the fake ECR as its upstream.
-func stackConfig(listen, admin, cache string, ecr *ecrtest.Running) string {
-	return fmt.Sprintf(`listen: %s
-admin: %q
-cache: {dir: %s, min_free: 0}
-default_upstream: %s
-upstreams:
-  - host: %s
-    endpoint: %s
-    ecr: {api_endpoint: %s}
-`, listen, admin, cache, ecr.Host(), ecr.Host(), ecr.Endpoint, ecr.Endpoint)
 }
 
 // addImage puts an image with one layer of n bytes into a repository of the fake.

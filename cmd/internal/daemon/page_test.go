@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"bytes"
@@ -8,12 +8,10 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"log/slog"
 	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,10 +22,10 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/cmd/internal/daemon/upkeep"
 	"github.com/larder-registry/larder/config"
 	"github.com/larder-registry/larder/proxy"
 	"github.com/larder-registry/larder/proxy/admin"
-	"github.com/larder-registry/larder/upstream"
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
@@ -39,8 +37,7 @@ type paged struct {
 	t       *testing.T
 	ecr     *ecrtest.Running
 	public  *ecrtest.Running
-	proxy   *proxy.Proxy
-	store   *cache.Store
+	daemon  *Daemon        // not serving: clients and admin do
 	base    *ecrtest.Added // an image that is pinned
 	clients *httptest.Server
 	admin   *httptest.Server
@@ -52,7 +49,6 @@ const deadHost = "registry.example.net"
 // startPaged starts it. The cache has room for some 31 MiB beside the index.
 func startPaged(t *testing.T) *paged {
 	t.Helper()
-	setCredentials(t)
 	p := &paged{t: t}
 	for fake, opts := range map[**ecrtest.Running]ecrtest.Options{&p.ecr: {}, &p.public: {Public: true}} {
 		var err error
@@ -60,37 +56,28 @@ func startPaged(t *testing.T) *paged {
 			t.Fatal(err)
 		}
 	}
-	file := filepath.Join(t.TempDir(), "larder.yaml")
-	writeFile(t, file, fmt.Sprintf(`default_upstream: %q
+	setCredentials(t, p.ecr)
+	cfg, err := config.Load(writeConfig(t, fmt.Sprintf(`listen: 127.0.0.1:0
+admin: ""
+cache: {dir: cache, min_free: 0, low_water: 100%%}
+default_upstream: %q
 upstreams:
   - {host: %[1]q, endpoint: %[2]q, ecr: {api_endpoint: %[2]q}}
   - {host: %[3]q, endpoint: %[4]q, ecr: {api_endpoint: %[4]q}}
   - {host: %[5]q, endpoint: "http://127.0.0.1:1", timeout: 1s}
-`, p.ecr.Host(), p.ecr.Endpoint, p.public.Host(), p.public.Endpoint, deadHost))
-	cfg, err := config.LoadChecked(file, checkRules)
+`, p.ecr.Host(), p.ecr.Endpoint, p.public.Host(), p.public.Endpoint, deadHost)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	quiet := slog.New(slog.DiscardHandler)
-	tel, err := newTelemetry(t.Context(), config.Telemetry{}, nil, quiet)
+	cfg.Cache.MaxSize.Bytes = 82 << 20 // less than a file may say
+	p.daemon, err = New(t.Context(), cfg, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.store, err = cache.Open(t.TempDir(), cache.Options{MaxSize: 82 << 20, LowWater: 1, Log: quiet, Meter: tel.meter})
-	if err != nil {
-		t.Fatal(err)
-	}
-	client := upstream.NewClient(upstream.Options{Lookup: lookup(cfg), Log: quiet})
-	p.proxy = proxy.New(proxy.Options{
-		Upstreams: sources(cfg, client, quiet), Default: cfg.DefaultUpstream, Store: p.store, Log: quiet, Meter: tel.meter,
-	})
-	operators := admin.New(admin.Options{
-		Store: p.store, Clients: p.proxy, Upstreams: client.Status, Metrics: tel.page, Name: hostname(quiet), Version: currentVersion(), Log: quiet,
-	})
-	p.clients = httptest.NewServer(p.proxy)
-	p.admin = httptest.NewServer(operators.Handler())
 	ctx, quit := context.WithCancel(t.Context())
 	p.quit = quit
+	operators := p.daemon.operators(ctx)
+	p.clients, p.admin = httptest.NewServer(p.daemon.proxy), httptest.NewServer(operators.Handler())
 	var running sync.WaitGroup
 	running.Go(func() { operators.Run(ctx) })
 	t.Cleanup(func() {
@@ -98,7 +85,7 @@ upstreams:
 		running.Wait()
 		p.admin.Close() // which waits for the events to end
 		p.clients.Close()
-		if err := errors.Join(p.store.Close(), client.Close(), p.ecr.Close(), p.public.Close()); err != nil {
+		if err := errors.Join(p.daemon.Close(), p.ecr.Close(), p.public.Close()); err != nil {
 			t.Error(err)
 		}
 	})
@@ -141,7 +128,7 @@ func (p *paged) add(fake *ecrtest.Running, repo, tag string, seed uint64, layers
 			p.t.Fatal(err)
 		}
 	}
-	for tick := time.Tick(pollInterval); len(p.store.Fills()) > 0; {
+	for tick := time.Tick(pollInterval); len(p.daemon.store.Fills()) > 0; {
 		<-tick
 	}
 	return added
@@ -209,14 +196,14 @@ func (p *paged) live() {
 	expired := p.add(p.ecr, "team/web", "2026-09-02", 3, 2<<20, 300_000)
 	p.base = p.add(p.ecr, "platform/base", "bookworm", 4, 4<<20)
 	p.add(p.public, "docker/library/nginx", "1.29", 5, 2<<20, 700_000)
-	if err := p.store.Pin(cache.Repository{Upstream: p.ecr.Host(), Name: "platform/base"}, "bookworm"); err != nil {
+	if err := p.daemon.store.Pin(cache.Repository{Upstream: p.ecr.Host(), Name: "platform/base"}, "bookworm"); err != nil {
 		p.t.Fatal(err)
 	}
 	verdict := cache.Verdict{
 		Repository: cache.Repository{Upstream: p.ecr.Host(), Name: "team/web"}, Digest: expired.Root.Digest,
-		Expiry: cache.Expiry{Since: time.Now().Add(-50 * time.Hour), Rule: 2, Source: sourceECR},
+		Expiry: cache.Expiry{Since: time.Now().Add(-50 * time.Hour), Rule: 2, Source: upkeep.SourceECR},
 	}
-	if err := p.store.Doom([]cache.Verdict{verdict}); err != nil {
+	if err := p.daemon.store.Doom([]cache.Verdict{verdict}); err != nil {
 		p.t.Fatal(err)
 	}
 	if _, err := p.get(deadHost, "tools/build/manifests/latest", "buildkit/0.25"); err != nil {
@@ -450,7 +437,7 @@ func takeScreenshot(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	past := httptest.NewServer(aged{p.admin.Config.Handler, p.proxy.Traffic(), p.store.Activity().Fetched})
+	past := httptest.NewServer(aged{p.admin.Config.Handler, p.daemon.proxy.Traffic(), p.daemon.store.Activity().Fetched})
 	defer past.Close()
 	defer p.quit()
 	b.size(1180, 1180, "light")

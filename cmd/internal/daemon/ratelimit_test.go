@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"log/slog"
@@ -20,7 +20,7 @@ func TestRateLimitOfAnUpstreamIsAMetric(t *testing.T) {
 	}))
 	t.Cleanup(registry.Close)
 	log := slog.New(slog.DiscardHandler)
-	tel, err := newTelemetry(t.Context(), config.Telemetry{}, nil, log)
+	tel, err := newTelemetry(t.Context(), config.Telemetry{}, "", nil, log)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,10 +1,11 @@
-package main
+package daemon
 
 import (
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -135,8 +136,11 @@ func TestAlertsSayWhatToDo(t *testing.T) {
 
 func TestAlertsFireWhenTheyShould(t *testing.T) {
 	promtool := require(t, "promtool")
-	output(t, environ(t), promtool, "check", "rules", alertRules)
-	output(t, environ(t), promtool, "test", "rules", alertTests)
+	for _, args := range [][]string{{"check", "rules", alertRules}, {"test", "rules", alertTests}} {
+		if out, err := exec.CommandContext(t.Context(), promtool, args...).CombinedOutput(); err != nil {
+			t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)
+		}
+	}
 }
 
 // A real Prometheus that scrapes a real Larder understands every query, and has data for each one that is not about
@@ -146,10 +150,7 @@ func TestPrometheusAnswersEveryQuery(t *testing.T) {
 	s, _ := serveInside(t, "")
 	s.pull(t, "team/app", s.addImage(t, "team/app", 100_000))
 	p := startPrometheus(t, program, s.admin)
-	p.process.await(t, func(ctx context.Context) bool { // a rate needs two scrapes
-		n, err := p.ask(ctx, `count_over_time(larder_cache_size_bytes[1m]) >= 3`)
-		return err == nil && n > 0
-	})
+	p.awaitScrapes(t)
 	for _, q := range queries(t) {
 		n, err := p.ask(t.Context(), q.expr)
 		switch {
@@ -166,35 +167,86 @@ func TestPrometheusAnswersEveryQuery(t *testing.T) {
 	}
 }
 
+// prometheusPatience is how long Prometheus may take to start and to scrape, on a machine that is busy with other tests.
+const prometheusPatience = 30 * time.Second
+
+// prometheusServer is a Prometheus that runs until the test ends.
 type prometheusServer struct {
-	process *process
-	client  *http.Client
-	base    string
+	log    string // file
+	client *http.Client
+	base   string
 }
 
 // startPrometheus starts one that scrapes an address a few times per second.
 func startPrometheus(t *testing.T, program, target string) *prometheusServer {
 	t.Helper()
-	dir := t.TempDir()
 	rules, err := filepath.Abs(alertRules)
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := filepath.Join(dir, "prometheus.yaml")
-	writeFile(t, config, fmt.Sprintf(`global: {scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 1s}
+	config := writeConfig(t, fmt.Sprintf(`global: {scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 1s}
 rule_files: [%q]
 scrape_configs:
   - job_name: larder
     static_configs: [{targets: [%q]}]
 `, rules, target))
+	dir := filepath.Dir(config)
+	log, err := os.Create(filepath.Join(dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	address := freeAddress(t)
 	cmd := exec.Command(program, "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+address)
-	cmd.Env = environ(t)
-	return &prometheusServer{
-		process: start(t, cmd),
-		client:  &http.Client{Transport: transport(t), Timeout: 10 * time.Second},
-		base:    "http://" + address,
+	cmd.Env, cmd.Stderr = []string{"HOME=" + dir}, log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
 	}
+	transport := new(http.Transport)
+	t.Cleanup(func() {
+		transport.CloseIdleConnections()
+		_ = cmd.Process.Kill() // it may have ended by itself
+		_ = cmd.Wait()         // it was killed
+		if err := log.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return &prometheusServer{
+		log:    log.Name(),
+		client: &http.Client{Transport: transport, Timeout: 10 * time.Second},
+		base:   "http://" + address,
+	}
+}
+
+// awaitScrapes waits until there are enough scrapes for a rate.
+func (p *prometheusServer) awaitScrapes(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), prometheusPatience)
+	defer cancel()
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	for {
+		n, err := p.ask(ctx, `count_over_time(larder_cache_size_bytes[1m]) >= 3`)
+		if err == nil && n > 0 {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			log, _ := os.ReadFile(p.log) // best effort: the test fails anyway
+			t.Fatalf("Prometheus has not scraped within %v: %v\n%s", prometheusPatience, err, log)
+		}
+	}
+}
+
+// freeAddress returns a loopback address that nobody listens on.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
 }
 
 // ask returns how many series a query has at the moment.

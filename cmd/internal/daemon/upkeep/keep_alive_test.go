@@ -1,20 +1,20 @@
-package main
+package upkeep_test
 
 import (
 	"context"
-	"fmt"
 	"net/http"
-	"net/http/httptest"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/metric/noop"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
 	"github.com/larder-registry/larder/cache"
-	"github.com/larder-registry/larder/config"
+	"github.com/larder-registry/larder/cmd/internal/daemon/upkeep"
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
@@ -25,16 +25,16 @@ const archiveUnpulled = `{"rules":[{"rulePriority":1,"selection":{"tagStatus":"a
 // kept is a Larder in front of a fake ECR whose repository archives what is not
 // pulled, with an image of two platforms, pushed now.
 type kept struct {
-	*hinted
+	*rig
 	clock *ecrtest.Clock
-	alive *keepAlive
+	alive *upkeep.KeepAlive
 	image *ecrtest.Added
 }
 
 func startKept(t *testing.T, ecrKeys string) *kept {
 	t.Helper()
 	clock := ecrtest.NewClock()
-	k := &kept{hinted: startHintedAt(t, clock.Now, ecrKeys, ""), clock: clock}
+	k := &kept{rig: newRigAt(t, clock.Now, ecrKeys, ""), clock: clock}
 	if err := k.ecr.SetLifecyclePolicy("team/app", archiveUnpulled); err != nil {
 		t.Fatal(err)
 	}
@@ -49,13 +49,13 @@ func startKept(t *testing.T, ecrKeys string) *kept {
 }
 
 // newAlive is what a restart makes.
-func (k *kept) newAlive(t *testing.T, meter metric.MeterProvider) *keepAlive {
+func (k *kept) newAlive(t *testing.T, meter metric.MeterProvider) *upkeep.KeepAlive {
 	t.Helper()
-	alive, err := newKeepAlive(k.cfg, k.client, k.store, k.rules.log, meter)
+	alive, err := upkeep.NewKeepAlive(k.cfg, k.client, k.store, k.logger, meter)
 	if err != nil {
 		t.Fatal(err)
 	}
-	alive.now, alive.pause = k.clock.Now, 0
+	alive.SetClock(k.clock.Now)
 	return alive
 }
 
@@ -68,11 +68,17 @@ func (k *kept) use(t *testing.T) bool {
 	return k.get(t, "blobs/"+k.image.Blobs[0].Digest.String()) == "HIT" && hit
 }
 
+// fill uses the image until all of it comes from the cache.
+func (k *kept) fill(t *testing.T) {
+	t.Helper()
+	await(t, "the image comes from the cache", func() bool { return k.use(t) })
+}
+
 // touches has one round go by, and returns how many manifests were fetched.
 func (k *kept) touches(t *testing.T) int {
 	t.Helper()
 	k.ecr.ResetStats()
-	if err := k.alive.round(t.Context()); err != nil {
+	if err := k.alive.Round(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	stats := k.ecr.Stats()
@@ -94,8 +100,7 @@ func (k *kept) archived(t *testing.T) []digest.Digest {
 
 func TestImageThatIsPulledFromTheCacheAloneStaysAtECR(t *testing.T) {
 	k := startKept(t, "")
-	for !k.use(t) {
-	}
+	k.fill(t)
 	for day := range 60 {
 		k.clock.Advance(24 * time.Hour)
 		if !k.use(t) {
@@ -114,8 +119,7 @@ func TestImageThatIsPulledFromTheCacheAloneStaysAtECR(t *testing.T) {
 
 func TestImageThatIsPulledFromTheCacheAloneIsArchivedWithoutKeepAlive(t *testing.T) {
 	k := startKept(t, ", keep_alive: 0")
-	for !k.use(t) {
-	}
+	k.fill(t)
 	for day := 1; ; day++ {
 		k.clock.Advance(24 * time.Hour)
 		if n := k.touches(t); n != 0 {
@@ -136,8 +140,7 @@ func TestImageThatIsPulledFromTheCacheAloneIsArchivedWithoutKeepAlive(t *testing
 
 func TestImageIsTouchedOnceADayWhereItIsUsed(t *testing.T) {
 	k := startKept(t, "")
-	for !k.use(t) {
-	}
+	k.fill(t)
 	k.clock.Advance(48 * time.Hour)
 	if n := k.touches(t); n != 0 {
 		t.Errorf("%d manifests that nobody has asked for again were fetched", n)
@@ -162,8 +165,7 @@ func TestImageIsTouchedOnceADayWhereItIsUsed(t *testing.T) {
 
 func TestImagesAreNotTouchedWhileTheirUpstreamIsDown(t *testing.T) {
 	k := startKept(t, "")
-	for !k.use(t) {
-	}
+	k.fill(t)
 	k.clock.Advance(24 * time.Hour)
 	k.use(t)
 	up := k.ecr.Inject(ecrtest.Fault{On: ecrtest.Manifest, Status: http.StatusBadGateway})
@@ -188,8 +190,7 @@ func TestImagesAreNotTouchedWhileTheirUpstreamIsDown(t *testing.T) {
 
 func TestWhatIsGoneUpstreamIsAskedForOnceADay(t *testing.T) {
 	k := startKept(t, "")
-	for !k.use(t) {
-	}
+	k.fill(t)
 	k.clock.Advance(24 * time.Hour)
 	k.use(t)
 	for _, d := range []digest.Digest{k.image.Root.Digest, k.image.Manifests[0].Digest} {
@@ -207,14 +208,13 @@ func TestWhatIsGoneUpstreamIsAskedForOnceADay(t *testing.T) {
 
 func TestKeepAliveStopsWithTheDaemon(t *testing.T) {
 	k := startKept(t, "")
-	for !k.use(t) {
-	}
+	k.fill(t)
 	k.clock.Advance(24 * time.Hour)
 	k.use(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	k.ecr.ResetStats()
 	k.ecr.Inject(ecrtest.Fault{On: ecrtest.Manifest, Hang: true, Notify: cancel})
-	if err := k.alive.round(ctx); err == nil {
+	if err := k.alive.Round(ctx); err == nil {
 		t.Error("the round went on")
 	}
 	if n := k.ecr.Stats().Requests[ecrtest.Manifest]; n != 1 {
@@ -225,23 +225,23 @@ func TestKeepAliveStopsWithTheDaemon(t *testing.T) {
 // A pattern may match any number of hosts, and metrics keep what they were once told.
 func TestTouchesAreCountedByTheEntryOfTheConfiguration(t *testing.T) {
 	k := startKept(t, "")
-	for !k.use(t) {
-	}
+	k.fill(t)
 	const pattern = "*.dkr.ecr.*.amazonaws.com"
 	k.cfg.Upstreams[0].Host = pattern
-	tel, err := newTelemetry(t.Context(), config.Telemetry{}, nil, k.rules.log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	k.alive = k.newAlive(t, tel.meter)
+	reader := sdkmetric.NewManualReader()
+	k.alive = k.newAlive(t, sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)))
 	k.clock.Advance(25 * time.Hour)
 	if !k.use(t) {
 		t.Fatal("not all came from the cache")
 	}
 	n := k.touches(t)
-	page := httptest.NewRecorder()
-	tel.page.ServeHTTP(page, httptest.NewRequest(http.MethodGet, "/metrics", http.NoBody))
-	if want := fmt.Sprintf(`larder_keep_alive_touches_total{result="ok",upstream=%q} %d`, pattern, n); n == 0 || !strings.Contains(page.Body.String(), want+"\n") {
-		t.Errorf("the metrics lack %s", want)
+	var got metricdata.ResourceMetrics
+	if err := reader.Collect(t.Context(), &got); err != nil {
+		t.Fatal(err)
+	}
+	points := got.ScopeMetrics[0].Metrics[0].Data.(metricdata.Sum[int64]).DataPoints
+	labels := attribute.NewSet(attribute.String("upstream", pattern), attribute.String("result", "ok"))
+	if len(points) != 1 || points[0].Attributes != labels || points[0].Value != int64(n) || n == 0 {
+		t.Errorf("%d touches are counted as %+v, want the upstream %s", n, points, pattern)
 	}
 }

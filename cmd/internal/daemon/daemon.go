@@ -1,0 +1,208 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/cmd/internal/daemon/upkeep"
+	"github.com/larder-registry/larder/config"
+	"github.com/larder-registry/larder/proxy"
+	"github.com/larder-registry/larder/proxy/admin"
+	"github.com/larder-registry/larder/upstream"
+)
+
+// Options are what a daemon is given beside its configuration. The zero value is
+// one that logs nothing.
+type Options struct {
+	// Version is the daemon's own, as its log, its status page and its telemetry
+	// tell it.
+	Version string
+
+	// Env is the environment, in the form of [os.Environ]. It may name an
+	// OpenTelemetry collector.
+	Env []string
+
+	// Log receives what the daemon logs; nil discards it. See [NewLogger].
+	Log *slog.Logger
+
+	// ServiceManager makes the daemon take over the sockets that a service manager
+	// opened for this process, and tell it when the daemon is ready and when it
+	// stops. One daemon of a process can do so.
+	ServiceManager bool
+
+	// Drain bounds how long answers may go on when the daemon stops; 0 means 25 s.
+	Drain time.Duration
+}
+
+// Daemon is a Larder that runs. It is made by [New].
+type Daemon struct {
+	cfg       *config.Config
+	opts      Options
+	log       *slog.Logger
+	telemetry *telemetry
+	client    *upstream.Client
+	store     *cache.Store
+	proxy     *proxy.Proxy
+	pins      *upkeep.Pins
+	upkeep    []func(context.Context) // each runs until its context ends; that of the pins too
+	listeners listeners
+}
+
+// New opens the cache folder and the listeners. From then on clients can connect;
+// they are answered once Serve runs. ctx bounds the opening only. The caller
+// closes the daemon.
+func New(ctx context.Context, cfg *config.Config, opts Options) (*Daemon, error) {
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	opts.Drain = cmp.Or(opts.Drain, defaultDrain)
+	d := &Daemon{cfg: cfg, opts: opts, log: opts.Log}
+	if err := d.open(ctx); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
+func (d *Daemon) open(ctx context.Context) (err error) {
+	if d.telemetry, err = newTelemetry(ctx, d.cfg.Telemetry, d.opts.Version, d.opts.Env, d.log); err != nil {
+		return err
+	}
+	meter, tracer := d.telemetry.meter, d.telemetry.tracer
+	d.client = upstream.NewClient(upstream.Options{Lookup: Lookup(d.cfg), Log: d.log, Meter: meter, Tracer: tracer})
+	immutable := upkeep.NewImmutableTags(d.cfg, d.client, d.log)
+	opts, err := storeOptions(d.cfg, d.log)
+	if err != nil {
+		return err
+	}
+	opts.Tags.Immutable, opts.Tags.ImmutableTTL = immutable.Since, upkeep.ImmutableTTL
+	opts.Meter, opts.Tracer = meter, tracer
+	if d.store, err = cache.Open(d.cfg.Cache.Dir, opts); err != nil {
+		return err
+	}
+	alive, err := upkeep.NewKeepAlive(d.cfg, d.client, d.store, d.log, meter)
+	if err != nil {
+		return err
+	}
+	d.proxy = proxy.New(proxy.Options{
+		Upstreams: sources(d.cfg, d.client, d.log),
+		Default:   d.cfg.DefaultUpstream,
+		Store:     d.store,
+		Log:       d.log,
+		Meter:     meter,
+		Tracer:    tracer,
+
+		RepositoryLabel: d.cfg.Telemetry.RepositoryLabel,
+	})
+	lifecycle := upkeep.NewLifecycle(d.cfg, d.client, d.store, d.log)
+	d.pins = upkeep.NewPins(d.store, d.proxy, d.log)
+	d.upkeep = []func(context.Context){lifecycle.Run, immutable.Run, alive.Run, d.pins.Run}
+	d.listeners, err = listen(ctx, d.cfg, d.opts.ServiceManager, d.log)
+	return err
+}
+
+// Addr is the address at which clients are served.
+func (d *Daemon) Addr() net.Addr { return d.listeners.clients.Addr() }
+
+// Serve answers until ctx ends or a listener fails, then drains: running answers
+// may go on for a while. It returns when everything that it started has ended;
+// the error is that of a listener. It is called once.
+func (d *Daemon) Serve(ctx context.Context) error {
+	background, stop := context.WithCancel(ctx)
+	defer stop()
+	operators := d.operators(ctx)
+	var running sync.WaitGroup
+	for _, run := range append(d.upkeep, operators.Run) {
+		running.Go(func() { run(background) })
+	}
+	err := d.serve(ctx, operators)
+	stop()
+	running.Wait()
+	d.telemetry.pushLast()
+	return err
+}
+
+// operators returns what serves operators while a daemon runs, until ctx ends.
+func (d *Daemon) operators(ctx context.Context) *admin.Admin {
+	name, err := os.Hostname()
+	if err != nil {
+		d.log.Warn("the status page has no name", "error", err)
+	}
+	return admin.New(admin.Options{
+		Store:          d.store,
+		Clients:        d.proxy,
+		Upstreams:      d.client.Status,
+		FetchManifests: d.pins.FetchManifests,
+		Ready:          ctx.Err,
+		Metrics:        d.telemetry.page,
+		Name:           name,
+		Version:        d.opts.Version,
+		Log:            d.log,
+	})
+}
+
+// serve runs a server for each listener until ctx ends or one of them fails.
+func (d *Daemon) serve(ctx context.Context, operators *admin.Admin) error {
+	group, serving := errgroup.WithContext(ctx)
+	for _, s := range []struct {
+		listener net.Listener
+		handler  http.Handler
+	}{
+		{d.listeners.clients, d.proxy},
+		{d.listeners.admin, operators.Handler()},
+		{d.listeners.commands, until(ctx, operators.API())},
+	} {
+		if s.listener != nil {
+			server := newServer(s.listener, s.handler, d.opts.Drain, d.log)
+			group.Go(func() error { return server.serve(serving) })
+			group.Go(func() error { server.drainAfter(serving); return nil })
+		}
+	}
+	d.notify(isReady)
+	context.AfterFunc(serving, func() { d.notify(isStopping) })
+	d.log.Info("ready", "version", d.opts.Version, "listen", d.Addr(), "admin", d.cfg.Admin,
+		"cache", d.cfg.Cache.Dir, "upstreams", len(d.cfg.Upstreams))
+	return group.Wait()
+}
+
+// notify tells the service manager, if the daemon is to.
+func (d *Daemon) notify(n notice) {
+	if d.opts.ServiceManager {
+		n.send(d.log)
+	}
+}
+
+// until ends the requests that still run when ctx ends: a drain does not wait for
+// a scrub.
+func until(ctx context.Context, h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		bounded, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		defer context.AfterFunc(ctx, cancel)()
+		h.ServeHTTP(w, r.WithContext(bounded))
+	})
+}
+
+// Close closes what New opened, after Serve has returned or without it.
+func (d *Daemon) Close() error {
+	errs := []error{d.listeners.close()}
+	if d.store != nil {
+		errs = append(errs, d.store.Close())
+	}
+	if d.client != nil {
+		errs = append(errs, d.client.Close())
+	}
+	if d.telemetry != nil {
+		d.telemetry.end(d.log)
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,15 @@
+// Package daemon is a Larder that runs: it puts the cache, the upstreams and the
+// proxy together as a configuration says, and serves them. "larder serve" and the
+// demo start it.
+//
+// [New] opens everything, in this order: telemetry, the client of the upstreams,
+// the cache folder, the upkeep (package upkeep), the proxy, the listeners.
+// [Daemon.Serve] then runs one HTTP server for each listener (clients, admin,
+// commands) and the upkeep in the background, until its context ends: it drains
+// the servers, stops the upkeep and waits for both. [Daemon.Close] closes the
+// folder and the upstreams and sends the last telemetry.
+//
+// Other commands use the rest: [Dial] reaches the daemon of a cache folder,
+// [OpenFolder] opens the folder where no daemon runs, and [Lookup] is how a
+// configuration translates to upstreams.
+package daemon

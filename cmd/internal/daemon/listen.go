@@ -1,0 +1,84 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+
+	"github.com/larder-registry/larder/config"
+)
+
+// listeners are where a daemon can be reached: by clients over TCP, for metrics and
+// the status page (admin), and by commands over a Unix socket. admin and commands
+// may be nil.
+type listeners struct {
+	clients, admin, commands net.Listener
+}
+
+// listen opens all listeners, or none. A socket that a service manager opened
+// takes the place of what the configuration says.
+func listen(ctx context.Context, cfg *config.Config, serviceManager bool, log *slog.Logger) (listeners, error) {
+	var inherited map[string]net.Listener
+	if serviceManager {
+		var err error
+		if inherited, err = inheritedListeners(); err != nil {
+			return listeners{}, err
+		}
+	}
+	socket := SocketPath(cfg.Cache.Dir)
+	if len(socket) > maxSocketPath {
+		log.Warn("commands such as larder ls cannot reach this process: the path of its socket is too long", "socket", socket)
+		socket = ""
+	}
+	listenTCP := func(addr string) (net.Listener, error) { return new(net.ListenConfig).Listen(ctx, "tcp", addr) }
+	listenUnix := func(path string) (net.Listener, error) { return listenUnix(ctx, path) }
+	var l listeners
+	for _, want := range []struct {
+		addr, purpose string
+		listen        func(addr string) (net.Listener, error)
+		to            *net.Listener
+	}{
+		{cfg.Listen, "clients", listenTCP, &l.clients},
+		{cfg.Admin, "admin", listenTCP, &l.admin},
+		{socket, "commands", listenUnix, &l.commands},
+	} {
+		opened := inherited[want.purpose]
+		switch {
+		case opened != nil:
+			log.Info("listening where the service manager says", "for", want.purpose, "address", opened.Addr())
+		case want.addr != "":
+			var err error
+			if opened, err = want.listen(want.addr); err != nil {
+				return listeners{}, errors.Join(fmt.Errorf("listen for %s: %w", want.purpose, err), l.close())
+			}
+		}
+		*want.to = opened
+	}
+	if at := l.clients.Addr(); isExposed(at) {
+		log.Warn("listening beyond loopback: whoever reaches this address can pull every image that the cache holds or that its credentials may fetch",
+			"listen", at)
+	}
+	return l, nil
+}
+
+// close closes the listeners that are open.
+func (l listeners) close() error {
+	var errs []error
+	for _, open := range []net.Listener{l.clients, l.admin, l.commands} {
+		if open == nil {
+			continue
+		}
+		if err := open.Close(); !errors.Is(err, net.ErrClosed) { // a server closes its own
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// isExposed reports whether an address can be reached from beyond this machine.
+func isExposed(at net.Addr) bool {
+	tcp, ok := at.(*net.TCPAddr)
+	return ok && !tcp.IP.IsLoopback()
+}

@@ -1,0 +1,121 @@
+package upkeep
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/upstream"
+)
+
+// ecrPolicies evaluates the lifecycle policies of ECR's repositories. It belongs to
+// one goroutine.
+type ecrPolicies struct {
+	registries registries
+	store      *cache.Store
+	log        *slog.Logger
+	denials    *denials
+	pause      time.Duration // between two repositories
+}
+
+// expired returns the images in the cache that have expired, and which of those in
+// the cache ECR still has. A repository that is not read this time keeps the result
+// of the last time.
+func (p *ecrPolicies) expired(ctx context.Context) (expired []cache.Verdict, listed map[imageID]bool, err error) {
+	holdings, err := p.store.Holdings()
+	if err != nil {
+		return nil, nil, err
+	}
+	before, err := p.before()
+	if err != nil {
+		return nil, nil, err
+	}
+	listed = make(map[imageID]bool)
+	left := maxLifecycleRepositories
+	for _, repo := range shuffled(holdings) {
+		registry, entry, ok := p.registries.ecr(repo)
+		switch {
+		case !ok || !entry.HeedsLifecycle():
+			continue
+		case left == 0:
+			expired = append(expired, before[repo]...)
+			continue
+		}
+		left--
+		now, err := p.read(ctx, registry, repo, holdings[repo], before[repo], listed)
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // no policy
+		case errors.Is(err, fs.ErrPermission):
+			p.denials.say(repo.Upstream, err)
+		case err != nil:
+			p.log.Warn("a lifecycle policy could not be read", "repository", repo, "error", err)
+			now = before[repo]
+		}
+		expired = append(expired, now...)
+		if !sleep(ctx, p.pause) {
+			return nil, nil, context.Cause(ctx)
+		}
+	}
+	return expired, listed, nil
+}
+
+// before returns what had expired by ECR's policies the last time.
+func (p *ecrPolicies) before() (map[cache.Repository][]cache.Verdict, error) {
+	known, err := p.store.Verdicts()
+	if err != nil {
+		return nil, err
+	}
+	before := make(map[cache.Repository][]cache.Verdict)
+	for _, v := range known {
+		if v.Source == SourceECR {
+			before[v.Repository] = append(before[v.Repository], v)
+		}
+	}
+	return before, nil
+}
+
+// shuffled returns the repositories in random order.
+func shuffled(holdings map[cache.Repository][]cache.Holding) []cache.Repository {
+	var repos []cache.Repository
+	for repo := range holdings {
+		repos = append(repos, repo)
+	}
+	rand.Shuffle(len(repos), func(i, j int) { repos[i], repos[j] = repos[j], repos[i] })
+	return repos
+}
+
+// read evaluates one repository's policy for the images that ECR lists, and adds
+// those that are in the cache to listed. ECR does not tell the children of an
+// index; the cache knows them for the indexes that it has. An image that had
+// expired before and that ECR does not list any more stays expired.
+func (p *ecrPolicies) read(ctx context.Context, registry *upstream.Registry, repo cache.Repository,
+	holdings []cache.Holding, before []cache.Verdict, listed map[imageID]bool) ([]cache.Verdict, error) {
+	policy, images, err := registry.Lifecycle(ctx, repo.Name)
+	if err != nil {
+		return nil, err
+	}
+	children := make(map[digest.Digest][]digest.Digest)
+	for _, h := range holdings {
+		children[h.Digest] = h.Children
+	}
+	for i := range images {
+		of, cached := children[images[i].Digest]
+		images[i].Children = of
+		if cached {
+			listed[imageID{repo, images[i].Digest}] = true
+		}
+	}
+	expired := expiredBy(policy, images, repo, SourceECR)
+	for _, v := range before {
+		if !listed[imageID{repo, v.Digest}] {
+			expired = append(expired, v)
+		}
+	}
+	return expired, nil
+}

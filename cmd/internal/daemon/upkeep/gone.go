@@ -1,0 +1,80 @@
+package upkeep
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/upstream/pace"
+	"github.com/larder-registry/larder/upstream/reply"
+)
+
+// gone removes expired images that their upstream does not have any more, for the
+// upstreams whose configuration says so. It belongs to one goroutine.
+type gone struct {
+	registries registries
+	store      *cache.Store
+	log        *slog.Logger
+	pause      time.Duration // between two questions
+}
+
+// remove asks the upstreams about expired images and removes those that are gone.
+// It does not ask about images that are listed.
+func (g *gone) remove(ctx context.Context, listed map[imageID]bool) error {
+	images, err := g.store.Images()
+	if err != nil {
+		return err
+	}
+	rand.Shuffle(len(images), func(i, j int) { images[i], images[j] = images[j], images[i] })
+	asked := make(map[imageID]bool) // an image may have several tags
+	for _, img := range images {
+		id := imageID{cache.Repository{Upstream: img.Upstream, Name: img.Repository}, img.Digest}
+		// An image without a media type is not in the cache: there is nothing to remove.
+		if img.Expired == nil || img.MediaType == "" || img.Pinned || listed[id] || asked[id] || !g.applies(id.Repository) {
+			continue
+		}
+		if len(asked) == maxLifecycleImages {
+			break
+		}
+		asked[id] = true
+		if g.confirmed(ctx, id) {
+			g.removeImage(id)
+		}
+		if !sleep(ctx, g.pause) {
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+func (g *gone) applies(repo cache.Repository) bool {
+	entry, ok := g.registries.entry(repo)
+	return ok && entry.EnforcesLifecycle()
+}
+
+// confirmed reports whether the upstream answers that it has no such image. After
+// any other answer, and without one, the image stays.
+func (g *gone) confirmed(ctx context.Context, id imageID) bool {
+	registry, err := g.registries.client.Registry(id.Upstream)
+	if err != nil {
+		return false
+	}
+	_, _, err = registry.Manifest(pace.Background(ctx), id.Name, id.Digest.String(), true)
+	var refusal *reply.Error
+	return errors.As(err, &refusal) && errors.Is(refusal, fs.ErrNotExist)
+}
+
+func (g *gone) removeImage(id imageID) {
+	freed, err := g.store.RemoveExpired(id.Repository, id.Digest)
+	switch {
+	case errors.Is(err, cache.ErrPinned), errors.Is(err, fs.ErrNotExist): // since the images were listed
+	case err != nil:
+		g.log.Warn("an expired image that is gone upstream was not removed", "repository", id.Repository, "digest", id.Digest, "error", err)
+	default:
+		g.log.Info("removed an expired image that is gone upstream", "repository", id.Repository, "digest", id.Digest, "bytes", freed)
+	}
+}

@@ -1,0 +1,128 @@
+package upkeep
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/config"
+	"github.com/larder-registry/larder/upstream"
+	rules "github.com/larder-registry/larder/upstream/lifecycle"
+)
+
+// Lifecycle applies lifecycle rules, those of ECR's repositories and those of the
+// configuration: expired images are evicted first. It keeps its results in the
+// store, so that they hold after a restart and while an upstream does not answer.
+type Lifecycle struct {
+	store *cache.Store
+	log   *slog.Logger
+	ecr   *ecrPolicies
+	local localRules
+	gone  *gone
+}
+
+const (
+	// lifecycleFirst is how long after start-up rules are first applied: a node
+	// that boots has better things to do.
+	lifecycleFirst = 5 * time.Minute
+	// lifecycleEvery is how often they are applied after that. ECR itself applies
+	// a policy within 24 hours.
+	lifecycleEvery = time.Hour
+	// lifecyclePause is between two questions, far below the rate that ECR allows
+	// an account.
+	lifecyclePause = time.Second
+	// maxLifecycleRepositories and maxLifecycleImages bound how many repositories
+	// are read in one round, and how many images are asked about. They are chosen at
+	// random, so that each is chosen at some time.
+	maxLifecycleRepositories = 1000
+	maxLifecycleImages       = 1000
+)
+
+// Where a rule is from, in the Source of a cache.Expiry: the policy of a repository
+// at ECR, or the configuration.
+const (
+	SourceECR   = "ecr"
+	SourceLocal = "local"
+)
+
+// NewLifecycle returns a Lifecycle that does nothing before Run.
+func NewLifecycle(cfg *config.Config, client *upstream.Client, store *cache.Store, log *slog.Logger) *Lifecycle {
+	registries := registries{cfg, client}
+	return &Lifecycle{
+		store: store,
+		log:   log,
+		ecr: &ecrPolicies{
+			registries: registries, store: store, log: log, pause: lifecyclePause,
+			denials: newDenials(log, "lifecycle policies are not read: eviction goes by last use alone; to change that allow "+
+				"ecr:GetLifecyclePolicy and ecr:DescribeImages, and to silence this set ecr.lifecycle to off"),
+		},
+		local: localRules{cfg, store},
+		gone:  &gone{registries: registries, store: store, log: log, pause: lifecyclePause},
+	}
+}
+
+// Run applies the rules again and again until ctx ends.
+func (l *Lifecycle) Run(ctx context.Context) {
+	repeat(ctx, lifecycleFirst, lifecycleEvery, func() {
+		if err := l.apply(ctx); err != nil && ctx.Err() == nil {
+			l.log.Warn("lifecycle rules were not applied", "error", err)
+		}
+	})
+}
+
+// imageID is an image of one repository.
+type imageID struct {
+	cache.Repository
+	digest.Digest
+}
+
+// apply evaluates all rules, tells the store what has expired, and removes what is
+// gone upstream.
+func (l *Lifecycle) apply(ctx context.Context) error {
+	byECR, listed, err := l.ecr.expired(ctx)
+	if err != nil {
+		return err
+	}
+	byLocal, err := l.local.expired()
+	if err != nil {
+		return err
+	}
+	if err := l.store.Doom(earliest(byECR, byLocal)); err != nil {
+		return err
+	}
+	return l.gone.remove(ctx, listed)
+}
+
+// expiredBy evaluates a policy for the images of a repository.
+func expiredBy(policy rules.Policy, images []rules.Image, repo cache.Repository, source string) []cache.Verdict {
+	var expired []cache.Verdict
+	for _, e := range policy.Expired(images, time.Now()) {
+		expired = append(expired, cache.Verdict{
+			Repository: repo, Digest: e.Digest, Expiry: cache.Expiry{Since: e.Since, Rule: e.Rule, Source: source},
+		})
+	}
+	return expired
+}
+
+// earliest merges two lists. An image in both has expired at the earlier time.
+func earliest(a, b []cache.Verdict) []cache.Verdict {
+	var all []cache.Verdict
+	index := make(map[imageID]int) // in all
+	for _, expired := range [][]cache.Verdict{a, b} {
+		for _, v := range expired {
+			id := imageID{v.Repository, v.Digest}
+			i, again := index[id]
+			switch {
+			case !again:
+				index[id] = len(all)
+				all = append(all, v)
+			case v.Since.Before(all[i].Since):
+				all[i] = v
+			}
+		}
+	}
+	return all
+}

@@ -1,0 +1,235 @@
+package upkeep_test
+
+import (
+	"cmp"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/cmd/internal/daemon/upkeep"
+	"github.com/larder-registry/larder/upstream/ecrtest"
+)
+
+// moreThanTwo is a policy that expires all images but the latest two.
+const moreThanTwo = `{"rules": [{"rulePriority": 10, "selection": {"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": 2}, "action": {"type": "expire"}}]}`
+
+func (r *rig) setPolicy(t *testing.T, text string) {
+	t.Helper()
+	if err := r.ecr.SetLifecyclePolicy("team/app", text); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (r *rig) apply(t *testing.T) {
+	t.Helper()
+	if err := r.lifecycle.Apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// expired returns the tags of the images that have expired, and by what.
+func (r *rig) expired(t *testing.T) map[string]string {
+	t.Helper()
+	images, err := r.store.Images()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := make(map[string]string)
+	for _, img := range images {
+		if img.Expired != nil {
+			all[cmp.Or(img.Tag, img.Digest.String())] = fmt.Sprint(img.Expired.Source, " ", img.Expired.Rule)
+		}
+	}
+	return all
+}
+
+func TestExpiredImagesAreEvictedFirst(t *testing.T) {
+	for _, c := range []struct {
+		name, keys string
+		keepsOld   bool
+	}{
+		{"hint", "", false},
+		{"off", ", lifecycle: \"off\"", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t, c.keys, "")
+			old, young := r.add(t, "old", 48*time.Hour), r.add(t, "young", 2*time.Hour)
+			r.setPolicy(t, moreThanTwo)
+			third := r.add(t, "third", time.Hour)
+			r.pull(t, "young", young)
+			r.pull(t, "old", old) // the one that expired was used last
+			r.apply(t)
+			r.pull(t, "third", third)
+			if r.holds(old) != c.keepsOld || r.holds(young) == c.keepsOld {
+				t.Errorf("held: the expired image %t, the other %t", r.holds(old), r.holds(young))
+			}
+		})
+	}
+}
+
+func TestRefusedLifecyclePolicyIsSaidOnce(t *testing.T) {
+	r := newRig(t, "", "")
+	img := r.add(t, "v1", time.Hour)
+	r.pull(t, "v1", img)
+	r.ecr.Inject(ecrtest.Fault{On: ecrtest.API, Status: http.StatusBadRequest,
+		Body: `{"__type":"AccessDeniedException","message":"no"}`})
+	for range 2 {
+		r.apply(t)
+	}
+	if n := strings.Count(r.log.String(), "ecr:GetLifecyclePolicy"); n != 1 {
+		t.Errorf("said %d times:\n%s", n, &r.log)
+	}
+}
+
+// threeWithOneThatExpired has a policy that expires the oldest of three images,
+// of which the cache holds the older two.
+func threeWithOneThatExpired(t *testing.T, ecrKeys string) (r *rig, old, young *ecrtest.Added) {
+	r = newRig(t, ecrKeys, "")
+	old, young = r.add(t, "old", 48*time.Hour), r.add(t, "young", 2*time.Hour)
+	r.add(t, "third", time.Hour)
+	r.setPolicy(t, moreThanTwo)
+	r.pull(t, "old", old)
+	r.pull(t, "young", young)
+	r.apply(t)
+	if diff := gocmp.Diff(map[string]string{"old": "ecr 10"}, r.expired(t)); diff != "" {
+		t.Fatalf("expired (-want +got):\n%s", diff)
+	}
+	return r, old, young
+}
+
+func TestExpiredImageThatIsGoneUpstreamIsRemovedWhereThatIsEnforced(t *testing.T) {
+	gone := func(t *testing.T, r *rig, old *ecrtest.Added) {
+		if err := r.ecr.RemoveManifest("team/app", old.Root.Digest); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, c := range map[string]struct {
+		keys    string
+		happens func(*testing.T, *rig, *ecrtest.Added)
+		removed bool
+		asked   int // about manifests
+	}{
+		"enforce":     {", lifecycle: enforce", gone, true, 1},
+		"hint":        {"", gone, false, 0},
+		"still there": {", lifecycle: enforce", func(*testing.T, *rig, *ecrtest.Added) {}, false, 0},
+		"pinned": {", lifecycle: enforce", func(t *testing.T, r *rig, old *ecrtest.Added) {
+			if err := r.store.Pin(cache.Repository{Upstream: r.ecr.Host(), Name: "team/app"}, "old"); err != nil {
+				t.Fatal(err)
+			}
+			gone(t, r, old)
+		}, false, 0},
+		"answered otherwise": {", lifecycle: enforce", func(t *testing.T, r *rig, old *ecrtest.Added) {
+			gone(t, r, old)
+			r.ecr.Inject(ecrtest.Fault{On: ecrtest.Manifest, Status: http.StatusNotImplemented})
+		}, false, 1},
+		"not in the listing, and still there": {", lifecycle: enforce", func(t *testing.T, r *rig, old *ecrtest.Added) {
+			gone(t, r, old)
+			r.ecr.Inject(ecrtest.Fault{On: ecrtest.Manifest, Status: http.StatusOK, Header: http.Header{
+				"Docker-Content-Digest": {old.Root.Digest.String()}}})
+		}, false, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, old, young := threeWithOneThatExpired(t, c.keys)
+			c.happens(t, r, old)
+			before := r.ecr.Stats().Requests[ecrtest.Manifest]
+			r.apply(t)
+			if r.holds(old) == c.removed || !r.holds(young) {
+				t.Errorf("held: the expired image %t, the other %t", r.holds(old), r.holds(young))
+			}
+			if asked := r.ecr.Stats().Requests[ecrtest.Manifest] - before; asked != c.asked {
+				t.Errorf("%d questions about manifests, want %d", asked, c.asked)
+			}
+			if _, expired := r.expired(t)["old"]; expired == c.removed {
+				t.Errorf("the verdict is kept: %t", expired)
+			}
+		})
+	}
+}
+
+func TestVerdictIsKeptWhileThePolicyCannotBeRead(t *testing.T) {
+	r, _, _ := threeWithOneThatExpired(t, "")
+	remove := r.ecr.Inject(ecrtest.Fault{On: ecrtest.API, Status: http.StatusInternalServerError})
+	r.apply(t)
+	remove()
+	if _, kept := r.expired(t)["old"]; !kept {
+		t.Error("it is dropped when ECR fails")
+	}
+	r.setPolicy(t, "")
+	r.apply(t)
+	if _, kept := r.expired(t)["old"]; kept {
+		t.Error("it is kept without a policy")
+	}
+}
+
+func TestImagesThatWerePulledByDigestOnlyExpireToo(t *testing.T) {
+	r := newRig(t, "", "")
+	old := r.add(t, "old", 48*time.Hour)
+	r.add(t, "young", 2*time.Hour)
+	r.add(t, "third", time.Hour)
+	r.setPolicy(t, moreThanTwo)
+	r.get(t, "manifests/"+old.Root.Digest.String())
+	r.apply(t)
+	if diff := gocmp.Diff(map[string]string{old.Root.Digest.String(): "ecr 10"}, r.expired(t)); diff != "" {
+		t.Errorf("expired (-want +got):\n%s", diff)
+	}
+}
+
+const oneOfTeam = `
+lifecycle:
+  - match: "*/team/*"
+    rules:
+      - rulePriority: 5
+        selection: {tagStatus: any, countType: imageCountMoreThan, countNumber: 1}
+        action: {type: expire}
+`
+
+func TestLocalRulesGoByWhatTheCacheKnows(t *testing.T) {
+	r := newRig(t, ", lifecycle: \"off\"", oneOfTeam)
+	first, second := r.add(t, "first", time.Hour), r.add(t, "second", 48*time.Hour) // came in the other order at ECR
+	r.pull(t, "first", first)
+	r.pull(t, "second", second)
+	r.pull(t, "first", first)
+	r.apply(t)
+	if diff := gocmp.Diff(map[string]string{"first": "local 5"}, r.expired(t)); diff != "" {
+		t.Errorf("expired (-want +got):\n%s", diff)
+	}
+	if n := r.ecr.Stats().Requests[ecrtest.API]; n != 1 {
+		t.Errorf("%d calls of the API, want the one for a token", n)
+	}
+	r.pull(t, "third", r.add(t, "third", 3*time.Hour))
+	if r.holds(first) || !r.holds(second) {
+		t.Errorf("held: the expired image %t, the other %t", r.holds(first), r.holds(second))
+	}
+}
+
+func TestImageExpiresByLocalRulesOrByECRs(t *testing.T) {
+	r := newRig(t, "", oneOfTeam)
+	old, young := r.add(t, "old", 48*time.Hour), r.add(t, "young", 2*time.Hour)
+	r.add(t, "third", time.Hour)
+	r.setPolicy(t, moreThanTwo)
+	r.pull(t, "young", young)
+	r.pull(t, "old", old)
+	r.apply(t)
+	if diff := gocmp.Diff(map[string]string{"old": "ecr 10", "young": "local 5"}, r.expired(t)); diff != "" {
+		t.Errorf("expired (-want +got):\n%s", diff)
+	}
+}
+
+func TestOlderOfTwoVerdictsCounts(t *testing.T) {
+	verdict := func(name string, since int64, source string) cache.Verdict {
+		return cache.Verdict{Digest: digest.FromString(name), Expiry: cache.Expiry{Since: time.Unix(since, 0), Source: source}}
+	}
+	got := upkeep.Earliest(
+		[]cache.Verdict{verdict("a", 1, upkeep.SourceECR), verdict("b", 2, upkeep.SourceECR), verdict("c", 3, upkeep.SourceECR)},
+		[]cache.Verdict{verdict("b", 1, upkeep.SourceLocal), verdict("c", 4, upkeep.SourceLocal), verdict("d", 5, upkeep.SourceLocal)})
+	want := []cache.Verdict{verdict("a", 1, upkeep.SourceECR), verdict("b", 1, upkeep.SourceLocal), verdict("c", 3, upkeep.SourceECR), verdict("d", 5, upkeep.SourceLocal)}
+	if diff := gocmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
