@@ -21,36 +21,44 @@ type listedPackage struct {
 // path returns the package's path inside the module.
 func (p listedPackage) path() string { return strings.TrimPrefix(p.ImportPath, module) }
 
-// mayImport tells whether the shipped code of one package of this module may import another: imports flow one way,
-// from the commands down, and the packages below do not know of each other.
-func mayImport(from, to string) bool {
-	switch {
-	case to == "upstream/ecrtest": // not in the binary that is shipped
-		return from == "cmd/demo" || from == "cmd/fakeecr" || from == "cmd/bench/internal/upstream"
-	case strings.HasPrefix(to, "upstream/ecrtest/internal/"):
-		return strings.HasPrefix(from, "upstream/ecrtest")
-	case to == "cache/cachetest": // for tests only
-		return false
-	case strings.HasPrefix(from, "cmd/"):
-		return true
-	case to == "upstream/name": // a leaf
-		return from != "cache" && from != "upstream/ecrtest"
-	case to == "upstream/lifecycle":
-		return from == "upstream" || from == "config"
-	case strings.HasPrefix(to, "upstream/"):
-		return from == "upstream" || slices.Contains(besideUpstream[from], to)
-	default:
-		return from == "proxy" && to == "cache" || from == "proxy/admin" && slices.Contains([]string{"proxy", "cache", "upstream"}, to)
-	}
+// imports lists the packages of this module that the shipped code of each package below the commands may import: imports
+// flow one way, the cache knows no registry, and the upstream no cache.
+var imports = map[string][]string{
+	"cache":         {"cache/disk", "cache/fill", "cache/recency", "cache/records"},
+	"cache/fill":    {"cache/disk"},
+	"cache/records": {"cache/disk"},
+
+	"upstream": {
+		"upstream/auth", "upstream/ecr", "upstream/ecr/denial", "upstream/guard", "upstream/lifecycle", "upstream/name", "upstream/pace",
+		"upstream/reply",
+	},
+	"upstream/auth":      {"upstream/guard", "upstream/pace", "upstream/reply"},
+	"upstream/guard":     {"upstream/pace"},
+	"upstream/lifecycle": {"upstream/name"},
+	"upstream/pace":      {"upstream/reply"},
+	"upstream/reply":     {"upstream/ecr/denial"},
+
+	"proxy":       {"cache", "upstream/name"},
+	"proxy/admin": {"cache", "proxy", "upstream"}, // it shows the state of upstreams
+	"config":      {"upstream/lifecycle", "upstream/name"},
 }
 
-// besideUpstream has the packages below upstream that another of them may import.
-var besideUpstream = map[string][]string{
-	"upstream/reply": {"upstream/ecr/denial"},
-	"upstream/pace":  {"upstream/reply"},
-	"upstream/guard": {"upstream/pace"},
-	"upstream/auth":  {"upstream/reply", "upstream/guard", "upstream/pace"},
+// mayImport reports whether the shipped code of one package may import another. Commands may import everything except
+// what is for tests.
+func mayImport(from, to string) bool {
+	switch {
+	case within(from, "upstream/ecrtest"): // the fake is not made of what it tests
+		return within(to, "upstream/ecrtest")
+	case within(to, "upstream/ecrtest"): // not in the binary that is shipped
+		return slices.Contains([]string{"cmd/demo", "cmd/fakeecr", "cmd/bench/internal/upstream"}, from)
+	case to == "cache/cachetest": // for tests only
+		return false
+	}
+	return within(from, "cmd") || slices.Contains(imports[from], to)
 }
+
+// within reports whether a package is that of a folder or below it.
+func within(path, folder string) bool { return path == folder || strings.HasPrefix(path, folder+"/") }
 
 func TestImportsFlowOneWay(t *testing.T) {
 	for _, p := range listPackages(t) {
