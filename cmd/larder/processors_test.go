@@ -1,30 +1,24 @@
 package main
 
-import (
-	"runtime"
-	"testing"
-)
+import "testing"
 
 func TestDaemonHasFourPlacesUnlessToldOtherwise(t *testing.T) {
-	procs := runtime.NumCPU()
-	if procs == 1 {
-		t.Skip("of one processor a quota leaves none")
-	}
-	before := runtime.GOMAXPROCS(0)
-	t.Cleanup(func() { runtime.GOMAXPROCS(before) })
 	for name, test := range map[string]struct {
-		before, want int
-		env          []string
+		env                       []string
+		current, processors, want int
 	}{
-		"by default":         {procs, max(procs, fewest), []string{"HOME=/", "NOT_GOMAXPROCS=1"}},
-		"by the environment": {procs, procs, []string{"GOMAXPROCS=2"}},
-		"with a quota":       {procs - 1, procs - 1, nil},
+		"one processor":              {nil, 1, 1, 4},
+		"two processors":             {[]string{"HOME=/", "NOT_GOMAXPROCS=2"}, 2, 2, 4},
+		"four processors":            {nil, 4, 4, 4},
+		"many processors":            {nil, 64, 64, 64},
+		"set by the environment":     {[]string{"HOME=/", "GOMAXPROCS=2"}, 2, 2, 2},
+		"set above the processors":   {[]string{"GOMAXPROCS=3"}, 3, 2, 3},
+		"a quota below four":         {nil, 2, 4, 2},
+		"a quota of many processors": {nil, 6, 64, 6},
 	} {
 		t.Run(name, func(t *testing.T) {
-			runtime.GOMAXPROCS(test.before)
-			useProcessors(test.env)
-			if got := runtime.GOMAXPROCS(0); got != test.want {
-				t.Errorf("%d places, want %d", got, test.want)
+			if got := maxProcs(test.env, test.current, test.processors); got != test.want {
+				t.Errorf("GOMAXPROCS is %d, want %d", got, test.want)
 			}
 		})
 	}
