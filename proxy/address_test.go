@@ -12,7 +12,7 @@ import (
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
-func TestThreeAddressesReachTheSameContent(t *testing.T) {
+func TestAllFormsOfAddressReachTheSameContent(t *testing.T) {
 	r := newRig(t, settings{})
 	layer := ecrtest.Random(1, 10_000)
 	image := r.addImage("v1", layer)
@@ -51,8 +51,8 @@ func TestThreeAddressesReachTheSameContent(t *testing.T) {
 	}
 }
 
-// ns says what a client means, whatever its path looks like.
-func TestNamespaceComesBeforePathPrefix(t *testing.T) {
+// With ns, the whole path is the repository, even if it begins with a host.
+func TestNamespaceHasPriorityOverPathPrefix(t *testing.T) {
 	r := newRig(t, settings{})
 	a := r.get("/v2/" + r.ecr.Host() + "/" + app + "/tags/list?ns=" + r.ecr.Host())
 	wantError(t, a, http.StatusNotFound, "NAME_UNKNOWN")
@@ -72,11 +72,11 @@ func TestBareNamesGoToTheDefaultUpstream(t *testing.T) {
 		wantStatus(t, r.get("/v2/"+name+"/tags/list?ns="+hub), http.StatusOK)
 		wantStatus(t, r.get("/v2/"+hub+"/"+name+"/tags/list"), http.StatusOK)
 	}
-	// Docker Hub has no such names, though this one does.
+	// Docker Hub has no such repositories. This fake has one.
 	wantError(t, r.get("/v2/ghcr.io/someone/app/tags/list"), http.StatusNotFound, "NAME_UNKNOWN")
 }
 
-func TestNamesOfOneElementAreCompletedForDockerHubAlone(t *testing.T) {
+func TestShortNamesAreCompletedOnlyForDockerHub(t *testing.T) {
 	r := newRig(t, settings{})
 	r.addBlob("busybox", ecrtest.Random(1, 10))
 	var list struct{ Name string }
@@ -132,7 +132,7 @@ func TestWritesAreRefusedEverywhere(t *testing.T) {
 	}
 }
 
-// net/http hands the handler a decoded path, and ServeHTTP sees it uncleaned.
+// The handler gets paths that are decoded and not cleaned.
 func TestPathsThatLeadUpwardsAreRefused(t *testing.T) {
 	r := newRig(t, settings{})
 	for _, path := range []string{
@@ -150,7 +150,7 @@ func TestPathsThatLeadUpwardsAreRefused(t *testing.T) {
 	}
 }
 
-func TestBaseAnswersWithoutUpstream(t *testing.T) {
+func TestBaseNeedsNoUpstream(t *testing.T) {
 	r := newRig(t, settings{})
 	r.ecr.Stop()
 	for _, method := range []string{http.MethodGet, http.MethodHead} {
@@ -163,7 +163,7 @@ func TestBaseAnswersWithoutUpstream(t *testing.T) {
 }
 
 // wantError checks an error's status, and its body against the form of the
-// specification. The answer to a HEAD has none.
+// specification. The response to a HEAD has none.
 func wantError(t *testing.T, a answer, status int, code string) {
 	t.Helper()
 	wantStatus(t, a, status)

@@ -15,9 +15,8 @@ import (
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
-// The benchmarks are of everything from socket to socket: the client, Larder,
-// and on a miss the fake ECR, which makes its bytes as it sends them, share the
-// processors.
+// The benchmarks measure from socket to socket. The client, Larder and, on a miss, the fake
+// ECR, which generates bytes while it sends them, share the processors.
 
 const benchBlob = 64 << 20
 
@@ -40,8 +39,7 @@ func (r *rig) drain(ctx context.Context, path string, n int64) error {
 	})
 }
 
-// cold waits for the n-th fill and makes Larder forget what it brought, off the
-// clock.
+// cold waits for the n-th fill and removes its blob, while the timer is stopped.
 func (r *rig) cold(b *testing.B, n int64) {
 	b.StopTimer()
 	defer b.StartTimer()
@@ -70,7 +68,7 @@ func BenchmarkHotManifest(b *testing.B) {
 	path := manifestPath(app, "v1")
 	size := int64(len(r.get(path).body))
 	b.SetBytes(size)
-	b.ReportAllocs() // the client's too
+	b.ReportAllocs() // including those of the client
 	for b.Loop() {
 		if err := r.drain(b.Context(), path, size); err != nil {
 			b.Fatal(err)

@@ -13,8 +13,8 @@ import (
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
-// newDeniedRig is a rig whose credentials are of an account that the repository's
-// policy allows nothing but what it lists.
+// newDeniedRig returns a rig with credentials of another account, which the repository's
+// policy allows only these actions.
 func newDeniedRig(t *testing.T, allowed ...string) (*rig, *ecrtest.Clock, *logs) {
 	t.Helper()
 	clock, log := ecrtest.NewClock(), new(logs)
@@ -66,7 +66,7 @@ func TestDenialAcrossAccountsSaysWhichStatementIsMissing(t *testing.T) {
 	}
 }
 
-// A pod that starts over and over asks for the same things each time.
+// A pod that is restarted again and again repeats its requests.
 func TestDenialIsRememberedForAWhile(t *testing.T) {
 	r, clock, _ := newDeniedRig(t)
 	ns := "?ns=" + r.ecr.Host()
@@ -97,8 +97,7 @@ func TestDenialIsRememberedForAWhile(t *testing.T) {
 	}
 }
 
-// Manifests may be read and layers not: the policy lacks
-// ecr:GetDownloadUrlForLayer.
+// The policy allows reading manifests, but not layers.
 func TestDenialOfALayerIsRememberedForAWhile(t *testing.T) {
 	r, clock, _ := newDeniedRig(t, "ecr:BatchGetImage")
 	image := r.addImage("v1", ecrtest.Random(1, 1000))
@@ -120,7 +119,7 @@ func TestDenialOfALayerIsRememberedForAWhile(t *testing.T) {
 	}
 	clock.Advance(10 * time.Second)
 	content := r.cache(layer)
-	// What is in the cache is served whatever the upstream would say.
+	// Cached content is served, whatever the upstream would say.
 	if err := r.ecr.SetRepositoryPolicy(app, nil); err != nil {
 		t.Fatal(err)
 	}

@@ -10,11 +10,10 @@ import (
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
-// hasty gives up after a moment, so that tests of lasting failures are short.
+// hasty gives up quickly, so that tests of lasting failures are short.
 var hasty = cache.Options{Retry: cache.Retry{First: 2, Later: 2, Pause: time.Millisecond, MaxPause: time.Second}}
 
-// An upstream's failures, as clients of each kind of content see them. Nothing
-// here may be a 401 or a 429: see the table in PROTOCOL.md.
+// No response may be a 401 or a 429: see the table in PROTOCOL.md.
 func TestUpstreamFailuresMakeClientsFallBack(t *testing.T) {
 	t.Parallel()
 	const denial = `{"errors":[{"code":"DENIED","message":"User is not authorized to perform: ecr:BatchGetImage"}]}`
@@ -67,7 +66,7 @@ func TestUpstreamFailuresMakeClientsFallBack(t *testing.T) {
 	}
 }
 
-func TestMissingThingsAreNotFound(t *testing.T) {
+func TestMissingContentIsNotFound(t *testing.T) {
 	r := newRig(t, settings{})
 	r.addImage("v1", ecrtest.Random(1, 1000))
 	for _, test := range []struct{ path, code string }{
@@ -87,8 +86,8 @@ func TestMissingThingsAreNotFound(t *testing.T) {
 	}
 }
 
-// Only classic Docker names no registry, and it takes DENIED for the last word.
-func TestDenialOfBareNameIsNotFound(t *testing.T) {
+// Only classic Docker names no registry, and it does not fall back on DENIED.
+func TestDenialIsNotFoundIfNoRegistryIsNamed(t *testing.T) {
 	r := newRig(t, settings{})
 	r.ecr.Inject(ecrtest.Fault{On: ecrtest.Manifest, Status: http.StatusForbidden})
 	wantError(t, r.get(manifestPath(app, "v1")), http.StatusNotFound, "NAME_UNKNOWN")
@@ -96,7 +95,7 @@ func TestDenialOfBareNameIsNotFound(t *testing.T) {
 	wantError(t, r.get(manifestPath(r.ecr.Host()+"/"+app, "v3")), http.StatusForbidden, "DENIED")
 }
 
-func TestDeadUpstreamIsAnAnswerAtOnce(t *testing.T) {
+func TestDeadUpstreamIsReportedAtOnce(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, settings{cache: hasty})
 	r.ecr.Stop()
@@ -113,8 +112,7 @@ func TestDeadUpstreamIsAnAnswerAtOnce(t *testing.T) {
 	}
 }
 
-// The upstream hangs; its time limit is the client's.
-func TestSilentUpstreamIsAnAnswerInTime(t *testing.T) {
+func TestSilentUpstreamIsReportedAfterItsTimeout(t *testing.T) {
 	r := newRig(t, settings{timeout: 50 * time.Millisecond})
 	image := r.addImage("v1", ecrtest.Random(1, 1000))
 	remove := r.ecr.Inject(ecrtest.Fault{On: ecrtest.Manifest | ecrtest.Blob | ecrtest.Tags, Hang: true})
@@ -124,7 +122,7 @@ func TestSilentUpstreamIsAnAnswerInTime(t *testing.T) {
 	wantError(t, r.get(blobPath(app, image.Blobs[0].Digest)), http.StatusNotFound, "BLOB_UNKNOWN")
 }
 
-func TestBadRequestsAreTheClients(t *testing.T) {
+func TestInvalidRequestsAreRefused(t *testing.T) {
 	r := newRig(t, settings{})
 	for _, test := range []struct {
 		path   string
@@ -147,7 +145,7 @@ func TestBadRequestsAreTheClients(t *testing.T) {
 	}
 }
 
-func TestErrorsHaveTheirLength(t *testing.T) {
+func TestErrorsHaveAContentLength(t *testing.T) {
 	r := newRig(t, settings{})
 	get, head := r.get("/v2/_catalog"), r.head("/v2/_catalog")
 	wantHeader(t, get, "Content-Length", strconv.Itoa(len(get.body)))

@@ -1,5 +1,7 @@
 package proxy
 
+// White-box: upstreams do not produce all of these errors.
+
 import (
 	"context"
 	"errors"
@@ -12,7 +14,7 @@ import (
 	"github.com/distribution/distribution/v3/registry/api/errcode"
 )
 
-// busy is an upstream's error as the proxy knows it: by what it can do.
+// busy is the error of an upstream that throttles.
 type busy struct{ after time.Duration }
 
 func (busy) Error() string               { return "too many requests" }
@@ -56,7 +58,7 @@ func TestFailureOf(t *testing.T) {
 		{"throttled for long", fmt.Errorf("asked: %w", busy{time.Minute}), known(kindBlob), 503, errcode.ErrorCodeUnavailable, time.Minute},
 		{"stopped", context.Canceled, known(kindManifest), 503, errcode.ErrorCodeUnavailable, defaultRetry},
 		{"anything else", errors.New("odd"), known(kindTags), 503, errcode.ErrorCodeUnavailable, defaultRetry},
-		// An upstream's own code does not come with its own status.
+		// The status of an upstream's own code is not passed on.
 		{"an upstream's 401", errcode.ErrorCodeUnauthorized.WithMessage("x"), known(kindManifest), 503, errcode.ErrorCodeUnavailable, defaultRetry},
 		{"an upstream's 429", errcode.ErrorCodeTooManyRequests.WithMessage("x"), known(kindManifest), 503, errcode.ErrorCodeUnavailable, defaultRetry},
 	}

@@ -11,8 +11,8 @@ import (
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
-// What breaks between Larder and the storage, in the middle of a layer of eight
-// segments. Nothing was in flight when it broke, so nothing is fetched twice.
+// The storage fails in the middle of a layer of eight segments. No bytes are on their way
+// then, so none are fetched twice.
 func TestClientsDoNotNoticeBrokenStorage(t *testing.T) {
 	t.Parallel()
 	const size = 4 << 20
@@ -53,7 +53,7 @@ func TestClientsDoNotNoticeBrokenStorage(t *testing.T) {
 	}
 }
 
-// The storage goes on only when the client has left.
+// The storage continues only after the client has left.
 func TestFillSurvivesClientHangup(t *testing.T) {
 	r := newRig(t, settings{cache: inSegments})
 	desc := r.addBlob(app, ecrtest.Random(1, 1<<20))
@@ -68,8 +68,7 @@ func TestFillSurvivesClientHangup(t *testing.T) {
 	}
 }
 
-// A client that does not read holds back nobody: its blob is larger than what
-// sockets buffer.
+// The blob is larger than the buffers of the client's socket, which does not read.
 func TestFillDoesNotWaitForSlowClient(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, settings{cache: inSegments})
@@ -83,7 +82,7 @@ func TestFillDoesNotWaitForSlowClient(t *testing.T) {
 	wantBody(t, read(slow), content)
 }
 
-// A disk that takes nothing costs the caching, not the pull.
+// If the disk takes no files, blobs are passed through without being cached.
 func TestBlobIsPassedThroughWithoutDisk(t *testing.T) {
 	r := newRig(t, settings{})
 	content := bytesOf(t, ecrtest.Random(1, 1<<20))

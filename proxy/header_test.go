@@ -13,7 +13,7 @@ import (
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
-// stable returns the headers that must not tell how an answer came about.
+// stable returns the headers that must be equal for hits and misses.
 func stable(a answer) http.Header {
 	h := a.Header.Clone()
 	h.Del("Date")
@@ -32,7 +32,7 @@ func wantSameHeaders(t *testing.T, a, b answer) {
 	}
 }
 
-func TestHeadersOfBlobs(t *testing.T) {
+func TestBlobsHaveTheirHeaders(t *testing.T) {
 	r := newRig(t, settings{})
 	desc := r.addBlob(app, ecrtest.Random(1, 100_000))
 	path := blobPath(app, desc.Digest)
@@ -44,7 +44,7 @@ func TestHeadersOfBlobs(t *testing.T) {
 		"Etag":                  {`"` + desc.Digest.String() + `"`},
 	}
 	headMiss := r.head(path)
-	r.meter.wait("larder.fills", 1) // nothing but a fill could tell the size
+	r.meter.wait("larder.fills", 1) // only the fill knows the size
 	headHit := r.head(path)
 	wantHeader(t, headMiss, "X-Cache", "MISS")
 	wantHeader(t, headHit, "X-Cache", "HIT")
@@ -57,7 +57,7 @@ func TestHeadersOfBlobs(t *testing.T) {
 	wantSameHeaders(t, r.head(path, "Range", "bytes=10-19"), r.get(path, "Range", "bytes=10-19"))
 }
 
-// The size is in the manifest: nothing needs to be fetched for it.
+// The manifest has the size of the layer.
 func TestHeadOfKnownLayerFetchesNothing(t *testing.T) {
 	r := newRig(t, settings{})
 	image := r.addImage("v1", ecrtest.Random(1, 100_000))
@@ -69,7 +69,7 @@ func TestHeadOfKnownLayerFetchesNothing(t *testing.T) {
 	wantSameHeaders(t, head, r.get(blobPath(app, image.Blobs[0].Digest)))
 }
 
-func TestHeadersOfManifests(t *testing.T) {
+func TestManifestsHaveTheirHeaders(t *testing.T) {
 	r := newRig(t, settings{cache: cache.Options{Tags: cache.Freshness{TTL: time.Hour}}})
 	image := r.addImage("v1", ecrtest.Random(1, 1000))
 	size := strconv.FormatInt(image.Root.Size, 10)
@@ -91,7 +91,7 @@ func TestHeadersOfManifests(t *testing.T) {
 	}
 }
 
-func TestConditionalRequests(t *testing.T) {
+func TestConditionsAreHonoured(t *testing.T) {
 	r := newRig(t, settings{cache: cache.Options{Tags: cache.Freshness{TTL: time.Hour}}})
 	content := bytesOf(t, ecrtest.Random(1, 1000))
 	image := r.addImage("v1", ecrtest.Bytes(content))
@@ -126,13 +126,13 @@ func TestConditionalRequests(t *testing.T) {
 	}
 }
 
-// ECR converts what a tag stands for where the stored type is not accepted, to
-// another digest. A tag is one digest for all clients here.
-func TestManifestIsAsItIsStoredWhateverAClientAccepts(t *testing.T) {
+// If a client does not accept the stored type, ECR converts the manifest, which changes
+// its digest. Here a tag has one digest for all clients.
+func TestAcceptDoesNotChangeTheManifest(t *testing.T) {
 	const docker = "application/vnd.docker.distribution.manifest.v2+json"
 	raw := []byte(`{"schemaVersion":2,"mediaType":"` + docker + `"}`)
 	for _, accept := range []string{"application/vnd.oci.image.manifest.v1+json", docker, "*/*", ""} {
-		r := newRig(t, settings{}) // in whose cache there is nothing yet
+		r := newRig(t, settings{}) // with an empty cache
 		desc, err := r.ecr.AddManifest(app, "v1", docker, raw)
 		if err != nil {
 			t.Fatal(err)

@@ -10,8 +10,8 @@ import (
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
-// One bit is wrong on the first way of the blob through the network. The
-// storage holds the rest back until the client has its headers.
+// One bit is wrong when the blob is fetched for the first time. The storage holds most of
+// the blob back until the client has its headers.
 func TestWrongBitCutsTheBody(t *testing.T) {
 	for _, test := range []struct {
 		name      string
@@ -41,14 +41,14 @@ func TestWrongBitCutsTheBody(t *testing.T) {
 			wantBody(t, next, content)
 			wantHeader(t, next, "X-Cache", "MISS")
 			if n := strings.Count(log.String(), "does not match its digest; it was dropped"); n != 1 {
-				t.Errorf("the log tells %d times of the mismatch, want once:\n%s", n, log)
+				t.Errorf("the log has the mismatch %d times, want once:\n%s", n, log)
 			}
 		})
 	}
 }
 
-// openWrong asks for a blob of which one bit is wrong this time, and returns
-// when the headers are there.
+// openWrong requests a blob, of which one bit is wrong this time, and returns when it has
+// the headers.
 func (r *rig) openWrong(path string, bit int64, header ...string) *http.Response {
 	r.t.Helper()
 	fills := r.meter.count("larder.fills")
@@ -70,9 +70,8 @@ func wantCut(t *testing.T, resp *http.Response, size int64) {
 	}
 }
 
-// Where the blob is known to be wrong before the headers are out, the client is
-// told so.
-func TestWrongSmallBlobIsNeverWhole(t *testing.T) {
+// If the mismatch is found before the headers are sent, the response is an error.
+func TestWrongSmallBlobIsNeverServedWhole(t *testing.T) {
 	r := newRig(t, settings{})
 	r.ecr.Inject(ecrtest.Fault{On: ecrtest.Storage, FlipBit: new(int64(0))})
 	for i := range 20 {
@@ -83,7 +82,7 @@ func TestWrongSmallBlobIsNeverWhole(t *testing.T) {
 	}
 }
 
-// Whoever asks only for the end of a blob gets no last byte either.
+// A client that asks only for the end of a blob does not get the last byte either.
 func TestWrongBitCutsARangeAtTheEnd(t *testing.T) {
 	r := newRig(t, settings{cache: inSegments})
 	desc := r.addBlob(app, ecrtest.Random(1, 1<<20))

@@ -32,8 +32,8 @@ func tagsOf(t *testing.T, a answer, name string) []string {
 	return list.Tags
 }
 
-// next returns the path and query that a Link leads to: on this host, or
-// clients would not follow.
+// next returns the path and query of a Link. Clients follow it only if it leads to the
+// same host.
 func next(t *testing.T, a answer) string {
 	t.Helper()
 	link := a.Header.Get("Link")
@@ -82,7 +82,7 @@ func TestTagsArePagedInEveryAddressForm(t *testing.T) {
 	wantStatus(t, r.get("/v2/"+app+"/tags/list?n=100000"), http.StatusOK) // ECR refuses more than 1,000
 }
 
-func TestNoTagsAreAskedForNone(t *testing.T) {
+func TestPageOfZeroTagsIsEmpty(t *testing.T) {
 	r := newRig(t, settings{})
 	r.addImage("v1", ecrtest.Random(1, 10))
 	a := r.get("/v2/" + app + "/tags/list?n=0")
@@ -92,7 +92,7 @@ func TestNoTagsAreAskedForNone(t *testing.T) {
 	wantHeader(t, a, "Link", "")
 }
 
-func TestTagsOfDeadUpstreamAreThoseInTheCache(t *testing.T) {
+func TestCachedTagsAreListedWhileTheUpstreamIsDead(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, settings{})
 	for _, tag := range []string{"b", "a", "d", "c", "never-pulled"} {
@@ -119,8 +119,7 @@ func TestTagsOfDeadUpstreamAreThoseInTheCache(t *testing.T) {
 	wantError(t, r.get("/v2/no/such/tags/list"), http.StatusServiceUnavailable, "UNAVAILABLE")
 }
 
-// What the upstream denies is not answered from the cache.
-func TestTagsThatAreDeniedAreNotStale(t *testing.T) {
+func TestDeniedListOfTagsIsNotServedFromTheCache(t *testing.T) {
 	r := newRig(t, settings{})
 	r.addImage("v1", ecrtest.Random(1, 10))
 	wantStatus(t, r.get(manifestPath(app, "v1")), http.StatusOK)
@@ -158,7 +157,7 @@ func TestReferrersArePassedThrough(t *testing.T) {
 	}
 }
 
-func TestReferrersLinkLeadsBackHere(t *testing.T) {
+func TestLinkOfReferrersLeadsToLarder(t *testing.T) {
 	r := newRig(t, settings{})
 	r.ecr.Inject(ecrtest.Fault{
 		On: ecrtest.Referrers, Status: http.StatusOK,
@@ -179,14 +178,14 @@ func TestReferrersLinkLeadsBackHere(t *testing.T) {
 	}
 }
 
-// A registry without the API answers 404, on which clients ask by tag instead.
+// A registry without the API answers 404. Clients then ask by tag.
 func TestReferrersWithoutTheAPIAreNotFound(t *testing.T) {
 	r := newRig(t, settings{})
 	r.ecr.Inject(ecrtest.Fault{On: ecrtest.Referrers, Status: http.StatusNotFound, Body: "404 page not found"})
 	wantError(t, r.get("/v2/"+app+"/referrers/"+digestOfNothing), http.StatusNotFound, "MANIFEST_UNKNOWN")
 }
 
-func TestReferrersThatAreNoIndexAreRefused(t *testing.T) {
+func TestReferrersThatAreNotAnIndexAreRefused(t *testing.T) {
 	r := newRig(t, settings{})
 	r.ecr.Inject(ecrtest.Fault{On: ecrtest.Referrers, Status: http.StatusOK, Body: "<html>Welcome</html>"})
 	wantError(t, r.get("/v2/"+app+"/referrers/"+digestOfNothing), http.StatusServiceUnavailable, "UNAVAILABLE")

@@ -17,7 +17,7 @@ import (
 
 // logs collects what is logged.
 type logs struct {
-	mu  sync.Mutex
+	mu  sync.Mutex // guards what follows
 	buf bytes.Buffer
 }
 
@@ -49,7 +49,7 @@ func (l *logs) requests(t *testing.T) []map[string]any {
 	return lines
 }
 
-func TestEachRequestIsOneLine(t *testing.T) {
+func TestEachRequestIsLoggedInOneLine(t *testing.T) {
 	log := new(logs)
 	r := newRig(t, settings{log: log})
 	image := r.addImage("v1", ecrtest.Random(1, 1000))
@@ -75,7 +75,7 @@ func TestEachRequestIsOneLine(t *testing.T) {
 	if len(got) != len(want) {
 		t.Fatalf("%d lines for %d requests:\n%s", len(got), len(want), log)
 	}
-	byRequest := func(a, b map[string]any) int { // the answers may be out before their lines
+	byRequest := func(a, b map[string]any) int { // a response may end before its line is written
 		text := func(m map[string]any) string { return fmt.Sprint(m["method"], m["reference"], m["status"]) }
 		return strings.Compare(text(a), text(b))
 	}
@@ -109,7 +109,7 @@ func TestCutBodyIsLoggedAsAborted(t *testing.T) {
 	}
 }
 
-func TestClientThatLeftIsNoFailure(t *testing.T) {
+func TestHangupBeforeTheResponseIsNotAFailure(t *testing.T) {
 	log := new(logs)
 	r := newRig(t, settings{log: log})
 	asked := make(chan struct{}, 1)
@@ -130,8 +130,8 @@ func TestClientThatLeftIsNoFailure(t *testing.T) {
 	}
 }
 
-// Tokens and signed URLs are credentials, in whatever goes wrong too.
-func TestLogHoldsNoSecrets(t *testing.T) {
+// Tokens and signed URLs are credentials. Errors must not have them either.
+func TestLogHasNoSecrets(t *testing.T) {
 	log := new(logs)
 	r := newRig(t, settings{log: log, cache: cache.Options{Segment: 64 << 10, Retry: hasty.Retry}})
 	image := r.addImage("v1", ecrtest.Random(1, 1<<20))

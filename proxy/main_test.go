@@ -8,8 +8,8 @@ import (
 	"go.uber.org/goleak"
 )
 
-// TestMain gives the AWS SDK the credentials that the fake ECR knows, and keeps
-// it from looking for others.
+// TestMain sets the credentials that the fake ECR knows, so that the AWS SDK does not look
+// for others.
 func TestMain(m *testing.M) {
 	for name, value := range map[string]string{
 		"AWS_ACCESS_KEY_ID":           "AKIDLARDERTEST",

@@ -22,10 +22,10 @@ func TestCachedBlobStaysInItsRepository(t *testing.T) {
 		wantError(t, a, http.StatusNotFound, "BLOB_UNKNOWN")
 	}
 	if got := r.ecr.Stats().Requests[ecrtest.Blob]; got == asked {
-		t.Error("the upstream was not asked whether the repository holds the blob")
+		t.Error("the upstream was not asked whether the repository has the blob")
 	}
 
-	// A dead upstream confirms nothing.
+	// A dead upstream cannot confirm a member.
 	r.addBlob("team/third", layer)
 	r.ecr.Stop()
 	wantError(t, r.get(blobPath("team/third", desc.Digest)), http.StatusNotFound, "BLOB_UNKNOWN")
@@ -56,9 +56,9 @@ func TestManifestStaysInItsRepository(t *testing.T) {
 	wantError(t, r.get(manifestPath("team/other", image.Root.Digest.String())), http.StatusNotFound, "MANIFEST_UNKNOWN")
 }
 
-// containerd asks for a digest as a blob where it found no manifest, and takes a
-// yes for an answer.
-func TestManifestIsNoBlob(t *testing.T) {
+// If containerd finds no manifest with a digest, it asks for a blob with it, and takes any
+// 200 for the content.
+func TestManifestIsNotServedAsABlob(t *testing.T) {
 	r := newRig(t, settings{})
 	image, err := r.ecr.AddImage(app, "v1", ecrtest.Image{Platforms: []string{"linux/amd64", "linux/arm64"}})
 	if err != nil {
@@ -67,7 +67,7 @@ func TestManifestIsNoBlob(t *testing.T) {
 	wantStatus(t, r.get(manifestPath(app, "v1")), http.StatusOK)
 	wantStatus(t, r.get(manifestPath(app, image.Manifests[0].Digest.String())), http.StatusOK)
 	for what, desc := range map[string]ocispec.Descriptor{
-		"the index": image.Root, "a manifest that is here": image.Manifests[0], "one that is not": image.Manifests[1],
+		"the index": image.Root, "a cached manifest": image.Manifests[0], "a manifest that is not cached": image.Manifests[1],
 	} {
 		for _, method := range []string{http.MethodHead, http.MethodGet} {
 			if a := r.ask(method, blobPath(app, desc.Digest)); a.StatusCode != http.StatusNotFound {

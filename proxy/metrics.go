@@ -14,7 +14,7 @@ import (
 	"go.opentelemetry.io/otel/metric/noop"
 )
 
-// metrics are the proxy's instruments. deploy/METRICS.md says what each is for.
+// metrics are the proxy's instruments. deploy/METRICS.md explains each of them.
 // It is safe for concurrent use.
 type metrics struct {
 	requests  metric.Int64Counter
@@ -23,23 +23,23 @@ type metrics struct {
 	cut       metric.Int64Counter
 	active    atomic.Int64
 
-	tellsRepository bool
+	withRepository bool
 
-	// Sets of attributes are made once: a hit costs less than making them would.
-	known atomic.Pointer[map[labels]measured] // what it points at is not changed
+	// Attribute sets are made once for all labels: making one costs more than a hit.
+	known atomic.Pointer[map[labels]measured] // the map is replaced, never changed
 
-	mu           sync.Mutex // guards what follows, and who replaces known
+	mu           sync.Mutex // guards what follows, and the replacing of known
 	repositories map[string]bool
 }
 
-// labels are by what requests are told apart.
+// labels tell requests apart.
 type labels struct {
 	route                       kind
 	status                      int
 	cache, upstream, repository string
 }
 
-// measured are labels as the instruments take them.
+// measured is labels in the form that the instruments take.
 type measured struct {
 	request   []metric.AddOption
 	bytes     []metric.AddOption
@@ -47,24 +47,25 @@ type measured struct {
 }
 
 const (
-	// maxRepositories bounds the values of the attribute repository; others are
+	// maxRepositories bounds the values of the attribute repository. Further ones are
 	// "other".
 	maxRepositories = 100
-	// maxLabels bounds the combinations that are kept; more cost their making.
+	// maxLabels bounds the combinations that are kept. Further ones are made for each
+	// request.
 	maxLabels = 4096
-	// routeOther is a request for what is not known here.
+	// routeOther is the route of a request that has none.
 	routeOther = "other"
-	// statusLeft counts a client that left before its answer began, as nginx
-	// does.
+	// statusLeft is the status, as in nginx, for a client that left before its response
+	// began.
 	statusLeft = 499
 )
 
-func newMetrics(provider metric.MeterProvider, tellRepository bool) (*metrics, error) {
+func newMetrics(provider metric.MeterProvider, withRepository bool) (*metrics, error) {
 	if provider == nil {
 		provider = noop.NewMeterProvider()
 	}
 	meter := provider.Meter("github.com/larder-registry/larder/proxy")
-	m := &metrics{tellsRepository: tellRepository, repositories: make(map[string]bool)}
+	m := &metrics{withRepository: withRepository, repositories: make(map[string]bool)}
 	m.known.Store(new(map[labels]measured))
 	var err1, err2, err3, err4, err5 error
 	m.requests, err1 = meter.Int64Counter("larder.requests", metric.WithUnit("{request}"),
@@ -89,7 +90,7 @@ func newMetrics(provider metric.MeterProvider, tellRepository bool) (*metrics, e
 	return m, nil
 }
 
-// count takes an answer that is over into account.
+// count adds a finished response.
 func (m *metrics) count(w *recorder, t target, aborted bool) {
 	l := labels{
 		route:    t.kind,
@@ -97,7 +98,7 @@ func (m *metrics) count(w *recorder, t target, aborted bool) {
 		cache:    w.Header().Get(xCache),
 		upstream: cmp.Or(t.label, t.repo.Upstream),
 	}
-	if m.tellsRepository {
+	if m.withRepository {
 		l.repository = m.repositoryLabel(t.repo.Name, l.status)
 	}
 	ctx, by := context.Background(), m.measured(l)
@@ -111,8 +112,9 @@ func (m *metrics) count(w *recorder, t target, aborted bool) {
 	}
 }
 
-// repositoryLabel is the name of one of the first repositories that something was
-// served from; names that clients made up must not use them up.
+// repositoryLabel returns the name of a repository if it is one of the first that
+// something was served from, else "other". A name that failed does not count as one, so
+// that clients cannot use the names up.
 func (m *metrics) repositoryLabel(name string, status int) string {
 	if name == "" {
 		return ""

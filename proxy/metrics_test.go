@@ -1,5 +1,7 @@
 package proxy
 
+// White-box: hundreds of repositories are easier to count than to serve.
+
 import (
 	"fmt"
 	"net/http"
@@ -40,8 +42,9 @@ func countIn(m *metrics, repository string, status int) {
 	m.count(w, target{route: route{kind: kindBlob}, repo: cache.Repository{Upstream: "registry.test", Name: repository}}, false)
 }
 
-// Whoever may ask could make up names until the metrics fill the memory of all who keep them.
-func TestRepositoriesInMetricsAreFew(t *testing.T) {
+// Clients could make up names, and each would be a time series in every system that keeps
+// the metrics.
+func TestRepositoriesInMetricsAreBounded(t *testing.T) {
 	reader := sdkmetric.NewManualReader()
 	m, err := newMetrics(sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)), true)
 	if err != nil {
@@ -52,7 +55,7 @@ func TestRepositoriesInMetricsAreFew(t *testing.T) {
 	}
 	for i := range 2 * maxRepositories {
 		countIn(m, fmt.Sprintf("team/app-%d", i), http.StatusOK)
-		countIn(m, fmt.Sprintf("team/app-%d", i), http.StatusNotFound) // one that is served may lack something
+		countIn(m, fmt.Sprintf("team/app-%d", i), http.StatusNotFound) // a served repository stays, though requests fail
 	}
 	got := counted(t, reader, "repository")
 	if len(got) != maxRepositories+1 || got["team/app-0"] != 2 || got["other"] != 10*maxRepositories+2*maxRepositories {
@@ -60,7 +63,7 @@ func TestRepositoriesInMetricsAreFew(t *testing.T) {
 	}
 }
 
-func TestRepositoriesAreNotInMetricsUnlessWanted(t *testing.T) {
+func TestRepositoriesAreInMetricsOnlyOnRequest(t *testing.T) {
 	reader := sdkmetric.NewManualReader()
 	m, err := newMetrics(sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)), false)
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
-// The case is the issue's: ECR Public answers 401 to each HEAD of a blob and 400
-// to a token that has expired, and lets anybody pull once a second.
+// ECR Public answers 401 to each HEAD of a blob and 400 to an expired token, and allows one
+// pull per second.
 func TestPullsFromECRPublicWorkAndKeepItsLimit(t *testing.T) {
 	t.Parallel()
 	for name, anonymous := range map[string]bool{"anonymously": true, "with credentials": false} {

@@ -15,8 +15,8 @@ import (
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
-// ranges are the forms of Range on a blob of rangeBlob bytes, and what is
-// answered to each: stretches [from,to), or 416 where there are none.
+// ranges are the forms of Range on a blob of rangeBlob bytes, and the response to each:
+// the ranges [from,to), or 416 if there are none.
 var ranges = []struct {
 	header string
 	status int
@@ -37,7 +37,7 @@ var ranges = []struct {
 
 const rangeBlob = 1 << 20
 
-// inSegments makes a blob of rangeBlob bytes come in parallel.
+// inSegments makes Larder fetch a blob of rangeBlob bytes in parallel.
 var inSegments = cache.Options{Segment: 256 << 10}
 
 func TestRangesOnMissAndHit(t *testing.T) {
@@ -66,8 +66,8 @@ func TestRangesOnMissAndHit(t *testing.T) {
 	}
 }
 
-// The first connection is held inside the first segment, so that the blob is
-// certainly incomplete when the headers of every answer are there.
+// The first connection stalls inside the first segment, so that the blob is incomplete
+// when each response begins.
 func TestRangesWhileFilling(t *testing.T) {
 	r := newRig(t, settings{cache: inSegments})
 	content := bytesOf(t, ecrtest.Random(1, rangeBlob))
@@ -102,9 +102,9 @@ func TestRangesWhileFilling(t *testing.T) {
 	}
 }
 
-// The storage holds back the connection at offset 0 until the far end has been
-// answered, so nothing that lies before can have been needed for it.
-func TestFarRangeDoesNotWaitForWhatLiesBefore(t *testing.T) {
+// The connection at offset 0 stalls until the far range is answered, so that range cannot
+// have waited for the bytes before it.
+func TestFarRangeDoesNotWaitForTheBytesBefore(t *testing.T) {
 	const size = 32 << 20
 	r := newRig(t, settings{})
 	content := ecrtest.Random(7, size)
@@ -140,7 +140,7 @@ func TestRangeOfEmptyBlobIsTheEmptyBlob(t *testing.T) {
 }
 
 // zstd:chunked asks for up to 1,024 ranges at once.
-func TestThousandRangesAtOnce(t *testing.T) {
+func TestOneRequestMayHaveAThousandRanges(t *testing.T) {
 	r := newRig(t, settings{cache: inSegments})
 	content := bytesOf(t, ecrtest.Random(3, rangeBlob))
 	path := blobPath(app, r.addBlob(app, ecrtest.Bytes(content)).Digest)
@@ -164,14 +164,14 @@ func rangeHeader(v string) []string {
 	return []string{"Range", v}
 }
 
-// wantRanges checks an answer to a Range against the whole content.
+// wantRanges checks the response to a Range against the whole content.
 func wantRanges(t *testing.T, a answer, content []byte, status int, parts [][2]int) {
 	t.Helper()
 	wantStatus(t, a, status)
 	wantHeader(t, a, "Docker-Content-Digest", digest.FromBytes(content).String())
 	switch {
 	case len(parts) == 0:
-		wantHeader(t, a, "Content-Range", contentRangeOfNone(a, len(content)))
+		wantHeader(t, a, "Content-Range", rangeOf416(a, len(content)))
 	case len(parts) > 1:
 		wantParts(t, a, content, parts)
 	default:
@@ -186,9 +186,9 @@ func wantRanges(t *testing.T, a answer, content []byte, status int, parts [][2]i
 	}
 }
 
-// contentRangeOfNone is what a 416 says: the size, unless the header could not
-// be read at all (net/http).
-func contentRangeOfNone(a answer, size int) string {
+// rangeOf416 is the Content-Range of a 416: the size, unless net/http could not parse the
+// Range.
+func rangeOf416(a answer, size int) string {
 	if a.Request.Header.Get("Range") == "bytes=1048576-" {
 		return fmt.Sprintf("bytes */%d", size)
 	}
@@ -213,7 +213,7 @@ func wantParts(t *testing.T, a answer, content []byte, parts [][2]int) {
 			t.Fatalf("part %v: %v", want, err)
 		}
 		if !bytes.Equal(got, content[want[0]:want[1]]) {
-			t.Errorf("part %v: %d bytes that are not right", want, len(got))
+			t.Errorf("part %v: %d wrong bytes", want, len(got))
 		}
 	}
 	if _, err := reader.NextPart(); err != io.EOF {
@@ -221,8 +221,8 @@ func wantParts(t *testing.T, a answer, content []byte, parts [][2]int) {
 	}
 }
 
-// A source that does not tell the size of the whole leaves it to the manifest.
-func TestStorageMayLeaveOutTheSize(t *testing.T) {
+// The manifest has the size.
+func TestStorageMayOmitTheSize(t *testing.T) {
 	r := newRig(t, settings{})
 	image := r.addImage("v1", ecrtest.Random(1, 1000))
 	r.ecr.Inject(ecrtest.Fault{On: ecrtest.Storage, Header: http.Header{"Content-Range": {"bytes 0-999/*"}}})

@@ -28,8 +28,7 @@ func newReplicatedRig(t *testing.T, set settings) *rig {
 	return r
 }
 
-// The case is the issue's.
-func TestLayerContinuesFromTheReplicaWhenItsRegionDies(t *testing.T) {
+func TestLayerContinuesFromTheReplicaIfItsRegionDies(t *testing.T) {
 	const size, arrives = 4 << 20, 1 << 20
 	r := newReplicatedRig(t, settings{cache: cache.Options{Connections: 1}})
 	content := ecrtest.Random(1, size)

@@ -9,7 +9,7 @@ import (
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
-func TestRestartServesWhatIsCachedWithTheUpstreamDead(t *testing.T) {
+func TestCachedContentIsServedAfterARestartWithoutTheUpstream(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, settings{cache: cache.Options{
 		Retry: hasty.Retry,
@@ -32,8 +32,7 @@ func TestRestartServesWhatIsCachedWithTheUpstreamDead(t *testing.T) {
 	wantBody(t, blob, bytesOf(t, layer))
 }
 
-// Without the upstream there is no token either.
-func TestRestartFailsFastForWhatIsNotCached(t *testing.T) {
+func TestOtherContentFailsAtOnceAfterARestartWithoutTheUpstream(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, settings{})
 	image := r.addImage("v1", ecrtest.Random(1, 1000))
@@ -46,8 +45,8 @@ func TestRestartFailsFastForWhatIsNotCached(t *testing.T) {
 	wantError(t, r.get(blobPath(app, image.Blobs[0].Digest)), http.StatusNotFound, "BLOB_UNKNOWN")
 }
 
-// The first four segments of eight come whole, and half of the others. All that
-// is kept.
+// Four segments of eight arrive whole, and half of each other one. None of these bytes
+// are fetched again.
 func TestRestartResumesTheFill(t *testing.T) {
 	const half = 128 << 10
 	r := newRig(t, settings{cache: inSegments})

@@ -26,7 +26,7 @@ import (
 // app is the repository of most tests.
 const app = "team/app"
 
-// settings are what a test wants otherwise than usual.
+// settings are those of a rig that are not the default.
 type settings struct {
 	cache   cache.Options
 	log     io.Writer     // for JSON lines; discarded if nil
@@ -34,14 +34,14 @@ type settings struct {
 	// fallback is the upstream for requests that name none; the fake's host if
 	// nil.
 	fallback *string
-	// now is the clock of all: the fake, tokens and, unless cache has another, the
+	// now is the clock of the fake, of tokens and, unless cache has another, of the
 	// store; time.Now if nil.
 	now func() time.Time
-	// also is another host that the fake stands for.
+	// also is another host that the fake serves.
 	also string
 	// public makes the fake ECR Public.
 	public bool
-	// replica is a fake of another region that has what the first one has, or nil.
+	// replica is a fake of another region with the same content, or nil.
 	replica *ecrtest.Running
 }
 
@@ -56,7 +56,7 @@ type rig struct {
 	*larder
 }
 
-// larder is what a restart replaces.
+// larder is the part of a rig that a restart replaces.
 type larder struct {
 	store  *cache.Store
 	client *upstream.Client
@@ -71,10 +71,10 @@ func newRig(t testing.TB, set settings) *rig {
 		t.Fatal(err)
 	}
 	r := &rig{
-		t: t, set: set, ecr: fake, meter: newMeter(),
+		t: t, set: set, ecr: fake, meter: newMeter(t),
 		dir: filepath.Join(t.TempDir(), "cache"),
-		// Without connections to be used again, on which Go's client repeats
-		// by itself what was cut, and without asking for compression.
+		// Connections are not reused, since Go's client repeats requests that fail on
+		// a reused one. Compression is not asked for.
 		http: &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DisableCompression: true}},
 	}
 	r.start()
@@ -87,7 +87,7 @@ func newRig(t testing.TB, set settings) *rig {
 	return r
 }
 
-// start wires a Larder as the command does.
+// start starts a Larder.
 func (r *rig) start() {
 	r.t.Helper()
 	log := slog.New(slog.DiscardHandler)
@@ -127,7 +127,7 @@ func (r *rig) start() {
 	r.larder = &larder{store: store, client: client, proxy: handler, server: httptest.NewServer(handler)}
 }
 
-// stop ends the Larder. The fake goes on.
+// stop ends the Larder. The fake continues.
 func (r *rig) stop() {
 	r.server.Close()
 	if err := errors.Join(r.store.Close(), cachetest.Check(r.dir)); err != nil {
@@ -138,7 +138,7 @@ func (r *rig) stop() {
 	}
 }
 
-// restart is a new process on the same folder.
+// restart replaces the Larder with one on the same folder.
 func (r *rig) restart() {
 	r.t.Helper()
 	r.stop()
@@ -147,7 +147,7 @@ func (r *rig) restart() {
 
 func (r *rig) timeout() time.Duration { return cmp.Or(r.set.timeout, time.Minute) }
 
-// lookup is the closed world of the rig.
+// lookup has the upstreams of the rig, all there are.
 func (r *rig) lookup(host string) (upstream.Config, bool) {
 	cfg := upstream.Config{
 		Host:     host,
@@ -194,7 +194,7 @@ func manifestPath(repo string, reference string) string {
 	return "/v2/" + repo + "/manifests/" + reference
 }
 
-// answer is a response whose body was read as far as it came.
+// answer is a response with its body, or with the part of it that arrived.
 type answer struct {
 	*http.Response
 	body []byte
@@ -214,7 +214,7 @@ func (r *rig) request(method, path string, header ...string) *http.Request {
 	return req
 }
 
-// open sends a request and returns when the headers of its answer are there.
+// open sends a request and returns when it has the headers of the response.
 func (r *rig) open(method, path string, header ...string) *http.Response {
 	r.t.Helper()
 	resp, err := r.http.Do(r.request(method, path, header...))
@@ -225,14 +225,14 @@ func (r *rig) open(method, path string, header ...string) *http.Response {
 	return resp
 }
 
-// ask sends a request and reads the whole answer.
+// ask sends a request and reads the whole response.
 func (r *rig) ask(method, path string, header ...string) answer {
 	r.t.Helper()
 	return read(r.open(method, path, header...))
 }
 
-// try is ask for other goroutines than the test's: without an answer it returns
-// the error alone.
+// try is like ask, for goroutines other than the test's: a failed request is an answer
+// with its error alone.
 func (r *rig) try(req *http.Request) answer {
 	resp, err := r.http.Do(req)
 	if err != nil {
@@ -258,7 +258,7 @@ func read(resp *http.Response) answer {
 	return answer{resp, body.Bytes(), err}
 }
 
-// cache fetches a blob whole and waits until it is in the store.
+// cache fetches a blob and waits until it is in the store.
 func (r *rig) cache(path string) []byte {
 	r.t.Helper()
 	before := r.meter.count("larder.fills")
@@ -308,7 +308,7 @@ func bytesOf(t testing.TB, c ecrtest.Content) []byte {
 	return b
 }
 
-// flip damages a blob at rest, in its last bit.
+// flip changes the last bit of a cached blob.
 func (r *rig) flip(d digest.Digest) {
 	r.t.Helper()
 	path := filepath.Join(r.dir, "blobs", d.Algorithm().String(), d.Encoded()[:2], d.Encoded())

@@ -1,5 +1,7 @@
 package proxy
 
+// White-box: the parser is pure, and fuzzed.
+
 import (
 	"errors"
 	"net/url"
@@ -26,7 +28,7 @@ const (
 // specName is the grammar of names in the distribution specification.
 var specName = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(\/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
 
-func TestParseRouteReadsWhatClientsSend(t *testing.T) {
+func TestParseRouteTakesValidPaths(t *testing.T) {
 	tests := []struct {
 		path, query string
 		want        route
@@ -47,7 +49,7 @@ func TestParseRouteReadsWhatClientsSend(t *testing.T) {
 		{"/v2/tags/list/tags/list", "", route{kind: kindTags, name: "tags/list"}},
 		{"/v2/a/tags/list/manifests/list", "", route{kind: kindManifest, name: "a/tags/list", reference: "list"}},
 
-		// A host may stand first.
+		// A host may be the first element.
 		{"/v2/ghcr.io/a/b/tags/list", "", route{kind: kindTags, name: "ghcr.io/a/b", host: "ghcr.io", rest: "a/b"}},
 		{"/v2/localhost/a/tags/list", "", route{kind: kindTags, name: "localhost/a", host: "localhost", rest: "a"}},
 		{"/v2/localhost:5000/a/tags/list", "", route{kind: kindTags, host: "localhost:5000", rest: "a"}},
@@ -56,7 +58,7 @@ func TestParseRouteReadsWhatClientsSend(t *testing.T) {
 		{"/v2/GHCR.io/a/tags/list", "", route{kind: kindTags, host: "ghcr.io", rest: "a"}},
 		{"/v2/ghcr.io/tags/list", "", route{kind: kindTags, name: "ghcr.io"}},
 
-		// So may the parameter that containerd sends.
+		// A host may be the parameter ns, as containerd sends it.
 		{"/v2/a/tags/list", "ns=docker.io", route{kind: kindTags, name: "a", namespace: "docker.io"}},
 		{"/v2/a/tags/list", "ns=Docker.IO", route{kind: kindTags, name: "a", namespace: "docker.io"}},
 		{"/v2/a/tags/list", "ns=myreg.io%3A5000", route{kind: kindTags, name: "a", namespace: "myreg.io:5000"}},
@@ -78,7 +80,7 @@ func TestParseRouteReadsWhatClientsSend(t *testing.T) {
 	}
 }
 
-func TestParseRouteRefusesEverythingElse(t *testing.T) {
+func TestParseRouteRefusesInvalidPaths(t *testing.T) {
 	tests := []struct {
 		path, query string
 		want        errcode.ErrorCode
@@ -167,8 +169,7 @@ func TestParseRouteRefusesEverythingElse(t *testing.T) {
 	}
 }
 
-// What the parser takes, the rest of the program may put into paths, keys and
-// URLs.
+// The rest of the program puts parsed values into paths, keys and URLs.
 func FuzzParseRoute(f *testing.F) {
 	for _, path := range []string{
 		"/v2/", "/v2/a/b/manifests/v1", "/v2/a/blobs/" + sha256, "/v2/a/referrers/" + sha512, "/v2/ghcr.io/a/tags/list",
@@ -182,7 +183,7 @@ func FuzzParseRoute(f *testing.F) {
 		if err != nil {
 			var detail errcode.Error
 			if !errors.As(err, &detail) {
-				t.Fatalf("the error %v is not for a client", err)
+				t.Fatalf("the error %v has no code", err)
 			}
 			return
 		}
@@ -195,11 +196,11 @@ func FuzzParseRoute(f *testing.F) {
 			}
 		}
 		if r.name == "" && (r.host == "" || r.rest == "") {
-			t.Error("neither a name nor a host with one")
+			t.Error("there is no repository")
 		}
 		for _, s := range []string{r.host, r.namespace, r.name, r.rest, r.reference} {
 			if slices.Contains(strings.Split(s, "/"), "..") {
-				t.Errorf("%q leads upwards", s)
+				t.Errorf("%q has .. as an element", s)
 			}
 		}
 		for _, host := range []string{r.host, r.namespace} {
@@ -212,7 +213,7 @@ func FuzzParseRoute(f *testing.F) {
 		}
 		again, err := parseRoute(spell(r), query)
 		if r.name == "" {
-			again.name = "" // it was none for the upper case of its host
+			again.name = "" // the host was in upper case, so the whole was not a name
 		}
 		if err != nil || again != r {
 			t.Errorf("%q parses as %+v, its own spelling %q as %+v, %v", path, r, spell(r), again, err)

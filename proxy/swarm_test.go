@@ -9,6 +9,8 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"os"
+	"strconv"
 	"testing"
 	"time"
 
@@ -24,7 +26,7 @@ const swarm = 16
 func TestColdSwarmFetchesEachByteOnce(t *testing.T) {
 	largest := int64(64 << 20)
 	if raceEnabled {
-		largest = 20 << 20 // the race detector looks at every byte that is read
+		largest = 20 << 20 // the race detector is slow for many bytes
 	}
 	r := newRig(t, settings{})
 	image := r.addImage("v1",
@@ -39,12 +41,10 @@ func TestColdSwarmFetchesEachByteOnce(t *testing.T) {
 	r.wantFetchedOnce(image)
 }
 
-// Each client asks for every blob in one of the ways of the field: whole, whole
-// but gone after a while, or in ranges. None of them matters to another, nor to
-// the fill, which completes though many clients do not.
+// Each client gets each blob in one of three ways: whole, whole until it hangs up, or in
+// ranges. Clients do not disturb each other, and each fill completes.
 func TestErraticSwarmFetchesEachByteOnce(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
+	seed := testSeed(t)
 	r := newRig(t, settings{cache: inSegments})
 	layers := []ecrtest.Content{
 		ecrtest.Random(1, 1<<10), ecrtest.Random(2, 100_000), ecrtest.Random(3, 3<<20+1), ecrtest.Random(4, 12<<20),
@@ -68,8 +68,23 @@ func TestErraticSwarmFetchesEachByteOnce(t *testing.T) {
 	r.wantFetchedOnce(image)
 }
 
-// wantFetchedOnce waits for the fills of an image's blobs, and checks what the
-// storage sent for each.
+// testSeed returns the seed of a random test, and logs it. LARDER_TEST_SEED sets it, to
+// repeat a failure.
+func testSeed(t *testing.T) uint64 {
+	t.Helper()
+	seed := uint64(time.Now().UnixNano())
+	if text := os.Getenv("LARDER_TEST_SEED"); text != "" {
+		var err error
+		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("LARDER_TEST_SEED=%d", seed)
+	return seed
+}
+
+// wantFetchedOnce waits for the fills of an image's blobs, and checks how many bytes of
+// each the storage sent.
 func (r *rig) wantFetchedOnce(image *ecrtest.Added) {
 	r.t.Helper()
 	r.meter.wait("larder.fills", int64(len(image.Blobs)))
@@ -84,7 +99,7 @@ func (r *rig) wantFetchedOnce(image *ecrtest.Added) {
 	}
 }
 
-// do sends a GET and leaves the body to f.
+// do sends a GET, and f reads the body.
 func (r *rig) do(ctx context.Context, path, byteRange string, f func(*http.Response) error) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.server.URL+path, nil)
 	if err != nil {

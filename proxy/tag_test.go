@@ -10,9 +10,9 @@ import (
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
-// clock is the time of a store, which a test sets.
+// clock is the time of a store. A test sets it.
 type clock struct {
-	mu sync.Mutex
+	mu sync.Mutex // guards what follows
 	t  time.Time
 }
 
@@ -47,7 +47,7 @@ func wantTag(t *testing.T, a answer, image *ecrtest.Added, state string) {
 	wantHeader(t, a, "X-Cache", state)
 }
 
-func TestFreshTagIsServedWithoutAsking(t *testing.T) {
+func TestFreshTagIsServedWithoutTheUpstream(t *testing.T) {
 	r, clock := newTagRig(t)
 	image := r.addImage("v1", ecrtest.Random(1, 10))
 	wantTag(t, r.get(manifestPath(app, "v1")), image, "MISS")
@@ -61,8 +61,8 @@ func TestFreshTagIsServedWithoutAsking(t *testing.T) {
 	}
 }
 
-// The upstream's answer is held back until the first of many has asked: those
-// behind it share the question or find its outcome.
+// The upstream holds back its answer to the first request. The other clients share that
+// answer, or find it in the cache.
 func TestOneHeadConfirmsATagForAll(t *testing.T) {
 	r, clock := newTagRig(t)
 	image := r.addImage("v1", ecrtest.Random(1, 10))
@@ -90,7 +90,7 @@ func TestOneHeadConfirmsATagForAll(t *testing.T) {
 	}
 }
 
-func TestMovedTagIsSeenAfterItsTime(t *testing.T) {
+func TestMovedTagIsNoticedAfterItsTTL(t *testing.T) {
 	r, clock := newTagRig(t)
 	wantStatus(t, r.get(manifestPath(app, "v1")+"?ns="+r.ecr.Host()), http.StatusNotFound)
 	before := r.addImage("v1", ecrtest.Random(1, 10))
@@ -144,7 +144,7 @@ func TestDeletedTagIsForgotten(t *testing.T) {
 	wantError(t, r.get(manifestPath(app, "v1")), http.StatusServiceUnavailable, "UNAVAILABLE")
 }
 
-func TestMissingTagIsRememberedForAWhile(t *testing.T) {
+func TestMissingTagIsRememberedForItsTTL(t *testing.T) {
 	r, clock := newTagRig(t)
 	r.addImage("v1", ecrtest.Random(1, 10))
 	for range 3 {

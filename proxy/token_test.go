@@ -29,12 +29,12 @@ func TestExpiredTokenIsRenewedOnce(t *testing.T) {
 			t.Errorf("%s is stale", name)
 		}
 		if got := r.ecr.Stats().Tokens; got != 1 {
-			t.Errorf("%s: %d tokens were asked for, want 1", name, got)
+			t.Errorf("%s: %d tokens were fetched, want 1", name, got)
 		}
 	}
 }
 
-// Sixteen fills are under way when the token and all signed URLs expire.
+// Sixteen fills are running when the token and all signed URLs expire.
 func TestTokenExpiresWhileFillsRun(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, settings{cache: cache.Options{Segment: 128 << 10}})
@@ -54,13 +54,13 @@ func TestTokenExpiresWhileFillsRun(t *testing.T) {
 		wantBody(t, read(resp), contents[i])
 	}
 	if got := r.ecr.Stats().Tokens; got != 1 {
-		t.Errorf("%d tokens were asked for, want 1", got)
+		t.Errorf("%d tokens were fetched, want 1", got)
 	}
 }
 
-// The token API fails, from a while after the last renewal until long after the
-// token has expired. What is cached does not need it.
-func TestCacheServesWithoutATokenAndTheErrorIsAWSs(t *testing.T) {
+// The token API fails from some time after the last renewal until long after the token has
+// expired. Cached content does not need it.
+func TestCacheServesWithoutATokenAndErrorsAreThoseOfAWS(t *testing.T) {
 	clock := ecrtest.NewClock()
 	r := newRig(t, settings{now: clock.Now, cache: cache.Options{
 		Retry: hasty.Retry,
@@ -88,7 +88,7 @@ func TestCacheServesWithoutATokenAndTheErrorIsAWSs(t *testing.T) {
 		a = r.get(manifestPath(app, "v2"))
 		wantError(t, a, http.StatusServiceUnavailable, "UNAVAILABLE")
 		if !strings.Contains(string(a.body), "ServerException: the lights are out") {
-			t.Fatalf("the answer is %s, without the words of AWS", a.body)
+			t.Fatalf("the answer is %s, without the message of AWS", a.body)
 		}
 	}
 	if n := r.ecr.Stats().Requests[ecrtest.API]; n > 3*(60+10) { // the SDK tries three times

@@ -13,8 +13,8 @@ import (
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
-// badSector is a connection to which the kernel can copy only the first bytes of
-// a file: then the disk fails.
+// badSector is a connection that gets only the first bytes of a file from the kernel.
+// Then reading the disk fails.
 type badSector struct {
 	*httptest.ResponseRecorder
 	left int64
@@ -34,8 +34,8 @@ func TestBlobOnABadSectorIsCutAndFetchedAnew(t *testing.T) {
 	r.flip(blob.Digest)
 	func() {
 		defer func() {
-			if aborted := recover(); aborted != http.ErrAbortHandler { //nolint:errorlint // what is panicked with is this itself
-				t.Errorf("the client was not told: %v", aborted)
+			if aborted := recover(); aborted != http.ErrAbortHandler { //nolint:errorlint // net/http compares the panic value itself
+				t.Errorf("the connection was not cut: %v", aborted)
 			}
 		}()
 		w := &badSector{httptest.NewRecorder(), 50_000}

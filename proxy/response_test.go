@@ -16,8 +16,8 @@ import (
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
-// connection stands for net/http's response, which hands what it reads from to
-// the connection: the kernel copies by itself where that is a bounded file.
+// connection is a ResponseWriter like that of net/http: its ReadFrom makes the kernel copy
+// if the source is a bounded file.
 type connection struct {
 	*httptest.ResponseRecorder
 	files int
@@ -32,7 +32,7 @@ func (c *connection) ReadFrom(src io.Reader) (int64, error) {
 	return io.Copy(c.ResponseRecorder, src)
 }
 
-// Without this sendfile is lost, and nothing else would tell.
+// Otherwise sendfile is not used, and no other test would notice.
 func TestHitReachesTheConnectionAsFile(t *testing.T) {
 	r := newRig(t, settings{})
 	path := blobPath(app, r.addBlob(app, ecrtest.Random(1, 100_000)).Digest)
@@ -51,7 +51,7 @@ func TestHitReachesTheConnectionAsFile(t *testing.T) {
 	}
 }
 
-// The same holds for a client that is sent a blob as it arrives.
+// The same holds for a blob that is still being fetched.
 func TestFillReachesTheConnectionAsFile(t *testing.T) {
 	const size = 3 << 20
 	tests := []struct {
@@ -80,14 +80,14 @@ func TestFillReachesTheConnectionAsFile(t *testing.T) {
 				t.Errorf("%d, X-Cache %s, %d files reached the connection", conn.Code, conn.Header().Get("X-Cache"), conn.files)
 			}
 			if !bytes.Equal(conn.Body.Bytes(), want) {
-				t.Errorf("%d bytes came that are not the %d wanted", conn.Body.Len(), len(want))
+				t.Errorf("%d bytes that are not the %d wanted", conn.Body.Len(), len(want))
 			}
 		})
 	}
 }
 
-// badFile is a connection to which the kernel can copy only half of what it is to:
-// then it says what err is.
+// badFile is a connection to which the kernel copies only half of a file, and then fails
+// with err, if any.
 type badFile struct {
 	*httptest.ResponseRecorder
 	err error
@@ -105,7 +105,7 @@ func (c *badFile) ReadFrom(src io.Reader) (int64, error) {
 	return n, errors.Join(err, c.err)
 }
 
-func TestFillIsSentThoughTheKernelCannot(t *testing.T) {
+func TestFillIsSentIfTheKernelCannotCopyIt(t *testing.T) {
 	for i, failure := range []error{nil, unix.EIO, unix.ESTALE} {
 		r := newRig(t, settings{})
 		content := bytesOf(t, ecrtest.Random(uint64(i), 3<<20))
@@ -113,7 +113,7 @@ func TestFillIsSentThoughTheKernelCannot(t *testing.T) {
 		conn := &badFile{httptest.NewRecorder(), failure}
 		r.server.Config.Handler.ServeHTTP(conn, httptest.NewRequest(http.MethodGet, path, nil))
 		if conn.Header().Get("X-Cache") != "MISS" || !bytes.Equal(conn.Body.Bytes(), content) {
-			t.Errorf("%v: X-Cache %s, %d bytes came that are not the %d wanted", failure, conn.Header().Get("X-Cache"), conn.Body.Len(), len(content))
+			t.Errorf("%v: X-Cache %s, %d bytes that are not the %d wanted", failure, conn.Header().Get("X-Cache"), conn.Body.Len(), len(content))
 		}
 	}
 }
@@ -125,7 +125,7 @@ func (d discard) Header() http.Header         { return d.header }
 func (d discard) Write(p []byte) (int, error) { return len(p), nil }
 func (d discard) WriteHeader(int)             {}
 
-// allocsOfHit is how often the handler allocates to answer a request with a hit.
+// allocsOfHit returns how often the handler allocates for a hit.
 func (r *rig) allocsOfHit(w http.ResponseWriter, req *http.Request) float64 {
 	r.t.Helper()
 	n := testing.AllocsPerRun(100, func() {
@@ -138,7 +138,7 @@ func (r *rig) allocsOfHit(w http.ResponseWriter, req *http.Request) float64 {
 	return n
 }
 
-// hotManifestAllocs bounds what a hot manifest costs. Measured: 12.
+// hotManifestAllocs bounds the allocations for a hot manifest. Measured: 12.
 const hotManifestAllocs = 16
 
 func TestHotManifestAllocatesLittle(t *testing.T) {
@@ -156,8 +156,8 @@ func TestHotManifestAllocatesLittle(t *testing.T) {
 	}
 }
 
-// hotBlobAllocs bounds what a blob costs that is here: a small one from memory, and
-// a large one, the opening of its file included. Measured: 12 and 16.
+// hotBlobAllocs bounds the allocations for a cached blob by its size: a small one comes
+// from memory, a large one from a file, which is opened. Measured: 12 and 16.
 var hotBlobAllocs = map[int64]float64{4096: 16, 100_000: 20}
 
 func TestBlobHitAllocatesLittle(t *testing.T) {
@@ -182,5 +182,5 @@ func (sink) ReadFrom(src io.Reader) (int64, error) {
 	if limited, ok := src.(*io.LimitedReader); ok {
 		return limited.N, nil
 	}
-	return 0, errors.New("it is no bounded file")
+	return 0, errors.New("not a bounded file")
 }
