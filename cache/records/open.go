@@ -30,7 +30,7 @@ func Open(folder *disk.Folder, health *disk.Health, log *slog.Logger) (*Index, e
 	}
 	ix, err := o.onDisk()
 	if err != nil {
-		log.Error("the index can neither be read nor made anew; until the next start, tags and memberships are kept in memory only",
+		log.Error("the index can be neither opened nor rebuilt; until the next start, tags and memberships are kept in memory only",
 			"error", err)
 		return o.inMemory()
 	}
@@ -123,7 +123,7 @@ func (o opener) setAside(problem error) error {
 	if err := o.folder.Rename(o.folder.Index(), aside); err != nil {
 		return fmt.Errorf("set the index aside: %w", errors.Join(problem, err))
 	}
-	o.log.Error("the index could not be read and was set aside; it is made anew from the files and its snapshot",
+	o.log.Error("the index could not be read and was set aside; it is rebuilt from the files and its snapshot",
 		"error", problem, "aside", aside)
 	return nil
 }
@@ -178,7 +178,7 @@ func (o opener) catchUp(ix *Index) {
 // Open adds what the files of manifests say.
 func (o opener) restore() (*Index, error) {
 	if err := checkRestore(o.folder); err != nil {
-		o.log.Error("the disk has no space to make the index anew; until the next start, it is kept in memory only", "error", err)
+		o.log.Error("the disk has no space to rebuild the index; until the next start, it is kept in memory only", "error", err)
 		return o.inMemory()
 	}
 	db, err := o.open(bulkOptions(o.folder.Index(), o.log))
@@ -193,7 +193,7 @@ func (o opener) restore() (*Index, error) {
 	switch {
 	case err == nil:
 		ix.format.Snapshot = number
-		o.log.Info("the index was made anew from its snapshot")
+		o.log.Info("the index was rebuilt from its snapshot")
 	case !errors.Is(err, fs.ErrNotExist):
 		o.warnSnapshot(err)
 	}
