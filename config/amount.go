@@ -9,29 +9,29 @@ import (
 	"github.com/dustin/go-humanize"
 )
 
-// Amount is an amount of disk space, in bytes or as a part of the file system.
-// At most one of its fields is set; neither is for 0. None is negative.
+// Amount is an amount of disk space, in bytes or as a part of the file system. At
+// most one of its fields is set, and neither for 0. No field is negative.
 type Amount struct {
 	Bytes int64
 	// Percent is the part of the file system's size, up to 100.
 	Percent float64
 }
 
-// Of returns the amount in bytes, rounded down, on a file system with a size of
-// total bytes. An amount in bytes is what it is, even if that is more.
+// Of returns the amount in bytes, rounded down, on a file system of total bytes. An
+// amount in bytes does not depend on total and may be larger.
 func (a Amount) Of(total int64) int64 {
 	if a.Percent == 0 {
 		return a.Bytes
 	}
 	part := float64(total) * a.Percent / 100
 	if part >= float64(total) {
-		return total // which may be too large for a float64 to tell it exactly
+		return total // a float64 may not represent it exactly
 	}
 	return int64(part)
 }
 
-// String returns the amount exactly, in the form that the configuration takes:
-// 80%, or bytes in the unit that makes the number shortest, such as 1536MiB.
+// String returns the exact amount in the form of the configuration: 80%, or bytes
+// in the unit with the smallest number, such as 1536MiB.
 func (a Amount) String() string {
 	if a.Percent != 0 {
 		return strconv.FormatFloat(a.Percent, 'f', -1, 64) + "%"
@@ -57,12 +57,11 @@ func (a Amount) String() string {
 	return strconv.FormatInt(number, 10) + name
 }
 
-// parseAmount reads what String writes, and every other unit that
-// [humanize.ParseBytes] knows. Only 0 needs no unit. The error says what was
-// expected instead.
+// parseAmount parses the form of String, and every unit of [humanize.ParseBytes].
+// Only 0 needs no unit. The error says what was expected.
 func parseAmount(s string) (Amount, error) {
-	// A comma counts as part of the number, and so makes it wrong: humanize would
-	// pass over it and take 1,5GiB for 15GiB.
+	// A comma counts as part of the number, and so makes it invalid: humanize ignores
+	// commas and would read 1,5GiB as 15GiB.
 	rest := strings.TrimLeft(s, "0123456789.,")
 	number, unit := s[:len(s)-len(rest)], strings.TrimSpace(rest)
 	n, err := strconv.ParseFloat(number, 64)

@@ -1,3 +1,5 @@
+// These tests use parseAmount, since a configuration does not show its errors alone.
+
 package config
 
 import (
@@ -6,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestAmountsAreReadExactly(t *testing.T) {
+func TestAmountsAreParsedExactly(t *testing.T) {
 	for s, want := range map[string]Amount{
 		"50GiB":                {Bytes: 50 << 30},
 		"50 GiB":               {Bytes: 50 << 30},
@@ -31,7 +33,7 @@ func TestAmountsAreReadExactly(t *testing.T) {
 	}
 }
 
-func TestWrongAmountsAreToldWhatIsExpected(t *testing.T) {
+func TestErrorsOfAmountsSayWhatIsExpected(t *testing.T) {
 	const (
 		form    = "a size such as 50GiB or a percentage such as 80%"
 		unit    = "a number with a unit such as GiB, MB or %"
@@ -68,7 +70,7 @@ func TestWrongAmountsAreToldWhatIsExpected(t *testing.T) {
 	}
 }
 
-func TestAmountsAreWrittenInTheUnitThatFits(t *testing.T) {
+func TestAmountsArePrintedInTheUnitThatFits(t *testing.T) {
 	for want, a := range map[string]Amount{
 		"0B":         {},
 		"50GiB":      {Bytes: 50 << 30},

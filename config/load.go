@@ -12,32 +12,26 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/larder-registry/larder/upstream/name"
 )
 
-// maxFile bounds the configuration file, in bytes: far more than anyone writes,
-// and little enough to hold in memory when the path is wrong.
+// maxFile bounds the configuration file, in bytes. It is far more than a real
+// configuration needs, and fits in memory if the path is wrong.
 const maxFile = 1 << 20
 
-// Load returns the configuration in the YAML file at path with the overrides
-// applied in order, so that a later one wins over an earlier one and all win
-// over the file. Without a path it starts from the defaults. Relative paths in
-// the file start from the file's folder, those in overrides from the working
-// directory.
+// Load returns the configuration in the YAML file at path, with the overrides
+// applied in their order: a later one wins over an earlier one, and all win over
+// the file. Without a path it starts from the defaults. Relative paths in the file
+// start from the file's folder, and those in overrides from the working directory.
 //
 // A list of upstreams in the file replaces the default list. A section without
 // a value counts as absent.
 //
-// If anything is wrong the error is a [Mistakes] with all of it, and there is no
-// configuration.
+// If anything is wrong, the error is a [Mistakes] with everything that is, and the
+// configuration is nil.
 func Load(path string, overrides ...Override) (*Config, error) {
-	return LoadChecked(path, nil, overrides...)
-}
-
-// LoadChecked is Load with what rules finds in lifecycle rules among the
-// mistakes. Without it they are only known to be a list.
-func LoadChecked(path string, rules RulesCheck, overrides ...Override) (*Config, error) {
 	l := newLoader(path)
-	l.rules = rules
 	whole := true
 	if path != "" {
 		whole = l.read()
@@ -48,46 +42,26 @@ func LoadChecked(path string, rules RulesCheck, overrides ...Override) (*Config,
 	return l.finish(whole)
 }
 
-// A loader gathers one configuration and all that is wrong with it.
+// loader builds one configuration.
 type loader struct {
-	file     string
-	rules    RulesCheck // nil for none
-	config   *Config
-	places   map[string]place // where each key got the value that it has
-	failed   map[string]bool  // keys with a mistake, about which no more is said
-	mistakes Mistakes
-}
-
-// A place is a line of the file, or the source of an override, with line 0.
-type place struct {
-	file string
-	line int
+	*report
+	config *Config
 }
 
 func newLoader(file string) *loader {
-	return &loader{
-		file:   file,
-		config: defaults(),
-		places: make(map[string]place),
-		failed: make(map[string]bool),
-	}
+	return &loader{report: newReport(file), config: defaults()}
 }
 
-func (l *loader) report(at place, key, problem string) {
-	l.failed[key] = true
-	l.mistakes = append(l.mistakes, Mistake{File: at.file, Line: at.line, Key: key, Problem: problem})
-}
-
-// read takes what the file says and reports whether it could be understood as
-// a whole, whatever is wrong with single keys.
+// read decodes the file. It returns whether the whole file could be read, even if
+// single keys have mistakes.
 func (l *loader) read() bool {
 	data, err := readBounded(l.file)
 	if err != nil {
 		var pathErr *fs.PathError
 		if errors.As(err, &pathErr) {
-			err = pathErr.Err // the file is named already
+			err = pathErr.Err // the mistake names the file
 		}
-		l.report(place{file: l.file}, "", "reading the configuration: "+err.Error())
+		l.add(place{file: l.file}, "", "reading the configuration: "+err.Error())
 		return false
 	}
 	return l.parse(data)
@@ -106,35 +80,35 @@ func readBounded(name string) ([]byte, error) {
 	return data, err
 }
 
-// parse is read for what is in the file.
+// parse is read for the content of the file.
 func (l *loader) parse(data []byte) bool {
-	decoder := yaml.NewDecoder(bytes.NewReader(data))
+	documents := yaml.NewDecoder(bytes.NewReader(data))
 	var document, second yaml.Node
-	switch err := decoder.Decode(&document); {
+	switch err := documents.Decode(&document); {
 	case errors.Is(err, io.EOF):
-		return true // nothing but comments
+		return true // only comments
 	case err != nil:
 		l.reportSyntax(err)
 		return false
 	}
-	switch err := decoder.Decode(&second); {
+	switch err := documents.Decode(&second); {
 	case errors.Is(err, io.EOF):
 	case err != nil:
 		l.reportSyntax(err)
 		return false
 	default:
-		l.report(place{file: l.file, line: second.Line}, "", "expected one YAML document, got a second one")
+		l.add(place{file: l.file, line: second.Line}, "", "expected one YAML document, got a second one")
 	}
 	if len(document.Content) != 1 {
 		return true
 	}
 	root, top := document.Content[0], place{file: l.file, line: document.Content[0].Line}
-	l.decodeSection("", top, root, func() []field { return fields(l.config, filepath.Dir(l.file)) })
+	decoder{l.report}.decodeSection("", top, root, func() []field { return fields(l.config, filepath.Dir(l.file)) })
 	return true
 }
 
-// reportSyntax reports what the YAML parser said. It gives the line in its
-// text, and none for the first line.
+// reportSyntax reports an error of the YAML parser. Its text begins with the line,
+// except for the first line.
 func (l *loader) reportSyntax(err error) {
 	line, problem := 1, strings.TrimPrefix(err.Error(), "yaml: ")
 	if rest, ok := strings.CutPrefix(problem, "line "); ok {
@@ -144,41 +118,26 @@ func (l *loader) reportSyntax(err error) {
 			}
 		}
 	}
-	l.report(place{file: l.file, line: line}, "", "invalid YAML: "+strings.Join(strings.Fields(problem), " "))
+	l.add(place{file: l.file, line: line}, "", "invalid YAML: "+strings.Join(strings.Fields(problem), " "))
 }
 
-// override takes one value from outside the file.
+// override decodes one value from outside the file.
 func (l *loader) override(o Override) {
 	at := place{file: o.Source}
 	f, ok := lookup(fields(l.config, ""), o.Key)
 	if !ok {
-		l.report(at, o.Key, unknownOverride(o))
+		l.add(at, o.Key, unknownOverride(o))
 		return
 	}
-	l.decode(o.Key, at, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: o.Value}, f)
+	decoder{l.report}.decode(o.Key, at, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: o.Value}, f)
 }
 
-// lookup finds the field of a key with a plain value.
-func lookup(fs []field, key string) (field, bool) {
-	name, rest, below := strings.Cut(key, ".")
-	for _, f := range fs {
-		switch {
-		case f.name != name:
-		case below && f.section != nil:
-			return lookup(f.section(), rest)
-		case !below && f.set != nil:
-			return f, true
-		}
-	}
-	return field{}, false
-}
-
-// finish completes and checks the configuration. What holds between keys is
-// only checked if the whole file is known.
+// finish completes and checks the configuration. What holds between keys can only
+// be checked if the whole file was read.
 func (l *loader) finish(whole bool) (*Config, error) {
 	if whole {
 		l.complete()
-		l.check()
+		checker{l.report, l.config}.check()
 	}
 	if len(l.mistakes) > 0 {
 		return nil, l.mistakes.sorted(l.file)
@@ -186,35 +145,24 @@ func (l *loader) finish(whole bool) (*Config, error) {
 	return l.config, nil
 }
 
-// complete fills in the defaults that depend on other keys.
+// complete sets the defaults that depend on other keys.
 func (l *loader) complete() {
 	c := l.config
-	if _, ok := l.places["cache.dir"]; !ok {
+	if _, given := l.places["cache.dir"]; !given {
 		dir, err := defaultCacheDir()
 		if err != nil {
-			l.report(place{file: l.file}, "cache.dir", "not set, and there is no user cache folder to use instead: "+err.Error())
+			l.add(place{file: l.file}, "cache.dir", "not set, and there is no user cache folder to use instead: "+err.Error())
 		}
 		c.Cache.Dir = dir
 	}
 	for i := range c.Upstreams {
-		if u := &c.Upstreams[i]; u.Endpoint == "" && !isPattern(u.Host) {
-			u.Endpoint = defaultEndpoint(u.Host)
+		if u := &c.Upstreams[i]; u.Endpoint == "" && !u.Host.HasStar() {
+			u.Endpoint = defaultEndpoint(string(u.Host))
 		}
 	}
-	if _, ok := l.places["default_upstream"]; !ok {
-		if _, served := c.Match(dockerHub); served {
-			c.DefaultUpstream = dockerHub
+	if _, given := l.places["default_upstream"]; !given {
+		if _, served := c.Match(name.DockerHub); served {
+			c.DefaultUpstream = name.DockerHub
 		}
 	}
-}
-
-func defaultCacheDir() (string, error) {
-	if os.Geteuid() == 0 {
-		return "/var/lib/larder", nil
-	}
-	dir, err := os.UserCacheDir()
-	if err != nil {
-		return "", err
-	}
-	return filepath.Join(dir, "larder"), nil
 }

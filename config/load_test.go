@@ -1,23 +1,28 @@
-package config
+package config_test
 
 import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/larder-registry/larder/config"
+	"github.com/larder-registry/larder/upstream/lifecycle"
+	"github.com/larder-registry/larder/upstream/name"
 )
 
 // load returns the configuration in a file of testdata, or with no file if name
 // is "", and ends the test if there is a mistake in it.
-func load(t *testing.T, name string, overrides ...Override) *Config {
+func load(t *testing.T, name string, overrides ...config.Override) *config.Config {
 	t.Helper()
 	if name != "" {
 		name = filepath.Join("testdata", name)
 	}
-	c, err := Load(name, overrides...)
+	c, err := config.Load(name, overrides...)
 	if err != nil {
 		t.Fatalf("Load:\n%v", err)
 	}
@@ -44,23 +49,42 @@ func testdata(t *testing.T, name string) string {
 	return path
 }
 
+// comparePolicies compares what the rules say.
+var comparePolicies = cmp.Comparer(func(a, b lifecycle.Policy) bool { return reflect.DeepEqual(a, b) })
+
+func policy(t *testing.T, text string) lifecycle.Policy {
+	t.Helper()
+	p, err := lifecycle.ParseLocal([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func endpointOf(host string) string {
+	if host == "docker.io" {
+		return "https://registry-1.docker.io"
+	}
+	return "https://" + host
+}
+
 func TestEveryKeyIsLoaded(t *testing.T) {
-	want := &Config{
+	want := &config.Config{
 		Listen: "0.0.0.0:5500",
 		Admin:  "",
-		Cache: Cache{
-			Dir: testdata(t, "cache"), MaxSize: Amount{Percent: 62.5}, MinFree: Amount{Bytes: 1536 << 20}, LowWater: 0.75,
-			Pin: []string{"*/team/*:v1*", "docker.io/library/busybox:1.36"}, PinAllPlatforms: true,
-			ScrubEvery: 24 * time.Hour, ScrubRate: Amount{Bytes: 50_000_000},
+		Cache: config.Cache{
+			Dir: testdata(t, "cache"), MaxSize: config.Amount{Percent: 62.5}, MinFree: config.Amount{Bytes: 1536 << 20}, LowWater: 0.75,
+			Pin: []name.ImagePattern{"*/team/*:v1*", "docker.io/library/busybox:1.36"}, PinAllPlatforms: true,
+			ScrubEvery: 24 * time.Hour, ScrubRate: config.Amount{Bytes: 50_000_000},
 		},
-		Tags:            Tags{TTL: 30 * time.Second, StaleIfError: 168 * time.Hour, NegativeTTL: 0},
+		Tags:            config.Tags{TTL: 30 * time.Second, StaleIfError: 168 * time.Hour, NegativeTTL: 0},
 		DefaultUpstream: "registry.example.com:5000",
-		Upstreams: []Upstream{
+		Upstreams: []config.Upstream{
 			{
 				Host:     "123456789012.dkr.ecr.eu-central-1.amazonaws.com",
 				Endpoint: "https://ecr.proxy.example.com/private",
 				Timeout:  90 * time.Second,
-				ECR: &ECR{
+				ECR: &config.ECR{
 					APIEndpoint: "https://vpce-0123.api.ecr.eu-central-1.vpce.amazonaws.com",
 					Region:      "eu-central-1",
 					Profile:     "images",
@@ -72,39 +96,41 @@ func TestEveryKeyIsLoaded(t *testing.T) {
 					PullThrough: []string{"docker-hub", "mirrors/quay"},
 					KeepAlive:   72 * time.Hour,
 				},
-				Allow: []string{"team/*", "base"},
+				Allow: []name.RepositoryPattern{"team/*", "base"},
 			},
 			{
 				Host:     "images.example.com",
 				Endpoint: "https://images.example.com",
 				Timeout:  20 * time.Second,
-				ECR:      &ECR{Region: "us-west-2", Lifecycle: "hint", ImmutableTags: true, KeepAlive: 24 * time.Hour},
+				ECR:      &config.ECR{Region: "us-west-2", Lifecycle: "hint", ImmutableTags: true, KeepAlive: 24 * time.Hour},
 			},
 			{
 				Host:     "registry.example.com:5000",
 				Endpoint: "http://127.0.0.1:5001",
 				Timeout:  20 * time.Second,
-				Auth:     Auth{Username: "reader", PasswordFile: testdata(t, "secrets/registry")},
+				Auth:     config.Auth{Username: "reader", PasswordFile: testdata(t, "secrets/registry")},
 			},
 			{
 				Host:    "*.mirror.example.com",
 				Timeout: 20 * time.Second,
-				Auth:    Auth{DockerConfig: testdata(t, "secrets/config.json")},
+				Auth:    config.Auth{DockerConfig: testdata(t, "secrets/config.json")},
 			},
 			{Host: "docker.io", Endpoint: "https://registry-1.docker.io", Timeout: 20 * time.Second},
 		},
-		Lifecycle: []LocalRules{
-			{Match: "docker.io/library/*", Rules: `{"rules":[` +
-				`{"rulePriority":1,"description":"yes","selection":{"tagStatus":"tagged","tagPatternList":["v*","2026-01-01","yes"],` +
-				`"countType":"imageCountMoreThan","countNumber":16},"action":{"type":"expire"}},` +
-				`{"rulePriority":2,"selection":{"tagStatus":"any","countType":"sinceImagePulled","countUnit":"days","countNumber":30},` +
-				`"action":{"type":"expire"}}]}`},
-			{Match: "*/*", Rules: `{"rules":[]}`},
+		Lifecycle: []config.LocalRules{
+			{Match: name.Pattern{Host: "docker.io", Repository: "library/*"}, Policy: policy(t, `{"rules":[`+
+				`{"rulePriority":1,"description":"yes","selection":{"tagStatus":"tagged","tagPatternList":["v*","2026-01-01","yes"],`+
+				`"countType":"imageCountMoreThan","countNumber":16},"action":{"type":"expire"}},`+
+				`{"rulePriority":2,"selection":{"tagStatus":"any","countType":"sinceImagePulled","countUnit":"days","countNumber":30},`+
+				`"action":{"type":"expire"}}]}`)},
+			{Match: name.Pattern{Host: name.AnyHost, Repository: "*"}, Policy: policy(t, `{"rules":[`+
+				`{"rulePriority":1,"selection":{"tagStatus":"untagged","countType":"imageCountMoreThan","countNumber":5},`+
+				`"action":{"type":"expire"}}]}`)},
 		},
-		Log:       Log{Level: slog.LevelDebug, Format: "json"},
-		Telemetry: Telemetry{OTLPEndpoint: "http://collector.monitoring:4318", SampleRatio: 1, RepositoryLabel: true},
+		Log:       config.Log{Level: slog.LevelDebug, Format: "json"},
+		Telemetry: config.Telemetry{OTLPEndpoint: "http://collector.monitoring:4318", SampleRatio: 1, RepositoryLabel: true},
 	}
-	if diff := cmp.Diff(want, load(t, "full.yaml")); diff != "" {
+	if diff := cmp.Diff(want, load(t, "full.yaml"), comparePolicies); diff != "" {
 		t.Errorf("Load (-want +got):\n%s", diff)
 	}
 }
@@ -126,14 +152,14 @@ func TestNoFileIsAWorkingConfiguration(t *testing.T) {
 	upstreams := c.Upstreams
 	c.Upstreams = nil
 	c.Cache.Dir = "" // TestCacheDirIsTheUsersUnlessRoot
-	want := &Config{
+	want := &config.Config{
 		Listen:          "127.0.0.1:5000",
 		Admin:           "127.0.0.1:5001",
-		Cache:           Cache{MaxSize: Amount{Bytes: 50 << 30}, MinFree: Amount{Percent: 5}, LowWater: 0.9, ScrubEvery: 168 * time.Hour, ScrubRate: Amount{Bytes: 20_000_000}},
-		Tags:            Tags{TTL: time.Minute, StaleIfError: 720 * time.Hour, NegativeTTL: 10 * time.Second},
+		Cache:           config.Cache{MaxSize: config.Amount{Bytes: 50 << 30}, MinFree: config.Amount{Percent: 5}, LowWater: 0.9, ScrubEvery: 168 * time.Hour, ScrubRate: config.Amount{Bytes: 20_000_000}},
+		Tags:            config.Tags{TTL: time.Minute, StaleIfError: 720 * time.Hour, NegativeTTL: 10 * time.Second},
 		DefaultUpstream: "docker.io",
-		Log:             Log{Level: slog.LevelInfo, Format: "text"},
-		Telemetry:       Telemetry{SampleRatio: 0.05},
+		Log:             config.Log{Level: slog.LevelInfo, Format: "text"},
+		Telemetry:       config.Telemetry{SampleRatio: 0.05},
 	}
 	if diff := cmp.Diff(want, c); diff != "" {
 		t.Errorf("Load (-want +got):\n%s", diff)
@@ -157,7 +183,7 @@ func TestNoFileIsAWorkingConfiguration(t *testing.T) {
 		"docker.io",
 	} {
 		u, ok := c.Match(host)
-		if !ok || u.Endpoint != defaultEndpoint(host) || u.Timeout != 20*time.Second {
+		if !ok || u.Endpoint != endpointOf(host) || u.Timeout != 20*time.Second {
 			t.Errorf("Match(%q) = %+v, %t", host, u, ok)
 		}
 	}
@@ -177,7 +203,7 @@ func TestFilesWithoutKeysMeanTheDefaults(t *testing.T) {
 		"empty keys":     "cache:\ntags: # ttl: 1m\nlog: {}\n",
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := Load(write(t, text))
+			got, err := config.Load(write(t, text))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -204,7 +230,7 @@ func TestCacheDirIsTheUsersUnlessRoot(t *testing.T) {
 func TestRelativePathsStartFromTheFile(t *testing.T) {
 	file := write(t, "cache: {dir: blobs}\n")
 	t.Chdir(t.TempDir())
-	c, err := Load(file)
+	c, err := config.Load(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,14 +240,14 @@ func TestRelativePathsStartFromTheFile(t *testing.T) {
 }
 
 func TestDefaultUpstreamIsNoneWhereDockerHubIsNotServed(t *testing.T) {
-	c, err := Load(write(t, "upstreams: [{host: quay.io}]\n"))
+	c, err := config.Load(write(t, "upstreams: [{host: quay.io}]\n"))
 	if err != nil || c.DefaultUpstream != "" {
 		t.Errorf("Load = %+v, %v; want no default upstream", c, err)
 	}
 }
 
 func TestAliasesStandForTheirValues(t *testing.T) {
-	c, err := Load(write(t, `
+	c, err := config.Load(write(t, `
 upstreams:
   - host: one.example.com
     auth: &reader {username: reader, password_file: /run/secrets/registry}
@@ -231,7 +257,7 @@ upstreams:
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (Auth{Username: "reader", PasswordFile: "/run/secrets/registry"}); c.Upstreams[1].Auth != want {
+	if want := (config.Auth{Username: "reader", PasswordFile: "/run/secrets/registry"}); c.Upstreams[1].Auth != want {
 		t.Errorf("auth = %+v, want %+v", c.Upstreams[1].Auth, want)
 	}
 }
@@ -249,8 +275,11 @@ func TestListenersCollideOnlyOnTheSamePortAndAddress(t *testing.T) {
 		{"127.0.0.1:5000", "127.0.0.2:5000", false},
 		{"127.0.0.1:0", "127.0.0.1:0", false},
 	} {
-		if collide(test.a, test.b) != test.want || collide(test.b, test.a) != test.want {
-			t.Errorf("collide(%q, %q) is not %t both ways", test.a, test.b, test.want)
+		for _, pair := range [][2]string{{test.a, test.b}, {test.b, test.a}} {
+			_, err := config.Load("", config.Override{Key: "listen", Value: pair[0]}, config.Override{Key: "admin", Value: pair[1]})
+			if (err != nil) != test.want {
+				t.Errorf("listen on %s, admin on %s: %v, want a collision: %t", pair[0], pair[1], err, test.want)
+			}
 		}
 	}
 }

@@ -8,16 +8,16 @@ import (
 
 // Mistake is one thing that is wrong with a configuration.
 type Mistake struct {
-	// File is the configuration file as it was named to [Load], or the
-	// [Override.Source] of the value that is wrong.
+	// File is the path of the configuration file as [Load] got it, or the
+	// [Override.Source] of the wrong value.
 	File string
-	// Line is the line in the file, from 1; 0 if the mistake is not in a line.
+	// Line is the line in the file, from 1; 0 if the mistake concerns no line.
 	Line int
-	// Key is the key that is wrong, such as upstreams[1].endpoint; "" if it is
-	// not about a key.
+	// Key is the wrong key, such as upstreams[1].endpoint; "" if the mistake
+	// concerns no key.
 	Key string
-	// Problem says what is wrong and what is expected instead. It never repeats a
-	// value that may hold a secret.
+	// Problem says what is wrong and what is expected instead. It never shows a
+	// value that may contain a secret.
 	Problem string
 }
 
@@ -40,9 +40,9 @@ func (m Mistake) String() string {
 	return b.String()
 }
 
-// Mistakes is everything that is wrong with a configuration: first what is in
-// the file, by line, then the overrides in their order. As the error of [Load]
-// it has at least one element.
+// Mistakes is everything that is wrong with a configuration: the mistakes in the
+// file by line, and then those in overrides in their order. As the error of [Load]
+// it is not empty.
 type Mistakes []Mistake
 
 // Error returns all mistakes, each on a line.
@@ -54,7 +54,7 @@ func (ms Mistakes) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// sorted returns the mistakes with those that are in the file first, by line.
+// sorted returns the mistakes in the file, by line, before the others.
 func (ms Mistakes) sorted(file string) Mistakes {
 	slices.SortStableFunc(ms, func(a, b Mistake) int {
 		switch aIn, bIn := a.File == file, b.File == file; {

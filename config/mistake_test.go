@@ -1,4 +1,4 @@
-package config
+package config_test
 
 import (
 	"errors"
@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/larder-registry/larder/config"
 )
 
 var update = flag.Bool("update", false, "write the messages of testdata/mistakes anew")
@@ -23,8 +25,8 @@ func TestMistakesAreReportedWithFileLineAndKey(t *testing.T) {
 	}
 	for _, file := range files {
 		t.Run(file, func(t *testing.T) {
-			c, err := Load(file)
-			var mistakes Mistakes
+			c, err := config.Load(file)
+			var mistakes config.Mistakes
 			if !errors.As(err, &mistakes) || c != nil {
 				t.Fatalf("Load = %+v, %v; want only Mistakes", c, err)
 			}
@@ -64,7 +66,7 @@ func TestSecretsAreNotRepeatedInMistakes(t *testing.T) {
 func TestUnreadableFilesAreMistakes(t *testing.T) {
 	dir := t.TempDir()
 	large := filepath.Join(dir, "large.yaml")
-	if err := os.WriteFile(large, make([]byte, maxFile+1), 0o600); err != nil {
+	if err := os.WriteFile(large, make([]byte, 1<<20+1), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for name, test := range map[string]struct{ path, problem string }{
@@ -74,10 +76,10 @@ func TestUnreadableFilesAreMistakes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			// A default upstream that only the file could make valid is no mistake.
-			_, err := Load(test.path,
-				Override{Key: "default_upstream", Value: "ghcr.io", Source: "--default-upstream"},
-				Override{Key: "tags.ttl", Value: "soon", Source: "--tags-ttl"})
-			want := Mistakes{
+			_, err := config.Load(test.path,
+				config.Override{Key: "default_upstream", Value: "ghcr.io", Source: "--default-upstream"},
+				config.Override{Key: "tags.ttl", Value: "soon", Source: "--tags-ttl"})
+			want := config.Mistakes{
 				{File: test.path, Problem: test.problem},
 				{File: "--tags-ttl", Key: "tags.ttl", Problem: `expected a duration such as 90s or 12h, got "soon"`},
 			}

@@ -5,21 +5,19 @@ import (
 	"strings"
 )
 
-// Override is a value from outside the file that takes the place of what the
-// file says.
+// Override is a value from outside the file that replaces the value in the file.
 type Override struct {
 	// Key is the key in the configuration, such as cache.dir. Only keys with one
 	// plain value outside of lists can be overridden.
 	Key string
-	// Value is the value as text. Empty is a value: it means none where a key can
-	// have none (admin, default_upstream), and is a mistake elsewhere.
+	// Value is the value as text. An empty value means none for keys that can have
+	// none (admin, default_upstream), and is a mistake for the others.
 	Value string
-	// Source is what mistakes in the value are reported as, such as --cache-dir
-	// or LARDER_CACHE_DIR.
+	// Source names the value in mistakes, such as --cache-dir or LARDER_CACHE_DIR.
 	Source string
 }
 
-// envPrefix begins the names of the environment variables that are Larder's.
+// envPrefix begins the names of Larder's environment variables.
 const envPrefix = "LARDER_"
 
 // Env returns an override for each of Larder's variables in environ, whose
@@ -27,11 +25,11 @@ const envPrefix = "LARDER_"
 // key is its name in upper case after LARDER_, with "_" for each dot:
 // LARDER_CACHE_DIR for cache.dir.
 //
-// A LARDER_ variable for which there is no key yields an override without a
-// key, which [Load] reports. Exempt are LARDER_CONFIG and LARDER_REQUIRE, which
-// have other uses, and what Kubernetes sets for Services called larder.
+// A LARDER_ variable without a key becomes an override without a key, which
+// [Load] reports. LARDER_CONFIG and LARDER_REQUIRE, which have other uses, and the
+// variables that Kubernetes sets for Services named larder are ignored.
 func Env(environ []string) []Override {
-	keys := plainKeys()
+	keys := overridable()
 	var overrides []Override
 	for _, entry := range environ {
 		name, value, _ := strings.Cut(entry, "=")
@@ -67,9 +65,9 @@ func isServiceLink(name, value string) bool {
 	return strings.HasSuffix(name, "_PORT") && strings.Contains(value, "://")
 }
 
-// unknownOverride says what is wrong with an override whose key is not one.
+// unknownOverride returns the problem of an override with an unknown key.
 func unknownOverride(o Override) string {
-	keys := plainKeys()
+	keys := overridable()
 	if o.Key != "" {
 		return unknown("key", o.Key, keys)
 	}
@@ -80,21 +78,7 @@ func unknownOverride(o Override) string {
 	return unknown("variable", o.Source, names)
 }
 
-// plainKeys returns the keys that can be overridden, in the order of the file.
-func plainKeys() []string {
-	return plain("", fields(new(Config), ""))
-}
-
-func plain(section string, fs []field) []string {
-	var keys []string
-	for _, f := range fs {
-		key := join(section, f.name)
-		switch {
-		case f.set != nil:
-			keys = append(keys, key)
-		case f.section != nil:
-			keys = append(keys, plain(key, f.section())...)
-		}
-	}
-	return keys
+// overridable returns the keys that can be overridden, in the order of the file.
+func overridable() []string {
+	return plainKeys("", fields(new(Config), ""))
 }

@@ -1,23 +1,26 @@
-package config
+package config_test
 
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/larder-registry/larder/config"
 )
 
 func TestFlagsWinOverVariablesAndTheseOverTheFile(t *testing.T) {
 	file := write(t, "tags: {ttl: 1s, stale_if_error: 1s, negative_ttl: 1s}\n")
-	overrides := Env([]string{"LARDER_TAGS_STALE_IF_ERROR=2s", "LARDER_TAGS_NEGATIVE_TTL=2s"})
-	overrides = append(overrides, Override{Key: "tags.negative_ttl", Value: "3s", Source: "--tags-negative-ttl"})
-	c, err := Load(file, overrides...)
+	overrides := config.Env([]string{"LARDER_TAGS_STALE_IF_ERROR=2s", "LARDER_TAGS_NEGATIVE_TTL=2s"})
+	overrides = append(overrides, config.Override{Key: "tags.negative_ttl", Value: "3s", Source: "--tags-negative-ttl"})
+	c, err := config.Load(file, overrides...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (Tags{TTL: time.Second, StaleIfError: 2 * time.Second, NegativeTTL: 3 * time.Second}); c.Tags != want {
+	if want := (config.Tags{TTL: time.Second, StaleIfError: 2 * time.Second, NegativeTTL: 3 * time.Second}); c.Tags != want {
 		t.Errorf("tags = %+v, want %+v", c.Tags, want)
 	}
 }
@@ -32,17 +35,20 @@ func TestEveryPlainKeyHasAVariable(t *testing.T) {
 		"LARDER_TELEMETRY_SAMPLE_RATIO",
 		"LARDER_TELEMETRY_REPOSITORY_LABEL",
 	}
-	var got []string
-	for _, key := range plainKeys() {
-		got = append(got, variable(key))
+	for _, variable := range want {
+		if got := config.Env([]string{variable + "=x"}); len(got) != 1 || got[0].Key == "" {
+			t.Errorf("%s is read as %+v", variable, got)
+		}
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("variables (-want +got):\n%s", diff)
+	_, err := config.Load("", config.Override{Value: "1", Source: "LARDER_XYZZY"})
+	all := strings.Join(want[:len(want)-1], ", ") + " or " + want[len(want)-1]
+	if err == nil || !strings.HasSuffix(err.Error(), "expected "+all) {
+		t.Errorf("got  %v\nwant all of %s", err, all)
 	}
 }
 
 func TestEnvTakesOnlyLardersVariables(t *testing.T) {
-	got := Env([]string{
+	got := config.Env([]string{
 		"PATH=/usr/bin",
 		"LARDER_CACHE_DIR=/srv/a=b",
 		"LARDER_CONFIG=/etc/larder/larder.yaml",
@@ -51,7 +57,7 @@ func TestEnvTakesOnlyLardersVariables(t *testing.T) {
 		"LARDERS=1",
 		"LARDER_TAGS_TLT=1m",
 	})
-	want := []Override{
+	want := []config.Override{
 		{Key: "cache.dir", Value: "/srv/a=b", Source: "LARDER_CACHE_DIR"},
 		{Key: "admin", Value: "", Source: "LARDER_ADMIN"},
 		{Key: "", Value: "1m", Source: "LARDER_TAGS_TLT"},
@@ -75,10 +81,10 @@ func TestEnvPassesOverTheServicesOfKubernetes(t *testing.T) {
 		"LARDER_ADMIN_PORT=tcp://10.0.0.2:5001",
 		"LARDER_ADMIN_PORT_5001_TCP=tcp://10.0.0.2:5001",
 	}
-	if got := Env(links); len(got) != 0 {
+	if got := config.Env(links); len(got) != 0 {
 		t.Errorf("Env = %+v, want none", got)
 	}
-	if got := Env([]string{"LARDER_PORT=5000"}); len(got) != 1 {
+	if got := config.Env([]string{"LARDER_PORT=5000"}); len(got) != 1 {
 		t.Errorf("Env passes over LARDER_PORT=5000, which somebody set by hand: %+v", got)
 	}
 }
@@ -86,21 +92,21 @@ func TestEnvPassesOverTheServicesOfKubernetes(t *testing.T) {
 func TestMistakesInOverridesNameTheirSource(t *testing.T) {
 	for _, test := range []struct {
 		file     string
-		override Override
+		override config.Override
 		want     string
 	}{
-		{"", Override{"tags.ttl", "soon", "LARDER_TAGS_TTL"}, `LARDER_TAGS_TTL: tags.ttl: expected a duration such as 90s or 12h, got "soon"`},
-		{"", Override{"cache.max_size", "60", "--max-size"}, `--max-size: cache.max_size: expected a number with a unit such as GiB, MB or %, got "60"`},
-		{"", Override{"cache.min_free", "", "LARDER_CACHE_MIN_FREE"}, `LARDER_CACHE_MIN_FREE: cache.min_free: expected a size such as 50GiB or a percentage such as 80%, got nothing`},
-		{"", Override{"listen", "", "--listen"}, `--listen: listen: expected host:port such as 127.0.0.1:5000, got nothing`},
-		{"", Override{"listen", "127.0.0.1:5001", "--listen"}, `--listen: listen: expected another address than admin's, which is 127.0.0.1:5001`},
-		{"", Override{"default_upstream", "quay.io", "--default-upstream"}, `--default-upstream: default_upstream: expected a host that one of the upstreams serves, got "quay.io"`},
-		{"", Override{"", "1m", "LARDER_TAGS_TLT"}, `LARDER_TAGS_TLT: unknown variable; did you mean LARDER_TAGS_TTL?`},
-		{"", Override{"", "1", "LARDER_XYZZY"}, `LARDER_XYZZY: unknown variable; expected LARDER_LISTEN, LARDER_ADMIN, LARDER_CACHE_DIR, LARDER_CACHE_MAX_SIZE, LARDER_CACHE_MIN_FREE, LARDER_CACHE_LOW_WATER, LARDER_CACHE_PIN_ALL_PLATFORMS, LARDER_CACHE_SCRUB_EVERY, LARDER_CACHE_SCRUB_RATE, LARDER_TAGS_TTL, LARDER_TAGS_STALE_IF_ERROR, LARDER_TAGS_NEGATIVE_TTL, LARDER_DEFAULT_UPSTREAM, LARDER_LOG_LEVEL, LARDER_LOG_FORMAT, LARDER_TELEMETRY_OTLP_ENDPOINT, LARDER_TELEMETRY_SAMPLE_RATIO or LARDER_TELEMETRY_REPOSITORY_LABEL`},
-		{"", Override{"tags", "1m", "--tags"}, `--tags: tags: unknown key; did you mean tags.ttl?`},
-		{"", Override{"upstreams", "docker.io", "--upstreams"}, `--upstreams: upstreams: unknown key; expected listen, admin, cache.dir, cache.max_size, cache.min_free, cache.low_water, cache.pin_all_platforms, cache.scrub_every, cache.scrub_rate, tags.ttl, tags.stale_if_error, tags.negative_ttl, default_upstream, log.level, log.format, telemetry.otlp_endpoint, telemetry.sample_ratio or telemetry.repository_label`},
+		{"", config.Override{"tags.ttl", "soon", "LARDER_TAGS_TTL"}, `LARDER_TAGS_TTL: tags.ttl: expected a duration such as 90s or 12h, got "soon"`},
+		{"", config.Override{"cache.max_size", "60", "--max-size"}, `--max-size: cache.max_size: expected a number with a unit such as GiB, MB or %, got "60"`},
+		{"", config.Override{"cache.min_free", "", "LARDER_CACHE_MIN_FREE"}, `LARDER_CACHE_MIN_FREE: cache.min_free: expected a size such as 50GiB or a percentage such as 80%, got nothing`},
+		{"", config.Override{"listen", "", "--listen"}, `--listen: listen: expected host:port such as 127.0.0.1:5000, got nothing`},
+		{"", config.Override{"listen", "127.0.0.1:5001", "--listen"}, `--listen: listen: expected another address than admin's, which is 127.0.0.1:5001`},
+		{"", config.Override{"default_upstream", "quay.io", "--default-upstream"}, `--default-upstream: default_upstream: expected a host that one of the upstreams serves, got "quay.io"`},
+		{"", config.Override{"", "1m", "LARDER_TAGS_TLT"}, `LARDER_TAGS_TLT: unknown variable; did you mean LARDER_TAGS_TTL?`},
+		{"", config.Override{"", "1", "LARDER_XYZZY"}, `LARDER_XYZZY: unknown variable; expected LARDER_LISTEN, LARDER_ADMIN, LARDER_CACHE_DIR, LARDER_CACHE_MAX_SIZE, LARDER_CACHE_MIN_FREE, LARDER_CACHE_LOW_WATER, LARDER_CACHE_PIN_ALL_PLATFORMS, LARDER_CACHE_SCRUB_EVERY, LARDER_CACHE_SCRUB_RATE, LARDER_TAGS_TTL, LARDER_TAGS_STALE_IF_ERROR, LARDER_TAGS_NEGATIVE_TTL, LARDER_DEFAULT_UPSTREAM, LARDER_LOG_LEVEL, LARDER_LOG_FORMAT, LARDER_TELEMETRY_OTLP_ENDPOINT, LARDER_TELEMETRY_SAMPLE_RATIO or LARDER_TELEMETRY_REPOSITORY_LABEL`},
+		{"", config.Override{"tags", "1m", "--tags"}, `--tags: tags: unknown key; did you mean tags.ttl?`},
+		{"", config.Override{"upstreams", "docker.io", "--upstreams"}, `--upstreams: upstreams: unknown key; expected listen, admin, cache.dir, cache.max_size, cache.min_free, cache.low_water, cache.pin_all_platforms, cache.scrub_every, cache.scrub_rate, tags.ttl, tags.stale_if_error, tags.negative_ttl, default_upstream, log.level, log.format, telemetry.otlp_endpoint, telemetry.sample_ratio or telemetry.repository_label`},
 	} {
-		_, err := Load(test.file, test.override)
+		_, err := config.Load(test.file, test.override)
 		if err == nil || err.Error() != test.want {
 			t.Errorf("Load with %+v:\n got %v\nwant %s", test.override, err, test.want)
 		}
@@ -109,8 +115,8 @@ func TestMistakesInOverridesNameTheirSource(t *testing.T) {
 
 func TestMistakesInTheFileComeFirstByLine(t *testing.T) {
 	file := write(t, "admin: 127.0.0.1:5000\nlog: {level: all}\n")
-	_, err := Load(file, Override{"tags.ttl", "soon", "LARDER_TAGS_TTL"}, Override{"log.format", "xml", "--log-format"})
-	var mistakes Mistakes
+	_, err := config.Load(file, config.Override{"tags.ttl", "soon", "LARDER_TAGS_TTL"}, config.Override{"log.format", "xml", "--log-format"})
+	var mistakes config.Mistakes
 	if !errors.As(err, &mistakes) {
 		t.Fatalf("Load: %v, want Mistakes", err)
 	}
@@ -126,7 +132,7 @@ func TestMistakesInTheFileComeFirstByLine(t *testing.T) {
 
 func TestOverriddenValuesAreCheckedAsWell(t *testing.T) {
 	file := write(t, "listen: nowhere\n")
-	_, err := Load(file, Override{"listen", "127.0.0.1:6000", "--listen"})
+	_, err := config.Load(file, config.Override{"listen", "127.0.0.1:6000", "--listen"})
 	if err == nil {
 		t.Error("a mistake in the file is hidden by a flag")
 	}

@@ -1,10 +1,12 @@
-package config
+package config_test
 
 import (
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/larder-registry/larder/config"
 )
 
 // The README shows these files of testdata, of which the first is read by the
@@ -16,7 +18,7 @@ func TestReadmeShowsValidConfigurations(t *testing.T) {
 	}
 	for _, name := range []string{"node.yaml", "accounts.yaml"} {
 		file := filepath.Join("testdata", name)
-		if _, err := Load(file); err != nil {
+		if _, err := config.Load(file); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		content, err := os.ReadFile(file)

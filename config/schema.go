@@ -1,25 +1,28 @@
 package config
 
-import "go.yaml.in/yaml/v3"
+import (
+	"strings"
 
-// A field is a key of the configuration. It has exactly one of set, section,
-// list and rules.
+	"github.com/larder-registry/larder/upstream/lifecycle"
+)
+
+// field is a key of the configuration. It has exactly one of set, section, list
+// and rules.
 type field struct {
 	name string
-	// set stores a plain value. Its error says what was expected.
-	set func(value *yaml.Node) error
+	// set stores a plain value.
+	set setter
 	// section returns the keys below this one.
 	section func() []field
-	// list makes room for n items, in place of those that were there, and returns
-	// a field for each.
+	// list replaces the items of a list by n new ones, and returns a field for each.
 	list func(n int) []field
-	// rules takes a list of lifecycle rules, as JSON.
-	rules *string
+	// rules is where a list of lifecycle rules is stored.
+	rules *lifecycle.Policy
 }
 
-// fields returns the keys of the configuration file, in the order in which
-// they are documented. Values go into c; relative paths start from the folder
-// base, or from the working directory if it is "".
+// fields returns the keys of the configuration file, in the order of their
+// documentation. Values are stored in c. Relative paths start from the folder base,
+// or from the working directory if base is "".
 func fields(c *Config, base string) []field {
 	return []field{
 		{name: "listen", set: address(&c.Listen)},
@@ -30,14 +33,7 @@ func fields(c *Config, base string) []field {
 				{name: "max_size", set: maxSize(&c.Cache.MaxSize)},
 				{name: "min_free", set: amount(&c.Cache.MinFree)},
 				{name: "low_water", set: fraction(&c.Cache.LowWater)},
-				{name: "pin", list: func(n int) []field {
-					c.Cache.Pin = make([]string, n)
-					items := make([]field, n)
-					for i := range items {
-						items[i].set = imagePattern(&c.Cache.Pin[i])
-					}
-					return items
-				}},
+				{name: "pin", list: items(&c.Cache.Pin, pinPattern)},
 				{name: "pin_all_platforms", set: truth(&c.Cache.PinAllPlatforms)},
 				{name: "scrub_every", set: scrubEvery(&c.Cache.ScrubEvery)},
 				{name: "scrub_rate", set: scrubRate(&c.Cache.ScrubRate)},
@@ -53,32 +49,32 @@ func fields(c *Config, base string) []field {
 		{name: "default_upstream", set: orNone(&c.DefaultUpstream, exactHost(&c.DefaultUpstream))},
 		{name: "upstreams", list: func(n int) []field {
 			c.Upstreams = make([]Upstream, n)
-			items := make([]field, n)
-			for i := range items {
+			all := make([]field, n)
+			for i := range all {
 				u := &c.Upstreams[i]
 				u.Timeout = defaultTimeout
-				items[i].section = func() []field { return upstreamFields(u, base) }
+				all[i].section = func() []field { return upstreamFields(u, base) }
 			}
-			return items
+			return all
 		}},
 		{name: "lifecycle", list: func(n int) []field {
 			c.Lifecycle = make([]LocalRules, n)
-			items := make([]field, n)
-			for i := range items {
+			all := make([]field, n)
+			for i := range all {
 				r := &c.Lifecycle[i]
-				items[i].section = func() []field {
+				all[i].section = func() []field {
 					return []field{
-						{name: "match", set: localMatch(&r.Match)},
-						{name: "rules", rules: &r.Rules},
+						{name: "match", set: pattern(&r.Match)},
+						{name: "rules", rules: &r.Policy},
 					}
 				}
 			}
-			return items
+			return all
 		}},
 		{name: "log", section: func() []field {
 			return []field{
 				{name: "level", set: level(&c.Log.Level)},
-				{name: "format", set: logFormat(&c.Log.Format)},
+				{name: "format", set: choice(&c.Log.Format, "text", "json")},
 			}
 		}},
 		{name: "telemetry", section: func() []field {
@@ -105,9 +101,9 @@ func upstreamFields(u *Upstream, base string) []field {
 				{name: "role_arn", set: roleARN(&u.ECR.RoleARN)},
 				{name: "external_id", set: externalID(&u.ECR.ExternalID)},
 				{name: "session_name", set: sessionName(&u.ECR.SessionName)},
-				{name: "lifecycle", set: lifecycle(&u.ECR.Lifecycle)},
-				{name: "replicas", list: texts(&u.ECR.Replicas, regionOrHost)},
-				{name: "pull_through", list: texts(&u.ECR.PullThrough, pullThroughPrefix)},
+				{name: "lifecycle", set: choice(&u.ECR.Lifecycle, lifecycleHint, lifecycleEnforce, lifecycleOff)},
+				{name: "replicas", list: items(&u.ECR.Replicas, regionOrHost)},
+				{name: "pull_through", list: items(&u.ECR.PullThrough, pullThroughPrefix)},
 				{name: "immutable_tags", set: truth(&u.ECR.ImmutableTags)},
 				{name: "keep_alive", set: keepAlive(&u.ECR.KeepAlive)},
 			}
@@ -119,7 +115,20 @@ func upstreamFields(u *Upstream, base string) []field {
 				{name: "docker_config", set: filePath(&u.Auth.DockerConfig, base)},
 			}
 		}},
-		{name: "allow", list: texts(&u.Allow, repositoryPattern)},
+		{name: "allow", list: items(&u.Allow, repositoryPattern)},
+	}
+}
+
+// items returns the list of a field whose items are plain values. set returns the
+// setter of one item.
+func items[T any](to *[]T, set func(to *T) setter) func(n int) []field {
+	return func(n int) []field {
+		*to = make([]T, n)
+		all := make([]field, n)
+		for i := range all {
+			all[i].set = set(&(*to)[i])
+		}
+		return all
 	}
 }
 
@@ -130,4 +139,43 @@ func join(section, name string) string {
 		return name
 	}
 	return section + "." + name
+}
+
+func names(fields []field) []string {
+	all := make([]string, len(fields))
+	for i, f := range fields {
+		all[i] = f.name
+	}
+	return all
+}
+
+// lookup finds the field of a key with a plain value.
+func lookup(fields []field, key string) (field, bool) {
+	name, rest, below := strings.Cut(key, ".")
+	for _, f := range fields {
+		switch {
+		case f.name != name:
+		case below && f.section != nil:
+			return lookup(f.section(), rest)
+		case !below && f.set != nil:
+			return f, true
+		}
+	}
+	return field{}, false
+}
+
+// plainKeys returns the full names of the keys with a plain value outside of
+// lists, in the order of the fields.
+func plainKeys(section string, fields []field) []string {
+	var keys []string
+	for _, f := range fields {
+		key := join(section, f.name)
+		switch {
+		case f.set != nil:
+			keys = append(keys, key)
+		case f.section != nil:
+			keys = append(keys, plainKeys(key, f.section())...)
+		}
+	}
+	return keys
 }

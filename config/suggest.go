@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// unknown says that name is not a known key or variable, and which one was
-// probably meant; all that there are, if none is near.
+// unknown returns the problem of a key or variable with an unknown name. It names
+// the known one that is probably meant, or all if none is similar.
 func unknown(what, name string, known []string) string {
 	if near, ok := nearest(name, known); ok {
 		return fmt.Sprintf("unknown %s; did you mean %s?", what, near)
@@ -23,27 +23,27 @@ func oneOf(words []string) string {
 	return strings.Join(words[:last], ", ") + " or " + words[last]
 }
 
-// nearest returns the candidate that is the fewest typing mistakes away from
-// name, if that is few enough to be one, or of which name is the beginning.
+// nearest returns the candidate with the fewest typing mistakes in name, if these
+// are few enough. A candidate that begins with name counts as one mistake.
 func nearest(name string, candidates []string) (string, bool) {
 	name = cut(name)
-	best, fewest := "", len(name)/4+2
+	best, limit := "", len(name)/4+2
 	for _, candidate := range candidates {
 		d := distance(name, candidate)
 		if len(name) > 2 && strings.HasPrefix(candidate, name) {
 			d = min(d, 1)
 		}
-		if d < fewest {
-			best, fewest = candidate, d
+		if d < limit {
+			best, limit = candidate, d
 		}
 	}
 	return best, best != ""
 }
 
-// distance returns how many bytes must be inserted, removed or replaced to make
-// b of a (Levenshtein's distance).
+// distance returns how many bytes of a must be inserted, removed or replaced to get
+// b (Levenshtein distance).
 func distance(a, b string) int {
-	row := make([]int, len(b)+1) // of the beginning of a to each beginning of b
+	row := make([]int, len(b)+1) // the distance of a prefix of a to each prefix of b
 	for j := range row {
 		row[j] = j
 	}

@@ -7,9 +7,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/opencontainers/go-digest"
-
 	"github.com/larder-registry/larder/config"
+	"github.com/larder-registry/larder/upstream/name"
 )
 
 // doctorCommand is "larder doctor".
@@ -26,11 +25,11 @@ func (c *doctorCommand) Run(p *invocation) error {
 	if c.Timeout <= 0 {
 		return usageError{errors.New("--timeout: a duration above 0 is needed")}
 	}
-	var image imageName
+	var image name.Image
 	if c.Image != "" {
-		var ok bool
-		if image, ok = parseImage(fullName(c.Image)); !ok {
-			return usageError{fmt.Errorf("%q is not an image: <host>/<repository>:<tag> or <host>/<repository>@<digest> is needed", c.Image)}
+		var err error
+		if image, err = name.ParseShortImage(c.Image); err != nil {
+			return usageError{err}
 		}
 	}
 	show := showStep(p.stdout)
@@ -52,33 +51,6 @@ func (c *doctorCommand) Run(p *invocation) error {
 		return fmt.Errorf("%d of %d steps failed", n, len(e.steps))
 	}
 	return p.ctx.Err()
-}
-
-// imageName is an image to pull.
-type imageName struct {
-	host, repository, reference string
-}
-
-// parseImage reads the full name of an image. Where it has a tag and a digest,
-// the digest counts, as with any client.
-func parseImage(full string) (imageName, bool) {
-	name, byDigest, hasDigest := strings.Cut(full, "@")
-	host, rest, ok := strings.Cut(name, "/")
-	repository, tag, hasTag := strings.Cut(rest, ":")
-	if !ok || host == "" || repository == "" || strings.ContainsAny(full, " \t\n?#%") {
-		return imageName{}, false
-	}
-	image := imageName{strings.ToLower(host), repository, tag}
-	switch {
-	case hasDigest:
-		if digest.Digest(byDigest).Validate() != nil {
-			return imageName{}, false
-		}
-		image.reference = byDigest
-	case !hasTag || tag == "" || strings.Contains(tag, "/"):
-		return imageName{}, false
-	}
-	return image, true
 }
 
 // showStep prints each step on a line when it is done, under a heading for each

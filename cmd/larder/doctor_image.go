@@ -15,13 +15,14 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/larder-registry/larder/upstream"
+	"github.com/larder-registry/larder/upstream/name"
 )
 
 // firstBytes is how much of a layer is fetched.
 const firstBytes = 1024
 
 // image pulls the beginning of an image.
-func (e *examination) image(r *upstream.Registry, image imageName) {
+func (e *examination) image(r *upstream.Registry, image name.Image) {
 	var layer ocispec.Descriptor
 	e.step("manifest", []string{"registry", "token"}, func(ctx context.Context) finding {
 		m, detail, err := platformManifest(ctx, r, image)
@@ -37,7 +38,7 @@ func (e *examination) image(r *upstream.Registry, image imageName) {
 	var place string
 	e.step("redirect", []string{"manifest"}, func(ctx context.Context) finding {
 		var err error
-		if place, err = r.Locate(ctx, image.repository, layer.Digest); err != nil {
+		if place, err = r.Locate(ctx, image.Repository, layer.Digest); err != nil {
 			return wrong(err, adviceOnLayer(err))
 		}
 		if place == r.BaseURL() {
@@ -54,14 +55,14 @@ func (e *examination) image(r *upstream.Registry, image imageName) {
 		e.place("storage", stepFailed, func(ctx context.Context) upstream.Connection { return r.ConnectTo(ctx, place) })
 	}
 	e.step("layer", []string{"redirect", "storage"}, func(ctx context.Context) finding {
-		return fetchBeginning(ctx, r, image.repository, layer)
+		return fetchBeginning(ctx, r, image.Repository, layer)
 	})
 }
 
 // platformManifest returns the manifest of an image for this platform, or for
 // another one where there is none.
-func platformManifest(ctx context.Context, r *upstream.Registry, image imageName) (m ocispec.Manifest, detail string, err error) {
-	desc, body, err := r.Manifest(ctx, image.repository, image.reference, false)
+func platformManifest(ctx context.Context, r *upstream.Registry, image name.Image) (m ocispec.Manifest, detail string, err error) {
+	desc, body, err := r.Manifest(ctx, image.Repository, image.Reference(), false)
 	if err != nil {
 		return m, "", err
 	}
@@ -72,7 +73,7 @@ func platformManifest(ctx context.Context, r *upstream.Registry, image imageName
 	}
 	if len(index.Manifests) > 0 {
 		child := choose(index.Manifests)
-		if _, body, err = r.Manifest(ctx, image.repository, child.Digest.String(), false); err != nil {
+		if _, body, err = r.Manifest(ctx, image.Repository, child.Digest.String(), false); err != nil {
 			return m, "", fmt.Errorf("the index lists it: %w", err)
 		}
 		detail += fmt.Sprintf(" of %d; of these %s%s", len(index.Manifests), child.Digest, platformOf(child))

@@ -600,26 +600,3 @@ func TestAdviceNamesPoliciesThatExist(t *testing.T) {
 		}
 	}
 }
-
-func TestImagesAreReadAsClientsDo(t *testing.T) {
-	dgst := digest.FromString("x").String()
-	for text, want := range map[string]imageName{
-		"busybox":                      {"docker.io", "library/busybox", "latest"},
-		"grafana/grafana:11":           {"docker.io", "grafana/grafana", "11"},
-		"GHCR.io/a/b":                  {"ghcr.io", "a/b", "latest"},
-		"localhost:5000/a:b":           {"localhost:5000", "a", "b"},
-		"ghcr.io/a/b@" + dgst:          {"ghcr.io", "a/b", dgst},
-		"ghcr.io/a/b:tag@" + dgst:      {"ghcr.io", "a/b", dgst},
-		"registry.example.com/a@" + "": {},
-		"ghcr.io/a@sha256:abc":         {},
-		"ghcr.io/a:":                   {},
-		"ghcr.io/":                     {},
-		"ghcr.io/a b":                  {},
-		"ghcr.io/a?b=c:d":              {},
-	} {
-		got, ok := parseImage(fullName(text))
-		if got != want || ok != (want != imageName{}) {
-			t.Errorf("%q is read as %+v, %t; want %+v", text, got, ok, want)
-		}
-	}
-}

@@ -13,54 +13,55 @@ import (
 	"github.com/larder-registry/larder/config"
 	"github.com/larder-registry/larder/upstream"
 	"github.com/larder-registry/larder/upstream/auth"
+	"github.com/larder-registry/larder/upstream/name"
 )
 
 // upstreams looks at the image's upstream, or at all that are one host.
-func (e *examination) upstreams(cfg *config.Config, image imageName) {
+func (e *examination) upstreams(cfg *config.Config, image name.Image) {
 	client := upstream.NewClient(upstream.Options{Lookup: daemon.Lookup(cfg), Log: slog.New(slog.DiscardHandler)})
 	defer client.Close()
-	if image.host != "" {
-		e.about(image.host)
+	if image.Host != "" {
+		e.about(image.Host)
 		if registry := e.host(cfg, client, image); registry != nil {
-			e.registry(registry, image.repository)
+			e.registry(registry, image.Repository)
 			e.image(registry, image)
 		}
 		return
 	}
 	var patterns []string
 	for _, u := range cfg.Upstreams {
-		if strings.Contains(u.Host, "*") {
-			patterns = append(patterns, u.Host)
+		if u.Host.HasStar() {
+			patterns = append(patterns, string(u.Host))
 		}
 	}
 	if len(patterns) > 0 {
 		e.add("patterns", notApplicable("to look at one of their hosts, name an image there: "+strings.Join(patterns, " ")), 0)
 	}
 	for _, u := range cfg.Upstreams {
-		if strings.Contains(u.Host, "*") {
+		if u.Host.HasStar() {
 			continue
 		}
-		e.about(u.Host)
-		if registry := e.host(cfg, client, imageName{host: u.Host}); registry != nil {
+		e.about(string(u.Host))
+		if registry := e.host(cfg, client, name.Image{Host: string(u.Host)}); registry != nil {
 			e.registry(registry, "")
 		}
 	}
 }
 
 // host finds the upstream for an image's host, and says what it is taken for.
-func (e *examination) host(cfg *config.Config, client *upstream.Client, image imageName) *upstream.Registry {
+func (e *examination) host(cfg *config.Config, client *upstream.Client, image name.Image) *upstream.Registry {
 	var registry *upstream.Registry
 	e.step("host", nil, func(context.Context) finding {
-		entry, ok := cfg.Match(image.host)
+		entry, ok := cfg.Match(image.Host)
 		if !ok {
-			return wrong(fmt.Errorf("no configured upstream serves %s", image.host),
+			return wrong(fmt.Errorf("no configured upstream serves %s", image.Host),
 				"Add it to upstreams in the configuration: what is not there is never asked.")
 		}
-		if image.repository != "" && !entry.Allows(image.repository) {
-			return wrong(fmt.Errorf("allow of the upstream %s leaves out %s", entry.Host, image.repository),
+		if image.Repository != "" && !entry.Allows(image.Repository) {
+			return wrong(fmt.Errorf("allow of the upstream %s leaves out %s", entry.Host, image.Repository),
 				"Add a pattern for the repository to allow, or leave allow away.")
 		}
-		found, err := client.Registry(image.host)
+		found, err := client.Registry(image.Host)
 		if err != nil {
 			return wrong(err, "Mend the upstream's endpoint in the configuration.")
 		}

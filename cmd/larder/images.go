@@ -7,7 +7,7 @@ import (
 	"net/url"
 
 	"github.com/larder-registry/larder/cache"
-	"github.com/larder-registry/larder/config"
+	"github.com/larder-registry/larder/upstream/name"
 )
 
 // images are the arguments of commands that are about some images.
@@ -28,7 +28,7 @@ type done struct {
 // prints what was done. known returns the names that a pattern is about.
 func (i images) run(p *invocation, known func() ([]string, error), do func(image string) (done, error)) error {
 	for _, image := range i.Images {
-		if _, err := config.MatchImage(image, ""); config.IsImagePattern(image) && err != nil {
+		if _, err := name.ParseImagePattern(image); name.IsImagePattern(image) && err != nil {
 			return usageError{fmt.Errorf("pattern %q: %w", image, err)}
 		}
 	}
@@ -54,8 +54,14 @@ func (i images) run(p *invocation, known func() ([]string, error), do func(image
 func (i images) each(known func() ([]string, error), do func(image string) error) error {
 	var errs error
 	for _, image := range i.Images {
-		if !config.IsImagePattern(image) {
-			errs = errors.Join(errs, do(fullName(image)))
+		if !name.IsImagePattern(image) {
+			img, err := name.ParseShortImage(image)
+			if err == nil {
+				err = do(img.String())
+			} else {
+				err = usageError{err}
+			}
+			errs = errors.Join(errs, err)
 			continue
 		}
 		names, err := known()
@@ -63,10 +69,10 @@ func (i images) each(known func() ([]string, error), do func(image string) error
 			return errors.Join(errs, err)
 		}
 		var found bool
-		for _, name := range names {
-			if ok, _ := config.MatchImage(image, name); ok {
+		for _, full := range names {
+			if name.ImagePattern(image).Match(full) {
 				found = true
-				errs = errors.Join(errs, do(name))
+				errs = errors.Join(errs, do(full))
 			}
 		}
 		if !found {

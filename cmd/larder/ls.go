@@ -12,7 +12,7 @@ import (
 
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/cmd/internal/daemon/upkeep"
-	"github.com/larder-registry/larder/config"
+	"github.com/larder-registry/larder/upstream/name"
 )
 
 // lsCommand is "larder ls".
@@ -25,9 +25,9 @@ type lsCommand struct {
 
 // Run lists the images that match.
 func (c *lsCommand) Run(p *invocation) error {
-	pattern := cmp.Or(c.Pattern, "*")
-	if _, err := config.MatchImage(pattern, ""); err != nil {
-		return usageError{fmt.Errorf("pattern %q: %w", pattern, err)}
+	pattern, err := name.ParseImagePattern(cmp.Or(c.Pattern, "*"))
+	if err != nil {
+		return usageError{fmt.Errorf("pattern %q: %w", c.Pattern, err)}
 	}
 	return c.with(p, func(client *client) error {
 		var images []cache.ImageInfo
@@ -35,8 +35,7 @@ func (c *lsCommand) Run(p *invocation) error {
 			return err
 		}
 		images = slices.DeleteFunc(images, func(img cache.ImageInfo) bool {
-			ok, _ := config.MatchImage(pattern, img.Name())
-			return !ok || c.Expired && img.Expired == nil
+			return !pattern.Match(img.Name()) || c.Expired && img.Expired == nil
 		})
 		if c.JSON {
 			return printJSON(p.stdout, images)

@@ -82,10 +82,10 @@ func (c *mirrorCommand) mirror(p *invocation) (mirror.Mirror, error) {
 	}
 	if len(m.Registries) == 0 {
 		for _, u := range cfg.Upstreams {
-			if strings.Contains(u.Host, "*") {
+			if u.Host.HasStar() {
 				m.Default = true
 			} else {
-				m.Registries = append(m.Registries, u.Host)
+				m.Registries = append(m.Registries, string(u.Host))
 			}
 		}
 	}

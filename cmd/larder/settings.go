@@ -1,11 +1,9 @@
 package main
 
 import (
-	"errors"
 	"strings"
 
 	"github.com/larder-registry/larder/config"
-	"github.com/larder-registry/larder/upstream/lifecycle"
 )
 
 // settings are the flags that stand for keys of the configuration. They come
@@ -42,7 +40,7 @@ func (s settings) load(env []string) (*config.Config, error) {
 			overrides = append(overrides, config.Override{Key: flag.key, Value: *flag.value, Source: flag.name})
 		}
 	}
-	return config.LoadChecked(s.file(env), checkRules, overrides...)
+	return config.Load(s.file(env), overrides...)
 }
 
 // file is the configuration file, or "" if there is none.
@@ -54,17 +52,4 @@ func (s settings) file(env []string) string {
 		}
 	}
 	return file
-}
-
-// checkRules is config.RulesCheck: config does not know what rules may say, and
-// upstream does not know of lines in files.
-func checkRules(document []byte) config.Mistakes {
-	_, err := lifecycle.ParseLocal(document)
-	var wrong lifecycle.Mistakes
-	errors.As(err, &wrong)
-	var mistakes config.Mistakes
-	for _, m := range wrong {
-		mistakes = append(mistakes, config.Mistake{Key: m.Key, Problem: m.Problem})
-	}
-	return mistakes
 }

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/larder-registry/larder/config"
+	"github.com/larder-registry/larder/upstream/lifecycle"
 )
 
 // onlyImage is the only value that must be set.
@@ -207,10 +209,8 @@ func TestConfigurationReachesLarderUnchanged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ignoreForm := cmp.Comparer(func(a, b config.LocalRules) bool { // Helm sorts the keys of the rules' JSON
-		return a.Match == b.Match && equalJSON(a.Rules, b.Rules)
-	})
-	if diff := cmp.Diff(want, got, ignoreForm); diff != "" {
+	samePolicy := cmp.Comparer(func(a, b lifecycle.Policy) bool { return reflect.DeepEqual(a, b) })
+	if diff := cmp.Diff(want, got, samePolicy); diff != "" {
 		t.Errorf("configuration (-given +rendered):\n%s", diff)
 	}
 }

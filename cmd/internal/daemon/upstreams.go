@@ -18,7 +18,7 @@ func Lookup(cfg *config.Config) func(host string) (upstream.Config, bool) {
 		}
 		c := upstream.Config{
 			Host:         host,
-			Name:         entry.Host,
+			Name:         string(entry.Host),
 			Endpoint:     entry.Endpoint,
 			Timeout:      entry.Timeout,
 			Username:     entry.Auth.Username,
@@ -56,6 +56,6 @@ func sources(cfg *config.Config, client *upstream.Client, log *slog.Logger) func
 			log.Error("an upstream cannot be used", "upstream", host, "error", err)
 			return proxy.Source{}, false
 		}
-		return proxy.Source{Upstream: registry, Timeout: entry.Timeout, Name: entry.Host}, true
+		return proxy.Source{Upstream: registry, Timeout: entry.Timeout, Name: string(entry.Host)}, true
 	}
 }

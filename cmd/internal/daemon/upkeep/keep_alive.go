@@ -128,7 +128,7 @@ func (k *KeepAlive) due() ([]inUse, error) {
 				touched = time.Time{} // by a clock that was wrong
 			}
 			if now.Sub(touched) >= every && h.Used.Sub(touched) > sameUse {
-				due = append(due, inUse{imageID{repo, h.Digest}, registry, entry.Host})
+				due = append(due, inUse{imageID{repo, h.Digest}, registry, string(entry.Host)})
 			}
 		}
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/config"
 	"github.com/larder-registry/larder/upstream"
-	rules "github.com/larder-registry/larder/upstream/lifecycle"
+	"github.com/larder-registry/larder/upstream/lifecycle"
 )
 
 // Lifecycle applies lifecycle rules, those of ECR's repositories and those of the
@@ -97,7 +97,7 @@ func (l *Lifecycle) apply(ctx context.Context) error {
 }
 
 // expiredBy evaluates a policy for the images of a repository.
-func expiredBy(policy rules.Policy, images []rules.Image, repo cache.Repository, source string) []cache.Verdict {
+func expiredBy(policy lifecycle.Policy, images []lifecycle.Image, repo cache.Repository, source string) []cache.Verdict {
 	var expired []cache.Verdict
 	for _, e := range policy.Expired(images, time.Now()) {
 		expired = append(expired, cache.Verdict{

@@ -1,11 +1,9 @@
 package upkeep
 
 import (
-	"fmt"
-
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/config"
-	rules "github.com/larder-registry/larder/upstream/lifecycle"
+	"github.com/larder-registry/larder/upstream/lifecycle"
 )
 
 // localRules evaluates the configuration's own lifecycle rules.
@@ -26,26 +24,20 @@ func (r localRules) expired() ([]cache.Verdict, error) {
 	if err != nil {
 		return nil, err
 	}
-	policies := make([]rules.Policy, len(r.cfg.Lifecycle))
-	for i := range policies {
-		if policies[i], err = rules.ParseLocal([]byte(r.cfg.Lifecycle[i].Rules)); err != nil {
-			return nil, fmt.Errorf("lifecycle[%d] of the configuration: %w", i, err) // checked when it was loaded
-		}
-	}
 	var expired []cache.Verdict
 	for repo, held := range holdings {
-		if i, ok := r.cfg.LocalRules(repo.Upstream, repo.Name); ok {
-			expired = append(expired, expiredBy(policies[i], imagesOf(held), repo, SourceLocal)...)
+		if policy, ok := r.cfg.LocalPolicy(repo.Upstream, repo.Name); ok {
+			expired = append(expired, expiredBy(policy, imagesOf(held), repo, SourceLocal)...)
 		}
 	}
 	return expired, nil
 }
 
 // imagesOf translates what the cache knows of a repository's images.
-func imagesOf(holdings []cache.Holding) []rules.Image {
-	images := make([]rules.Image, len(holdings))
+func imagesOf(holdings []cache.Holding) []lifecycle.Image {
+	images := make([]lifecycle.Image, len(holdings))
 	for i, h := range holdings {
-		images[i] = rules.Image{
+		images[i] = lifecycle.Image{
 			Digest:   h.Digest,
 			Tags:     h.Tags,
 			Pushed:   h.Fetched,

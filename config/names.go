@@ -1,0 +1,125 @@
+package config
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"net/url"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/larder-registry/larder/upstream/name"
+)
+
+// address accepts the host:port of a listener.
+func address(to *string) setter {
+	return valid(to, "host:port such as 127.0.0.1:5000", func(s string) bool {
+		host, port, err := net.SplitHostPort(s)
+		if err != nil || port != "0" && !name.IsPort(port) {
+			return false
+		}
+		if strings.Contains(host, ":") {
+			_, err := netip.ParseAddr(host) // IPv6, with or without a zone
+			return err == nil
+		}
+		_, ok := name.ParseHost(host)
+		return ok || host == ""
+	})
+}
+
+func exactHost(to *string) setter {
+	return parsed(to, "a host such as docker.io or registry.example.com:5000", name.ParseHost)
+}
+
+func hostOrPattern(to *name.HostPattern) setter {
+	const want = "a host such as registry.example.com:5000 or a pattern such as *.example.com (no * in the last label)"
+	return parsed(to, want, name.ParseHostPattern)
+}
+
+// regionOrHost accepts a region, or a host with a dot, which no region has.
+func regionOrHost(to *string) setter {
+	const want = "a region such as eu-west-1, or the host of a registry"
+	return parsed(to, want, func(s string) (string, bool) {
+		host, ok := name.ParseHost(s)
+		if name.IsRegion(host) {
+			return host, strings.Contains(host, "-")
+		}
+		return host, ok && strings.Contains(host, ".")
+	})
+}
+
+func region(to *string) setter {
+	return valid(to, "a region such as us-east-1", name.IsRegion)
+}
+
+func repositoryPattern(to *name.RepositoryPattern) setter {
+	const want = "a repository such as team/app, or a pattern such as team/*, in lower case"
+	return parsed(to, want, name.ParseRepositoryPattern)
+}
+
+func pattern(to *name.Pattern) setter {
+	const want = "<host>/<repository> with patterns, such as docker.io/library/*, or */* for all"
+	return parsed(to, want, name.ParsePattern)
+}
+
+func pinPattern(to *name.ImagePattern) setter {
+	const want = "an image such as docker.io/library/busybox:1.36, or a pattern such as */team/*:v1*"
+	return parsed(to, want, func(s string) (name.ImagePattern, bool) {
+		p, err := name.ParseImagePattern(s)
+		return p, err == nil && p.MatchesTags()
+	})
+}
+
+// pullThroughPrefix accepts the prefix of a pull-through cache rule (ECR API
+// reference, CreatePullThroughCacheRule). It removes a slash at the end.
+func pullThroughPrefix(to *string) setter {
+	const want = "the prefix of a pull-through cache rule such as docker-hub, or ROOT"
+	return parsed(to, want, func(s string) (string, bool) {
+		s = strings.TrimSuffix(s, "/")
+		return s, s == "ROOT" || s != "" && !strings.HasPrefix(s, "/") && consistsOf(s, lowerCase+digits+"._-/")
+	})
+}
+
+// httpURL accepts a URL to which a path can be appended. Its errors do not show the
+// URL, which may contain a password.
+func httpURL(to *string) setter {
+	return func(value *yaml.Node) error {
+		s, err := text(value, "a URL such as https://registry.example.com")
+		if err != nil {
+			return err
+		}
+		u, err := url.Parse(s)
+		if err != nil || u.Opaque != "" || u.Scheme != "http" && u.Scheme != "https" {
+			return errURL
+		}
+		host, ok := name.ParseHost(u.Host)
+		switch {
+		case !ok:
+			return errURL
+		case u.User != nil:
+			return errors.New("expected a URL without user name and password; they belong in auth")
+		case u.RawQuery != "" || u.ForceQuery || strings.Contains(s, "#"):
+			return errors.New("expected a URL without query and fragment")
+		}
+		u.Host = host
+		*to = strings.TrimRight(u.String(), "/")
+		return nil
+	}
+}
+
+var errURL = errors.New("expected an http or https URL such as https://registry.example.com")
+
+// registryURL accepts the URL of a registry without /v2.
+func registryURL(to *string) setter {
+	set := httpURL(to)
+	return func(value *yaml.Node) error {
+		if err := set(value); err != nil {
+			return err
+		}
+		if strings.HasSuffix(*to, "/v2") {
+			return errors.New("expected the URL under which /v2 is, without /v2")
+		}
+		return nil
+	}
+}
