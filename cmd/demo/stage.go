@@ -135,7 +135,7 @@ func (s *stage) configure() (*config.Config, error) {
 	path := filepath.Join(s.dir, "larder.yaml")
 	text := fmt.Sprintf(`listen: 127.0.0.1:0
 admin: ""
-cache: {dir: cache}
+cache: {dir: cache, min_free: 0}
 tags: {ttl: 0s}
 default_upstream: ""
 upstreams:
