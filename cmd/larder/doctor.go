@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"strings"
 	"time"
 
+	"github.com/larder-registry/larder/cmd/larder/doctor"
 	"github.com/larder-registry/larder/config"
 	"github.com/larder-registry/larder/upstream/name"
 )
@@ -16,11 +18,11 @@ type doctorCommand struct {
 	folder
 	JSON    bool          `name:"json" help:"Print the steps as a JSON array, when all are done."`
 	Timeout time.Duration `help:"How long each step may take." default:"10s" placeholder:"DURATION"`
-	Image   string        `arg:"" optional:"" help:"An image to pull the beginning of: <host>/<repository>:<tag> or @<digest>. Short names are completed as Docker does. Without one, the upstreams that are not patterns are looked at."`
+	Image   string        `arg:"" optional:"" help:"An image to pull the beginning of: <host>/<repository>:<tag> or @<digest>. Short names are completed as Docker does. Without an image, the upstreams that are not patterns are examined."`
 }
 
-// Run looks at everything between here and the upstreams, step by step. It needs
-// no daemon, and leaves one alone.
+// Run examines everything between here and the upstreams. The exit status is that of
+// a failure if a step failed.
 func (c *doctorCommand) Run(p *invocation) error {
 	if c.Timeout <= 0 {
 		return usageError{errors.New("--timeout: a duration above 0 is needed")}
@@ -32,33 +34,43 @@ func (c *doctorCommand) Run(p *invocation) error {
 			return usageError{err}
 		}
 	}
-	show := showStep(p.stdout)
-	if c.JSON {
-		show = func(Step) {}
+	var show func(doctor.Step)
+	if !c.JSON {
+		show = showStep(p.stdout)
 	}
-	e := newExamination(p.ctx, c.Timeout, show)
-	e.configuration(settings{Config: c.Config, CacheDir: c.CacheDir}, p.env, func(cfg *config.Config) {
-		e.cacheFolder(cfg)
-		e.proxies()
-		e.upstreams(cfg, image)
+	settings := settings{Config: c.Config, CacheDir: c.CacheDir}
+	steps := doctor.Examine(p.ctx, doctor.Options{
+		Load: func() (*config.Config, string, error) {
+			cfg, err := settings.load(p.env)
+			return cfg, cmp.Or(settings.file(p.env), "the default configuration"), err
+		},
+		Image:   image,
+		Timeout: c.Timeout,
+		Show:    show,
 	})
 	if c.JSON {
-		if err := printJSON(p.stdout, e.steps); err != nil {
+		if err := printJSON(p.stdout, steps); err != nil {
 			return err
 		}
 	}
-	if n := e.count(stepFailed); n > 0 {
-		return fmt.Errorf("%d of %d steps failed", n, len(e.steps))
+	var failed int
+	for _, s := range steps {
+		if s.Status == doctor.Failed {
+			failed++
+		}
+	}
+	if failed > 0 {
+		return fmt.Errorf("%d of %d steps failed", failed, len(steps))
 	}
 	return p.ctx.Err()
 }
 
 // showStep prints each step on a line when it is done, under a heading for each
 // upstream.
-func showStep(w io.Writer) func(Step) {
-	symbols := map[stepStatus]string{stepOK: "✓", stepFailed: "✗", stepWarning: "!", stepSkipped: "–"}
+func showStep(w io.Writer) func(doctor.Step) {
+	symbols := map[doctor.Status]string{doctor.OK: "✓", doctor.Failed: "✗", doctor.Warning: "!", doctor.Skipped: "–"}
 	var upstream string
-	return func(s Step) {
+	return func(s doctor.Step) {
 		if s.Upstream != upstream {
 			upstream = s.Upstream
 			fmt.Fprintf(w, "\n%s\n", upstream)

@@ -51,28 +51,29 @@ func (i images) run(p *invocation, known func() ([]string, error), do func(image
 	return err
 }
 
+// each calls do for each image, and for each image that a pattern matches.
 func (i images) each(known func() ([]string, error), do func(image string) error) error {
 	var errs error
 	for _, image := range i.Images {
 		if !name.IsImagePattern(image) {
-			img, err := name.ParseShortImage(image)
-			if err == nil {
-				err = do(img.String())
-			} else {
-				err = usageError{err}
+			full, err := name.ParseShortImage(image)
+			if err != nil {
+				errs = errors.Join(errs, usageError{err})
+				continue
 			}
-			errs = errors.Join(errs, err)
+			errs = errors.Join(errs, do(full.String()))
 			continue
 		}
-		names, err := known()
+		all, err := known()
 		if err != nil {
 			return errors.Join(errs, err)
 		}
+		pattern := name.ImagePattern(image)
 		var found bool
-		for _, full := range names {
-			if name.ImagePattern(image).Match(full) {
+		for _, image := range all {
+			if pattern.Match(image) {
 				found = true
-				errs = errors.Join(errs, do(full))
+				errs = errors.Join(errs, do(image))
 			}
 		}
 		if !found {

@@ -8,7 +8,7 @@ import (
 	"github.com/larder-registry/larder/cmd/internal/daemon/upkeep"
 )
 
-func TestVerdictIsToldWithItsRule(t *testing.T) {
+func TestExpiredImageIsListedWithItsRule(t *testing.T) {
 	since := time.Now().Add(-73 * time.Hour)
 	for _, c := range []struct {
 		expired *cache.Expiry

@@ -1,4 +1,4 @@
-package main
+package doctor
 
 import (
 	"context"
@@ -8,7 +8,6 @@ import (
 	"io"
 	"runtime"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -21,38 +20,39 @@ import (
 // firstBytes is how much of a layer is fetched.
 const firstBytes = 1024
 
-// image pulls the beginning of an image.
-func (e *examination) image(r *upstream.Registry, image name.Image) {
+// checkImage pulls the beginning of an image.
+func checkImage(e *examination, r *upstream.Registry, image name.Image) {
 	var layer ocispec.Descriptor
 	e.step("manifest", []string{"registry", "token"}, func(ctx context.Context) finding {
 		m, detail, err := platformManifest(ctx, r, image)
 		if err != nil {
-			return wrong(err, adviceOnManifest(err))
+			return failed(err, adviceOnManifest(err))
 		}
 		if layer = m.Config; len(m.Layers) > 0 {
 			layer = m.Layers[0]
 		}
-		return finding{status: stepOK, detail: detail}
+		return finding{status: OK, detail: detail}
 	})
-	e.rateLimit(r)
-	var place string
+	showRateLimit(e, r)
+	const direct = "the registry sends layers itself"
+	var storage string // scheme and host
 	e.step("redirect", []string{"manifest"}, func(ctx context.Context) finding {
 		var err error
-		if place, err = r.Locate(ctx, image.Repository, layer.Digest); err != nil {
-			return wrong(err, adviceOnLayer(err))
+		if storage, err = r.Locate(ctx, image.Repository, layer.Digest); err != nil {
+			return failed(err, adviceOnLayer(err))
 		}
-		if place == r.BaseURL() {
-			return notApplicable("the registry sends layers itself")
+		if storage == r.BaseURL() {
+			return skipped(direct)
 		}
-		return fine("layers are at %s", place)
+		return passed("layers are at %s", storage)
 	})
-	switch {
-	case e.missing["redirect"] != "":
-		e.noPlace("storage", "not tried, since "+e.missing["redirect"]+" failed")
-	case place == r.BaseURL():
-		e.noPlace("storage", "the registry sends layers itself")
+	switch cause := e.causes["redirect"]; {
+	case cause != "":
+		skipConnection(e, "storage", skippedAfter(cause))
+	case storage == r.BaseURL():
+		skipConnection(e, "storage", skipped(direct))
 	default:
-		e.place("storage", stepFailed, func(ctx context.Context) upstream.Connection { return r.ConnectTo(ctx, place) })
+		connect(e, "storage", Failed, func(ctx context.Context) upstream.Connection { return r.ConnectTo(ctx, storage) })
 	}
 	e.step("layer", []string{"redirect", "storage"}, func(ctx context.Context) finding {
 		return fetchBeginning(ctx, r, image.Repository, layer)
@@ -72,7 +72,7 @@ func platformManifest(ctx context.Context, r *upstream.Registry, image name.Imag
 		return m, "", fmt.Errorf("read the manifest: %w", err)
 	}
 	if len(index.Manifests) > 0 {
-		child := choose(index.Manifests)
+		child := chooseManifest(index.Manifests)
 		if _, body, err = r.Manifest(ctx, image.Repository, child.Digest.String(), false); err != nil {
 			return m, "", fmt.Errorf("the index lists it: %w", err)
 		}
@@ -89,8 +89,9 @@ func platformManifest(ctx context.Context, r *upstream.Registry, image name.Imag
 	return m, detail, nil
 }
 
-// choose prefers this platform, then any; attestations are of none.
-func choose(manifests []ocispec.Descriptor) ocispec.Descriptor {
+// chooseManifest returns the manifest for this platform, else one for any platform:
+// attestations are for none.
+func chooseManifest(manifests []ocispec.Descriptor) ocispec.Descriptor {
 	for _, fits := range []func(ocispec.Platform) bool{
 		func(p ocispec.Platform) bool { return p.OS == "linux" && p.Architecture == runtime.GOARCH },
 		func(p ocispec.Platform) bool { return p.OS != "unknown" },
@@ -110,8 +111,8 @@ func platformOf(d ocispec.Descriptor) string {
 	return " for " + d.Platform.OS + "/" + d.Platform.Architecture
 }
 
-// rateLimit shows what the registry said of its limit, if it has.
-func (e *examination) rateLimit(r *upstream.Registry) {
+// showRateLimit adds a step about the limit that the registry sent, if it did.
+func showRateLimit(e *examination, r *upstream.Registry) {
 	limit, ok := r.RateLimit()
 	if !ok {
 		return
@@ -123,20 +124,20 @@ func (e *examination) rateLimit(r *upstream.Registry) {
 	if limit.Source != "" {
 		detail += ", counted for " + limit.Source
 	}
-	f := finding{status: stepOK, detail: detail}
+	f := finding{status: OK, detail: detail}
 	if limit.Remaining == 0 {
-		f = warn(detail, "Pulls are refused until the window ends. Log in (auth of this upstream), or pull from a mirror of these images such as ECR Public.")
+		f = warning(detail, "Pulls are refused until the window ends. Log in (auth of this upstream), or pull from a mirror of these images such as ECR Public.")
 	}
 	e.add("rate-limit", f, 0)
 }
 
-// fetchBeginning gets the first bytes of a layer as a pull does.
+// fetchBeginning fetches the first bytes of a layer as a pull does.
 func fetchBeginning(ctx context.Context, r *upstream.Registry, repository string, layer ocispec.Descriptor) finding {
 	began := time.Now()
 	n := min(firstBytes, layer.Size)
 	body, _, _, err := r.Blob(ctx, repository, layer.Digest, 0, max(n, 1), false)
 	if err != nil {
-		return wrong(err, "The storage behind the registry refuses or breaks off. Where S3 is reached by a VPC endpoint, its policy must allow s3:GetObject on the registry's layer bucket.")
+		return failed(err, "The storage behind the registry refuses or breaks off. If S3 is reached through a VPC endpoint, its policy must allow s3:GetObject on the registry's layer bucket.")
 	}
 	stop := context.AfterFunc(ctx, func() { body.Close() })
 	defer stop()
@@ -149,11 +150,10 @@ func fetchBeginning(ctx context.Context, r *upstream.Registry, repository string
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		return wrong(fmt.Errorf("after %d of %d bytes: %w", got, n, err), "Something on the way cuts or holds connections to the storage: look at proxies, firewalls and the MTU.")
+		return failed(fmt.Errorf("after %d of %d bytes: %w", got, n, err), "Something on the way cuts or holds connections to the storage: check proxies, firewalls and the MTU.")
 	}
-	return fine("%d bytes of %s in %v", got, shorten(layer.Digest), time.Since(began).Round(time.Millisecond))
+	return passed("%d bytes of %s in %v", got, shorten(layer.Digest), time.Since(began).Round(time.Millisecond))
 }
 
-func shorten(d digest.Digest) string {
-	return strings.Replace(d.String(), d.Encoded(), shortDigest(d), 1)
-}
+// shorten leaves enough of a valid digest to tell layers apart.
+func shorten(d digest.Digest) string { return d.Algorithm().String() + ":" + d.Encoded()[:12] }

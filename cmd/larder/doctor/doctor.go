@@ -1,0 +1,36 @@
+package doctor
+
+import (
+	"context"
+	"time"
+
+	"github.com/larder-registry/larder/config"
+	"github.com/larder-registry/larder/upstream/name"
+)
+
+// Options are what is examined.
+type Options struct {
+	// Load reads the configuration. source says where it is from.
+	Load func() (cfg *config.Config, source string, err error)
+
+	// Image is pulled in part. The zero value means all upstreams that are one host,
+	// without an image.
+	Image name.Image
+
+	// Timeout bounds each step; more than 0.
+	Timeout time.Duration
+
+	// Show is called with each step when it is done. It may be nil.
+	Show func(Step)
+}
+
+// Examine takes all steps and returns them. When ctx ends the steps left fail.
+func Examine(ctx context.Context, opts Options) []Step {
+	e := newExamination(ctx, opts.Timeout, opts.Show)
+	if cfg := checkConfiguration(e, opts.Load); cfg != nil {
+		checkFolder(e, cfg)
+		checkProxies(e)
+		checkUpstreams(e, cfg, opts.Image)
+	}
+	return e.steps
+}
