@@ -11,6 +11,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/larder-registry/larder/upstream/ecrtest"
+	"github.com/larder-registry/larder/upstream/name"
 )
 
 // served is an image in the registry.
@@ -80,18 +81,16 @@ func addSample(fake *ecrtest.Server) (served, error) {
 // org.opencontainers.image.ref.name, which may be only a tag. The host of a registry is left out. If there is no
 // repository, it is fallback.
 func imageName(annotations map[string]string, fallback string) (repository, tag string) {
-	name := annotations["io.containerd.image.name"]
-	if name == "" {
-		name = annotations[ocispec.AnnotationRefName]
-		if !strings.ContainsAny(name, "/:") {
-			return fallback, name
+	image := annotations["io.containerd.image.name"]
+	if image == "" {
+		image = annotations[ocispec.AnnotationRefName]
+		if !strings.ContainsAny(image, "/:") {
+			return fallback, image
 		}
 	}
-	name, _, _ = strings.Cut(name, "@")
-	if host, rest, ok := strings.Cut(name, "/"); ok && (strings.ContainsAny(host, ".:") || host == "localhost") {
-		name = rest
-	}
-	repository, tag, ok := strings.Cut(name, ":")
+	image, _, _ = strings.Cut(image, "@")
+	_, image, _ = name.CutHost(image)
+	repository, tag, ok := strings.Cut(image, ":")
 	if !ok {
 		tag = "latest"
 	}

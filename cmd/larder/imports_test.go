@@ -1,25 +1,45 @@
 package main
 
 import (
-	"encoding/json"
-	"errors"
-	"io"
-	"os/exec"
+	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+
+	"golang.org/x/tools/go/packages"
 )
 
 const module = "github.com/larder-registry/larder/"
 
-// A listedPackage is what go list says of a package of this module.
-type listedPackage struct {
-	ImportPath string
-	Imports    []string // of the code that is shipped, not of its tests
-}
+// modulePackages loads the packages of this module once, type-checked and without their tests.
+var modulePackages = sync.OnceValues(func() ([]*packages.Package, error) {
+	return packages.Load(&packages.Config{
+		Dir: repository,
+		Mode: packages.NeedName | packages.NeedFiles | packages.NeedImports | packages.NeedSyntax | packages.NeedTypes |
+			packages.NeedTypesInfo,
+	}, "./...")
+})
 
-// path returns the package's path inside the module.
-func (p listedPackage) path() string { return strings.TrimPrefix(p.ImportPath, module) }
+// loadPackages returns every package of this module, by its path inside the module.
+func loadPackages(t *testing.T) map[string]*packages.Package {
+	t.Helper()
+	loaded, err := modulePackages()
+	if err != nil {
+		t.Fatalf("loading the module: %v", err)
+	}
+	all := make(map[string]*packages.Package)
+	for _, p := range loaded {
+		for _, err := range p.Errors {
+			t.Errorf("loading %s: %v", p.PkgPath, err)
+		}
+		all[strings.TrimPrefix(p.PkgPath, module)] = p
+	}
+	if len(all) < 2 {
+		t.Fatalf("%d packages were loaded, which is not the module", len(all))
+	}
+	return all
+}
 
 // imports lists the packages of this module that the shipped code of each package below the commands may import: imports
 // flow one way, the cache knows no registry, and the upstream no cache.
@@ -29,10 +49,9 @@ var imports = map[string][]string{
 	"cache/records": {"cache/disk"},
 
 	"upstream": {
-		"upstream/auth", "upstream/ecr", "upstream/ecr/denial", "upstream/guard", "upstream/lifecycle", "upstream/name", "upstream/pace",
-		"upstream/reply",
+		"upstream/auth", "upstream/ecr/denial", "upstream/guard", "upstream/lifecycle", "upstream/name", "upstream/pace", "upstream/reply",
 	},
-	"upstream/auth":      {"upstream/guard", "upstream/pace", "upstream/reply"},
+	"upstream/auth":      {"upstream/guard", "upstream/name", "upstream/pace", "upstream/reply"},
 	"upstream/guard":     {"upstream/pace"},
 	"upstream/lifecycle": {"upstream/name"},
 	"upstream/pace":      {"upstream/reply"},
@@ -64,55 +83,47 @@ func isForTests(path string) bool { return strings.HasSuffix(path, "test") }
 func within(path, folder string) bool { return path == folder || strings.HasPrefix(path, folder+"/") }
 
 func TestImportsFlowOneWay(t *testing.T) {
-	for _, p := range listPackages(t) {
-		for _, imported := range p.Imports {
-			to, ours := strings.CutPrefix(imported, module)
-			if ours && !mayImport(p.path(), to) {
-				t.Errorf("%s must not import %s", p.path(), to)
+	all := loadPackages(t)
+	for from, p := range all {
+		for path := range p.Imports {
+			if to, ours := strings.CutPrefix(path, module); ours && !mayImport(from, to) {
+				t.Errorf("%s must not import %s", from, to)
+			}
+		}
+	}
+	for from, allowed := range imports {
+		for _, to := range allowed {
+			if p := all[from]; p == nil || p.Imports[module+to] == nil {
+				t.Errorf("%s does not import %s: remove this from the table", from, to)
 			}
 		}
 	}
 }
 
 func TestNoShippedCodeImportsTesting(t *testing.T) {
-	for _, p := range listPackages(t) {
-		if isForTests(p.path()) {
+	for from, p := range loadPackages(t) {
+		if isForTests(from) {
 			continue
 		}
-		i := slices.IndexFunc(p.Imports, func(path string) bool {
-			return path == "testing" || strings.HasPrefix(path, "testing/")
-		})
-		if i >= 0 {
-			t.Errorf("%s imports %s outside of its tests", p.path(), p.Imports[i])
+		for path := range p.Imports {
+			if path == "testing" || strings.HasPrefix(path, "testing/") {
+				t.Errorf("%s imports %s outside of its tests", from, path)
+			}
 		}
 	}
 }
 
-// listPackages returns every package of this module.
-func listPackages(t *testing.T) []listedPackage {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Imports", "./...")
-	cmd.Dir = repository
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("go list: %v\n%s", err, stderr.String())
-	}
-	var packages []listedPackage
-	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
-		var p listedPackage
-		err := dec.Decode(&p)
-		if errors.Is(err, io.EOF) {
-			break
+// The index is the only user of Badger, and its checker reads the folder as an older or newer binary would.
+func TestOnlyTheIndexAndItsCheckerImportBadger(t *testing.T) {
+	var importers []string
+	for from, p := range loadPackages(t) {
+		uses := func(path string) bool { return within(path, "github.com/dgraph-io/badger/v4") }
+		if slices.ContainsFunc(slices.Collect(maps.Keys(p.Imports)), uses) {
+			importers = append(importers, from)
 		}
-		if err != nil {
-			t.Fatalf("reading what go list says: %v", err)
-		}
-		packages = append(packages, p)
 	}
-	if len(packages) < 2 {
-		t.Fatalf("go list names %d packages: it did not list the module", len(packages))
+	slices.Sort(importers)
+	if want := []string{"cache/cachetest", "cache/records"}; !slices.Equal(importers, want) {
+		t.Errorf("Badger is imported by %q, want %q", importers, want)
 	}
-	return packages
 }

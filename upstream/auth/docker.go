@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/singleflight"
+
+	"github.com/larder-registry/larder/upstream/name"
 )
 
 // DockerConfig finds a registry's login in a file of the form of Docker's
@@ -61,8 +63,7 @@ func dockerServer(key string) string {
 	default:
 		return ""
 	}
-	switch host {
-	case "docker.io", "index.docker.io", "registry-1.docker.io":
+	if name.IsDockerHub(host) {
 		return dockerHubServer
 	}
 	return host
@@ -74,8 +75,8 @@ func (d *DockerConfig) Login(ctx context.Context) (Login, error) {
 	if err != nil {
 		return Login{}, NewError("read the Docker configuration "+d.file, err)
 	}
-	if name, ok := find(doc.CredHelpers, d.server); ok && name != "" {
-		return d.fromHelper(ctx, name)
+	if helper, ok := find(doc.CredHelpers, d.server); ok && helper != "" {
+		return d.fromHelper(ctx, helper)
 	}
 	if doc.CredsStore != "" {
 		l, err := d.fromHelper(ctx, doc.CredsStore)
