@@ -1,0 +1,176 @@
+package daemon
+
+// White-box: the tests need a server on pipes, whose time is synctest's.
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// pipes is a listener whose connections are in memory.
+type pipes struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	close  func()
+}
+
+func newPipes() *pipes {
+	p := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
+	p.close = sync.OnceFunc(func() { close(p.closed) })
+	return p
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case conn := <-p.conns:
+		return conn, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error { p.close(); return nil }
+
+func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "pipe"} }
+
+// dialServer starts a server that answers 204, and returns a connection to it. Reads from the connection end after an
+// hour.
+func dialServer(t *testing.T) net.Conn {
+	t.Helper()
+	l := newPipes()
+	s := newServer(l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusNoContent)
+	}), time.Minute, slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := s.serve(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	running.Go(func() { s.drainAfter(ctx) })
+	client, server := net.Pipe()
+	t.Cleanup(func() {
+		_ = client.Close() // a pipe's is nil
+		cancel()
+		running.Wait()
+	})
+	if err := client.SetReadDeadline(time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	l.conns <- server
+	return client
+}
+
+// send writes a request and returns the status of the answer.
+func send(t *testing.T, conn net.Conn, header string) int {
+	t.Helper()
+	var writing sync.WaitGroup
+	writing.Go(func() {
+		_, _ = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: larder\r\n"+header+"\r\n") // the server may refuse the rest
+	})
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.Close {
+		_ = conn.Close() // a pipe's is nil
+	}
+	writing.Wait()
+	return resp.StatusCode
+}
+
+// requireClosedAfter fails the test unless the server closes the connection at the end of a duration.
+func requireClosedAfter(t *testing.T, conn net.Conn, want time.Duration) {
+	t.Helper()
+	began := time.Now()
+	_, err := io.Copy(io.Discard, conn)
+	if took := time.Since(began); err != nil || took != want {
+		t.Errorf("the connection ended after %v, %v; the server must close it after %v", took, err, want)
+	}
+}
+
+func TestHeaderMustArriveWithinTenSeconds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		conn := dialServer(t)
+		var writing sync.WaitGroup
+		writing.Go(func() { // slowly, and without an end
+			_, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: larder\r\nX-Slow: ")
+			for err == nil {
+				time.Sleep(time.Second)
+				_, err = io.WriteString(conn, "x")
+			}
+		})
+		requireClosedAfter(t, conn, 10*time.Second)
+		_ = conn.Close() // a pipe's is nil
+		writing.Wait()
+	})
+}
+
+func TestConnectionWithoutARequestIsClosedAfterTenSeconds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		requireClosedAfter(t, dialServer(t), 10*time.Second)
+	})
+}
+
+func TestIdleConnectionIsClosedAfterThreeMinutes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		conn := dialServer(t)
+		for range 2 { // it is kept between requests
+			if got := send(t, conn, ""); got != http.StatusNoContent {
+				t.Fatalf("status %d, want %d", got, http.StatusNoContent)
+			}
+			time.Sleep(3*time.Minute - time.Second)
+		}
+		requireClosedAfter(t, conn, time.Second)
+	})
+}
+
+func TestHeaderMayHave128KiB(t *testing.T) {
+	for name, test := range map[string]struct {
+		size, want int
+	}{
+		"below": {127 << 10, http.StatusNoContent},
+		"above": {136 << 10, http.StatusRequestHeaderFieldsTooLarge}, // net/http adds 4 KiB to the limit
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				if got := send(t, dialServer(t), "Range: "+strings.Repeat("x", test.size)+"\r\n"); got != test.want {
+					t.Errorf("a header of %d bytes: status %d, want %d", test.size, got, test.want)
+				}
+			})
+		})
+	}
+}
+
+func TestEveryTCPListenerRefusesLargeHeaders(t *testing.T) {
+	s, _ := serveInside(t, "")
+	for name, addr := range map[string]string{"clients": s.listen, "admin": s.admin} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+addr+"/v2/", http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Range", strings.Repeat("x", 136<<10))
+		resp, err := s.client.Do(req)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if err := resp.Body.Close(); err != nil {
+			t.Error(err)
+		}
+		if resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+			t.Errorf("%s: %s, want %d", name, resp.Status, http.StatusRequestHeaderFieldsTooLarge)
+		}
+	}
+}
