@@ -3,9 +3,6 @@ package proxy_test
 import (
 	"net/http"
 	"testing"
-	"time"
-
-	"github.com/opencontainers/go-digest"
 
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/proxy"
@@ -55,37 +52,5 @@ func TestFillsNameTheClientsThatWait(t *testing.T) {
 	heal()
 	if a := <-pulled; a.err != nil || a.StatusCode != http.StatusOK {
 		t.Errorf("pull: %v", a.err)
-	}
-}
-
-// What a pin is missing is fetched through these, without a client.
-func TestFetchCachesContentWithoutAClient(t *testing.T) {
-	r := newRig(t, settings{timeout: 5 * time.Second})
-	image := r.addImage("v1", ecrtest.Random(1, 100_000))
-	repo := cache.Repository{Upstream: r.ecr.Host(), Name: app}
-	if err := r.proxy.FetchManifest(t.Context(), repo, image.Root.Digest); err != nil {
-		t.Fatal(err)
-	}
-	for _, blob := range image.Blobs {
-		if err := r.proxy.FetchBlob(t.Context(), repo, blob.Digest, blob.Size); err != nil {
-			t.Fatal(err)
-		}
-	}
-	r.meter.wait("larder.fills", int64(len(image.Blobs)))
-	r.ecr.Stop()
-	wantHeader(t, r.get(manifestPath(app, image.Root.Digest.String())), "X-Cache", "HIT")
-	for _, blob := range image.Blobs {
-		wantHeader(t, r.get(blobPath(app, blob.Digest)), "X-Cache", "HIT")
-	}
-}
-
-func TestFetchFromAnUnknownUpstreamFails(t *testing.T) {
-	r := newRig(t, settings{})
-	repo := cache.Repository{Upstream: "registry.example", Name: app}
-	if err := r.proxy.FetchManifest(t.Context(), repo, digest.FromString("")); err == nil {
-		t.Error("a manifest was fetched")
-	}
-	if err := r.proxy.FetchBlob(t.Context(), repo, digest.FromString(""), 0); err == nil {
-		t.Error("a blob was fetched")
 	}
 }

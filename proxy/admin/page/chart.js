@@ -1,4 +1,4 @@
-// A chart of some series over time, drawn as SVG at the size that it has.
+// A chart of series over time. It is drawn as SVG, in the size of its place.
 
 import { clock } from "./format.js";
 
@@ -13,7 +13,7 @@ function draw(parent, tag, attributes, text) {
   return e;
 }
 
-// steps are round values from 0 up to at least most, four at the most.
+// steps returns round values from 0 to most or a little more, with at most four steps.
 function steps(most, base) {
   if (most <= 0) most = 1;
   const size = base ** Math.floor(Math.log(most) / Math.log(base));
@@ -25,8 +25,8 @@ function steps(most, base) {
 }
 
 export class Chart {
-  // names are those of the series, each a class of the style sheet; format writes a value, and tick a round one; top is
-  // the highest value, if it is always the same; base is that of round values.
+  // names are the names of the series, and their classes in the style sheet. format formats a value, tick a value of the
+  // axis. top is the fixed highest value, if there is one. base is the base of round values.
   constructor(place, { title, names, format, tick = format, top, base = 10 }) {
     Object.assign(this, { place, title, names, format, tick, top, base, points: [] });
     this.tip = document.createElement("div");
@@ -37,7 +37,7 @@ export class Chart {
     new ResizeObserver(() => this.render()).observe(place);
   }
 
-  // show draws points, {at, values: [per series, or null for none]}, from one time to another.
+  // show draws points between two times. A point is {at, values}, with one value for each series, or null.
   show(points, from, to, summary) {
     Object.assign(this, { points, from, to, summary });
     this.render();
@@ -62,7 +62,7 @@ export class Chart {
     this.names.forEach((name, i) => this.series(svg, name, i));
     this.cursor = draw(svg, "line", { class: "cursor", y1: margin.top, y2: this.height - margin.bottom, visibility: "hidden" });
     this.place.replaceChildren(svg, this.tip);
-    if (this.pointer !== undefined) this.mark();
+    if (this.pointer !== undefined) this.showTip();
   }
 
   grid(svg) {
@@ -84,7 +84,7 @@ export class Chart {
     }
   }
 
-  // series draws the stretches without gaps, each as a line with the area below it.
+  // series draws each stretch without gaps as a line, with the area below it.
   series(svg, name, i) {
     let stretch = [];
     const end = () => {
@@ -107,11 +107,11 @@ export class Chart {
 
   point(event) {
     this.pointer = event && event.clientX - this.place.getBoundingClientRect().left;
-    this.mark();
+    this.showTip();
   }
 
-  // mark shows what there is at the pointer.
-  mark() {
+  // showTip shows the values at the pointer.
+  showTip() {
     const near = this.pointer === undefined ? undefined : this.points.reduce((best, p) =>
       best && Math.abs(this.x(best.at) - this.pointer) <= Math.abs(this.x(p.at) - this.pointer) ? best : p, undefined);
     this.tip.hidden = !near;

@@ -1,9 +1,8 @@
-// Making and keeping elements. All text is set as text, so that nothing that a client or an upstream says is taken for
-// markup.
+// Elements are made and updated here. All text is set as text, so that text of clients and upstreams is never markup.
 
 export const byId = (id) => document.getElementById(id);
 
-// make is an element with attributes and children, which are elements or text.
+// make returns an element with attributes and children, which are elements or text.
 export function make(tag, attributes = {}, ...children) {
   const e = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) if (value !== undefined) e.setAttribute(name, value);
@@ -11,20 +10,20 @@ export function make(tag, attributes = {}, ...children) {
   return e;
 }
 
-// say sets an element's text, and leaves it alone where it says that already.
-export function say(e, text) {
+// setText sets the text of an element, unless it has that text already.
+export function setText(e, text) {
   if (typeof e === "string") e = byId(e);
   if (e.textContent !== text) e.textContent = text;
 }
 
 export const chip = (text, kind = "", title) => make("span", { class: `chip ${kind}`.trim(), title }, text);
 
-// cell is one cell of a row: what it shows, and for a narrow screen what that is.
+// cell returns one cell of a row. A narrow screen shows the label before the content.
 export const cell = (label, kind, ...children) =>
   make("td", { role: "cell", "data-label": label || undefined, class: kind || undefined }, ...children);
 
-// rows keeps a table's rows in step with a list. A row whose cells come out as they were stays the element it is, with
-// the reader's selection in it; key tells the items apart, cells makes a row's cells.
+// rows makes the rows of a table those of a list: key returns the key of an item, cells its cells. A row that has not
+// changed stays the same element, so that text in it stays selected.
 export function rows(table, items, key, cells) {
   const body = byId(table).tBodies[0];
   const old = new Map([...body.rows].map((row) => [row.dataset.key, row]));
@@ -35,15 +34,15 @@ export function rows(table, items, key, cells) {
     let row = old.get(k);
     old.delete(k);
     if (!row) row = fresh;
-    else keep(row, fresh);
+    else update(row, fresh);
     if (row === next) next = next.nextElementSibling;
     else body.insertBefore(row, next);
   }
   for (const row of old.values()) row.remove();
 }
 
-// keep has a row show what a fresh one shows, cell by cell. A progress bar stays the same element, so that it glides.
-function keep(row, fresh) {
+// update makes the cells of a row those of a fresh one. A progress bar stays the same element, so that it moves smoothly.
+function update(row, fresh) {
   [...fresh.cells].forEach((cell, i) => {
     const was = row.cells[i];
     const bar = was.querySelector("progress");

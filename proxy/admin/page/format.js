@@ -1,8 +1,8 @@
-// How figures and times read. Times are in milliseconds since 1970.
+// The text of figures and times. Times are in milliseconds since 1970.
 
 const units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
 
-// bytes is a size with three digits: "12.3 MiB".
+// bytes formats a size with three digits: "12.3 MiB".
 export function bytes(n) {
   let unit = 0;
   for (n = Math.max(n, 0); n >= 1000 && unit < units.length - 1; unit++) n /= 1024;
@@ -14,9 +14,9 @@ export const speed = (n) => `${bytes(n)}/s`;
 
 export const count = (n) => Math.round(n).toLocaleString("en");
 
-export const some = (n, one, many = one + "s") => `${count(n)} ${n === 1 ? one : many}`;
+export const countOf = (n, one, many = one + "s") => `${count(n)} ${n === 1 ? one : many}`;
 
-// percent never says 100 % of what is not all of it.
+// percent returns 100 % only if the part is the whole.
 export function percent(part, whole) {
   if (whole === 0) return "–";
   const p = (100 * part) / whole;
@@ -24,7 +24,7 @@ export function percent(part, whole) {
   return `${Math.min(p, 99.9).toFixed(1)} %`;
 }
 
-// span is a length of time in its largest unit, or two: "3 d 4 h".
+// span formats a duration in its largest unit, or its two largest: "3 d 4 h".
 export function span(ms) {
   const s = Math.max(Math.round(ms / 1000), 0);
   if (s < 60) return `${s} s`;
@@ -40,5 +40,5 @@ export const ago = (at, now) => (now - at < 5000 ? "now" : `${span(now - at)} ag
 
 export const clock = (at) => new Date(at).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
 
-// digest is the beginning of one, enough to find it by.
+// digest shortens a digest to its beginning, which is enough to find it.
 export const digest = (d) => (d ?? "").replace(/^sha256:/, "").slice(0, 12);

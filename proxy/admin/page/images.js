@@ -1,9 +1,9 @@
-// The table of the images: searched, sorted, and cut where it is long.
+// The table of images, which can be searched and sorted. A long one is cut.
 
-import { ago, bytes, count, digest, some } from "./format.js";
-import { byId, cell, chip, make, rows, say } from "./dom.js";
+import { ago, bytes, count, digest, countOf } from "./format.js";
+import { byId, cell, chip, make, rows, setText } from "./dom.js";
 
-const first = 100; // images that are shown unless more are asked for
+const first = 100; // the images that are shown before "Show all"
 
 const orders = {
   name: (a, b) => (shortName(a) < shortName(b) ? -1 : 1),
@@ -41,7 +41,7 @@ export class Images {
     this.render();
   }
 
-  // sort goes by another column, names from the first and all else from the most, or the other way round.
+  // sort sorts by a column: names ascending, other columns descending. Sorting by the same column again reverses the order.
   sort(by) {
     this.down = by === this.order ? !this.down : by !== "name" && by !== "upstream";
     this.order = by;
@@ -52,7 +52,7 @@ export class Images {
     this.render();
   }
 
-  // found are the images that have every word that is searched for.
+  // found returns the images that contain every word of the search.
   found() {
     const words = byId("search").value.toLowerCase().split(/\s+/).filter(Boolean);
     const matches = this.images.filter((i) => {
@@ -67,27 +67,27 @@ export class Images {
     if (!this.images) return;
     const found = this.found();
     const searching = found.length < this.images.length;
-    say("images-count", searching ? `${count(found.length)} of ${count(this.total)}` : this.total ? count(this.total) : "");
-    say("images-empty", searching ? "No image matches." : "The cache is empty. Pull an image through Larder, and it is here.");
+    setText("images-count", searching ? `${count(found.length)} of ${count(this.total)}` : this.total ? count(this.total) : "");
+    setText("images-empty", searching ? "No image matches." : "The cache is empty. Images that are pulled through Larder appear here.");
     const shown = this.all ? found : found.slice(0, first);
     rows("images", shown, fullName, (i) => this.cells(i));
     byId("images-more").hidden = shown.length === found.length;
-    say("images-more", `Show all ${some(found.length, "image")}`);
+    setText("images-more", `Show all ${countOf(found.length, "image")}`);
   }
 
   cells(i) {
     const reference = i.tag ? make("span", { class: "tag" }, `:${i.tag}`) : make("span", { class: "mono quiet" }, `@${digest(i.digest)}`);
     const name = [make("span", { title: i.digest }, i.repository, reference)];
-    if (!i.complete) name.push(" ", chip("incomplete", "", "No platform of it is here with all of its layers."));
-    const verdict = i.expired && chip(`expired, rule ${i.expired.rule}`, "warn",
-      `By the rule with priority ${i.expired.rule} (${i.expired.source}), since ${new Date(i.expired.since).toLocaleString("en-GB")}. It is the first to be evicted.`);
+    if (!i.complete) name.push(" ", chip("incomplete", "", "No platform of the image is completely cached."));
+    const expired = i.expired && chip(`expired, rule ${i.expired.rule}`, "warn",
+      `By the rule with priority ${i.expired.rule} (${i.expired.source}), since ${new Date(i.expired.since).toLocaleString("en-GB")}. Expired images are evicted first.`);
     return [
       cell("", "", ...name),
       cell("", "quiet host", i.upstream),
       cell("size", "number", bytes(i.bytes)),
       cell("used", "tight", i.used ? make("time", { datetime: i.used, title: i.used }, ago(Date.parse(i.used), this.clock.now())) : "–"),
-      cell("", "tight", ...(i.pinned ? [chip("pinned", "good", "It is never evicted.")] : [])),
-      cell("", "tight", ...(verdict ? [verdict] : [])),
+      cell("", "tight", ...(i.pinned ? [chip("pinned", "good", "A pinned image is never evicted.")] : [])),
+      cell("", "tight", ...(expired ? [expired] : [])),
     ];
   }
 }

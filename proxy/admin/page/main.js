@@ -1,11 +1,11 @@
-// The page follows the daemon's events. Each event is the whole of what it is about.
+// The page shows the daemon's events. Each event has the whole state of its subject.
 
-import { ago, bytes, count, digest, percent, some, span, speed } from "./format.js";
-import { byId, cell, chip, make, rows, say } from "./dom.js";
+import { ago, bytes, count, digest, percent, countOf, span, speed } from "./format.js";
+import { byId, cell, chip, make, rows, setText } from "./dom.js";
 import { Images } from "./images.js";
 import { Trends } from "./trends.js";
 
-// The daemon's clock, by which all ages are told.
+// The daemon's clock. All ages are computed with it.
 const clock = {
   off: 0,
   now: () => Date.now() + clock.off,
@@ -13,7 +13,7 @@ const clock = {
 
 const trends = new Trends(clock);
 const images = new Images(clock);
-const seen = {}; // the latest event of each kind
+const latest = {}; // the last event of each name
 const speeds = new Map(); // of the fills, by digest
 
 const on = {
@@ -21,14 +21,14 @@ const on = {
     clock.off = ms - Date.now();
   },
   about({ name, version, started }) {
-    say("name", name);
+    setText("name", name);
     document.title = name ? `${name} · Larder` : "Larder";
-    say("version", `${version} · up ${span(clock.now() - Date.parse(started))}`);
+    setText("version", `${version} · up ${span(clock.now() - Date.parse(started))}`);
   },
   history: (h) => trends.history(h),
   sample: (s) => trends.sample(s),
   state(s) {
-    trends.now(s);
+    trends.state(s);
     showCache(s);
     showFills(s.fillsRunning);
     showUpstreams(s.upstreams);
@@ -40,28 +40,28 @@ const on = {
 
 function showCache(s) {
   byId("degraded").hidden = !s.degraded;
-  say("degraded", s.degraded ? `What is not cached is passed through without being kept: ${s.degraded}` : "");
-  say("size", bytes(s.bytes));
+  setText("degraded", s.degraded ? `Content that is not cached is passed through, without being kept: ${s.degraded}` : "");
+  setText("size", bytes(s.bytes));
   byId("fullness").hidden = !s.maxSize;
   byId("fullness").value = s.maxSize ? s.bytes / s.maxSize : 0;
-  say("size-detail", `${s.maxSize ? `of ${bytes(s.maxSize)}` : "no bound"}, ${bytes(s.free)} free on disk`);
+  setText("size-detail", `${s.maxSize ? `of ${bytes(s.maxSize)}` : "no limit"}, ${bytes(s.free)} free on disk`);
 }
 
 function showFills(fills) {
-  say("fills-count", fills.length ? count(fills.length) : "");
+  setText("fills-count", fills.length ? count(fills.length) : "");
   const now = clock.now();
   for (const d of speeds.keys()) if (!fills.some((f) => f.digest === d)) speeds.delete(d);
   for (const f of fills) {
     const was = speeds.get(f.digest);
-    const sudden = was && now > was.at ? ((f.have - was.have) * 1000) / (now - was.at) : 0;
-    speeds.set(f.digest, { have: f.have, at: now, rate: was ? 0.6 * was.rate + 0.4 * sudden : 0 });
+    const momentary = was && now > was.at ? ((f.have - was.have) * 1000) / (now - was.at) : 0;
+    speeds.set(f.digest, { have: f.have, at: now, rate: was ? 0.6 * was.rate + 0.4 * momentary : 0 });
   }
   rows("fills", fills, (f) => f.digest, (f) => [
     cell("", "", make("span", { class: "mono", title: f.digest }, digest(f.digest))),
     cell("for", "", f.repositories.join(", ") || "–"),
     cell("", "wide", ...progress(f)),
     cell("at", "number", speed(speeds.get(f.digest).rate)),
-    cell("for", "", whoWaits(f, now)),
+    cell("for", "", waitingClients(f, now)),
   ]);
 }
 
@@ -71,11 +71,11 @@ function progress(f) {
   return [bar, make("span", { class: "quiet" }, text)];
 }
 
-function whoWaits(f, now) {
-  if (f.waiting === 0) return "nobody any more";
+function waitingClients(f, now) {
+  if (f.waiting === 0) return "none";
   const named = f.clients.map((c) => `${c.agent || "a client"} at ${c.address} for ${span(now - Date.parse(c.since))}`);
   const more = f.waiting - named.length;
-  return named.join(", ") + (more > 0 ? ` and ${some(more, "other")}` : "");
+  return named.join(", ") + (more > 0 ? ` and ${countOf(more, "other")}` : "");
 }
 
 function showUpstreams(upstreams) {
@@ -130,18 +130,18 @@ function showEvictions(all) {
 function showTotals(s) {
   const r = s.requests;
   const evictions = Object.values(s.evictions ?? {}).reduce((sum, n) => sum + n, 0);
-  say("evictions-count", evictions ? count(evictions) : "");
+  setText("evictions-count", evictions ? count(evictions) : "");
   const totals = byId("totals");
   Object.assign(totals.dataset, { ...r, served: s.served, fetched: s.fetched, evicted: evictions });
-  say(totals, `Since start-up: ${count(r.hit)} hits, ${count(r.miss)} misses, ${count(r.stale)} stale, ${count(r.bypass)} passed through, ` +
-    `${count(r.failed)} failed; ${bytes(s.served)} served, ${bytes(s.fetched)} fetched; ${some(evictions, "eviction")}.`);
+  setText(totals, `Since the start: ${count(r.hit)} hits, ${count(r.miss)} misses, ${count(r.stale)} stale, ${count(r.bypass)} passed through, ` +
+    `${count(r.failed)} failed; ${bytes(s.served)} served, ${bytes(s.fetched)} fetched; ${countOf(evictions, "eviction")}.`);
 }
 
-// follow opens the stream. The browser opens it again when it breaks, but not when it was refused.
+// follow opens the stream. If the stream breaks, the browser opens it again. If it is refused, it does not.
 function follow() {
   const source = new EventSource("api/v1/events");
   const live = (text, kind) => {
-    say("live", text);
+    setText("live", text);
     byId("live").className = kind;
   };
   source.onopen = () => live("live", "live");
@@ -151,15 +151,15 @@ function follow() {
   };
   for (const [event, show] of Object.entries(on)) {
     source.addEventListener(event, (e) => {
-      seen[event] = JSON.parse(e.data);
-      show(seen[event]);
+      latest[event] = JSON.parse(e.data);
+      show(latest[event]);
     });
   }
 }
 
-// Ages grow though nothing happens.
+// Ages change without events.
 setInterval(() => {
-  for (const event of ["about", "state", "evictions"]) if (seen[event]) on[event](seen[event]);
+  for (const event of ["about", "state", "evictions"]) if (latest[event]) on[event](latest[event]);
   images.render();
 }, 5000);
 

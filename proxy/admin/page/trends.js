@@ -1,7 +1,7 @@
-// What was done over time: the figures at the top and the charts.
+// The figures at the top and the charts: what was done over time.
 
-import { bytes, count, percent, some, speed } from "./format.js";
-import { byId, say } from "./dom.js";
+import { bytes, count, percent, countOf, speed } from "./format.js";
+import { byId, setText } from "./dom.js";
 import { Chart } from "./chart.js";
 
 const minute = 60000;
@@ -15,8 +15,8 @@ const asked = (s) => s.hit + s.stale + s.miss + s.bypass;
 const cached = (s) => s.hit + s.stale;
 const saved = (s) => Math.max(s.served - s.fetched - s.passed, 0);
 
-// less is what was done between two samples.
-function less(b, a) {
+// difference returns what was done between two samples, a and then b.
+function difference(b, a) {
   const d = {};
   for (const key of ["hit", "miss", "stale", "bypass", "failed", "served", "fetched", "passed"]) d[key] = Math.max(b[key] - a[key], 0);
   return d;
@@ -38,12 +38,12 @@ export class Trends {
     });
   }
 
-  // history begins anew, with a daemon that may be another: nothing is shown of it before its first state.
+  // history starts over: the daemon may be another one. Its history is shown once its first state has arrived.
   history({ hour, day }) {
     Object.assign(this, { hour: hour ?? [], day: day ?? [], recent: [], latest: undefined });
   }
 
-  // sample takes in what the daemon keeps too, and forgets what it forgets.
+  // sample adds a sample, and drops those that the daemon has dropped.
   sample(s) {
     if (s.at <= (this.hour.at(-1)?.at ?? 0)) return;
     this.hour.push(s);
@@ -53,8 +53,8 @@ export class Trends {
     this.render();
   }
 
-  // now takes in the sums of this second.
-  now(state) {
+  // state adds the sums of this second.
+  state(state) {
     this.latest = { ...state.requests, served: state.served, fetched: state.fetched, passed: state.passed, at: this.clock.now() / 1000 };
     this.recent.push(this.latest);
     if (this.recent.length > 6) this.recent.shift();
@@ -66,31 +66,31 @@ export class Trends {
     const { length, words } = ranges[this.range];
     const to = this.clock.now();
     const begun = Math.min(this.hour[0].at, this.day[0].at) * 1000;
-    const from = to - Math.min(length, Math.max(to - begun, 10 * minute)); // a daemon that is young has no blank hour
+    const from = to - Math.min(length, Math.max(to - begun, 10 * minute)); // a young daemon does not get an hour of blank chart
     const samples = [...(this.range === "day" ? this.day : []), ...this.hour, this.latest].filter((s) => s.at * 1000 >= from).sort((a, b) => a.at - b.at);
     const points = Array.from({ length: columns }, (_, i) => ({ at: from + ((i + 0.5) * (to - from)) / columns }));
     const all = {};
     for (let i = 1; i < samples.length; i++) {
-      const d = less(samples[i], samples[i - 1]);
+      const d = difference(samples[i], samples[i - 1]);
       const column = Math.min(Math.floor(((samples[i].at * 1000 - from) / (to - from)) * columns), columns - 1);
       points[column].sum = add(points[column].sum ?? {}, d);
       add(all, d);
     }
-    this.figures(add(less(this.latest, this.latest), all), words);
+    this.figures(add(difference(this.latest, this.latest), all), words);
     this.charts(points, from, to, words);
   }
 
   figures(all, words) {
-    say("hit-rate", percent(cached(all), asked(all)));
-    say("hit-rate-detail", asked(all) === 0 ? `no requests ${words}` : `${count(cached(all))} of ${some(asked(all), "request")}`);
-    say("saved", bytes(saved(all)));
-    say("saved-detail", `${bytes(all.served)} served, ${bytes(all.fetched + all.passed)} fetched`);
+    setText("hit-rate", percent(cached(all), asked(all)));
+    setText("hit-rate-detail", asked(all) === 0 ? `no requests ${words}` : `${count(cached(all))} of ${countOf(asked(all), "request")}`);
+    setText("saved", bytes(saved(all)));
+    setText("saved-detail", `${bytes(all.served)} served, ${bytes(all.fetched + all.passed)} fetched`);
     const a = this.recent[0];
     const b = this.recent.at(-1);
     const seconds = b.at - a.at;
-    const d = less(b, a);
-    say("fetching", seconds > 0 ? speed((d.fetched + d.passed) / seconds) : "–");
-    say("fetching-detail", seconds > 0 ? `fetched; ${speed(d.served / seconds)} served` : "");
+    const d = difference(b, a);
+    setText("fetching", seconds > 0 ? speed((d.fetched + d.passed) / seconds) : "–");
+    setText("fetching-detail", seconds > 0 ? `fetched; ${speed(d.served / seconds)} served` : "");
   }
 
   charts(points, from, to, words) {
