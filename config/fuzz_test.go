@@ -44,7 +44,7 @@ func checkMistakes(t *testing.T, err error, file string) {
 	t.Helper()
 	mistakes, ok := err.(Mistakes) //nolint:errorlint // it is promised to be exactly this
 	if !ok || len(mistakes) == 0 {
-		t.Fatalf("error is %T %v, want Mistakes", err, err)
+		t.Fatalf("the error is %T %v, want Mistakes", err, err)
 	}
 	for _, m := range mistakes {
 		if m.File != file || m.Line < 1 || m.Problem == "" || strings.ContainsAny(m.String(), "\r\n") {

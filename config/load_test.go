@@ -15,8 +15,8 @@ import (
 	"github.com/larder-registry/larder/upstream/name"
 )
 
-// load returns the configuration in a file of testdata, or with no file if name
-// is "", and ends the test if there is a mistake in it.
+// load returns the configuration in a file of testdata, or without a file if name is
+// "". A mistake ends the test.
 func load(t *testing.T, name string, overrides ...config.Override) *config.Config {
 	t.Helper()
 	if name != "" {
@@ -143,7 +143,7 @@ func TestNodeExampleIsValid(t *testing.T) {
 	own, _ := c.Match("123456789012.dkr.ecr.us-east-1.amazonaws.com")
 	addons, _ := c.Match("602401143452.dkr.ecr.us-east-1.amazonaws.com")
 	if !own.Allows("team/app") || addons.Allows("team/app") || !addons.Allows("eks/coredns") {
-		t.Error("the account's own repositories and the add-ons are mixed up")
+		t.Error("the repositories of the account and of the add-ons are confused")
 	}
 }
 
@@ -194,7 +194,7 @@ func TestNoFileIsAWorkingConfiguration(t *testing.T) {
 	}
 }
 
-func TestFilesWithoutKeysMeanTheDefaults(t *testing.T) {
+func TestFileWithoutKeysGivesTheDefaults(t *testing.T) {
 	want := load(t, "")
 	for name, text := range map[string]string{
 		"empty":          "",
@@ -239,7 +239,7 @@ func TestRelativePathsStartFromTheFile(t *testing.T) {
 	}
 }
 
-func TestDefaultUpstreamIsNoneWhereDockerHubIsNotServed(t *testing.T) {
+func TestNoDefaultUpstreamIfDockerHubIsNotServed(t *testing.T) {
 	c, err := config.Load(write(t, "upstreams: [{host: quay.io}]\n"))
 	if err != nil || c.DefaultUpstream != "" {
 		t.Errorf("Load = %+v, %v; want no default upstream", c, err)

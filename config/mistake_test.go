@@ -15,7 +15,7 @@ import (
 
 var update = flag.Bool("update", false, "write the messages of testdata/mistakes anew")
 
-// Each file in testdata/mistakes has one kind of mistake, and beside it the
+// Each file in testdata/mistakes has one kind of mistake. The file beside it has the
 // exact messages.
 func TestMistakesAreReportedWithFileLineAndKey(t *testing.T) {
 	t.Chdir(filepath.Join("testdata", "mistakes"))
@@ -75,7 +75,7 @@ func TestUnreadableFilesAreMistakes(t *testing.T) {
 		"too large": {large, "reading the configuration: expected at most 1048576 bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			// A default upstream that only the file could make valid is no mistake.
+			// A default upstream that the file could make valid is not reported.
 			_, err := config.Load(test.path,
 				config.Override{Key: "default_upstream", Value: "ghcr.io", Source: "--default-upstream"},
 				config.Override{Key: "tags.ttl", Value: "soon", Source: "--tags-ttl"})

@@ -12,7 +12,7 @@ import (
 	"github.com/larder-registry/larder/config"
 )
 
-func TestFlagsWinOverVariablesAndTheseOverTheFile(t *testing.T) {
+func TestFlagsWinOverVariablesAndVariablesOverTheFile(t *testing.T) {
 	file := write(t, "tags: {ttl: 1s, stale_if_error: 1s, negative_ttl: 1s}\n")
 	overrides := config.Env([]string{"LARDER_TAGS_STALE_IF_ERROR=2s", "LARDER_TAGS_NEGATIVE_TTL=2s"})
 	overrides = append(overrides, config.Override{Key: "tags.negative_ttl", Value: "3s", Source: "--tags-negative-ttl"})
@@ -47,7 +47,7 @@ func TestEveryPlainKeyHasAVariable(t *testing.T) {
 	}
 }
 
-func TestEnvTakesOnlyLardersVariables(t *testing.T) {
+func TestEnvReadsOnlyLardersVariables(t *testing.T) {
 	got := config.Env([]string{
 		"PATH=/usr/bin",
 		"LARDER_CACHE_DIR=/srv/a=b",
@@ -67,7 +67,7 @@ func TestEnvTakesOnlyLardersVariables(t *testing.T) {
 	}
 }
 
-func TestEnvPassesOverTheServicesOfKubernetes(t *testing.T) {
+func TestEnvIgnoresServiceVariablesOfKubernetes(t *testing.T) {
 	links := []string{
 		"LARDER_SERVICE_HOST=10.0.0.1",
 		"LARDER_SERVICE_PORT=5000",
@@ -85,7 +85,7 @@ func TestEnvPassesOverTheServicesOfKubernetes(t *testing.T) {
 		t.Errorf("Env = %+v, want none", got)
 	}
 	if got := config.Env([]string{"LARDER_PORT=5000"}); len(got) != 1 {
-		t.Errorf("Env passes over LARDER_PORT=5000, which somebody set by hand: %+v", got)
+		t.Errorf("Env ignores LARDER_PORT=5000, which Kubernetes does not set: %+v", got)
 	}
 }
 
@@ -124,16 +124,16 @@ func TestMistakesInTheFileComeFirstByLine(t *testing.T) {
 	for _, m := range mistakes {
 		keys = append(keys, m.Key)
 	}
-	// That of admin is found last, since it takes two keys to see it.
+	// The mistake of admin is found last, since it depends on two keys.
 	if want := []string{"admin", "log.level", "tags.ttl", "log.format"}; !slices.Equal(keys, want) {
 		t.Errorf("keys = %v, want %v", keys, want)
 	}
 }
 
-func TestOverriddenValuesAreCheckedAsWell(t *testing.T) {
+func TestOverriddenValuesAreCheckedToo(t *testing.T) {
 	file := write(t, "listen: nowhere\n")
 	_, err := config.Load(file, config.Override{"listen", "127.0.0.1:6000", "--listen"})
 	if err == nil {
-		t.Error("a mistake in the file is hidden by a flag")
+		t.Error("a flag hides a mistake in the file")
 	}
 }

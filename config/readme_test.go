@@ -9,8 +9,7 @@ import (
 	"github.com/larder-registry/larder/config"
 )
 
-// The README shows these files of testdata, of which the first is read by the
-// tests of Load as well.
+// The README shows these files of testdata.
 func TestReadmeShowsValidConfigurations(t *testing.T) {
 	readme, err := os.ReadFile("../README.md")
 	if err != nil {

@@ -27,7 +27,7 @@ func TestReplicaOfARegionHasTheSameFormOfName(t *testing.T) {
 	}
 }
 
-func TestReplicaOfAPatternIsThatOfTheHost(t *testing.T) {
+func TestReplicaOfAPatternDependsOnTheHost(t *testing.T) {
 	c := &config.Config{Upstreams: []config.Upstream{{Host: "*.dkr.ecr.*.amazonaws.com", ECR: &config.ECR{Replicas: []string{"eu-west-1"}}}}}
 	host := "123456789012.dkr.ecr.us-east-1.amazonaws.com"
 	u, ok := c.Match(host)
