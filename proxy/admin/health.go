@@ -14,7 +14,7 @@ func readyz(ready, degraded func() error) http.HandlerFunc {
 			return
 		}
 		if err := degraded(); err != nil {
-			writeText(w, http.StatusOK, "degraded: what is not cached is passed through without being kept: "+err.Error())
+			writeText(w, http.StatusOK, "degraded: content that is not cached is passed through and not kept: "+err.Error())
 			return
 		}
 		writeText(w, http.StatusOK, "ok")

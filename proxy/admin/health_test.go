@@ -17,7 +17,7 @@ func TestReadyzReportsADegradedCache(t *testing.T) {
 		body            string
 	}{
 		{nil, nil, http.StatusOK, "ok\n"},
-		{nil, readOnly, http.StatusOK, "degraded: what is not cached is passed through without being kept: read-only file system\n"},
+		{nil, readOnly, http.StatusOK, "degraded: content that is not cached is passed through and not kept: read-only file system\n"},
 		{draining, nil, http.StatusServiceUnavailable, "draining\n"},
 		{draining, readOnly, http.StatusServiceUnavailable, "draining\n"},
 	} {

@@ -40,7 +40,7 @@ const on = {
 
 function showCache(s) {
   byId("degraded").hidden = !s.degraded;
-  setText("degraded", s.degraded ? `Content that is not cached is passed through, without being kept: ${s.degraded}` : "");
+  setText("degraded", s.degraded ? `Content that is not cached is passed through and not kept: ${s.degraded}` : "");
   setText("size", bytes(s.bytes));
   byId("fullness").hidden = !s.maxSize;
   byId("fullness").value = s.maxSize ? s.bytes / s.maxSize : 0;
