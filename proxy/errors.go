@@ -47,7 +47,7 @@ const defaultRetry = 5 * time.Second
 // failureOf returns the response for an error.
 //
 // It is never a 401, for which containerd's CRI plug-in sends the image pull secret,
-// and never a 429, for which containerd tries five times here.
+// and never a 429, for which containerd would retry five times here.
 func failureOf(err error, t target) failure {
 	text := err.Error()
 	var throttled interface {

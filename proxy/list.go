@@ -139,7 +139,7 @@ func (l lists) referrers(w *recorder, r *http.Request, t target) error {
 }
 
 // relink turns an upstream's Link into one to the path of the request. Clients do not
-// follow a Link to another host, and the next page has to come from here too.
+// follow a Link to another host, and the next page has to be requested from Larder too.
 func relink(r *http.Request, link string) string {
 	target, params, ok := strings.Cut(strings.TrimPrefix(strings.TrimSpace(link), "<"), ">")
 	next, err := url.Parse(target)

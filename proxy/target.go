@@ -62,7 +62,7 @@ type route struct {
 	// host is the first element of the path if it can be a registry's host. rest is
 	// the repository after it.
 	host, rest string
-	// name is the whole path as a repository. It is empty if it is none, for example
+	// name is the whole path as a repository. It is empty if that is invalid, for example
 	// because it begins with a host that has a port.
 	name string
 	// reference is a tag or a digest; digest is set if it is a digest.

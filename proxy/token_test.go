@@ -38,7 +38,7 @@ func TestExpiredTokenIsRenewedOnce(t *testing.T) {
 func TestTokenExpiresWhileFillsRun(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, settings{cache: cache.Options{Segment: 128 << 10}})
-	hold := r.ecr.Inject(ecrtest.Fault{On: ecrtest.Storage, StallAfter: new(int64(64 << 10))})
+	release := r.ecr.Inject(ecrtest.Fault{On: ecrtest.Storage, StallAfter: new(int64(64 << 10))})
 	var contents [][]byte
 	var bodies []*http.Response
 	for i := range swarm {
@@ -49,7 +49,7 @@ func TestTokenExpiresWhileFillsRun(t *testing.T) {
 	r.ecr.ExpireTokens()
 	r.ecr.ExpireURLs()
 	r.ecr.ResetStats()
-	hold()
+	release()
 	for i, resp := range bodies {
 		wantBody(t, read(resp), contents[i])
 	}
