@@ -241,7 +241,7 @@ func (p *Proxy) resolve(rt route) (target, error) {
 		repository = name.CompleteRepository(host, repository)
 		source, ok := p.upstreams(host, repository)
 		if ok {
-			t.upstream, t.timeout, t.label = source.Upstream, source.Timeout, source.Name
+			t.upstream, t.openBlob, t.timeout, t.label = source.Upstream, source.OpenBlob, source.Timeout, source.Name
 			t.repo = cache.Repository{Upstream: host, Name: repository}
 		}
 		return ok
@@ -291,7 +291,7 @@ func (p *Proxy) contentOf(repo cache.Repository, dgst digest.Digest) (target, er
 	if !ok {
 		return target{}, fmt.Errorf("%s: %w", repo, errNoUpstream)
 	}
-	return target{route: route{digest: dgst}, repo: repo, upstream: source.Upstream, timeout: source.Timeout}, nil
+	return target{route: route{digest: dgst}, repo: repo, upstream: source.Upstream, openBlob: source.OpenBlob, timeout: source.Timeout}, nil
 }
 
 // Traffic returns what clients were sent. It does not block and is cheap enough to be

@@ -167,15 +167,13 @@ func askManifest(t target) cache.Ask {
 // its size.
 func askBlob(t target) func(context.Context) (int64, error) {
 	return func(ctx context.Context) (int64, error) {
-		_, size, _, err := t.upstream.Blob(ctx, t.repo.Name, t.digest, 0, 0, false)
-		return size, err
+		return t.upstream.BlobSize(ctx, t.repo.Name, t.digest)
 	}
 }
 
 // fetch is how the store fetches a blob from the upstream.
 func (p *pulls) fetch(t target) cache.Fetch {
-	return p.store.Remembering(t.repo, t.digest, func(ctx context.Context, r cache.Range) (cache.Content, error) {
-		body, size, whole, err := t.upstream.Blob(ctx, t.repo.Name, t.digest, r.Off, r.Len, r.Spare)
-		return cache.Content{Body: body, Size: size, Whole: whole}, err
+	return p.store.Remembering(t.repo, t.digest, func(ctx context.Context, part cache.Range) (cache.Content, error) {
+		return t.openBlob(ctx, t.repo.Name, t.digest, part)
 	})
 }

@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -118,7 +119,7 @@ func (r *rig) start() {
 				r.t.Errorf("upstream %s: %v", host, err)
 				return proxy.Source{}, false
 			}
-			return proxy.Source{Upstream: registry, Timeout: r.timeout()}, true
+			return proxy.Source{Upstream: registry, OpenBlob: openBlob(registry), Timeout: r.timeout()}, true
 		},
 		Default: fallback,
 		Store:   store,
@@ -328,5 +329,13 @@ func (r *rig) flip(d digest.Digest) {
 	last[0] ^= 1
 	if _, err := f.WriteAt(last, info.Size()-1); err != nil {
 		r.t.Fatal(err)
+	}
+}
+
+// openBlob opens blobs of a registry for the cache.
+func openBlob(r *upstream.Registry) proxy.OpenBlob {
+	return func(ctx context.Context, repository string, dgst digest.Digest, part cache.Range) (cache.Content, error) {
+		content, err := r.OpenBlob(ctx, repository, dgst, upstream.Range(part))
+		return cache.Content(content), err
 	}
 }

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"io"
 	"net/http"
 	"net/url"
 	"time"
@@ -24,18 +23,22 @@ type Upstream interface {
 	// Manifest returns a manifest by tag or digest. With head, the descriptor is
 	// enough.
 	Manifest(ctx context.Context, repository, reference string, head bool) (ocispec.Descriptor, []byte, error)
-	// Blob opens n bytes at off and returns the size of the whole blob; whole reports
-	// that the body is the entire blob instead. With n = 0 it only checks that the
-	// repository has the blob; its size is then -1 if the registry does not say. With
-	// spare it fails rather than wait.
-	Blob(ctx context.Context, repository string, dgst digest.Digest, off, n int64, spare bool) (body io.ReadCloser, size int64, whole bool, err error)
+	// BlobSize returns the size of a blob that the repository has, or -1 if the
+	// registry does not say.
+	BlobSize(ctx context.Context, repository string, dgst digest.Digest) (int64, error)
 	// List returns a page of tags/list or referrers/<digest>.
 	List(ctx context.Context, repository, resource string, query url.Values) (http.Header, []byte, error)
 }
 
+// OpenBlob opens a range of a blob of a repository. Its errors are those of an
+// [Upstream].
+type OpenBlob func(ctx context.Context, repository string, dgst digest.Digest, part cache.Range) (cache.Content, error)
+
 // Source is an upstream with its settings.
 type Source struct {
 	Upstream
+	// OpenBlob opens a range of a blob at the upstream.
+	OpenBlob OpenBlob
 	// Timeout bounds how long a client waits for the upstream.
 	Timeout time.Duration
 	// Name is the upstream's name in metrics. Many hosts may share one, so that there
@@ -75,6 +78,7 @@ type target struct {
 	route
 	repo     cache.Repository
 	upstream Upstream // nil until it is found
+	openBlob OpenBlob // of the upstream
 	timeout  time.Duration
 	label    string // of the upstream, in metrics
 	bare     bool   // the client named no registry, as classic Docker does

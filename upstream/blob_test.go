@@ -32,18 +32,18 @@ func TestRangeOfABlobIsRead(t *testing.T) {
 		{size - 10, 1000, 10},
 		{1, 1 << 40, size - 1},
 	} {
-		body, got, whole, err := server.Blob(t.Context(), repo, dgst, test.off, test.n, false)
+		part, err := server.OpenBlob(t.Context(), repo, dgst, Range{Off: test.off, Len: test.n})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got != size || whole {
-			t.Errorf("%d bytes at %d: size %d, whole %t; want %d, false", test.n, test.off, got, whole, size)
+		if part.Size != size || part.Whole {
+			t.Errorf("%d bytes at %d: size %d, part.Whole %t; want %d, false", test.n, test.off, part.Size, part.Whole, size)
 		}
 		want := make([]byte, test.want)
 		if _, err := data.ReadAt(want, test.off); err != nil {
 			t.Fatal(err)
 		}
-		if readAll(t, body) != string(want) {
+		if readAll(t, part.Body) != string(want) {
 			t.Errorf("%d bytes at %d are not the blob's", test.n, test.off)
 		}
 	}
@@ -53,11 +53,11 @@ func TestUpstreamThatIgnoresRangeSendsTheWhole(t *testing.T) {
 	server := startECR(t, ecrtest.Options{})
 	dgst := addBlob(t, server, ecrtest.Random(1, 1000))
 	server.Inject(ecrtest.Fault{On: ecrtest.Storage, NoRange: true})
-	body, size, whole, err := server.Blob(t.Context(), repo, dgst, 500, 100, false)
-	if err != nil || size != 1000 || !whole {
-		t.Fatalf("size %d, whole %t, %v; want 1000, true", size, whole, err)
+	part, err := server.OpenBlob(t.Context(), repo, dgst, Range{Off: 500, Len: 100})
+	if err != nil || part.Size != 1000 || !part.Whole {
+		t.Fatalf("size %d, part.Whole %t, %v; want 1000, true", part.Size, part.Whole, err)
 	}
-	if n := len(readAll(t, body)); n != 1000 {
+	if n := len(readAll(t, part.Body)); n != 1000 {
 		t.Errorf("%d bytes came, want 1000", n)
 	}
 }
@@ -68,11 +68,11 @@ func TestUpstreamThatDoesNotTellTheSizeIsBelieved(t *testing.T) {
 		_ = http.NewResponseController(w).Flush() // chunked from here on
 		_, _ = io.WriteString(w, "tent")
 	})
-	body, size, whole, err := r.Blob(t.Context(), repo, someBlob, 0, 100, false)
-	if err != nil || size != -1 || !whole {
-		t.Fatalf("size %d, whole %t, %v; want -1, true", size, whole, err)
+	part, err := r.OpenBlob(t.Context(), repo, someBlob, Range{Len: 100})
+	if err != nil || part.Size != -1 || !part.Whole {
+		t.Fatalf("size %d, part.Whole %t, %v; want -1, true", part.Size, part.Whole, err)
 	}
-	if got := readAll(t, body); got != "content" {
+	if got := readAll(t, part.Body); got != "content" {
 		t.Errorf("got %q", got)
 	}
 }
@@ -82,11 +82,11 @@ func TestEmptyBlobHasNoBytes(t *testing.T) {
 		server := startECR(t, ecrtest.Options{})
 		dgst := addBlob(t, server, ecrtest.Bytes(nil))
 		server.Inject(ecrtest.Fault{On: ecrtest.Storage, NoRange: noRange})
-		body, size, whole, err := server.Blob(t.Context(), repo, dgst, 0, 1, false)
-		if err != nil || size != 0 || whole != noRange {
-			t.Fatalf("size %d, whole %t, %v; want 0, %t", size, whole, err, noRange)
+		part, err := server.OpenBlob(t.Context(), repo, dgst, Range{Len: 1})
+		if err != nil || part.Size != 0 || part.Whole != noRange {
+			t.Fatalf("size %d, part.Whole %t, %v; want 0, %t", part.Size, part.Whole, err, noRange)
 		}
-		if got := readAll(t, body); got != "" {
+		if got := readAll(t, part.Body); got != "" {
 			t.Errorf("got %q", got)
 		}
 	}
@@ -95,7 +95,7 @@ func TestEmptyBlobHasNoBytes(t *testing.T) {
 func TestOffsetBehindTheEndIsAnError(t *testing.T) {
 	server := startECR(t, ecrtest.Options{})
 	dgst := addBlob(t, server, ecrtest.Random(1, 1000))
-	_, _, _, err := server.Blob(t.Context(), repo, dgst, 1000, 1, false)
+	_, err := server.OpenBlob(t.Context(), repo, dgst, Range{Off: 1000, Len: 1})
 	var refusal *reply.Error
 	if !errors.As(err, &refusal) || refusal.Status != http.StatusRequestedRangeNotSatisfiable {
 		t.Errorf("got %v, want status 416", err)
@@ -105,15 +105,15 @@ func TestOffsetBehindTheEndIsAnError(t *testing.T) {
 func TestProbeAsksTheRegistryAlone(t *testing.T) {
 	server := startECR(t, ecrtest.Options{})
 	dgst := addBlob(t, server, ecrtest.Random(1, 1000))
-	body, size, _, err := server.Blob(t.Context(), repo, dgst, 0, 0, false)
-	if err != nil || body != nil || size != -1 {
-		t.Errorf("got a body %t, size %d, %v; want none, -1", body != nil, size, err)
+	size, err := server.BlobSize(t.Context(), repo, dgst)
+	if err != nil || size != -1 {
+		t.Errorf("size %d, %v; want -1", size, err)
 	}
 	want := map[ecrtest.Op]int{ecrtest.API: 1, ecrtest.Blob: 1}
 	if diff := cmp.Diff(want, server.Stats().Requests); diff != "" {
 		t.Errorf("requests (-want +got):\n%s", diff)
 	}
-	_, _, _, err = server.Blob(t.Context(), repo, digest.FromString("another"), 0, 0, false)
+	_, err = server.BlobSize(t.Context(), repo, digest.FromString("another"))
 	if !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("what is not there: %v, want %v", err, fs.ErrNotExist)
 	}
@@ -133,9 +133,9 @@ func TestProbeLearnsTheSizeWhereTheRegistrySendsIt(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, _ := startPlain(t, Config{}, test.answer)
-			body, size, _, err := r.Blob(t.Context(), repo, someBlob, 0, 0, false)
-			if err != nil || body != nil || size != test.size {
-				t.Errorf("got a body %t, size %d, %v; want none, %d", body != nil, size, err, test.size)
+			size, err := r.BlobSize(t.Context(), repo, someBlob)
+			if err != nil || size != test.size {
+				t.Errorf("size %d, %v; want %d", size, err, test.size)
 			}
 		})
 	}
@@ -151,9 +151,9 @@ func TestAnswerForAnotherRangeIsRefused(t *testing.T) {
 			w.WriteHeader(http.StatusPartialContent)
 			_, _ = io.WriteString(w, "tent")
 		})
-		body, _, _, err := r.Blob(t.Context(), repo, someBlob, 3, 4, false)
+		part, err := r.OpenBlob(t.Context(), repo, someBlob, Range{Off: 3, Len: 4})
 		if err == nil {
-			body.Close()
+			part.Body.Close()
 			t.Errorf("%q is taken for an answer from 3 on", contentRange)
 		}
 		wantAllSlots(t, r)
@@ -166,11 +166,11 @@ func TestSizeMayBeLeftOut(t *testing.T) {
 		w.WriteHeader(http.StatusPartialContent)
 		_, _ = io.WriteString(w, "tent")
 	})
-	body, size, whole, err := r.Blob(t.Context(), repo, someBlob, 3, 4, false)
-	if err != nil || size != -1 || whole {
-		t.Fatalf("got size %d, whole %t, %v; want -1 and a part", size, whole, err)
+	part, err := r.OpenBlob(t.Context(), repo, someBlob, Range{Off: 3, Len: 4})
+	if err != nil || part.Size != -1 || part.Whole {
+		t.Fatalf("got part.Size %d, part.Whole %t, %v; want -1 and a part", part.Size, part.Whole, err)
 	}
-	if got := readAll(t, body); got != "tent" {
+	if got := readAll(t, part.Body); got != "tent" {
 		t.Errorf("got %q", got)
 	}
 }
@@ -237,30 +237,30 @@ func FuzzParseContentRange(f *testing.F) {
 // wantAllSlots wants that no body of the registry is counted as open.
 func wantAllSlots(t *testing.T, r *Registry) {
 	t.Helper()
-	if !r.slots.TryAcquire(blobSlots) {
-		t.Error("a place for a body was not given back")
+	if !r.slots.usual.TryAcquire(maxBodies) {
+		t.Error("a slot was not released")
 	} else {
-		r.slots.Release(blobSlots)
+		r.slots.usual.Release(maxBodies)
 	}
-	if !r.spare.TryAcquire(spareSlots) {
-		t.Error("a spare place for a body was not given back")
+	if !r.slots.spare.TryAcquire(maxSpareBodies) {
+		t.Error("a spare slot was not released")
 	} else {
-		r.spare.Release(spareSlots)
+		r.slots.spare.Release(maxSpareBodies)
 	}
 }
 
 func TestSpareConnectionFailsRatherThanWait(t *testing.T) {
 	r, _ := startPlain(t, Config{}, content)
 	var open []io.Closer
-	for range spareSlots {
-		body, _, _, err := r.Blob(t.Context(), repo, someBlob, 0, 1, true)
+	for range maxSpareBodies {
+		part, err := r.OpenBlob(t.Context(), repo, someBlob, Range{Len: 1, Spare: true})
 		if err != nil {
 			t.Fatal(err)
 		}
-		open = append(open, body)
+		open = append(open, part.Body)
 	}
-	if _, _, _, err := r.Blob(t.Context(), repo, someBlob, 0, 1, true); err == nil {
-		t.Errorf("spare connection %d was made", spareSlots+1)
+	if _, err := r.OpenBlob(t.Context(), repo, someBlob, Range{Len: 1, Spare: true}); err == nil {
+		t.Errorf("spare connection %d was made", maxSpareBodies+1)
 	}
 	if err := pull(t, r, repo); err != nil {
 		t.Errorf("spare ones hold up the others: %v", err)
@@ -271,10 +271,10 @@ func TestSpareConnectionFailsRatherThanWait(t *testing.T) {
 		}
 	}
 	wantAllSlots(t, r)
-	if body, _, _, err := r.Blob(t.Context(), repo, someBlob, 0, 1, true); err != nil {
+	if part, err := r.OpenBlob(t.Context(), repo, someBlob, Range{Len: 1, Spare: true}); err != nil {
 		t.Error(err)
 	} else {
-		readAll(t, body)
+		readAll(t, part.Body)
 	}
 }
 
@@ -293,16 +293,16 @@ func TestSlotIsGivenBackAfterAnError(t *testing.T) {
 		"an answer for another offset": {On: ecrtest.Storage, Header: http.Header{"Content-Range": {"bytes 1-2/3"}}},
 	} {
 		for _, spare := range []bool{false, true} {
-			server.locations = newLocations() // so that the registry is asked
+			server.members.primary().blobs.locations = newLocations() // so that the registry is asked
 			remove := server.Inject(fault)
-			if _, _, _, err := server.Blob(t.Context(), repo, dgst, 0, 1000, spare); err == nil {
+			if _, err := server.OpenBlob(t.Context(), repo, dgst, Range{Len: 1000, Spare: spare}); err == nil {
 				t.Errorf("%s: no error", name)
 			}
 			wantAllSlots(t, server.Registry)
 			remove()
 		}
 	}
-	if _, _, _, err := server.Blob(canceled, repo, dgst, 0, 1000, false); !errors.Is(err, context.Canceled) {
+	if _, err := server.OpenBlob(canceled, repo, dgst, Range{Len: 1000}); !errors.Is(err, context.Canceled) {
 		t.Errorf("with a context that has ended: %v", err)
 	}
 	wantAllSlots(t, server.Registry)
@@ -312,14 +312,14 @@ func TestWaitForASlotEndsWithTheContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, _ := newTestClient(t, Config{Host: "registry.test"})
 		r := registryOf(t, c, "registry.test")
-		if !r.slots.TryAcquire(blobSlots) {
+		if !r.slots.usual.TryAcquire(maxBodies) {
 			t.Fatal("a new registry is busy")
 		}
 		gone := errors.New("the client hung up")
 		ctx, cancel := context.WithCancelCause(t.Context())
 		ended := make(chan error, 1)
 		go func() {
-			_, _, _, err := r.Blob(ctx, repo, someBlob, 0, 1, false)
+			_, err := r.OpenBlob(ctx, repo, someBlob, Range{Len: 1})
 			ended <- err
 		}()
 		synctest.Wait()
@@ -327,7 +327,7 @@ func TestWaitForASlotEndsWithTheContext(t *testing.T) {
 		if err := <-ended; !errors.Is(err, gone) || !strings.Contains(err.Error(), "registry.test") {
 			t.Errorf("got %v, want %v and whose connection it waited for", err, gone)
 		}
-		r.slots.Release(blobSlots)
+		r.slots.usual.Release(maxBodies)
 		wantAllSlots(t, r)
 	})
 }
@@ -336,7 +336,7 @@ func TestStorageFailureIsNotRetriedHere(t *testing.T) {
 	server := startECR(t, ecrtest.Options{})
 	dgst := addBlob(t, server, ecrtest.Random(1, 1000))
 	server.Inject(ecrtest.Fault{On: ecrtest.Storage, Status: http.StatusServiceUnavailable, Body: "<Error><Code>ServiceUnavailable</Code></Error>"})
-	_, _, _, err := server.Blob(t.Context(), repo, dgst, 0, 1000, false)
+	_, err := server.OpenBlob(t.Context(), repo, dgst, Range{Len: 1000})
 	var refusal *reply.Error
 	if !errors.As(err, &refusal) || refusal.Status != http.StatusServiceUnavailable {
 		t.Errorf("got %v, want status 503", err)

@@ -1,33 +1,32 @@
 package upstream
 
 import (
-	"context"
+	"cmp"
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"maps"
-	"net"
 	"net/http"
-	"net/url"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	lru "github.com/hashicorp/golang-lru/v2"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/larder-registry/larder/upstream/auth"
+	"github.com/larder-registry/larder/upstream/ecr"
 	"github.com/larder-registry/larder/upstream/guard"
+	"github.com/larder-registry/larder/upstream/name"
 	"github.com/larder-registry/larder/upstream/pace"
+	"github.com/larder-registry/larder/upstream/telemetry"
 )
 
 // Options are the settings of a [Client].
 type Options struct {
-	// Lookup says whether a host is configured, and how. It is the closed world:
-	// what it does not know is never dialled.
+	// Lookup says whether a host is configured, and how. The client dials no other
+	// upstream.
 	Lookup func(host string) (Config, bool)
 	// Log is where the client reports. Nil means slog.Default().
 	Log *slog.Logger
@@ -39,49 +38,36 @@ type Options struct {
 	Tracer trace.TracerProvider
 }
 
-// Client has what all upstreams share: connections and tokens. It is safe for
-// concurrent use. Making one needs no network and no credentials.
+// Client has what all upstreams share: connections, limits and tokens. It is safe
+// for concurrent use. Making one needs no network and no credentials.
 type Client struct {
 	lookup     func(host string) (Config, bool)
 	log        *slog.Logger
-	now        func() time.Time
-	metrics    *metrics
+	telemetry  *telemetry.Telemetry
 	transports *guard.Transports
 	limits     *pace.Limits
-	aws        aws.HTTPClient
-
-	ctx      context.Context // of the token sources
-	cancel   context.CancelFunc
-	renewals sync.WaitGroup // goroutines of the token sources
+	ecr        *ecr.Client
 
 	mu         sync.Mutex // guards what follows
 	registries *lru.Cache[string, *Registry]
-	regions    map[regionKey]ecrRegion
 }
 
-// ecrRegion is what the ECR registries of a region share, of all accounts.
-type ecrRegion struct {
-	api    *ecrAPI
-	tokens *tokenSource
-}
-
-// regionKey is what a token depends on, and by which of the region's endpoints
-// it is got: a network with IPv6 alone reaches the dual-stack one only.
-type regionKey struct {
-	identity         Identity
-	region, endpoint string
-	fips, dualStack  bool
-	public           bool
-}
-
-// maxRegistries bounds the hosts kept at once, as a pattern may match any
-// number of them.
+// maxRegistries bounds the registries that are kept, as a pattern may match any
+// number of hosts.
 const maxRegistries = 256
 
-// NewClient returns a client. Close ends what it runs.
-func NewClient(opts Options) *Client { return newClient(opts, guard.NewTransports(guard.Options{})) }
+// network is the connections of a client. Tests replace it.
+type network struct {
+	transports *guard.Transports
+	aws        aws.HTTPClient // nil means a client of the SDK's kind
+}
 
-func newClient(opts Options, trs *guard.Transports) *Client {
+// NewClient returns a client. Close ends its goroutines.
+func NewClient(opts Options) *Client {
+	return newClient(opts, network{transports: guard.NewTransports(guard.Options{})})
+}
+
+func newClient(opts Options, via network) *Client {
 	if opts.Log == nil {
 		opts.Log = slog.Default()
 	}
@@ -92,49 +78,29 @@ func newClient(opts Options, trs *guard.Transports) *Client {
 	c := &Client{
 		lookup:     opts.Lookup,
 		log:        opts.Log,
-		now:        opts.Now,
-		transports: trs,
+		transports: via.transports,
 		limits:     pace.NewLimits(),
 		registries: registries,
-		regions:    make(map[regionKey]ecrRegion),
 	}
 	var err error
-	if c.metrics, err = newMetrics(c, opts); err != nil {
+	c.telemetry, err = telemetry.New(telemetry.Options{Meter: opts.Meter, Tracer: opts.Tracer, Now: opts.Now, RateLimits: c.rateLimits})
+	if err != nil {
 		c.log.Error("there are no metrics of upstreams", "error", err)
-		c.metrics, _ = newMetrics(c, Options{}) // which has nothing that fails
+		c.telemetry, _ = telemetry.New(telemetry.Options{}) // has nothing that fails
 	}
-	c.aws = newAWSClient()
-	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.ecr = ecr.NewClient(ecr.Options{HTTP: via.aws, Log: c.log, Now: opts.Now, Telemetry: c.telemetry})
 	return c
 }
 
-// newAWSClient returns a client for AWS's own services. It is of the SDK's kind,
-// which heeds AWS_CA_BUNDLE, and may talk to the metadata service, so it has no
-// guard. It copies its transport, whose idle connections nobody could close: it
-// has none, as hours lie between its calls.
-func newAWSClient() aws.HTTPClient {
-	dialer := net.Dialer{Timeout: pace.DialTimeout}
-	down := pace.NewOutages()
-	return awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
-		t.DisableKeepAlives = true
-		t.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
-			return down.Dial(ctx, addr, func() (net.Conn, error) { return dialer.DialContext(ctx, network, addr) })
-		}
-	})
-}
-
-// Close ends the renewal of tokens and closes idle connections. Requests still
-// running should have ended.
+// Close ends the renewal of tokens and closes idle connections. No request may run
+// any more.
 func (c *Client) Close() error {
-	c.cancel()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.renewals.Wait()
+	c.ecr.Close()
 	c.transports.Close()
-	return c.metrics.close()
+	return c.telemetry.Close()
 }
 
-// Registry returns the upstream for a host, and fs.ErrNotExist where none is
+// Registry returns the upstream for a host. The error is fs.ErrNotExist if none is
 // configured.
 func (c *Client) Registry(host string) (*Registry, error) {
 	c.mu.Lock()
@@ -154,105 +120,142 @@ func (c *Client) Registry(host string) (*Registry, error) {
 	return r, nil
 }
 
+// newRegistry makes a registry and its replicas. Each has its own credentials,
+// limits and signed URLs, for its own host alone.
 func (c *Client) newRegistry(cfg Config) (*Registry, error) {
-	raw := cfg.Endpoint
-	if raw == "" {
-		raw = "https://" + cfg.Host
-	}
-	endpoint, err := url.Parse(raw)
+	primary, err := c.newMember(cfg)
 	if err != nil {
-		return nil, fmt.Errorf("upstream %s: endpoint: %w", cfg.Host, err)
+		return nil, err
 	}
-	if cfg.Timeout == 0 {
-		cfg.Timeout = 20 * time.Second
+	members := group{primary}
+	for _, host := range cfg.ECR.Replicas {
+		replica, err := c.newMember(c.replicaConfig(host, cfg))
+		if err != nil {
+			return nil, fmt.Errorf("replica of %s: %w", cfg.Host, err)
+		}
+		members = append(members, replica)
 	}
-	calls := c.metrics.caller(nameOf(cfg))
-	r := newRegistry(cfg, c.authorizer(cfg, endpoint, calls), c.transports, c.limits, endpoint, c.log)
-	r.calls = calls
-	return r, c.addReplicas(r, cfg)
+	return newRegistry(members, ecr.NewPullThrough(cfg.ECR.PullThrough)), nil
 }
 
-// authorizer picks how to authenticate: credentials that are configured come
-// before what the host's name suggests.
-func (c *Client) authorizer(cfg Config, endpoint *url.URL, calls *caller) authorizer {
-	var l auth.Logins = auth.Password{Username: cfg.Username, File: cfg.PasswordFile}
-	if cfg.DockerConfig != "" {
-		l = auth.NewDockerConfig(cfg.DockerConfig, endpoint)
+// replicaConfig returns the configuration of a replica of a registry with cfg.
+func (c *Client) replicaConfig(host string, cfg Config) Config {
+	own, ok := c.lookup(host)
+	if !ok {
+		own = Config{Host: host, Timeout: cfg.Timeout}
 	}
-	host, isECR := ParseECRHost(cfg.Host)
+	if own.ECR.Identity == (ecr.Identity{}) {
+		own.ECR.Identity = cfg.ECR.Identity
+	}
+	return own
+}
+
+// newMember makes one registry without replicas.
+func (c *Client) newMember(cfg Config) (*member, error) {
+	cfg, endpoint, err := cfg.complete()
+	if err != nil {
+		return nil, err
+	}
+	s := &site{
+		host:      cfg.Host,
+		endpoint:  endpoint,
+		timeout:   cfg.Timeout,
+		transport: c.transports.For(endpoint),
+		counter:   c.telemetry.Upstream(cfg.Name),
+		log:       c.log.With("upstream", cfg.Host),
+	}
+	s.throttle = newThrottle(s.host, c.limits, s.timeout, s.counter)
+	c.authenticate(s, cfg)
+	return newMember(s), nil
+}
+
+// authenticate sets how requests to a site authenticate: a configured login comes
+// before the one that the host's name suggests.
+func (c *Client) authenticate(s *site, cfg Config) {
+	var logins auth.Logins = auth.Password{Username: cfg.Username, File: cfg.PasswordFile}
+	if cfg.DockerConfig != "" {
+		logins = auth.NewDockerConfig(cfg.DockerConfig, s.endpoint)
+	}
+	host, isECR := name.ParseECR(cfg.Host)
 	if cfg.ECR.Region != "" {
 		host.Region, isECR = cfg.ECR.Region, true
 	}
-	log := c.log.With("upstream", cfg.Host)
 	if isECR && cfg.Username == "" && cfg.DockerConfig == "" {
-		region := c.region(host, cfg)
-		if !host.Public {
-			return &ecrAuth{source: region.tokens, api: region.api, account: host.Account, refusals: auth.NewRefusals(c.now)}
+		settings := ecr.Config{
+			Name: cfg.Host, Host: host, Identity: cfg.ECR.Identity, APIEndpoint: cfg.ECR.APIEndpoint, Timeout: cfg.Timeout,
 		}
-		l = &publicLogins{source: region.tokens, ctx: c.ctx, log: log, refusals: auth.NewRefusals(c.now)}
+		if !host.Public {
+			s.ecr = c.ecr.Registry(settings, s.throttle.requests)
+			s.auth = s.ecr
+			return
+		}
+		logins = c.ecr.Public(settings)
 	}
-	tr := c.transports.For(endpoint)
-	return auth.New(auth.Options{
-		Endpoint: endpoint, Logins: l, Transport: tokenTransport{tr, calls, log}, Check: tr, Timeout: cfg.Timeout, Log: log,
+	s.challenged = auth.New(auth.Options{
+		Endpoint: s.endpoint, Logins: logins, Transport: tokenTransport{s}, Check: s.transport, Timeout: s.timeout, Log: s.log,
 	})
+	s.auth = s.challenged
 }
 
-// region returns what a registry shares with others. c.mu is held.
-func (c *Client) region(host ECRHost, cfg Config) ecrRegion {
-	key := regionKey{cfg.ECR.Identity, host.Region, cfg.ECR.APIEndpoint, host.FIPS, host.DualStack, host.Public}
-	if region, ok := c.regions[key]; ok {
-		return region
-	}
-	api := &ecrAPI{
-		session: &awsSession{
-			identity:  cfg.ECR.Identity,
-			region:    host.Region,
-			fips:      host.FIPS,
-			dualStack: host.DualStack,
-			client:    c.aws,
-			log:       c.log,
-		},
-		endpoint: cfg.ECR.APIEndpoint,
-		timeout:  cfg.Timeout,
-		now:      c.now,
-		caller:   c.metrics.caller("ECR API " + c.metrics.regionLabel(host.Region)),
-		calls:    pace.NewLimiter("the ECR API of "+host.Region, 0),
-		reading:  semaphore.NewWeighted(1),
-	}
-	if len(c.regions) >= maxRegistries {
-		maps.DeleteFunc(c.regions, func(_ regionKey, r ecrRegion) bool { return r.tokens.unused() })
-	}
-	tokens := &tokenSource{
-		pauses: pace.NewBackoff(firstPause, maxPause),
-		ask:    c.metrics.watched(host.Region, api.token),
-		now:    c.now,
-		log:    c.log.With("region", host.Region),
-		ctx:    c.ctx,
-
-		renewer: &c.renewals,
-	}
-	if host.Public {
-		tokens.ask, tokens.optional = c.metrics.watched(publicRegion, api.publicToken), true
-		tokens.pauses = pace.NewBackoff(firstOptionalPause, maxOptionalPause)
-		tokens.log = c.log.With("upstream", cfg.Host)
-	}
-	region := ecrRegion{api: api, tokens: tokens}
-	c.regions[key] = region
-	return region
-}
-
-// tokenTransport sends requests to a token service, and counts them.
-type tokenTransport struct {
-	*guard.Transport
-	calls *caller
-	log   *slog.Logger
-}
+// tokenTransport sends requests to the token service of a site, and counts them.
+type tokenTransport struct{ site *site }
 
 // RoundTrip is for http.RoundTripper.
 func (t tokenTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	req, call := t.calls.begin(req, toTokens)
-	resp, err := t.Transport.RoundTrip(req)
-	call.end(resp, err)
-	guard.LogRefusal(t.log, err)
+	req, call := t.site.counter.Begin(req, telemetry.Token)
+	resp, err := t.site.transport.RoundTrip(req)
+	call.End(resp, err)
+	guard.LogRefusal(t.site.log, err)
 	return resp, err
+}
+
+// all returns the registries that are kept.
+func (c *Client) all() []*Registry {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.registries.Values()
+}
+
+// rateLimits returns, by the names that metrics have for upstreams, the last rate
+// limit of the one with the fewest pulls left, as a pattern is one name for many
+// hosts.
+func (c *Client) rateLimits() map[string]pace.RateLimit {
+	limits := make(map[string]pace.RateLimit)
+	for _, r := range c.all() {
+		limit, ok := r.RateLimit()
+		if !ok {
+			continue
+		}
+		key := r.members.primary().counter.Name()
+		if other, known := limits[key]; !known || limit.Remaining < other.Remaining {
+			limits[key] = limit
+		}
+	}
+	return limits
+}
+
+// Status returns the state of each upstream in use, sorted by host. It returns at
+// once, and may be called every second.
+func (c *Client) Status() []Status {
+	registries := c.all()
+	all := make(map[string]Status)
+	for _, r := range registries {
+		for _, replica := range r.members.replicas() {
+			if _, known := all[replica.host]; !known {
+				st := replica.status()
+				st.ReplicaOf = r.members.primary().host
+				all[replica.host] = st
+			}
+		}
+	}
+	for _, r := range registries {
+		primary := r.members.primary()
+		all[primary.host] = primary.status()
+	}
+	sorted := make([]Status, 0, len(all))
+	for _, st := range all {
+		sorted = append(sorted, st)
+	}
+	slices.SortFunc(sorted, func(a, b Status) int { return cmp.Compare(a.Host, b.Host) })
+	return sorted
 }

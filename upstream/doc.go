@@ -1,11 +1,45 @@
-// Package upstream talks to registries: requests, redirects, retries and
-// tokens. It knows the OCI distribution API as a client, and Amazon ECR's ways
-// of it; it does not know that there is a cache.
+// Package upstream talks to registries: it sends requests with credentials, follows
+// redirects, tries again, and asks replicas. It knows the OCI distribution API as a
+// client; it does not know that there is a cache.
 //
-// Credentials go to exactly the scheme, host and port they are for, and no
+// Credentials go to exactly the scheme, host and port that they are for. No
 // connection is made to a loopback, link-local or metadata address unless the
 // upstream's own endpoint is such an address.
 //
-// Errors are fs.ErrNotExist where the upstream says that there is no such
-// thing, and fs.ErrPermission where it refuses; see [Error] for the rest.
+// # The way of a request
+//
+//	Client.Registry         the Registry of a host, by its Config
+//	Registry.Manifest       or List, BlobSize, OpenBlob: bounds the time, and asks again for what ECR still imports
+//	group                   the registry itself, then its replicas (a member each)
+//	documents, blobs        one manifest or list in whole; one range of a blob
+//	site.follow             goes where the registry redirects to
+//	site.ask                adds credentials; has them renewed if the answer refuses them
+//	throttle.do             waits for the request's turn; sends it again if it was too many
+//	site.send               one round trip, within the timeout
+//
+// Where to look:
+//
+//   - A status other than the wanted one becomes an error in documents.fetch and
+//     blobs, by [reply.Read]. [reply.Error.Is] says that a 404 is fs.ErrNotExist.
+//     group.isFinal says that a replica's 404 does not count.
+//   - site.ask sees that a token was refused. ecr.Registry.Refused and
+//     auth.Challenged.Refused renew it.
+//   - [guard.Transport] decides whether a connection may be made.
+//
+// # Below it
+//
+//	auth       challenges, logins, Docker's configuration, bearer tokens
+//	ecr        Amazon ECR: API, tokens, identities, Public, lifecycle, pull-through
+//	guard      where connections may go
+//	pace       limits, outages, breakers, backoff
+//	probe      connections taken apart, for "larder doctor"
+//	reply      answers that are errors
+//	telemetry  metrics and traces
+//	name, lifecycle  pure values
+//
+// # Locks
+//
+// Client.mu guards the registries; while a registry is made, the locks of
+// guard.Transports, ecr.Client and telemetry are taken under it. outcome.mu and
+// locations.mu are taken alone. No lock is held while anything is sent.
 package upstream

@@ -27,8 +27,8 @@ func TestErrorBodyIsReadUpToABound(t *testing.T) {
 	}
 }
 
-// failures are ways to fail with a token sent and a signed URL in hand.
-var failures = map[string]ecrtest.Fault{
+// faults are ways to fail with a token sent and a signed URL in hand.
+var faults = map[string]ecrtest.Fault{
 	"refused by the registry":     {On: registryOps, Status: http.StatusForbidden},
 	"unknown":                     {On: registryOps, Status: http.StatusNotFound},
 	"no answer from the registry": {On: registryOps, Refuse: true},
@@ -44,22 +44,19 @@ var failures = map[string]ecrtest.Fault{
 }
 
 func TestErrorsAndLogsHoldNoSecret(t *testing.T) {
-	for name, fault := range failures {
+	for name, fault := range faults {
 		t.Run(name, func(t *testing.T) {
 			server := startECR(t, ecrtest.Options{})
 			dgst := addBlob(t, server, ecrtest.Random(1, 1000))
 			server.Inject(fault)
-			_, _, _, err := server.Blob(t.Context(), repo, dgst, 0, 10, false)
+			_, err := server.OpenBlob(t.Context(), repo, dgst, Range{Len: 10})
 			if err == nil {
 				t.Fatal("no error")
 			}
-			token, tokenErr := server.auth.(*ecrAuth).source.get(t.Context())
-			if tokenErr != nil {
-				t.Fatal(tokenErr)
-			}
+			token := tokenOf(t, server.Registry)
 			wantNoSecret(t, err.Error(), token)
 			wantNoSecret(t, server.log.String(), token)
-			st := server.status("")
+			st := statusOf(server.Registry)
 			if answered := fault.Status == http.StatusNotFound; answered != (st.LastError == "") {
 				t.Errorf("the last error is %q", st.LastError)
 			}
@@ -74,7 +71,7 @@ func TestErrorOfATimeoutHoldsNoSecret(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	release := server.Inject(ecrtest.Fault{On: ecrtest.Storage, Hang: true, Notify: cancel})
 	defer release()
-	_, _, _, err := server.Blob(ctx, repo, dgst, 0, 10, false)
+	_, err := server.OpenBlob(ctx, repo, dgst, Range{Len: 10})
 	if !errors.Is(err, context.Canceled) {
 		t.Fatalf("got %v, want %v", err, context.Canceled)
 	}

@@ -4,7 +4,6 @@ import (
 	"crypto/sha1"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -13,11 +12,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/larder-registry/larder/upstream/ecr"
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
@@ -68,7 +67,7 @@ const keyFile = "[default]\naws_access_key_id = AKIDLARDERTEST\naws_secret_acces
 // chains are the ways in which the SDK finds credentials, and whose they are.
 var chains = map[string]struct {
 	prepare   func(*testing.T, *ecrtest.Running)
-	identity  Identity
+	identity  ecr.Identity
 	principal string
 }{
 	"environment": {
@@ -96,7 +95,7 @@ var chains = map[string]struct {
 			setenv(t, other.Environment())
 			t.Setenv("AWS_CONFIG_FILE", fileWith(t, strings.Replace(keyFile, "default", "profile edge", 1)))
 		},
-		identity:  Identity{Profile: "edge"},
+		identity:  ecr.Identity{Profile: "edge"},
 		principal: larderUser,
 	},
 	"credential_process": {
@@ -111,7 +110,7 @@ var chains = map[string]struct {
 			t.Setenv("AWS_CONFIG_FILE", fileWith(t, strings.Replace(keyFile, "default", "profile base", 1)+
 				"[profile edge]\nsource_profile = base\nrole_arn = "+puller+"\nexternal_id = 0815\nrole_session_name = chained\n"))
 		},
-		identity:  Identity{Profile: "edge"},
+		identity:  ecr.Identity{Profile: "edge"},
 		principal: "arn:aws:sts::210987654321:assumed-role/puller/chained",
 	},
 	"web identity": {
@@ -149,14 +148,14 @@ var chains = map[string]struct {
 		prepare: func(t *testing.T, _ *ecrtest.Running) {
 			setenv(t, ecrtest.Key{AccessKeyID: "AKIDLARDERTEST", SecretAccessKey: "secret"}.Environment())
 		},
-		identity:  Identity{RoleARN: puller, ExternalID: "0815"},
+		identity:  ecr.Identity{RoleARN: puller, ExternalID: "0815"},
 		principal: "arn:aws:sts::210987654321:assumed-role/puller/larder",
 	},
 	"a role on top of a profile": {
 		prepare: func(t *testing.T, _ *ecrtest.Running) {
 			t.Setenv("AWS_CONFIG_FILE", fileWith(t, strings.Replace(keyFile, "default", "profile edge", 1)))
 		},
-		identity:  Identity{Profile: "edge", RoleARN: puller, ExternalID: "0815", SessionName: "edge-7"},
+		identity:  ecr.Identity{Profile: "edge", RoleARN: puller, ExternalID: "0815", SessionName: "edge-7"},
 		principal: "arn:aws:sts::210987654321:assumed-role/puller/edge-7",
 	},
 }
@@ -212,7 +211,7 @@ func TestRoleThatMayNotBeAssumedSaysWhatWouldAllowIt(t *testing.T) {
 	server := startAWS(t, ecrtest.Options{})
 	setenv(t, ecrtest.Key{AccessKeyID: "AKIDLARDERTEST", SecretAccessKey: "secret"}.Environment())
 	c, _ := newTestClient(t, Config{Host: server.Host(), Endpoint: server.Endpoint,
-		ECR: ECRConfig{Identity: Identity{RoleARN: puller, ExternalID: "wrong"}}})
+		ECR: ECRConfig{Identity: ecr.Identity{RoleARN: puller, ExternalID: "wrong"}}})
 	_, _, err := registryOf(t, c, server.Host()).Manifest(t.Context(), repo, "v1", false)
 	wantNoCredentials(t, err, "add to the trust policy of "+puller+`: {"Effect":"Allow","Principal":{"AWS":"`+larderUser+`"},"Action":"sts:AssumeRole"}`)
 }
@@ -232,112 +231,12 @@ func TestReplacedCredentialsAreFoundAfterARefusal(t *testing.T) {
 	_, _, err := r.Manifest(t.Context(), repo, "v1", false)
 	wantNoCredentials(t, err, "UnrecognizedClientException")
 	writeFile(t, file, keyFile)
-	clock.Advance(firstPause)
+	clock.Advance(time.Second)
 	if _, _, err := r.Manifest(t.Context(), repo, "v1", false); err != nil {
 		t.Error(err)
 	}
 	log.wantLines(t, "no ECR token", 1)
-	log.wantLines(t, "ECR tokens can be had again", 1)
-}
-
-// A recordingClient notes whom AWS's SDK would ask, and has no network.
-type recordingClient struct {
-	mu    sync.Mutex // guards what follows
-	hosts []string
-}
-
-var errNoNetwork = errors.New("there is no network here")
-
-func (c *recordingClient) Do(req *http.Request) (*http.Response, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.hosts = append(c.hosts, req.URL.Host)
-	return nil, errNoNetwork
-}
-
-func TestEndpointsOfAWSAreOfTheRegistrysKind(t *testing.T) {
-	role := func(partition string) Identity {
-		return Identity{RoleARN: "arn:" + partition + ":iam::123456789012:role/puller"}
-	}
-	for _, test := range []struct {
-		host     string
-		identity Identity
-		region   string // by the environment
-		endpoint string
-		want     string
-	}{
-		{"123456789012.dkr.ecr.eu-west-1.amazonaws.com", Identity{}, "", "", "api.ecr.eu-west-1.amazonaws.com"},
-		{"123456789012.dkr.ecr.eu-west-1.amazonaws.com", Identity{}, "us-east-1", "", "api.ecr.eu-west-1.amazonaws.com"},
-		{"123456789012.dkr.ecr-fips.us-east-1.amazonaws.com", Identity{}, "", "", "api.ecr-fips.us-east-1.amazonaws.com"},
-		{"123456789012.dkr-ecr.us-east-1.on.aws", Identity{}, "", "", "ecr.us-east-1.api.aws"},
-		{"123456789012.dkr-ecr-fips.us-east-1.on.aws", Identity{}, "", "", "ecr-fips.us-east-1.api.aws"},
-		{"123456789012.dkr.ecr.us-gov-west-1.amazonaws.com", Identity{}, "", "", "api.ecr.us-gov-west-1.amazonaws.com"},
-		{"123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn", Identity{}, "", "", "api.ecr.cn-north-1.amazonaws.com.cn"},
-		{"123456789012.dkr.ecr.eusc-de-east-1.amazonaws.eu", Identity{}, "", "", "api.ecr.eusc-de-east-1.amazonaws.eu"},
-		{"123456789012.dkr.ecr.us-iso-east-1.c2s.ic.gov", Identity{}, "", "", "api.ecr.us-iso-east-1.c2s.ic.gov"},
-		{"123456789012.dkr.ecr.us-isob-east-1.sc2s.sgov.gov", Identity{}, "", "", "api.ecr.us-isob-east-1.sc2s.sgov.gov"},
-		{"123456789012.dkr.ecr.eu-isoe-west-1.cloud.adc-e.uk", Identity{}, "", "", "api.ecr.eu-isoe-west-1.cloud.adc-e.uk"},
-		{"123456789012.dkr.ecr.us-isof-south-1.csp.hci.ic.gov", Identity{}, "", "", "api.ecr.us-isof-south-1.csp.hci.ic.gov"},
-		{"123456789012.dkr.ecr.us-east-1.amazonaws.com", Identity{}, "", "https://vpce-1.api.ecr.us-east-1.vpce.amazonaws.com", "vpce-1.api.ecr.us-east-1.vpce.amazonaws.com"},
-		{"123456789012.dkr-ecr-fips.us-east-1.on.aws", Identity{}, "", "https://vpce-1.api.ecr.us-east-1.vpce.amazonaws.com", "vpce-1.api.ecr.us-east-1.vpce.amazonaws.com"},
-		{"public.ecr.aws", Identity{}, "eu-west-1", "", "api.ecr-public.us-east-1.amazonaws.com"},
-		{"ecr-public.aws.com", Identity{}, "", "", "ecr-public.us-east-1.api.aws"},
-		{"123456789012.dkr.ecr.us-east-1.amazonaws.com", role("aws"), "", "", "sts.us-east-1.amazonaws.com"},
-		{"123456789012.dkr.ecr.us-east-1.amazonaws.com", role("aws"), "eu-west-1", "", "sts.eu-west-1.amazonaws.com"},
-		{"123456789012.dkr.ecr-fips.us-east-1.amazonaws.com", role("aws"), "", "", "sts-fips.us-east-1.amazonaws.com"},
-		{"123456789012.dkr-ecr.us-east-1.on.aws", role("aws"), "", "", "sts.us-east-1.api.aws"},
-		{"123456789012.dkr-ecr-fips.us-east-1.on.aws", role("aws"), "", "", "sts-fips.us-east-1.api.aws"},
-		{"123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn", role("aws-cn"), "us-east-1", "", "sts.cn-north-1.amazonaws.com.cn"},
-		{"public.ecr.aws", role("aws"), "eu-west-1", "", "sts.eu-west-1.amazonaws.com"},
-	} {
-		synctest.Test(t, func(t *testing.T) { // in which the SDK's pauses take no time
-			awsEnvironment(t, "AKIDLARDERTEST")
-			t.Setenv("AWS_REGION", test.region)
-			c, _ := newTestClient(t)
-			asked := new(recordingClient)
-			c.aws = asked
-			host, ok := ParseECRHost(test.host)
-			if !ok {
-				t.Fatalf("%s is not recognised", test.host)
-			}
-			_, err := tokensOf(c, host, Config{
-				Host: test.host, Timeout: time.Minute,
-				ECR: ECRConfig{APIEndpoint: test.endpoint, Identity: test.identity},
-			}).ask(t.Context())
-			wantNoCredentials(t, err, errNoNetwork.Error())
-			if len(asked.hosts) == 0 || asked.hosts[0] != test.want {
-				t.Errorf("%s as %v, from %q: asked %v, want %s", test.host, test.identity, test.region, asked.hosts, test.want)
-			}
-		})
-	}
-}
-
-// tokensOf returns the tokens of a registry that is none of the client's.
-func tokensOf(c *Client, host ECRHost, cfg Config) *tokenSource {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.region(host, cfg).tokens
-}
-
-func TestIdentitiesDoNotShareTokens(t *testing.T) {
-	const host = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
-	parsed, _ := ParseECRHost(host)
-	c, _ := newTestClient(t)
-	seen := make(map[*tokenSource]Identity)
-	identities := []Identity{
-		{}, {Profile: "a"}, {Profile: "b"}, {RoleARN: puller}, {Profile: "a", RoleARN: puller},
-		{RoleARN: puller, ExternalID: "0815"}, {RoleARN: puller, SessionName: "edge"},
-	}
-	for _, identity := range identities {
-		source := tokensOf(c, parsed, Config{Host: host, ECR: ECRConfig{Identity: identity}})
-		if other, ok := seen[source]; ok {
-			t.Errorf("%+v and %+v share their tokens", identity, other)
-		}
-		seen[source] = identity
-		if again := tokensOf(c, parsed, Config{Host: host, ECR: ECRConfig{Identity: identity}}); again != source {
-			t.Errorf("%+v does not share its own", identity)
-		}
-	}
+	log.wantLines(t, "ECR gives tokens again", 1)
 }
 
 // Three accounts, two identities, two regions: each account's registry in each
@@ -357,7 +256,7 @@ func TestColdStartAsksForOneTokenPerIdentityAndRegion(t *testing.T) {
 			}
 			cfg := Config{Host: server.Host(), Endpoint: server.Endpoint} // the API is the environment's, which is all of AWS
 			if i == 1 {
-				cfg.ECR.Identity = Identity{RoleARN: podRole, SessionName: "larder"}
+				cfg.ECR.Identity = ecr.Identity{RoleARN: podRole, SessionName: "larder"}
 			}
 			configs = append(configs, cfg)
 		}

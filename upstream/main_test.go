@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -20,6 +21,9 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// pass lets time go by in a bubble.
+func pass(d time.Duration) { <-time.After(d) }
 
 const (
 	repo         = "team/app"
@@ -85,11 +89,11 @@ func (b *logBuffer) wantLines(t *testing.T, text string, n int) {
 // newTestClient returns a client for which only these upstreams exist.
 func newTestClient(t *testing.T, configs ...Config) (*Client, *logBuffer) {
 	t.Helper()
-	return newTestClientOn(t, guard.NewTransports(guard.Options{}), configs...)
+	return newTestClientOn(t, network{transports: guard.NewTransports(guard.Options{})}, configs...)
 }
 
 // newTestClientOn is newTestClient with these connections.
-func newTestClientOn(t *testing.T, trs *guard.Transports, configs ...Config) (*Client, *logBuffer) {
+func newTestClientOn(t *testing.T, via network, configs ...Config) (*Client, *logBuffer) {
 	t.Helper()
 	log := new(logBuffer)
 	c := newClient(Options{
@@ -102,7 +106,7 @@ func newTestClientOn(t *testing.T, trs *guard.Transports, configs ...Config) (*C
 			}
 			return Config{}, false
 		},
-	}, trs)
+	}, via)
 	t.Cleanup(func() {
 		if err := c.Close(); err != nil {
 			t.Error(err)
@@ -204,4 +208,23 @@ func mustURL(t *testing.T, raw string) *url.URL {
 		t.Fatal(err)
 	}
 	return u
+}
+
+// siteOf returns the registry itself, without its replicas.
+func siteOf(r *Registry) *site { return r.members.primary().site }
+
+func statusOf(r *Registry) Status { return r.members.primary().status() }
+
+// tokenOf returns the token that requests to an ECR registry have.
+func tokenOf(t *testing.T, r *Registry) string {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://registry.test", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := siteOf(r).auth.Authorize(t.Context(), req, repo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token
 }

@@ -10,7 +10,6 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
-	"github.com/larder-registry/larder/upstream/auth"
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
@@ -51,7 +50,7 @@ func startPublic(t *testing.T, host string, key func(*ecrtest.AWS) ecrtest.Key) 
 		}
 	})
 	p.Registry = registryOf(t, c, host)
-	p.pulls = nil // no waiting for the limits of the real one
+	siteOf(p.Registry).throttle.pulls = nil // no waiting for the limits of the real one
 	return p
 }
 
@@ -65,14 +64,14 @@ func (p *publicECR) pullAll(t *testing.T) {
 			}
 		}
 	}
-	if _, _, _, err := p.Blob(t.Context(), repo, p.blob, 0, 0, false); err != nil {
+	if _, err := p.BlobSize(t.Context(), repo, p.blob); err != nil {
 		t.Fatal(err)
 	}
-	body, _, _, err := p.Blob(t.Context(), repo, p.blob, 0, 1000, false)
+	part, err := p.OpenBlob(t.Context(), repo, p.blob, Range{Len: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}
-	readAll(t, body)
+	readAll(t, part.Body)
 }
 
 func (p *publicECR) wantAsked(t *testing.T, api, tokens int) {
@@ -200,7 +199,7 @@ func TestECRPublicIsAskedAnonymouslyWhereTheLoginIsRefused(t *testing.T) {
 func TestTokensOfECRPublicLiveForAnHour(t *testing.T) {
 	p := startPublic(t, "public.ecr.aws", nil)
 	p.pullAll(t)
-	if left := time.Until(p.auth.(*auth.Challenged).Expires()); left < 50*time.Minute || left > time.Hour {
+	if left := time.Until(statusOf(p.Registry).TokenExpires); left < 50*time.Minute || left > time.Hour {
 		t.Errorf("the token is used for %v, want not quite an hour", left)
 	}
 }

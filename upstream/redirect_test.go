@@ -28,11 +28,11 @@ var someBlob = digest.FromString("content")
 // blobBody asks for the first bytes of a blob and returns what came.
 func blobBody(t *testing.T, r *Registry) (string, error) {
 	t.Helper()
-	body, _, _, err := r.Blob(t.Context(), repo, someBlob, 0, 100, false)
+	part, err := r.OpenBlob(t.Context(), repo, someBlob, Range{Len: 100})
 	if err != nil {
 		return "", err
 	}
-	return readAll(t, body), nil
+	return readAll(t, part.Body), nil
 }
 
 // content answers a request for someBlob.
@@ -115,11 +115,11 @@ func TestSignedURLIsUsedForLaterRanges(t *testing.T) {
 	server := startECR(t, ecrtest.Options{})
 	dgst := addBlob(t, server, ecrtest.Random(1, 1000))
 	for off := range int64(10) {
-		body, size, whole, err := server.Blob(t.Context(), repo, dgst, off*100, 100, false)
-		if err != nil || size != 1000 || whole {
-			t.Fatalf("offset %d: size %d, whole %t, %v", off*100, size, whole, err)
+		part, err := server.OpenBlob(t.Context(), repo, dgst, Range{Off: off * 100, Len: 100})
+		if err != nil || part.Size != 1000 || part.Whole {
+			t.Fatalf("offset %d: part.Size %d, part.Whole %t, %v", off*100, part.Size, part.Whole, err)
 		}
-		if got := readAll(t, body); len(got) != 100 {
+		if got := readAll(t, part.Body); len(got) != 100 {
 			t.Errorf("offset %d: %d bytes", off*100, len(got))
 		}
 	}
@@ -132,11 +132,11 @@ func TestURLThatStorageRefusesIsAskedForAnew(t *testing.T) {
 	server := startECR(t, ecrtest.Options{})
 	dgst := addBlob(t, server, ecrtest.Random(1, 1000))
 	for range 3 {
-		body, _, _, err := server.Blob(t.Context(), repo, dgst, 0, 1000, false)
+		part, err := server.OpenBlob(t.Context(), repo, dgst, Range{Len: 1000})
 		if err != nil {
 			t.Fatal(err)
 		}
-		readAll(t, body)
+		readAll(t, part.Body)
 		server.ExpireURLs()
 	}
 	if got := server.Stats().Blobs[dgst]; got.Redirects != 3 || got.Requests != 5 {
@@ -166,14 +166,14 @@ func TestURLThatStorageNeverAcceptedIsNotKept(t *testing.T) {
 	server := startECR(t, ecrtest.Options{})
 	dgst := addBlob(t, server, ecrtest.Random(1, 1000))
 	server.Inject(ecrtest.Fault{On: ecrtest.Storage, Times: 1, Status: http.StatusForbidden})
-	if _, _, _, err := server.Blob(t.Context(), repo, dgst, 0, 1000, false); err == nil {
+	if _, err := server.OpenBlob(t.Context(), repo, dgst, Range{Len: 1000}); err == nil {
 		t.Fatal("a refusal is no error")
 	}
-	body, _, _, err := server.Blob(t.Context(), repo, dgst, 0, 1000, false)
+	part, err := server.OpenBlob(t.Context(), repo, dgst, Range{Len: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}
-	readAll(t, body)
+	readAll(t, part.Body)
 	if got := server.Stats().Blobs[dgst]; got.Redirects != 2 || got.Requests != 2 {
 		t.Errorf("%d redirects and %d requests to storage, want 2 of each", got.Redirects, got.Requests)
 	}
@@ -263,7 +263,7 @@ func startElsewhere(t *testing.T, cfg Config, h http.HandlerFunc) (*Registry, *l
 	trs := guard.NewTransports(guard.Options{Resolver: resolver(t, [4]byte{127, 0, 0, 1})})
 	cfg.Host, cfg.Endpoint = "registry.test", "http://registry.test"
 	lead(t, trs.For(mustURL(t, cfg.Endpoint)), "registry.test:80", server.Listener.Addr())
-	c, log := newTestClientOn(t, trs, cfg)
+	c, log := newTestClientOn(t, network{transports: trs}, cfg)
 	return registryOf(t, c, cfg.Host), log
 }
 
@@ -296,7 +296,7 @@ func TestForeignRealmIsNotDialledAndGetsNoPassword(t *testing.T) {
 				w.Header().Set("WWW-Authenticate", `Bearer realm="`+realm+`"`)
 				w.WriteHeader(http.StatusUnauthorized)
 			})
-			lead(t, r.transport, "evil.example:80", bell.Addr()) // a public address, as far as the guard can tell
+			lead(t, siteOf(r).transport, "evil.example:80", bell.Addr()) // a public address, as far as the guard can tell
 			for range 2 {
 				var refused *guard.RefusedError
 				if err := pull(t, r, "a"); !errors.As(err, &refused) {
@@ -355,7 +355,7 @@ func TestHTTPSDoesNotLeadToHTTP(t *testing.T) {
 	t.Cleanup(server.Close)
 	c, _ := newTestClient(t, Config{Host: "registry.test", Endpoint: server.URL})
 	r := registryOf(t, c, "registry.test")
-	r.transport.TLSClientConfig = server.Client().Transport.(*http.Transport).TLSClientConfig
+	siteOf(r).transport.TLSClientConfig = server.Client().Transport.(*http.Transport).TLSClientConfig
 	_, err := blobBody(t, r)
 	var refused *guard.RefusedError
 	if !errors.As(err, &refused) {
@@ -370,7 +370,7 @@ func TestConcurrentRangesShareNothingButTheURL(t *testing.T) {
 	var done sync.WaitGroup
 	for i := range int64(16) {
 		done.Go(func() {
-			body, _, _, err := server.Blob(t.Context(), repo, dgst, i<<12, 1<<12, i%2 == 0)
+			part, err := server.OpenBlob(t.Context(), repo, dgst, Range{Off: i << 12, Len: 1 << 12, Spare: i%2 == 0})
 			if err != nil {
 				t.Error(err)
 				return
@@ -379,7 +379,7 @@ func TestConcurrentRangesShareNothingButTheURL(t *testing.T) {
 			if _, err := ecrtest.Random(1, 64<<10).ReadAt(want, i<<12); err != nil {
 				t.Error(err)
 			}
-			if got := readAll(t, body); got != string(want) {
+			if got := readAll(t, part.Body); got != string(want) {
 				t.Errorf("the bytes at %d are not the blob's", i<<12)
 			}
 		})
@@ -390,9 +390,9 @@ func TestConcurrentRangesShareNothingButTheURL(t *testing.T) {
 // pull asks for the beginning of a blob in a repository.
 func pull(t *testing.T, r *Registry, repository string) error {
 	t.Helper()
-	body, _, _, err := r.Blob(t.Context(), repository, someBlob, 0, 100, false)
+	part, err := r.OpenBlob(t.Context(), repository, someBlob, Range{Len: 100})
 	if err == nil {
-		readAll(t, body)
+		readAll(t, part.Body)
 	}
 	return err
 }
@@ -465,7 +465,7 @@ func TestTokenWithALineBreakIsAnError(t *testing.T) {
 
 func TestDockerConfigComesBeforeECRsOwnTokens(t *testing.T) {
 	c, _ := newTestClient(t, Config{Host: "123456789012.dkr.ecr.us-east-1.amazonaws.com", DockerConfig: "/none"})
-	if registryOf(t, c, "123456789012.dkr.ecr.us-east-1.amazonaws.com").IsECR() {
+	if registryOf(t, c, "123456789012.dkr.ecr.us-east-1.amazonaws.com").ECR() != nil {
 		t.Error("it authenticates by the ECR API")
 	}
 }

@@ -97,11 +97,11 @@ func TestPublicRegistriesAreUnderstood(t *testing.T) {
 				case req.Host+req.URL.RequestURI() == test.token:
 					_, _ = w.Write([]byte(`{"token":"good","expires_in":300}`))
 				case req.Host == test.blob && strings.HasPrefix(req.URL.Path, "/storage/"):
-					if auth != "" && req.Host != r.endpoint.Host {
+					if auth != "" && req.Host != siteOf(r).endpoint.Host {
 						t.Errorf("%s was sent Authorization", req.Host)
 					}
 					content(w, req)
-				case req.Host != r.endpoint.Host:
+				case req.Host != siteOf(r).endpoint.Host:
 					http.NotFound(w, req)
 				case test.challenge != "" && auth != "Bearer good":
 					w.Header().Set("WWW-Authenticate", test.challenge)
@@ -113,15 +113,15 @@ func TestPublicRegistriesAreUnderstood(t *testing.T) {
 			server.EnableHTTP2 = true // as most of them do
 			server.StartTLS()
 			t.Cleanup(server.Close)
-			r.transport.Proxy = nil
-			r.transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: true}
-			r.transport.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+			siteOf(r).transport.Proxy = nil
+			siteOf(r).transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: true}
+			siteOf(r).transport.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
 				return new(net.Dialer).DialContext(ctx, network, server.Listener.Addr().String())
 			}
 			if err := pull(t, r, test.repository); err != nil {
 				t.Fatal(err)
 			}
-			blob := r.endpoint.Host + "/v2/" + test.repository + "/blobs/" + someBlob.String()
+			blob := siteOf(r).endpoint.Host + "/v2/" + test.repository + "/blobs/" + someBlob.String()
 			want := []string{blob}
 			if test.token != "" {
 				want = append(want, test.token, blob)

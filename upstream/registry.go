@@ -2,184 +2,65 @@ package upstream
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"log/slog"
+	"io/fs"
 	"net/http"
 	"net/url"
-	"strings"
-	"sync/atomic"
-	"time"
 
-	"github.com/cenkalti/backoff/v5"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sync/semaphore"
 
-	"github.com/larder-registry/larder/upstream/auth"
-	"github.com/larder-registry/larder/upstream/guard"
+	"github.com/larder-registry/larder/upstream/ecr"
 	"github.com/larder-registry/larder/upstream/pace"
 	"github.com/larder-registry/larder/upstream/reply"
 )
 
-// Config describes one upstream.
-type Config struct {
-	// Host is the registry's name, as clients give it.
-	Host string
-	// Name is what metrics call it: one of few, such as the pattern that has
-	// allowed the host. Empty means Host.
-	Name string
-	// Endpoint is where its /v2 is. Empty means https://<Host>.
-	Endpoint string
-	// Timeout bounds each answer up to its headers, and manifests and lists in
-	// all. 0 means 20 s.
-	Timeout time.Duration
-	// Username and PasswordFile are credentials for basic and bearer
-	// authentication. The file is read when they are needed, so that it may be
-	// replaced.
-	Username, PasswordFile string
-	// DockerConfig is a file of the form of Docker's config.json, in which the
-	// credentials for the endpoint's host are looked up instead; what is there for
-	// a part of a registry alone is not used. It is read as PasswordFile is.
-	DockerConfig string
-	// ECR has what the host of an ECR registry does not tell.
-	ECR ECRConfig
-}
-
-// Registry is one upstream. Its methods may be called from several goroutines
-// at once; each lives no longer than its context.
+// Registry is one upstream, with its replicas. It is safe for concurrent use. No
+// method outlives its context.
+//
+// Errors are fs.ErrNotExist if the upstream has no such repository, manifest or
+// blob, and fs.ErrPermission if it refuses; [reply.Error] is its answer.
 type Registry struct {
-	host      string
-	endpoint  *url.URL
-	timeout   time.Duration
-	auth      authorizer
-	transport *guard.Transport
-	log       *slog.Logger
-	calls     *caller // nil counts nothing
-	locations *locations
-	limit     atomic.Pointer[pace.RateLimit]
-
-	limits   *pace.Limits  // of the places that the registry redirects to
-	requests *pace.Limiter // of the registry itself
-	// In its stead where pulls have a quota of their own, or nil.
-	pulls, anonymousPulls *pace.Limiter
-
-	replicas []*Registry   // that have the same content, or will
-	breaker  *pace.Breaker // of those who could ask another of them
-	imports  *importer
-	outcome  outcome
-
-	slots *semaphore.Weighted // one a blob body
-	spare *semaphore.Weighted // one a blob body that only speeds a fill up
+	members group
+	imports *ecr.PullThrough
+	slots   *slots
 }
 
-// blobSlots and spareSlots bound the blob bodies that one upstream sends at
-// the same time. Spare ones are apart, so that a roll-out of many layers is
-// not held up by the parallel fetch of a few.
-const (
-	blobSlots  = 64
-	spareSlots = 16
-)
-
-// maxDocument bounds manifests and lists. 4 MiB is ECR's limit for manifests.
-const maxDocument = 4 << 20
-
-// mediaTypeDockerList is Docker's form of an index.
-const mediaTypeDockerList = "application/vnd.docker.distribution.manifest.list.v2+json"
-
-// acceptManifests names every type of manifest. Whoever leaves one out gets a
-// converted manifest from ECR by tag, with another digest.
-var acceptManifests = strings.Join([]string{
-	ocispec.MediaTypeImageIndex,
-	ocispec.MediaTypeImageManifest,
-	mediaTypeDockerList,
-	"application/vnd.docker.distribution.manifest.v2+json",
-}, ", ")
-
-func newRegistry(cfg Config, authorizer authorizer, trs *guard.Transports, limits *pace.Limits, endpoint *url.URL, log *slog.Logger) *Registry {
-	if cfg.Timeout == 0 {
-		cfg.Timeout = 20 * time.Second
-	}
-	r := &Registry{
-		host:      cfg.Host,
-		endpoint:  endpoint,
-		timeout:   cfg.Timeout,
-		auth:      authorizer,
-		transport: trs.For(endpoint),
-		log:       log.With("upstream", cfg.Host),
-		locations: newLocations(),
-		breaker:   pace.NewBreaker(),
-		imports:   newImporter(cfg.ECR.PullThrough),
-		slots:     semaphore.NewWeighted(blobSlots),
-		spare:     semaphore.NewWeighted(spareSlots),
-	}
-	r.pace(limits)
-	return r
+func newRegistry(members group, imports *ecr.PullThrough) *Registry {
+	return &Registry{members: members, imports: imports, slots: newSlots(members.primary().host)}
 }
 
 // Manifest returns a manifest by tag or digest. With head it asks for the
-// descriptor only, and returns no bytes unless it needed them to know it. The
-// digest by tag is that of the bytes, or for a HEAD the one of the header.
+// descriptor only, and returns no bytes unless it needed them for that. The digest
+// of a tag is that of the bytes, or for a HEAD that of the header.
 func (r *Registry) Manifest(ctx context.Context, repository, reference string, head bool) (ocispec.Descriptor, []byte, error) {
-	if r.imports.fills(repository) {
-		return r.importedManifest(ctx, repository, reference, head)
+	timeout := r.members.primary().timeout
+	req := manifestRequest{repository: repository, reference: reference, head: head}
+	imported := r.imports.Fills(repository)
+	if imported {
+		timeout = max(ecr.ImportTimeout, timeout)
+		req.timeout = timeout
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, r.timeout, reply.ErrTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, reply.ErrTimeout)
 	defer cancel()
-	return r.anyManifest(ctx, repository, reference, head)
+	ask := func(ctx context.Context, reference string, head bool) (ocispec.Descriptor, []byte, error) {
+		req := req
+		req.reference, req.head = reference, head
+		got, err := r.members.manifest(ctx, req)
+		return got.desc, got.raw, err
+	}
+	if imported {
+		return r.imports.Manifest(ctx, repository, reference, head, ask)
+	}
+	return ask(ctx, reference, head)
 }
 
-// anyManifest asks for a manifest of the registry, or of whatever replica has
-// it.
-func (r *Registry) anyManifest(ctx context.Context, repository, reference string, head bool) (ocispec.Descriptor, []byte, error) {
-	if len(r.replicas) > 0 {
-		return r.replicatedManifest(ctx, repository, reference, head)
-	}
-	return r.manifest(ctx, repository, reference, head)
-}
-
-// manifest is Manifest at this very registry.
-func (r *Registry) manifest(ctx context.Context, repository, reference string, head bool) (ocispec.Descriptor, []byte, error) {
-	req := request{
-		repository: repository,
-		path:       "manifests/" + reference,
-		accept:     acceptManifests,
-	}
-	if r.imports.fills(repository) {
-		req.timeout = max(importTimeout, r.timeout)
-	}
-	if head {
-		req.method = http.MethodHead
-	}
-	header, body, err := r.document(ctx, req)
-	if head && err == nil && len(body) == 0 {
-		if dgst, err := digest.Parse(header.Get("Docker-Content-Digest")); err == nil {
-			return ocispec.Descriptor{MediaType: mediaType(header), Digest: dgst}, nil, nil
-		}
-		req.method = http.MethodGet
-		header, body, err = r.document(ctx, req)
-	}
-	if err != nil {
-		return ocispec.Descriptor{}, nil, err
-	}
-	algorithm := digest.SHA256
-	if d, err := digest.Parse(reference); err == nil {
-		algorithm = d.Algorithm()
-	}
-	return ocispec.Descriptor{
-		MediaType: mediaType(header),
-		Digest:    algorithm.FromBytes(body),
-		Size:      int64(len(body)),
-	}, body, nil
-}
-
-// List returns a page of a listing (tags/list, referrers/<digest>) as the
-// upstream sends it.
+// List returns a page of a listing (tags/list, referrers/<digest>) as the upstream
+// sends it.
 func (r *Registry) List(ctx context.Context, repository, resource string, query url.Values) (http.Header, []byte, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, r.timeout, reply.ErrTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, r.members.primary().timeout, reply.ErrTimeout)
 	defer cancel()
-	return r.document(ctx, request{
+	return r.members.primary().documents.fetch(ctx, request{
 		repository: repository,
 		path:       resource,
 		query:      query,
@@ -187,69 +68,57 @@ func (r *Registry) List(ctx context.Context, repository, resource string, query 
 	})
 }
 
-// document fetches something small, and tries again after what may pass.
-func (r *Registry) document(ctx context.Context, req request) (http.Header, []byte, error) {
-	type document struct {
-		header http.Header
-		body   []byte
-	}
-	ask := func() (document, error) {
-		resp, err := r.follow(ctx, req)
-		if err != nil {
-			return document{}, retryable(err)
-		}
-		defer resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			return document{}, retryable(reply.Read(resp))
-		}
-		body, err := io.ReadAll(io.LimitReader(resp.Body, maxDocument+1))
-		if err != nil {
-			return document{}, fmt.Errorf("read %s from %s: %w", req.path, r.host, err)
-		}
-		if len(body) > maxDocument {
-			return document{}, backoff.Permanent(fmt.Errorf("read %s from %s: more than %d bytes", req.path, r.host, maxDocument))
-		}
-		return document{resp.Header, body}, nil
-	}
-	pauses := pace.NewBackoff(100*time.Millisecond, time.Second)
-	pauses.RandomizationFactor = backoff.DefaultRandomizationFactor // requests that failed together do not come back together
-	got, err := backoff.Retry(ctx, ask, backoff.WithMaxTries(3), backoff.WithBackOff(pauses))
-	defer func() { r.outcome.note(ctx, err) }()
-	var permanent *backoff.PermanentError
-	if errors.As(err, &permanent) {
-		err = permanent.Unwrap()
-	}
-	if err != nil && errors.Is(context.Cause(ctx), reply.ErrTimeout) && !reply.IsThrottled(err) {
-		err = fmt.Errorf("%s from %s: %w", req.path, r.host, reply.ErrTimeout)
-	}
-	return got.header, got.body, err
+// BlobSize returns the size of a blob that the repository has, or -1 if the upstream
+// does not tell.
+func (r *Registry) BlobSize(ctx context.Context, repository string, dgst digest.Digest) (int64, error) {
+	return r.members.blobSize(ctx, repository, dgst)
 }
 
-// retryable marks the errors after which asking again is of no use.
-func retryable(err error) error {
-	var refusal *reply.Error
-	var refused *guard.RefusedError
-	var credentials *auth.Error
-	switch {
-	case errors.As(err, &refused), errors.As(err, &credentials), reply.IsThrottled(err): // [Registry.paced] has tried again
-		return backoff.Permanent(err)
-	case !errors.As(err, &refusal):
-		return err
-	case !refusal.Temporary() || refusal.Wait > time.Second:
-		return backoff.Permanent(err)
+// OpenBlob opens a range of a blob. An upstream that ignores ranges sends the whole
+// blob instead.
+func (r *Registry) OpenBlob(ctx context.Context, repository string, dgst digest.Digest, part Range) (Content, error) {
+	release, err := r.slots.acquire(ctx, part.Spare)
+	if err != nil {
+		return Content{}, err
 	}
+	content, err := r.members.openBlob(ctx, repository, dgst, part)
+	if err != nil {
+		release()
+		return Content{}, err
+	}
+	content.Body = &body{content.Body, release}
+	return content, nil
+}
+
+// Touch has ECR record that a manifest is in use: it fetches the manifest from this
+// registry and none of its replicas. ECR does not document which requests count as a
+// pull for lifecycle policies. The GET of a manifest is what every client's pull has
+// in common; a HEAD may be a mere look. The error is fs.ErrNotExist also if the
+// registry is not asked with tokens of ECR's API. Requests of clients go first.
+func (r *Registry) Touch(ctx context.Context, repository string, dgst digest.Digest) error {
+	primary := r.members.primary()
+	if primary.ecr == nil {
+		return fmt.Errorf("touch an image at %s, which is not ECR: %w", primary.host, fs.ErrNotExist)
+	}
+	ctx, cancel := context.WithTimeoutCause(pace.Background(ctx), primary.timeout, reply.ErrTimeout)
+	defer cancel()
+	_, err := primary.documents.manifest(ctx, manifestRequest{repository: repository, reference: dgst.String()})
 	return err
 }
 
-// mediaType is the Content-Type without its parameters.
-func mediaType(h http.Header) string {
-	t, _, _ := strings.Cut(h.Get("Content-Type"), ";")
-	return strings.TrimSpace(t)
+// ECR returns the registry as ECR's API knows it, or nil if it is not asked with
+// tokens of that API.
+func (r *Registry) ECR() *ecr.Registry { return r.members.primary().ecr }
+
+// RateLimit returns the latest statement of the upstream about its limit on pulls,
+// if it made one.
+func (r *Registry) RateLimit() (pace.RateLimit, bool) {
+	limit := r.members.primary().rateLimit.Load()
+	if limit == nil {
+		return pace.RateLimit{}, false
+	}
+	return *limit, true
 }
 
-// IsECR tells whether the registry is asked with tokens of ECR's API. Its
-// repositories may have lifecycle policies, and tags that cannot be moved.
-func (r *Registry) IsECR() bool {
-	_, ok := r.auth.(*ecrAuth)
-	return ok
-}
+// Diagnosis returns the steps of "larder doctor" for the registry.
+func (r *Registry) Diagnosis() Diagnosis { return Diagnosis{r.members.primary().site} }

@@ -11,9 +11,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/larder-registry/larder/upstream/ecr"
 	"github.com/larder-registry/larder/upstream/ecrtest"
+	"github.com/larder-registry/larder/upstream/guard"
 	"github.com/larder-registry/larder/upstream/reply"
 )
 
@@ -39,7 +42,7 @@ func startReplicated(t *testing.T) *replicated {
 			t.Error(err)
 		}
 	})
-	r := replicate(t, primary, replica)
+	r := replicate(t, network{transports: guard.NewTransports(guard.Options{})}, primary, replica)
 	r.Registry = registryOf(t, r.client, primary.Host())
 	return r
 }
@@ -56,16 +59,15 @@ func startReplicatedInBubble(t *testing.T) *replicated {
 		server.SetStorageURL("http://" + storage)
 		mux.Handle(storage+"/", server.Storage())
 	}
-	r := replicate(t, &ecrtest.Running{Server: primary, Endpoint: "http://" + primary.Host()},
+	r := replicate(t, serveInBubble(t, mux), &ecrtest.Running{Server: primary, Endpoint: "http://" + primary.Host()},
 		&ecrtest.Running{Server: replica, Endpoint: "http://" + replica.Host()})
-	serveInBubble(t, r.client, mux)
 	r.Registry = registryOf(t, r.client, primary.Host())
 	return r
 }
 
 // replicate has both hold what questions are about, and makes a client for
 // them.
-func replicate(t *testing.T, primary, replica *ecrtest.Running) *replicated {
+func replicate(t *testing.T, via network, primary, replica *ecrtest.Running) *replicated {
 	t.Helper()
 	r := &replicated{primary: primary, replica: replica}
 	for _, server := range []*ecrtest.Running{primary, replica} {
@@ -80,7 +82,7 @@ func replicate(t *testing.T, primary, replica *ecrtest.Running) *replicated {
 	}
 	cfg := ecrConfig(primary)
 	cfg.ECR.Replicas = []string{replica.Host()}
-	r.client, r.log = newTestClient(t, cfg, ecrConfig(replica))
+	r.client, r.log = newTestClientOn(t, via, cfg, ecrConfig(replica))
 	return r
 }
 
@@ -213,10 +215,7 @@ func TestPrimaryIsLeftAloneForAWhileAndThenAskedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
 		fails, asked := true, make(map[string]int)
-		c, log := newTestClient(t,
-			Config{Host: "primary.test", Endpoint: "http://primary.test", ECR: ECRConfig{Replicas: []string{"replica.test"}}},
-			Config{Host: "replica.test", Endpoint: "http://replica.test"})
-		serveInBubble(t, c, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		via := serveInBubble(t, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 			mu.Lock()
 			defer mu.Unlock()
 			asked[req.Host]++
@@ -226,6 +225,9 @@ func TestPrimaryIsLeftAloneForAWhileAndThenAskedAgain(t *testing.T) {
 			}
 			content(w, req)
 		}))
+		c, log := newTestClientOn(t, via,
+			Config{Host: "primary.test", Endpoint: "http://primary.test", ECR: ECRConfig{Replicas: []string{"replica.test"}}},
+			Config{Host: "replica.test", Endpoint: "http://replica.test"})
 		r := registryOf(t, c, "primary.test")
 		ask := func() {
 			t.Helper()
@@ -258,14 +260,14 @@ func TestAnswerToATagShowsThatThePrimaryIsBack(t *testing.T) {
 	for range failuresToOpen {
 		_ = questions["manifest"](t.Context(), r.Registry, "")
 	}
-	if ok, _ := r.breaker.Enter(); ok {
+	if ok, _ := r.members.primary().breaker.Enter(); ok {
 		t.Error("failures with tags do not count")
 	}
 	heal()
 	if err := questions["manifest"](t.Context(), r.Registry, ""); err != nil {
 		t.Fatal(err)
 	}
-	if ok, try := r.breaker.Enter(); !ok || try {
+	if ok, try := r.members.primary().breaker.Enter(); !ok || try {
 		t.Error("a success with a tag does not count")
 	}
 }
@@ -274,11 +276,11 @@ func TestSpareConnectionIsNoReasonToLeaveThePrimary(t *testing.T) {
 	r := startReplicated(t)
 	r.primary.Inject(ecrtest.Fault{On: ecrtest.Blob, Status: http.StatusTooManyRequests})
 	for range failuresToOpen + 1 {
-		if _, _, _, err := r.Blob(t.Context(), repo, r.blob, 0, 1, true); !reply.IsThrottled(err) {
+		if _, err := r.OpenBlob(t.Context(), repo, r.blob, Range{Len: 1, Spare: true}); !reply.IsThrottled(err) {
 			t.Errorf("got %v", err)
 		}
 	}
-	if ok, _ := r.breaker.Enter(); !ok {
+	if ok, _ := r.members.primary().breaker.Enter(); !ok {
 		t.Error("the primary counts as failing")
 	}
 	wantAllSlots(t, r.Registry)
@@ -296,7 +298,7 @@ func TestClientThatLeavesSaysNothingOfARegion(t *testing.T) {
 			remove()
 		}
 	}
-	if ok, _ := r.breaker.Enter(); !ok {
+	if ok, _ := r.members.primary().breaker.Enter(); !ok {
 		t.Error("the primary counts as failing")
 	}
 	if got := r.replica.Stats().Requests; len(got) != 0 {
@@ -307,22 +309,22 @@ func TestClientThatLeavesSaysNothingOfARegion(t *testing.T) {
 
 func TestReplicaNeedsNoEntryOfItsOwn(t *testing.T) {
 	const host, replica = "123456789012.dkr.ecr.us-east-1.amazonaws.com", "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
-	puller := Identity{RoleARN: "arn:aws:iam::123456789012:role/puller"}
-	c, _ := newTestClient(t, Config{
+	puller := ecr.Identity{RoleARN: "arn:aws:iam::123456789012:role/puller"}
+	cfg := Config{
 		Host: host, Timeout: time.Second,
 		ECR: ECRConfig{APIEndpoint: "https://vpce.test", Identity: puller, Replicas: []string{replica}},
-	})
-	r := registryOf(t, c, host)
-	if len(r.replicas) != 1 {
-		t.Fatalf("%d replicas", len(r.replicas))
 	}
-	got := r.replicas[0]
-	auth := got.auth.(*ecrAuth)
-	if got.endpoint.String() != "https://"+replica || got.timeout != time.Second || auth.api.endpoint != "" || auth.account != "123456789012" {
-		t.Errorf("endpoint %s, timeout %v, API at %q, account %s", got.endpoint, got.timeout, auth.api.endpoint, auth.account)
+	c, _ := newTestClient(t, cfg)
+	members := registryOf(t, c, host).members
+	if len(members) != 2 {
+		t.Fatalf("%d members", len(members))
 	}
-	if auth.source == r.auth.(*ecrAuth).source || auth.api.session.identity != puller {
-		t.Errorf("its token is for %+v, and the other region's %t", auth.api.session.identity, auth.source == r.auth.(*ecrAuth).source)
+	if got := members[1]; got.endpoint.String() != "https://"+replica || got.timeout != time.Second || got.ecr == nil {
+		t.Errorf("endpoint %s, timeout %v, at ECR %t", got.endpoint, got.timeout, got.ecr != nil)
+	}
+	want := Config{Host: replica, Timeout: time.Second, ECR: ECRConfig{Identity: puller}}
+	if diff := cmp.Diff(want, c.replicaConfig(replica, cfg)); diff != "" {
+		t.Errorf("configuration of the replica (-want +got):\n%s", diff)
 	}
 	if _, err := c.Registry(replica); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("clients may ask for it by its own name: %v", err)
@@ -331,16 +333,13 @@ func TestReplicaNeedsNoEntryOfItsOwn(t *testing.T) {
 
 func TestReplicaMayHaveAnIdentityOfItsOwn(t *testing.T) {
 	const host, replica = "123456789012.dkr.ecr.us-east-1.amazonaws.com", "210987654321.dkr.ecr.eu-west-1.amazonaws.com"
-	other := Identity{Profile: "other"}
-	c, _ := newTestClient(t,
-		Config{Host: host, ECR: ECRConfig{Identity: Identity{Profile: "one"}, Replicas: []string{replica}}},
-		Config{Host: replica, ECR: ECRConfig{Identity: other, Replicas: []string{host}}},
-	)
-	r := registryOf(t, c, host)
-	if got := r.replicas[0].auth.(*ecrAuth).api.session.identity; got != other {
-		t.Errorf("tokens for it are got as %+v, want %+v", got, other)
+	other := ecr.Identity{Profile: "other"}
+	cfg := Config{Host: host, ECR: ECRConfig{Identity: ecr.Identity{Profile: "one"}, Replicas: []string{replica}}}
+	c, _ := newTestClient(t, cfg, Config{Host: replica, ECR: ECRConfig{Identity: other, Replicas: []string{host}}})
+	if got := c.replicaConfig(replica, cfg).ECR.Identity; got != other {
+		t.Errorf("its tokens are for %+v, want %+v", got, other)
 	}
-	if n := len(r.replicas[0].replicas); n != 0 {
-		t.Errorf("a replica has %d replicas of its own", n)
+	if n := len(registryOf(t, c, host).members); n != 2 {
+		t.Errorf("%d members: a replica has no replicas of its own", n)
 	}
 }

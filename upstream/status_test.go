@@ -23,14 +23,14 @@ func askForV1(t *testing.T, r *Registry) error {
 
 func TestStatusTellsTheAgeOfATokenAndTheLastAnswer(t *testing.T) {
 	f := startECR(t, ecrtest.Options{TokenTTL: 12 * time.Hour})
-	before := f.status("")
-	if before != (Status{Host: f.host, Auth: "ecr"}) {
+	before := statusOf(f.Registry)
+	if before != (Status{Host: f.Host(), Auth: "ecr"}) {
 		t.Errorf("nothing was asked for: %+v", before)
 	}
 	if err := askForV1(t, f.Registry); err != nil {
 		t.Fatal(err)
 	}
-	after := f.status("")
+	after := statusOf(f.Registry)
 	if age := time.Since(after.TokenObtained); age < 0 || age > time.Minute {
 		t.Errorf("the token was obtained at %v", after.TokenObtained)
 	}
@@ -48,7 +48,7 @@ func TestStatusTellsWhyThereIsNoToken(t *testing.T) {
 	if err := askForV1(t, f.Registry); err == nil {
 		t.Fatal("a stranger was let in")
 	}
-	st := f.status("")
+	st := statusOf(f.Registry)
 	if !strings.Contains(st.TokenError, "UnrecognizedClientException") || !strings.Contains(st.LastError, "UnrecognizedClientException") {
 		t.Errorf("%+v", st)
 	}
@@ -67,14 +67,14 @@ func TestStatusHasTheLastErrorAndNoneOfAClientsOwn(t *testing.T) {
 	if _, _, err := f.Manifest(left, repo, "v1", false); err == nil {
 		t.Fatal("who has left got an answer")
 	}
-	if st := f.status(""); st.LastError != "" {
+	if st := statusOf(f.Registry); st.LastError != "" {
 		t.Errorf("the registry did nothing wrong: %+v", st)
 	}
 	f.Inject(ecrtest.Fault{On: ecrtest.Manifest, Code: "DENIED", Message: "not authorized to perform:\n ecr:BatchGetImage", Status: http.StatusForbidden})
 	if err := askForV1(t, f.Registry); err == nil {
 		t.Fatal("the fault did not act")
 	}
-	st := f.status("")
+	st := statusOf(f.Registry)
 	if !strings.Contains(st.LastError, "not authorized to perform: ecr:BatchGetImage") || st.LastErrorAt.Before(st.LastAnswer) {
 		t.Errorf("after a refusal: %+v", st)
 	}
@@ -101,7 +101,7 @@ func TestStatusTellsOfThrottlingWhileItLasts(t *testing.T) {
 			asked <- err
 		}()
 		synctest.Wait()
-		st := r.status("")
+		st := statusOf(r)
 		if !st.Throttled || st.Waiting != 1 || st.Rate <= 0 || time.Until(st.PausedUntil) != 3*time.Second {
 			t.Errorf("while one waits: %+v", st)
 		}
@@ -111,11 +111,11 @@ func TestStatusTellsOfThrottlingWhileItLasts(t *testing.T) {
 		if err := <-asked; err != nil {
 			t.Fatal(err)
 		}
-		if st := r.status(""); !st.Throttled || st.Waiting != 0 || st.LastError != "" {
+		if st := statusOf(r); !st.Throttled || st.Waiting != 0 || st.LastError != "" {
 			t.Errorf("shortly after: %+v", st)
 		}
 		pass(time.Minute + time.Second)
-		if st := r.status(""); st.Throttled || st.Rate != 0 || !st.PausedUntil.IsZero() {
+		if st := statusOf(r); st.Throttled || st.Rate != 0 || !st.PausedUntil.IsZero() {
 			t.Errorf("long after: %+v", st)
 		}
 	})
@@ -150,15 +150,15 @@ func TestStatusOfABearerTokenTellsItsEnd(t *testing.T) {
 
 func TestStatusListsReplicasToo(t *testing.T) {
 	r := startReplicated(t)
-	c, _ := newTestClient(t, Config{Host: r.host, Endpoint: r.primary.Endpoint, ECR: ECRConfig{
+	c, _ := newTestClient(t, Config{Host: siteOf(r.Registry).host, Endpoint: r.primary.Endpoint, ECR: ECRConfig{
 		APIEndpoint: r.primary.Endpoint, Replicas: []string{r.replica.Host()},
 	}})
-	registryOf(t, c, r.host)
+	registryOf(t, c, siteOf(r.Registry).host)
 	of := make(map[string]string)
 	for _, st := range c.Status() {
 		of[st.Host] = st.ReplicaOf
 	}
-	if len(of) != 2 || of[r.host] != "" || of[r.replica.Host()] != r.host {
+	if len(of) != 2 || of[siteOf(r.Registry).host] != "" || of[r.replica.Host()] != siteOf(r.Registry).host {
 		t.Errorf("%v", of)
 	}
 }

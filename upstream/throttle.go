@@ -2,18 +2,15 @@ package upstream
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"strings"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/aws/retry"
-	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
-
 	"github.com/larder-registry/larder/upstream/auth"
+	"github.com/larder-registry/larder/upstream/name"
 	"github.com/larder-registry/larder/upstream/pace"
 	"github.com/larder-registry/larder/upstream/reply"
+	"github.com/larder-registry/larder/upstream/telemetry"
 )
 
 // The rates at which ECR Public lets images be pulled, per second (AWS General
@@ -23,69 +20,83 @@ const (
 	publicPullsAnonymous = 1
 )
 
-// pace sets the limiters of a registry. A pull is the GET of a manifest, for
-// those registries that count pulls.
-func (r *Registry) pace(all *pace.Limits) {
-	key := r.host
-	host, isECR := ParseECRHost(r.host)
+// throttle sends the requests of one site in their turn. Limits follow ECR's
+// quotas: one for an account in a region, whichever of its names is used, and one
+// for each storage host. It is safe for concurrent use.
+type throttle struct {
+	all      *pace.Limits
+	requests *pace.Limiter
+	// pulls and anonymousPulls replace requests for GETs of manifests at registries
+	// that count pulls. They are nil at others, and equal at Docker Hub.
+	pulls, anonymousPulls *pace.Limiter
+
+	timeout time.Duration // of the site
+	counter *telemetry.Upstream
+}
+
+func newThrottle(host string, all *pace.Limits, timeout time.Duration, counter *telemetry.Upstream) *throttle {
+	key := host
+	parsed, isECR := name.ParseECR(host)
 	switch {
-	case host.Public:
+	case parsed.Public:
 		key = "ECR Public"
 	case isECR:
-		key = host.Account + " in " + host.Region
+		key = parsed.Account + " in " + parsed.Region
 	}
-	r.limits, r.requests = all, all.Of(key, r.host, 0)
+	t := &throttle{all: all, requests: all.Of(key, host, 0), timeout: timeout, counter: counter}
 	switch {
-	case host.Public:
-		r.pulls = all.Of("pulls from "+key, r.host, publicPulls)
-		r.anonymousPulls = all.Of("anonymous pulls from "+key, r.host, publicPullsAnonymous)
-	case r.host == dockerHub:
-		r.pulls = all.Of("pulls from "+key, r.host, 0)
-		r.anonymousPulls = r.pulls
+	case parsed.Public:
+		t.pulls = all.Of("pulls from "+key, host, publicPulls)
+		t.anonymousPulls = all.Of("anonymous pulls from "+key, host, publicPullsAnonymous)
+	case host == name.DockerHub:
+		t.pulls = all.Of("pulls from "+key, host, 0)
+		t.anonymousPulls = t.pulls
 	}
+	return t
 }
 
-// dockerHub is the name by which clients call Docker Hub.
-const dockerHub = "docker.io"
-
-// limiterOf returns whose turn a request to the registry itself needs.
-func (r *Registry) limiterOf(ctx context.Context, req request) *pace.Limiter {
+// limiter returns the limiter for a request to the registry itself.
+func (t *throttle) limiter(req request, anonymous func() bool) *pace.Limiter {
 	switch {
-	case r.pulls == nil, !strings.HasPrefix(req.path, "manifests/"):
-		return r.requests
-	case req.method == http.MethodHead && r.pulls.HasQuota():
-		return r.requests
+	case t.pulls == nil, !strings.HasPrefix(req.path, "manifests/"):
+		return t.requests
+	case req.method == http.MethodHead && t.pulls.HasQuota():
+		return t.requests
+	case t.pulls == t.anonymousPulls:
+		return t.pulls // HEAD fails too once the quota is used up; layers must not
+	case anonymous():
+		return t.anonymousPulls
 	}
-	// Where a quota may be used up, HEAD hears of it too: layers must not suffer.
-	if r.pulls == r.anonymousPulls {
-		return r.pulls
-	}
-	if a, ok := r.auth.(interface{ Anonymous(context.Context) bool }); ok && a.Anonymous(ctx) {
-		return r.anonymousPulls
-	}
-	return r.pulls
+	return t.pulls
 }
 
-// paced sends a request when it is its turn, and again where the answer is that
-// there are too many, for half of the time that a client waits: an answer takes
-// its time too, and the client needs to hear before it gives up. A spare one is
-// not sent rather than wait. An answer that it returns is not about too many
-// requests.
-func (r *Registry) paced(ctx context.Context, l *pace.Limiter, req request, send func() (*http.Response, error)) (*http.Response, error) {
-	until := time.Now().Add(r.timeout / 2)
+// storage returns the limiter for a host that the registry redirects to.
+func (t *throttle) storage(host string) *pace.Limiter { return t.all.Of(host, host, 0) }
+
+// limiters returns the limiters for the registry itself.
+func (t *throttle) limiters() []*pace.Limiter {
+	switch {
+	case t.pulls == nil:
+		return []*pace.Limiter{t.requests}
+	case t.pulls == t.anonymousPulls:
+		return []*pace.Limiter{t.requests, t.pulls}
+	}
+	return []*pace.Limiter{t.requests, t.pulls, t.anonymousPulls}
+}
+
+// do sends a request in its turn, and again if the answer is that there are too
+// many. It never returns such an answer as a response. It takes half of the site's
+// timeout at most, so that there is time left for the answer and for the client to
+// hear of a failure. A spare request fails instead of waiting.
+func (t *throttle) do(ctx context.Context, l *pace.Limiter, req request, send func() (*http.Response, error)) (*http.Response, error) {
+	until := time.Now().Add(t.timeout / 2)
 	if deadline, ok := ctx.Deadline(); ok && deadline.Before(until) {
 		until = deadline
 	}
 	for {
-		var sent time.Time
-		var err error
-		if req.spare {
-			sent, err = l.Try()
-		} else {
-			sent, err = l.Wait(ctx, pace.PriorityOf(ctx, req.priority), until)
-		}
+		sent, err := turn(ctx, l, req, until)
 		if err != nil {
-			r.calls.kept(err)
+			t.counter.Unsent(err)
 			return nil, err
 		}
 		resp, err := send()
@@ -99,28 +110,32 @@ func (r *Registry) paced(ctx context.Context, l *pace.Limiter, req request, send
 			l.Succeeded()
 			return resp, nil
 		}
-		exhausted := pace.Exhausted(resp.Header)
-		refusal := reply.Read(resp)
-		exhausted = exhausted || strings.Contains(refusal.Detail.Message, "Data limit exceeded") // ECR Public, by month
-		throttled := refusal.Throttled()
-		if throttled {
-			r.calls.throttled()
-		}
-		if throttled || refusal.Wait > 0 {
-			l.Refused(sent, pace.Refusal{Err: refusal, Wait: refusal.Wait, Throttled: throttled, Exhausted: exhausted})
-		}
-		if !throttled || req.spare {
+		refusal := t.refused(l, sent, resp)
+		if !refusal.Throttled() || req.spare {
 			return nil, refusal
 		}
 	}
 }
 
-// apiThrottled reports the error of a call of an AWS API for too many requests. A
-// 429 counts without one of the SDK's codes, too: an endpoint or a proxy in
-// between may have sent it.
-func apiThrottled(err error) bool {
-	codes := retry.ThrottleErrorCode{Codes: retry.DefaultThrottleErrorCodes}
-	var refusal *awshttp.ResponseError
-	tooMany := errors.As(err, &refusal) && refusal.HTTPStatusCode() == http.StatusTooManyRequests
-	return tooMany || codes.IsErrorThrottle(err) == aws.TrueTernary
+// turn waits until a request may be sent.
+func turn(ctx context.Context, l *pace.Limiter, req request, until time.Time) (time.Time, error) {
+	if req.spare {
+		return l.Try()
+	}
+	return l.Wait(ctx, pace.PriorityOf(ctx, req.priority), until)
+}
+
+// refused tells the limiter of an answer of 429 or 503.
+func (t *throttle) refused(l *pace.Limiter, sent time.Time, resp *http.Response) *reply.Error {
+	exhausted := pace.Exhausted(resp.Header)
+	refusal := reply.Read(resp)
+	exhausted = exhausted || strings.Contains(refusal.Detail.Message, "Data limit exceeded") // ECR Public, by month
+	throttled := refusal.Throttled()
+	if throttled {
+		t.counter.Throttled()
+	}
+	if throttled || refusal.Wait > 0 {
+		l.Refused(sent, pace.Refusal{Err: refusal, Wait: refusal.Wait, Throttled: throttled, Exhausted: exhausted})
+	}
+	return refusal
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/larder-registry/larder/upstream/ecrtest"
+	"github.com/larder-registry/larder/upstream/name"
 	"github.com/larder-registry/larder/upstream/pace"
 	"github.com/larder-registry/larder/upstream/reply"
 )
@@ -67,9 +68,9 @@ func TestPullsFinishWhileEverySecondRequestIsRefused(t *testing.T) {
 				}
 				for layer := range 5 {
 					pull := func() error {
-						body, _, _, err := r.Blob(t.Context(), repo, digest.FromString(fmt.Sprint(client, layer)), 0, 100, false)
+						part, err := r.OpenBlob(t.Context(), repo, digest.FromString(fmt.Sprint(client, layer)), Range{Len: 100})
 						if err == nil {
-							err = body.Close()
+							err = part.Body.Close()
 						}
 						return err
 					}
@@ -151,7 +152,7 @@ func TestSpareConnectionDoesNotCompeteWhileAnUpstreamThrottles(t *testing.T) {
 		})
 		for range 2 {
 			before := time.Now()
-			if _, _, _, err := r.Blob(t.Context(), repo, someBlob, 0, 1, true); !reply.IsThrottled(err) {
+			if _, err := r.OpenBlob(t.Context(), repo, someBlob, Range{Len: 1, Spare: true}); !reply.IsThrottled(err) {
 				t.Errorf("got %v", err)
 			}
 			if took := time.Since(before); took != 0 {
@@ -178,11 +179,11 @@ func TestSlowStorageIsNotTheRegistrysFault(t *testing.T) {
 	if got := server.Stats().Blobs[dgst].Requests; got != 2 {
 		t.Errorf("storage was asked %d times, want once more after it asked to slow down", got)
 	}
-	if rate := server.requests.Backlog().Rate; rate != 0 {
+	if rate := siteOf(server.Registry).throttle.requests.Backlog().Rate; rate != 0 {
 		t.Errorf("the registry is limited to %v requests a second", rate)
 	}
 	host := mustURL(t, server.StorageURL).Host
-	storage := server.limits.Of(host, host, 0)
+	storage := siteOf(server.Registry).throttle.storage(host)
 	if storage.Backlog().Rate == 0 {
 		t.Error("storage is not limited")
 	}
@@ -195,7 +196,7 @@ func TestNamesOfOneRegistryShareALimit(t *testing.T) {
 		Config{Host: "123456789012.dkr.ecr.us-west-2.amazonaws.com"},
 		Config{Host: "210987654321.dkr.ecr.us-east-1.amazonaws.com"},
 	)
-	limit := func(host string) *pace.Limiter { return registryOf(t, c, host).requests }
+	limit := func(host string) *pace.Limiter { return siteOf(registryOf(t, c, host)).throttle.requests }
 	if limit("123456789012.dkr.ecr.us-east-1.amazonaws.com") != limit("123456789012.dkr-ecr.us-east-1.on.aws") {
 		t.Error("two names of one registry have a limit each")
 	}
@@ -376,7 +377,7 @@ func startUsedUp(t *testing.T, host string, refuse func(http.ResponseWriter)) (*
 
 func TestQuotaThatIsUsedUpDoesNotHoldUpLayers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r, pulls := startUsedUp(t, dockerHub, func(w http.ResponseWriter) {
+		r, pulls := startUsedUp(t, name.DockerHub, func(w http.ResponseWriter) {
 			w.Header().Set("RateLimit-Remaining", "0;w=21600")
 			w.WriteHeader(http.StatusTooManyRequests)
 		})
@@ -473,27 +474,4 @@ func TestColdStartAtECRPublicHasTheLimitOfItsCredentials(t *testing.T) {
 			t.Errorf("%d pulls exceeded the limit", public.throttled)
 		}
 	})
-}
-
-func TestThrottledAPIIsCalledLessOften(t *testing.T) {
-	for name, fault := range map[string]ecrtest.Fault{
-		"ThrottlingException": {Throttle: true},
-		"a bare 429":          {Status: http.StatusTooManyRequests, Body: "Too Many Requests"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			server := startECR(t, ecrtest.Options{})
-			fault.On = ecrtest.API
-			server.Inject(fault)
-			api := server.auth.(*ecrAuth).api
-			if _, _, err := server.Lifecycle(t.Context(), repo); err == nil {
-				t.Fatal("throttling is no error")
-			}
-			if api.calls.Backlog().Rate != floor {
-				t.Errorf("the API is called %v times a second, want %v", api.calls.Backlog().Rate, floor)
-			}
-			if server.requests.Backlog().Rate != 0 {
-				t.Error("the API's throttling holds up clients")
-			}
-		})
-	}
 }

@@ -62,12 +62,9 @@ func startInBubble(t *testing.T, h http.HandlerFunc) *Registry {
 func startInBubbleAs(t *testing.T, cfg Config, h http.HandlerFunc) *Registry {
 	t.Helper()
 	cfg.Endpoint = "http://registry.test"
-	c, _ := newTestClient(t, cfg)
-	serveInBubble(t, c, h)
+	c, _ := newTestClientOn(t, serveInBubble(t, h), cfg)
 	return registryOf(t, c, cfg.Host)
 }
-
-const defaultTimeout = 20 * time.Second // as Config has it
 
 // stall sends what there is to send, and nothing more until the client leaves.
 // What answers a HEAD is whole without a body.

@@ -11,6 +11,10 @@ import (
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
+// untaggedPolicy is a lifecycle policy as ECR stores it.
+const untaggedPolicy = `{"rules":[{"rulePriority":2,"selection":{"tagStatus":"untagged","countType":"imageCountMoreThan","countNumber":1},` +
+	`"action":{"type":"expire"}}]}`
+
 func TestTouchCountsAsAPull(t *testing.T) {
 	clock := ecrtest.NewClock()
 	server := startECR(t, ecrtest.Options{Now: clock.Now})
@@ -21,7 +25,7 @@ func TestTouchCountsAsAPull(t *testing.T) {
 	if err := server.Touch(t.Context(), repo, dgst); err != nil {
 		t.Fatal(err)
 	}
-	_, images, err := server.Lifecycle(t.Context(), repo)
+	_, images, err := server.ECR().Lifecycle(t.Context(), repo)
 	if err != nil || len(images) != 1 || !images[0].Pulled.Equal(clock.Now()) {
 		t.Errorf("ECR has %+v, %v; want a pull at %v", images, err, clock.Now())
 	}

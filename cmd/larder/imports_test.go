@@ -49,13 +49,19 @@ var imports = map[string][]string{
 	"cache/records": {"cache/disk"},
 
 	"upstream": {
-		"upstream/auth", "upstream/ecr/denial", "upstream/guard", "upstream/lifecycle", "upstream/name", "upstream/pace", "upstream/reply",
+		"upstream/auth", "upstream/ecr", "upstream/guard", "upstream/name", "upstream/pace", "upstream/probe", "upstream/reply",
+		"upstream/telemetry",
 	},
-	"upstream/auth":      {"upstream/guard", "upstream/name", "upstream/pace", "upstream/reply"},
+	"upstream/auth": {"upstream/guard", "upstream/name", "upstream/pace", "upstream/reply"},
+	"upstream/ecr": {
+		"upstream/auth", "upstream/ecr/denial", "upstream/lifecycle", "upstream/name", "upstream/pace", "upstream/probe",
+		"upstream/reply", "upstream/telemetry",
+	},
 	"upstream/guard":     {"upstream/pace"},
 	"upstream/lifecycle": {"upstream/name"},
 	"upstream/pace":      {"upstream/reply"},
 	"upstream/reply":     {"upstream/ecr/denial"},
+	"upstream/telemetry": {"upstream/pace", "upstream/reply"},
 
 	"proxy":       {"cache", "upstream/name"},
 	"proxy/admin": {"cache", "proxy", "upstream", "upstream/name"}, // it shows the state of upstreams

@@ -17,6 +17,7 @@ import (
 
 	"github.com/larder-registry/larder/upstream"
 	"github.com/larder-registry/larder/upstream/auth"
+	"github.com/larder-registry/larder/upstream/ecr"
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
@@ -88,15 +89,15 @@ var requests = map[string]func(context.Context, subject) error{
 		return err
 	},
 	"layer": func(ctx context.Context, s subject) error {
-		body, _, _, err := s.registry.Blob(ctx, repository, s.layer, 0, 10, false)
+		content, err := s.registry.OpenBlob(ctx, repository, s.layer, upstream.Range{Len: 10})
 		if err != nil {
 			return err
 		}
-		_, err = io.Copy(io.Discard, body)
-		return errors.Join(err, body.Close())
+		_, err = io.Copy(io.Discard, content.Body)
+		return errors.Join(err, content.Body.Close())
 	},
 	"membership of a layer": func(ctx context.Context, s subject) error {
-		_, _, _, err := s.registry.Blob(ctx, repository, s.layer, 0, 0, false)
+		_, err := s.registry.BlobSize(ctx, repository, s.layer)
 		return err
 	},
 	"referrers": func(ctx context.Context, s subject) error {
@@ -112,18 +113,18 @@ var requests = map[string]func(context.Context, subject) error{
 		return err
 	},
 	"credentials of ECR Public": func(ctx context.Context, s subject) error {
-		account, err := s.registry.Account(ctx)
+		account, err := s.registry.Diagnosis().Account(ctx)
 		if err == nil && account == (auth.Account{}) {
 			err = errors.New("asked anonymously")
 		}
 		return err
 	},
 	"lifecycle policy": func(ctx context.Context, s subject) error {
-		_, _, err := s.registry.Lifecycle(ctx, repository)
+		_, _, err := s.registry.ECR().Lifecycle(ctx, repository)
 		return err
 	},
 	"tag mutability": func(ctx context.Context, s subject) error {
-		_, err := s.registry.TagMutability(ctx, repository)
+		_, err := s.registry.ECR().TagMutability(ctx, repository)
 		return err
 	},
 	"keep-alive": func(ctx context.Context, s subject) error { return s.registry.Touch(ctx, repository, s.manifest) },
@@ -182,7 +183,7 @@ type stage struct {
 	fake     *ecrtest.Running
 	image    *ecrtest.Added
 	key      ecrtest.Key
-	identity upstream.Identity
+	identity ecr.Identity
 }
 
 // newStage starts a fake ECR with an image in a repository, and with a
@@ -223,8 +224,8 @@ func (s *stage) ask(t *testing.T, names []string) (failed []string) {
 	client := upstream.NewClient(upstream.Options{
 		Log: slog.New(slog.DiscardHandler),
 		Lookup: func(host string) (upstream.Config, bool) {
-			ecr := upstream.ECRConfig{APIEndpoint: fake.Endpoint, Identity: s.identity}
-			return upstream.Config{Host: host, Endpoint: fake.Endpoint, ECR: ecr}, true
+			settings := upstream.ECRConfig{APIEndpoint: fake.Endpoint, Identity: s.identity}
+			return upstream.Config{Host: host, Endpoint: fake.Endpoint, ECR: settings}, true
 		},
 	})
 	defer client.Close()

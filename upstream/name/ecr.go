@@ -144,9 +144,12 @@ func isRegion(s string, stars bool) bool {
 	return isLabel(s, stars) && strings.ToLower(s) == s
 }
 
+// Partition returns the partition of a region, such as "aws-cn". Credentials and
+// STS belong to one partition.
+func Partition(region string) string { return partitionOf(region, "aws") }
+
 // partitionOf returns the partition of a region by its name, as the SDK's table of
-// partitions does, or else the partition of the host's form. Credentials and STS
-// belong to one partition.
+// partitions does, or else the partition of the host's form.
 func partitionOf(region, ofForm string) string {
 	if ofForm != "aws" {
 		return ofForm

@@ -1,11 +1,16 @@
 package daemon
 
 import (
+	"context"
 	"log/slog"
 
+	"github.com/opencontainers/go-digest"
+
+	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/config"
 	"github.com/larder-registry/larder/proxy"
 	"github.com/larder-registry/larder/upstream"
+	"github.com/larder-registry/larder/upstream/ecr"
 )
 
 // Lookup returns how an upstream client finds what is configured for a host. It
@@ -29,7 +34,7 @@ func Lookup(cfg *config.Config) func(host string) (upstream.Config, bool) {
 			c.ECR = upstream.ECRConfig{
 				APIEndpoint: entry.ECR.APIEndpoint,
 				Region:      entry.ECR.Region,
-				Identity: upstream.Identity{
+				Identity: ecr.Identity{
 					Profile:     entry.ECR.Profile,
 					RoleARN:     entry.ECR.RoleARN,
 					ExternalID:  entry.ECR.ExternalID,
@@ -56,6 +61,14 @@ func sources(cfg *config.Config, client *upstream.Client, log *slog.Logger) func
 			log.Error("an upstream cannot be used", "upstream", host, "error", err)
 			return proxy.Source{}, false
 		}
-		return proxy.Source{Upstream: registry, Timeout: entry.Timeout, Name: string(entry.Host)}, true
+		return proxy.Source{Upstream: registry, OpenBlob: openBlob(registry), Timeout: entry.Timeout, Name: string(entry.Host)}, true
+	}
+}
+
+// openBlob opens blobs of a registry for the cache.
+func openBlob(r *upstream.Registry) proxy.OpenBlob {
+	return func(ctx context.Context, repository string, dgst digest.Digest, part cache.Range) (cache.Content, error) {
+		content, err := r.OpenBlob(ctx, repository, dgst, upstream.Range(part))
+		return cache.Content(content), err
 	}
 }

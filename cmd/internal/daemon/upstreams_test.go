@@ -12,6 +12,7 @@ import (
 
 	"github.com/larder-registry/larder/config"
 	"github.com/larder-registry/larder/upstream"
+	"github.com/larder-registry/larder/upstream/ecr"
 )
 
 func TestUpstreamsHaveAllThatIsConfigured(t *testing.T) {
@@ -47,7 +48,7 @@ upstreams:
 			Host: host, Name: host, Endpoint: "https://registry.example.com", Timeout: 7 * time.Second,
 			ECR: upstream.ECRConfig{
 				APIEndpoint: "https://api.example.com",
-				Identity: upstream.Identity{
+				Identity: ecr.Identity{
 					Profile: "edge", RoleARN: "arn:aws:iam::123456789012:role/pull", ExternalID: "cluster-7", SessionName: "node-3",
 				},
 				Replicas:    []string{"123456789012.dkr.ecr.us-east-1.amazonaws.com"},
@@ -84,8 +85,8 @@ func TestThreeAccountsTwoRegionsAndECRPublicNeedTenLinesOrNone(t *testing.T) {
 	if n := bytes.Count(raw, []byte("\n")); n > 10 {
 		t.Errorf("it has %d lines", n)
 	}
-	role := upstream.Identity{RoleARN: "arn:aws:iam::333333333333:role/pull-for-us", ExternalID: "cluster-7"}
-	for file, identities := range map[string]map[string]upstream.Identity{
+	role := ecr.Identity{RoleARN: "arn:aws:iam::333333333333:role/pull-for-us", ExternalID: "cluster-7"}
+	for file, identities := range map[string]map[string]ecr.Identity{
 		file: {"111111111111": {}, "222222222222": {}, "333333333333": role, "": {}},
 		"":   {"111111111111": {}, "222222222222": {}, "333333333333": {}, "": {}},
 	} {
@@ -105,7 +106,7 @@ func TestThreeAccountsTwoRegionsAndECRPublicNeedTenLinesOrNone(t *testing.T) {
 					t.Errorf("%q: %s: %t, %+v, want the identity %+v", file, host, ok, got, identity)
 				}
 				registry, err := client.Registry(host)
-				if err != nil || registry.IsECR() != (account != "") {
+				if err != nil || (registry.ECR() != nil) != (account != "") {
 					t.Errorf("%q: %s: %v", file, host, err)
 				}
 			}

@@ -11,28 +11,28 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/larder-registry/larder/upstream"
+	"github.com/larder-registry/larder/upstream/probe"
 )
 
 // connect makes a connection, which is three steps: DNS, TCP and TLS. If one fails
 // it has the given severity.
-func connect(e *examination, name string, severity Status, dial func(context.Context) upstream.Connection) upstream.Connection {
+func connect(e *examination, name string, severity Status, dial func(context.Context) probe.Connection) probe.Connection {
 	ctx, cancel := context.WithTimeoutCause(e.ctx, e.timeout, errStepTimeout)
 	defer cancel()
 	began := time.Now()
 	c := dial(ctx)
 	took := time.Since(began)
-	if c.Stage == upstream.StageAnswer {
-		c.Stage, c.Err = upstream.StageTLS, fmt.Errorf("connected, but there is no answer: %w", c.Err)
+	if c.Stage == probe.StageAnswer {
+		c.Stage, c.Err = probe.StageTLS, fmt.Errorf("connected, but there is no answer: %w", c.Err)
 	}
 	var cause string
 	for _, s := range []struct {
-		stage upstream.Stage
+		stage probe.Stage
 		seen  finding
 	}{
-		{upstream.StageDNS, dnsFinding(c)},
-		{upstream.StageTCP, passed("connected to %s", c.Remote)},
-		{upstream.StageTLS, tlsFinding(c)},
+		{probe.StageDNS, dnsFinding(c)},
+		{probe.StageTCP, passed("connected to %s", c.Remote)},
+		{probe.StageTLS, tlsFinding(c)},
 	} {
 		step := name + "-" + string(s.stage)
 		switch {
@@ -53,12 +53,12 @@ func connect(e *examination, name string, severity Status, dial func(context.Con
 
 // skipConnection adds the three steps of a connection that is not made.
 func skipConnection(e *examination, name string, f finding) {
-	for _, stage := range []upstream.Stage{upstream.StageDNS, upstream.StageTCP, upstream.StageTLS} {
+	for _, stage := range []probe.Stage{probe.StageDNS, probe.StageTCP, probe.StageTLS} {
 		e.add(name+"-"+string(stage), f, 0)
 	}
 }
 
-func dnsFinding(c upstream.Connection) finding {
+func dnsFinding(c probe.Connection) finding {
 	switch {
 	case c.Proxy != "" && len(c.Addresses) > 0:
 		return passed("through the proxy %s, which is %s", c.Proxy, strings.Join(c.Addresses, ", "))
@@ -70,7 +70,7 @@ func dnsFinding(c upstream.Connection) finding {
 	return passed("%s", strings.Join(c.Addresses, ", "))
 }
 
-func tlsFinding(c upstream.Connection) finding {
+func tlsFinding(c probe.Connection) finding {
 	if c.TLS == "" {
 		return skipped("plain HTTP, by the configuration")
 	}
@@ -78,7 +78,7 @@ func tlsFinding(c upstream.Connection) finding {
 }
 
 // adviceOnConnection says what to do when a connection fails.
-func adviceOnConnection(c upstream.Connection) string {
+func adviceOnConnection(c probe.Connection) string {
 	if c.Proxy != "" {
 		return "This goes through the proxy " + c.Proxy + ": check that it is up and lets this host through, or add the host to NO_PROXY."
 	}
@@ -89,13 +89,13 @@ func adviceOnConnection(c upstream.Connection) string {
 	switch {
 	case errors.As(c.Err, &dns) && dns.IsNotFound:
 		return "No such name here: check its spelling and the region in it. In a VPC with an endpoint for it, turn on the endpoint's private DNS."
-	case c.Stage == upstream.StageDNS:
+	case c.Stage == probe.StageDNS:
 		return "The DNS server does not answer: check /etc/resolv.conf, and in a VPC that DNS resolution is on."
 	case errors.Is(c.Err, syscall.ECONNREFUSED):
 		return "Nothing listens there: check the endpoint in the configuration, and to what its name resolves."
-	case c.Stage == upstream.StageTCP:
+	case c.Stage == probe.StageTCP:
 		return "Packets get lost on the way: check routes, security groups and network policies. A subnet without a route to the internet needs VPC endpoints: ecr.dkr, ecr.api and sts, and the gateway endpoint of S3 for layers."
-	case c.Stage == upstream.StageTLS:
+	case c.Stage == probe.StageTLS:
 		return "The server does not speak proper TLS: look for a proxy or firewall on the way, and check whether the endpoint should be http."
 	}
 	return "The server accepts connections and does not answer: check the registry, and proxies and firewalls on the way."

@@ -10,6 +10,7 @@ import (
 
 	"github.com/larder-registry/larder/upstream"
 	"github.com/larder-registry/larder/upstream/auth"
+	"github.com/larder-registry/larder/upstream/probe"
 )
 
 // checkIdentity examines the identity with which AWS is asked, and the metadata
@@ -17,7 +18,7 @@ import (
 func checkIdentity(e *examination, r *upstream.Registry) {
 	var found bool
 	e.step("credentials", []string{"aws-config"}, func(ctx context.Context) finding {
-		caller, err := r.Caller(ctx)
+		caller, err := r.ECR().Diagnosis().Caller(ctx)
 		found = caller.Source != ""
 		switch {
 		case !found && isDenial(err):
@@ -64,12 +65,12 @@ func checkMetadata(e *examination, found bool) {
 	e.step("metadata", nil, func(ctx context.Context) finding {
 		ctx, cancel := context.WithTimeout(ctx, min(e.timeout, metadataTimeout))
 		defer cancel()
-		switch upstream.ProbeMetadata(ctx) {
-		case upstream.MetadataAnswers:
+		switch probe.FindMetadata(ctx) {
+		case probe.MetadataAnswers:
 			return passed("the instance metadata service answers (IMDSv2)")
-		case upstream.MetadataDisabled:
+		case probe.MetadataDisabled:
 			return skipped("AWS_EC2_METADATA_DISABLED is set")
-		case upstream.MetadataTooFar:
+		case probe.MetadataTooFar:
 			const detail = "the instance metadata service accepts connections and does not answer: its hop limit is probably 1, and this is a container with its own network"
 			const advice = "Run larder on the host's network (hostNetwork: true), use IRSA or Pod Identity, or raise the instance's HttpPutResponseHopLimit to 2."
 			if found {
@@ -87,7 +88,7 @@ const metadataTimeout = 2 * time.Second
 // checkAccount examines the login for a registry that is not ECR's.
 func checkAccount(e *examination, r *upstream.Registry) {
 	e.step("credentials", nil, func(ctx context.Context) finding {
-		account, err := r.Account(ctx)
+		account, err := r.Diagnosis().Account(ctx)
 		switch {
 		case err != nil:
 			return failed(err, "Fix auth of this upstream in the configuration: the file must be readable, and a helper that it names must be on the PATH of larder.")
@@ -104,11 +105,11 @@ func checkAccount(e *examination, r *upstream.Registry) {
 func checkToken(e *examination, r *upstream.Registry, repository string, isECR bool) {
 	e.step("token", []string{"registry", "aws-config", "ecr-api", "credentials"}, func(ctx context.Context) finding {
 		if repository == "" && !isECR {
-			if account, err := r.Account(ctx); err == nil && account == (auth.Account{}) {
+			if account, err := r.Diagnosis().Account(ctx); err == nil && account == (auth.Account{}) {
 				return skipped("an anonymous token is for one repository: name an image")
 			}
 		}
-		grant, err := r.Grant(ctx, repository)
+		grant, err := r.Diagnosis().Grant(ctx, repository)
 		switch {
 		case err != nil && isECR:
 			return failed(err, adviceOnECRToken(err))

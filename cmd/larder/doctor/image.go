@@ -15,6 +15,7 @@ import (
 
 	"github.com/larder-registry/larder/upstream"
 	"github.com/larder-registry/larder/upstream/name"
+	"github.com/larder-registry/larder/upstream/probe"
 )
 
 // firstBytes is how much of a layer is fetched.
@@ -38,10 +39,10 @@ func checkImage(e *examination, r *upstream.Registry, image name.Image) {
 	var storage string // scheme and host
 	e.step("redirect", []string{"manifest"}, func(ctx context.Context) finding {
 		var err error
-		if storage, err = r.Locate(ctx, image.Repository, layer.Digest); err != nil {
+		if storage, err = r.Diagnosis().Locate(ctx, image.Repository, layer.Digest); err != nil {
 			return failed(err, adviceOnLayer(err))
 		}
-		if storage == r.BaseURL() {
+		if storage == r.Diagnosis().BaseURL() {
 			return skipped(direct)
 		}
 		return passed("layers are at %s", storage)
@@ -49,10 +50,10 @@ func checkImage(e *examination, r *upstream.Registry, image name.Image) {
 	switch cause := e.causes["redirect"]; {
 	case cause != "":
 		skipConnection(e, "storage", skippedAfter(cause))
-	case storage == r.BaseURL():
+	case storage == r.Diagnosis().BaseURL():
 		skipConnection(e, "storage", skipped(direct))
 	default:
-		connect(e, "storage", Failed, func(ctx context.Context) upstream.Connection { return r.ConnectTo(ctx, storage) })
+		connect(e, "storage", Failed, func(ctx context.Context) probe.Connection { return r.Diagnosis().ConnectTo(ctx, storage) })
 	}
 	e.step("layer", []string{"redirect", "storage"}, func(ctx context.Context) finding {
 		return fetchBeginning(ctx, r, image.Repository, layer)
@@ -135,10 +136,11 @@ func showRateLimit(e *examination, r *upstream.Registry) {
 func fetchBeginning(ctx context.Context, r *upstream.Registry, repository string, layer ocispec.Descriptor) finding {
 	began := time.Now()
 	n := min(firstBytes, layer.Size)
-	body, _, _, err := r.Blob(ctx, repository, layer.Digest, 0, max(n, 1), false)
+	content, err := r.OpenBlob(ctx, repository, layer.Digest, upstream.Range{Len: max(n, 1)})
 	if err != nil {
 		return failed(err, "The storage behind the registry refuses or breaks off. If S3 is reached through a VPC endpoint, its policy must allow s3:GetObject on the registry's layer bucket.")
 	}
+	body := content.Body
 	stop := context.AfterFunc(ctx, func() { body.Close() })
 	defer stop()
 	defer body.Close()

@@ -11,7 +11,9 @@ import (
 	"github.com/larder-registry/larder/cmd/internal/daemon"
 	"github.com/larder-registry/larder/config"
 	"github.com/larder-registry/larder/upstream"
+	"github.com/larder-registry/larder/upstream/ecr"
 	"github.com/larder-registry/larder/upstream/name"
+	"github.com/larder-registry/larder/upstream/probe"
 )
 
 // checkUpstreams examines the image's upstream, or without an image all upstreams
@@ -63,25 +65,25 @@ func findRegistry(e *examination, cfg *config.Config, client *upstream.Client, i
 			return failed(err, "Fix the upstream's endpoint in the configuration.")
 		}
 		registry = found
-		return passed("%s, at %s", registry.Describe(), registry.BaseURL())
+		return passed("%s, at %s", registry.Diagnosis().Describe(), registry.Diagnosis().BaseURL())
 	})
 	return registry
 }
 
-// serviceSTS is what upstream.Service.Name calls STS.
+// serviceSTS is what ecr.Service.Name calls STS.
 const serviceSTS = "sts"
 
 // checkRegistry examines everything that a pull from a repository needs before it
 // begins. Without a repository it examines the registry as a whole.
 func checkRegistry(e *examination, r *upstream.Registry, repository string) {
-	first := connect(e, "registry", Failed, r.Connect)
+	first := connect(e, "registry", Failed, r.Diagnosis().Connect)
 	services, isECR := awsServices(e, r)
 	for _, s := range services {
 		severity := Failed
 		if s.Name == serviceSTS {
 			severity = Warning // pulls need it only where a role is assumed
 		}
-		connect(e, s.Name, severity, func(ctx context.Context) upstream.Connection { return r.ConnectService(ctx, s) })
+		connect(e, s.Name, severity, func(ctx context.Context) probe.Connection { return r.ECR().Diagnosis().Connect(ctx, s) })
 	}
 	checkClock(e, first, isECR)
 	if isECR {
@@ -93,13 +95,13 @@ func checkRegistry(e *examination, r *upstream.Registry, repository string) {
 }
 
 // awsServices returns the APIs of AWS that the registry needs, if it is ECR.
-func awsServices(e *examination, r *upstream.Registry) (services []upstream.Service, isECR bool) {
-	if !r.IsECR() {
+func awsServices(e *examination, r *upstream.Registry) (services []ecr.Service, isECR bool) {
+	if r.ECR() == nil {
 		return nil, false
 	}
 	e.step("aws-config", nil, func(ctx context.Context) finding {
 		var err error
-		if services, err = r.Services(ctx); err != nil {
+		if services, err = r.ECR().Diagnosis().Services(ctx); err != nil {
 			return failed(err, "Fix the AWS configuration: ~/.aws/config, variables such as AWS_PROFILE, or ecr in the configuration.")
 		}
 		var where []string
@@ -121,7 +123,7 @@ const (
 
 // checkClock compares this machine's clock with the registry's, which answered on a
 // connection.
-func checkClock(e *examination, c upstream.Connection, isECR bool) {
+func checkClock(e *examination, c probe.Connection, isECR bool) {
 	e.step("clock", []string{"registry"}, func(context.Context) finding {
 		if c.Date.IsZero() {
 			return skipped("the registry does not send its time")

@@ -96,7 +96,7 @@ func shuffled(holdings map[cache.Repository][]cache.Holding) []cache.Repository 
 // expired before and that ECR does not list any more stays expired.
 func (p *ecrPolicies) read(ctx context.Context, registry *upstream.Registry, repo cache.Repository,
 	holdings []cache.Holding, before []cache.Verdict, listed map[imageID]bool) ([]cache.Verdict, error) {
-	policy, images, err := registry.Lifecycle(ctx, repo.Name)
+	policy, images, err := registry.ECR().Lifecycle(ctx, repo.Name)
 	if err != nil {
 		return nil, err
 	}

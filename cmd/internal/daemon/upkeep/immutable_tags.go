@@ -14,6 +14,7 @@ import (
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/config"
 	"github.com/larder-registry/larder/upstream"
+	"github.com/larder-registry/larder/upstream/ecr"
 )
 
 // ImmutableTags knows which tags ECR does not let move, so that they need no
@@ -35,7 +36,7 @@ type ImmutableTags struct {
 
 // mutability is what is known of one repository.
 type mutability struct {
-	rules upstream.TagMutability
+	rules ecr.TagMutability
 	since time.Time // when these rules were read first, of all readings in a row that agree
 	until time.Time // for how long the rules hold
 	next  time.Time // when to read them again, if someone asks
@@ -119,7 +120,7 @@ func (t *ImmutableTags) read(ctx context.Context, repo cache.Repository) {
 	if !sleep(ctx, time.Duration(rand.Float64()*float64(t.pause))) {
 		return
 	}
-	rules, err := registry.TagMutability(ctx, repo.Name)
+	rules, err := registry.ECR().TagMutability(ctx, repo.Name)
 	switch {
 	case err == nil:
 		t.update(repo, func(m *mutability, now time.Time) { m.renew(rules, now) })
@@ -143,7 +144,7 @@ func (t *ImmutableTags) update(repo cache.Repository, change func(m *mutability,
 
 // renew sets rules that were read just now. If the last reading does not hold any
 // more the setting may have been another one since then, even where both agree.
-func (m *mutability) renew(rules upstream.TagMutability, now time.Time) {
+func (m *mutability) renew(rules ecr.TagMutability, now time.Time) {
 	if !now.Before(m.until) || !rules.Equal(m.rules) {
 		m.since = now
 	}

@@ -31,7 +31,7 @@ func (r registries) ecr(repo cache.Repository) (*upstream.Registry, config.Upstr
 		return nil, config.Upstream{}, false
 	}
 	registry, err := r.client.Registry(repo.Upstream)
-	if err != nil || !registry.IsECR() {
+	if err != nil || registry.ECR() == nil {
 		return nil, config.Upstream{}, false
 	}
 	return registry, entry, true

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/cmd/internal/daemon"
 	"github.com/larder-registry/larder/cmd/internal/daemon/upkeep"
@@ -97,7 +99,7 @@ func setEnvironment(t *testing.T, variables map[string]string) {
 // source finds the upstream of a client's request.
 func (r *rig) source(host, _ string) (proxy.Source, bool) {
 	registry, err := r.client.Registry(host)
-	return proxy.Source{Upstream: registry, Timeout: 20 * time.Second, Name: host}, err == nil
+	return proxy.Source{Upstream: registry, OpenBlob: openBlob(registry), Timeout: 20 * time.Second, Name: host}, err == nil
 }
 
 // add gives the upstream an image of one layer that was pushed a while ago.
@@ -167,5 +169,13 @@ func await(t *testing.T, what string, holds func() bool) {
 		case <-ctx.Done():
 			t.Fatalf("after %v it does not hold that %s", patience, what)
 		}
+	}
+}
+
+// openBlob opens blobs of a registry for the cache.
+func openBlob(r *upstream.Registry) proxy.OpenBlob {
+	return func(ctx context.Context, repository string, dgst digest.Digest, part cache.Range) (cache.Content, error) {
+		content, err := r.OpenBlob(ctx, repository, dgst, upstream.Range(part))
+		return cache.Content(content), err
 	}
 }

@@ -1,0 +1,154 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/distribution/distribution/v3/manifest/manifestlist"
+	"github.com/distribution/distribution/v3/manifest/schema2"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/larder-registry/larder/upstream/auth"
+	"github.com/larder-registry/larder/upstream/guard"
+	"github.com/larder-registry/larder/upstream/pace"
+	"github.com/larder-registry/larder/upstream/reply"
+)
+
+// documents fetches manifests and lists of one site. It is safe for concurrent use.
+type documents struct {
+	site    *site
+	outcome *outcome
+}
+
+const (
+	// maxDocument bounds manifests and lists, in bytes. 4 MiB is ECR's limit for
+	// manifests.
+	maxDocument = 4 << 20
+	// maxTries bounds the attempts to fetch a document. firstRetry and longestRetry
+	// are the pauses between them.
+	maxTries     = 3
+	firstRetry   = 100 * time.Millisecond
+	longestRetry = time.Second
+)
+
+// acceptManifests names every type of manifest. By tag, ECR converts a manifest
+// whose type is missing here, which gives it another digest.
+var acceptManifests = strings.Join([]string{
+	ocispec.MediaTypeImageIndex,
+	ocispec.MediaTypeImageManifest,
+	manifestlist.MediaTypeManifestList,
+	schema2.MediaTypeManifest,
+}, ", ")
+
+// manifestRequest is a request for a manifest by tag or digest.
+type manifestRequest struct {
+	repository, reference string
+	head                  bool          // the descriptor is enough
+	timeout               time.Duration // of each answer; 0 means site.timeout
+}
+
+// manifest is a descriptor, and the bytes if they were fetched.
+type manifest struct {
+	desc ocispec.Descriptor
+	raw  []byte
+}
+
+// manifest fetches a manifest. For a HEAD the digest is that of the header; without
+// one, the manifest is fetched in whole.
+func (d documents) manifest(ctx context.Context, m manifestRequest) (manifest, error) {
+	req := request{repository: m.repository, path: "manifests/" + m.reference, accept: acceptManifests, timeout: m.timeout}
+	if m.head {
+		req.method = http.MethodHead
+	}
+	header, body, err := d.fetch(ctx, req)
+	if m.head && err == nil && len(body) == 0 {
+		if dgst, err := digest.Parse(header.Get("Docker-Content-Digest")); err == nil {
+			return manifest{desc: ocispec.Descriptor{MediaType: mediaType(header), Digest: dgst}}, nil
+		}
+		req.method = http.MethodGet
+		header, body, err = d.fetch(ctx, req)
+	}
+	if err != nil {
+		return manifest{}, err
+	}
+	algorithm := digest.SHA256
+	if dgst, err := digest.Parse(m.reference); err == nil {
+		algorithm = dgst.Algorithm()
+	}
+	desc := ocispec.Descriptor{MediaType: mediaType(header), Digest: algorithm.FromBytes(body), Size: int64(len(body))}
+	return manifest{desc, body}, nil
+}
+
+// fetch fetches a document, and tries again after a failure that may be temporary.
+func (d documents) fetch(ctx context.Context, req request) (http.Header, []byte, error) {
+	type document struct {
+		header http.Header
+		body   []byte
+	}
+	pauses := pace.NewBackoff(firstRetry, longestRetry)
+	pauses.RandomizationFactor = backoff.DefaultRandomizationFactor // requests that failed together do not come back together
+	got, err := backoff.Retry(ctx, func() (document, error) {
+		header, body, err := d.fetchOnce(ctx, req)
+		return document{header, body}, err
+	}, backoff.WithMaxTries(maxTries), backoff.WithBackOff(pauses))
+	defer func() { d.outcome.note(ctx, err) }()
+	var permanent *backoff.PermanentError
+	if errors.As(err, &permanent) {
+		err = permanent.Unwrap()
+	}
+	if err != nil && errors.Is(context.Cause(ctx), reply.ErrTimeout) && !reply.IsThrottled(err) {
+		err = fmt.Errorf("%s from %s: %w", req.path, d.site.host, reply.ErrTimeout)
+	}
+	return got.header, got.body, err
+}
+
+// fetchOnce fetches a document. Any status but 200 is a [reply.Error].
+func (d documents) fetchOnce(ctx context.Context, req request) (http.Header, []byte, error) {
+	resp, err := d.site.follow(ctx, req)
+	if err != nil {
+		return nil, nil, retryable(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, nil, retryable(reply.Read(resp))
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxDocument+1))
+	if err != nil {
+		return nil, nil, fmt.Errorf("read %s from %s: %w", req.path, d.site.host, err)
+	}
+	if len(body) > maxDocument {
+		return nil, nil, backoff.Permanent(fmt.Errorf("read %s from %s: more than %d bytes", req.path, d.site.host, maxDocument))
+	}
+	return resp.Header, body, nil
+}
+
+// retryable marks the errors after which another attempt is of no use.
+func retryable(err error) error {
+	var refusal *reply.Error
+	var refused *guard.RefusedError
+	var credentials *auth.Error
+	switch {
+	case errors.As(err, &refused), errors.As(err, &credentials):
+		return backoff.Permanent(err)
+	case reply.IsThrottled(err): // throttle.do has tried again
+		return backoff.Permanent(err)
+	case !errors.As(err, &refusal):
+		return err
+	case !refusal.Temporary() || refusal.Wait > longestRetry:
+		return backoff.Permanent(err)
+	}
+	return err
+}
+
+// mediaType returns the Content-Type without its parameters.
+func mediaType(h http.Header) string {
+	t, _, _ := strings.Cut(h.Get("Content-Type"), ";")
+	return strings.TrimSpace(t)
+}

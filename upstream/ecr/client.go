@@ -1,0 +1,124 @@
+package ecr
+
+import (
+	"context"
+	"maps"
+	"net"
+	"net/http"
+	"sync"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+
+	"github.com/larder-registry/larder/upstream/pace"
+)
+
+// Client has what ECR registries share. It is safe for concurrent use. Making one
+// needs no network and no credentials.
+type Client struct {
+	opts Options
+
+	ctx      context.Context // of the token sources
+	cancel   context.CancelFunc
+	renewals sync.WaitGroup // goroutines of the token sources
+
+	mu      sync.Mutex // guards what follows
+	regions map[regionKey]*region
+}
+
+// region is what the ECR registries of a region share, of all accounts.
+type region struct {
+	api    *api
+	tokens *tokens
+}
+
+// regionKey is what a token depends on, and the endpoint that it is from: a network
+// with IPv6 alone reaches only the dual-stack one.
+type regionKey struct {
+	identity         Identity
+	region, endpoint string
+	fips, dualStack  bool
+	public           bool
+}
+
+// maxRegions bounds the regions that are kept, as a pattern for hosts may match
+// any number of them.
+const maxRegions = 256
+
+// NewClient returns a client. Close ends the goroutines that it starts.
+func NewClient(opts Options) *Client {
+	if opts.HTTP == nil {
+		opts.HTTP = newHTTPClient()
+	}
+	c := &Client{opts: opts, regions: make(map[regionKey]*region)}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	return c
+}
+
+// newHTTPClient returns a client for AWS's own services. It is of the SDK's kind,
+// which heeds AWS_CA_BUNDLE, and may reach the metadata service, so it has no
+// guard. The SDK copies its transport, so nobody could close idle connections; it
+// keeps none, as hours lie between its calls.
+func newHTTPClient() aws.HTTPClient {
+	dialer := net.Dialer{Timeout: pace.DialTimeout}
+	outages := pace.NewOutages()
+	return awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
+		t.DisableKeepAlives = true
+		t.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			return outages.Dial(ctx, addr, func() (net.Conn, error) { return dialer.DialContext(ctx, network, addr) })
+		}
+	})
+}
+
+// Close ends the renewal of tokens, and waits for it.
+func (c *Client) Close() {
+	c.cancel()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.renewals.Wait()
+}
+
+// Registry returns a private registry. Readings of its lifecycle policies wait for
+// the registry's own limiter, so that they do not add to the throttling of pulls.
+func (c *Client) Registry(cfg Config, limiter *pace.Limiter) *Registry {
+	region := c.region(cfg)
+	return newRegistry(cfg, region.api, region.tokens, limiter, c.opts.Now)
+}
+
+// Public returns the logins for ECR Public.
+func (c *Client) Public(cfg Config) *PublicLogins {
+	return newPublicLogins(c.ctx, c.region(cfg).tokens, c.opts.Log.With("upstream", cfg.Name), c.opts.Now)
+}
+
+// region returns what a registry shares with others.
+func (c *Client) region(cfg Config) *region {
+	host := cfg.Host
+	key := regionKey{cfg.Identity, host.Region, cfg.APIEndpoint, host.FIPS, host.DualStack, host.Public}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if known, ok := c.regions[key]; ok {
+		return known
+	}
+	if len(c.regions) >= maxRegions {
+		maps.DeleteFunc(c.regions, func(_ regionKey, r *region) bool { return r.tokens.unused() })
+	}
+	api := newAPI(cfg, c.opts)
+	tokens := &tokens{
+		ask:     api.token,
+		counter: c.opts.Telemetry.Tokens(host.Region),
+		now:     c.opts.Now,
+		log:     c.opts.Log.With("region", host.Region),
+		ctx:     c.ctx,
+		renewer: &c.renewals,
+		pauses:  pace.NewBackoff(firstPause, longestPause),
+	}
+	if host.Public {
+		tokens.ask, tokens.optional = api.publicToken, true
+		tokens.counter = c.opts.Telemetry.Tokens("public")
+		tokens.log = c.opts.Log.With("upstream", cfg.Name)
+		tokens.pauses = pace.NewBackoff(firstOptionalPause, longestOptionalPause)
+	}
+	fresh := &region{api: api, tokens: tokens}
+	c.regions[key] = fresh
+	return fresh
+}

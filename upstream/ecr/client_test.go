@@ -1,0 +1,120 @@
+package ecr
+
+import (
+	"errors"
+	"net/http"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/larder-registry/larder/upstream/name"
+)
+
+// recordingClient records the hosts that AWS's SDK asks, and has no network.
+type recordingClient struct {
+	mu    sync.Mutex // guards what follows
+	hosts []string
+}
+
+var errNoNetwork = errors.New("there is no network here")
+
+func (c *recordingClient) Do(req *http.Request) (*http.Response, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.hosts = append(c.hosts, req.URL.Host)
+	return nil, errNoNetwork
+}
+
+func TestEndpointsOfAWSAreOfTheRegistrysKind(t *testing.T) {
+	role := func(partition string) Identity {
+		return Identity{RoleARN: "arn:" + partition + ":iam::123456789012:role/puller"}
+	}
+	for _, test := range []struct {
+		host     string
+		identity Identity
+		region   string // by the environment
+		endpoint string
+		want     string
+	}{
+		{"123456789012.dkr.ecr.eu-west-1.amazonaws.com", Identity{}, "", "", "api.ecr.eu-west-1.amazonaws.com"},
+		{"123456789012.dkr.ecr.eu-west-1.amazonaws.com", Identity{}, "us-east-1", "", "api.ecr.eu-west-1.amazonaws.com"},
+		{"123456789012.dkr.ecr-fips.us-east-1.amazonaws.com", Identity{}, "", "", "api.ecr-fips.us-east-1.amazonaws.com"},
+		{"123456789012.dkr-ecr.us-east-1.on.aws", Identity{}, "", "", "ecr.us-east-1.api.aws"},
+		{"123456789012.dkr-ecr-fips.us-east-1.on.aws", Identity{}, "", "", "ecr-fips.us-east-1.api.aws"},
+		{"123456789012.dkr.ecr.us-gov-west-1.amazonaws.com", Identity{}, "", "", "api.ecr.us-gov-west-1.amazonaws.com"},
+		{"123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn", Identity{}, "", "", "api.ecr.cn-north-1.amazonaws.com.cn"},
+		{"123456789012.dkr.ecr.eusc-de-east-1.amazonaws.eu", Identity{}, "", "", "api.ecr.eusc-de-east-1.amazonaws.eu"},
+		{"123456789012.dkr.ecr.us-iso-east-1.c2s.ic.gov", Identity{}, "", "", "api.ecr.us-iso-east-1.c2s.ic.gov"},
+		{"123456789012.dkr.ecr.us-isob-east-1.sc2s.sgov.gov", Identity{}, "", "", "api.ecr.us-isob-east-1.sc2s.sgov.gov"},
+		{"123456789012.dkr.ecr.eu-isoe-west-1.cloud.adc-e.uk", Identity{}, "", "", "api.ecr.eu-isoe-west-1.cloud.adc-e.uk"},
+		{"123456789012.dkr.ecr.us-isof-south-1.csp.hci.ic.gov", Identity{}, "", "", "api.ecr.us-isof-south-1.csp.hci.ic.gov"},
+		{"123456789012.dkr.ecr.us-east-1.amazonaws.com", Identity{}, "", "https://vpce-1.api.ecr.us-east-1.vpce.amazonaws.com", "vpce-1.api.ecr.us-east-1.vpce.amazonaws.com"},
+		{"123456789012.dkr-ecr-fips.us-east-1.on.aws", Identity{}, "", "https://vpce-1.api.ecr.us-east-1.vpce.amazonaws.com", "vpce-1.api.ecr.us-east-1.vpce.amazonaws.com"},
+		{"public.ecr.aws", Identity{}, "eu-west-1", "", "api.ecr-public.us-east-1.amazonaws.com"},
+		{"ecr-public.aws.com", Identity{}, "", "", "ecr-public.us-east-1.api.aws"},
+		{"123456789012.dkr.ecr.us-east-1.amazonaws.com", role("aws"), "", "", "sts.us-east-1.amazonaws.com"},
+		{"123456789012.dkr.ecr.us-east-1.amazonaws.com", role("aws"), "eu-west-1", "", "sts.eu-west-1.amazonaws.com"},
+		{"123456789012.dkr.ecr-fips.us-east-1.amazonaws.com", role("aws"), "", "", "sts-fips.us-east-1.amazonaws.com"},
+		{"123456789012.dkr-ecr.us-east-1.on.aws", role("aws"), "", "", "sts.us-east-1.api.aws"},
+		{"123456789012.dkr-ecr-fips.us-east-1.on.aws", role("aws"), "", "", "sts-fips.us-east-1.api.aws"},
+		{"123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn", role("aws-cn"), "us-east-1", "", "sts.cn-north-1.amazonaws.com.cn"},
+		{"public.ecr.aws", role("aws"), "eu-west-1", "", "sts.eu-west-1.amazonaws.com"},
+	} {
+		synctest.Test(t, func(t *testing.T) { // in which the SDK's pauses take no time
+			awsEnvironment(t, "AKIDLARDERTEST")
+			t.Setenv("AWS_REGION", test.region)
+			asked := new(recordingClient)
+			cfg := configOf(t, test.host)
+			cfg.Timeout, cfg.APIEndpoint, cfg.Identity = time.Minute, test.endpoint, test.identity
+			_, err := newTestClient(t, asked).region(cfg).tokens.ask(t.Context())
+			wantNoCredentials(t, err, errNoNetwork.Error())
+			if len(asked.hosts) == 0 || asked.hosts[0] != test.want {
+				t.Errorf("%s as %v, from %q: asked %v, want %s", test.host, test.identity, test.region, asked.hosts, test.want)
+			}
+		})
+	}
+}
+
+func TestIdentitiesDoNotShareTokens(t *testing.T) {
+	const role = "arn:aws:iam::210987654321:role/puller"
+	cfg := configOf(t, "123456789012.dkr.ecr.us-east-1.amazonaws.com")
+	c := newTestClient(t, nil)
+	seen := make(map[*tokens]Identity)
+	for _, identity := range []Identity{
+		{}, {Profile: "a"}, {Profile: "b"}, {RoleARN: role}, {Profile: "a", RoleARN: role},
+		{RoleARN: role, ExternalID: "0815"}, {RoleARN: role, SessionName: "edge"},
+	} {
+		cfg.Identity = identity
+		source := c.region(cfg).tokens
+		if other, ok := seen[source]; ok {
+			t.Errorf("%+v and %+v share their tokens", identity, other)
+		}
+		seen[source] = identity
+		if c.region(cfg).tokens != source {
+			t.Errorf("%+v does not share its own", identity)
+		}
+	}
+}
+
+func TestAccountsOfARegionShareAToken(t *testing.T) {
+	base := configOf(t, "111111111111.dkr.ecr.us-east-1.amazonaws.com")
+	api := configOf(t, "222222222222.dkr.ecr.us-east-1.amazonaws.com")
+	api.APIEndpoint = "https://vpce-1.api.ecr.us-east-1.vpce.amazonaws.com"
+	for label, test := range map[string]struct {
+		other  Config
+		shared bool
+	}{
+		"another account":  {configOf(t, "222222222222.dkr.ecr.us-east-1.amazonaws.com"), true},
+		"a region alone":   {Config{Host: name.ECR{Region: "us-east-1"}}, true},
+		"another region":   {configOf(t, "111111111111.dkr.ecr.us-east-2.amazonaws.com"), false},
+		"FIPS":             {configOf(t, "111111111111.dkr.ecr-fips.us-east-1.amazonaws.com"), false},
+		"another API":      {api, false},
+		"ECR Public's API": {configOf(t, "public.ecr.aws"), false},
+	} {
+		c := newTestClient(t, nil)
+		if shared := c.region(base) == c.region(test.other); shared != test.shared {
+			t.Errorf("%s: shares the token is %t, want %t", label, shared, test.shared)
+		}
+	}
+}

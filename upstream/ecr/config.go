@@ -1,0 +1,37 @@
+package ecr
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+
+	"github.com/larder-registry/larder/upstream/name"
+	"github.com/larder-registry/larder/upstream/telemetry"
+)
+
+// Options are the settings of a [Client].
+type Options struct {
+	// HTTP sends the requests to AWS. Nil means a client of the SDK's kind.
+	HTTP aws.HTTPClient
+	// Log has the client's reports.
+	Log *slog.Logger
+	// Now is the clock by which tokens age.
+	Now func() time.Time
+	// Telemetry counts the calls of AWS's APIs.
+	Telemetry *telemetry.Telemetry
+}
+
+// Config describes one registry.
+type Config struct {
+	// Name is the registry's name in logs.
+	Name string
+	// Host is what its host tells.
+	Host name.ECR
+	// Identity is whom tokens are for.
+	Identity Identity
+	// APIEndpoint is the URL of the ECR API. Empty means AWS's own.
+	APIEndpoint string
+	// Timeout bounds each call of the API.
+	Timeout time.Duration
+}

@@ -1,0 +1,117 @@
+package ecr
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/distribution/distribution/v3/registry/api/errcode"
+
+	"github.com/larder-registry/larder/upstream/auth"
+	"github.com/larder-registry/larder/upstream/lifecycle"
+	"github.com/larder-registry/larder/upstream/pace"
+	"github.com/larder-registry/larder/upstream/reply"
+)
+
+// Registry authenticates at one private registry with a token that all registries
+// of a region share, and reads its settings. It is safe for concurrent use.
+type Registry struct {
+	account  *string // the registry's; nil means that of the credentials
+	api      *api
+	tokens   *tokens
+	limiter  *pace.Limiter
+	refusals *auth.Refusals
+}
+
+func newRegistry(cfg Config, api *api, tokens *tokens, limiter *pace.Limiter, now func() time.Time) *Registry {
+	r := &Registry{api: api, tokens: tokens, limiter: limiter, refusals: auth.NewRefusals(now)}
+	if cfg.Host.Account != "" {
+		r.account = &cfg.Host.Account
+	}
+	return r
+}
+
+// Authorize sets the credentials of a request. used tells them apart from later
+// ones.
+func (r *Registry) Authorize(ctx context.Context, req *http.Request, _ string) (used string, err error) {
+	token, err := r.tokens.get(ctx)
+	if err != nil {
+		return "", err
+	}
+	req.Header.Set("Authorization", "Basic "+token)
+	return token, nil
+}
+
+// Accepted records an answer that shows the credentials to be good.
+func (r *Registry) Accepted(used, _ string) { r.refusals.Accepted(used) }
+
+// Refused looks at an answer of 400, 401 or 403. If it says that the token has
+// expired, Refused renews the token, once for each, and reports whether there is a
+// new one. ECR says so by 401, by 400 without a challenge, and by 403 with a text
+// that only an expired token gets; any other 403 is a denial. The body can be read
+// again.
+func (r *Registry) Refused(ctx context.Context, resp *http.Response, used, _ string) (retry bool, err error) {
+	detail := reply.Detail(resp)
+	switch resp.StatusCode {
+	case http.StatusForbidden:
+		if !strings.Contains(detail.Message, "token has expired") {
+			r.refusals.Accepted(used)
+			return false, nil
+		}
+	case http.StatusBadRequest:
+		if detail.Message != "" && detail.Code != errcode.ErrorCodeDenied {
+			return false, nil // it is about something else, such as an illegal tag
+		}
+	}
+	if !r.refusals.Renew(used) {
+		return false, nil
+	}
+	token, err := r.tokens.renew(ctx, used)
+	r.refusals.Renewed(used, token)
+	return err == nil, err
+}
+
+// Token returns the state of the token.
+func (r *Registry) Token() Token { return r.tokens.state() }
+
+// Lifecycle reads a repository's lifecycle policy, and all its images as ECR
+// describes them, archived ones included. ECR does not tell what an index lists, so
+// Children is nil. Fetching every index instead might count as a pull, and so
+// change the result of ECR's own policy.
+//
+// The error is fs.ErrNotExist if there is no policy or no repository, and
+// fs.ErrPermission if the credentials lack ecr:GetLifecyclePolicy or
+// ecr:DescribeImages. One reading runs at a time in each region; others wait for
+// it, or for ctx to end. Requests of clients go first.
+func (r *Registry) Lifecycle(ctx context.Context, repository string) (lifecycle.Policy, []lifecycle.Image, error) {
+	if err := r.api.reading.Acquire(ctx, 1); err != nil {
+		return lifecycle.Policy{}, nil, context.Cause(ctx)
+	}
+	defer r.api.reading.Release(1)
+	ctx, cancel := context.WithTimeoutCause(pace.Background(ctx), lifecycleTimeout, reply.ErrTimeout)
+	defer cancel()
+	until, _ := ctx.Deadline()
+	if _, err := r.limiter.Wait(ctx, pace.Unattended, until); err != nil { // a registry that throttles pulls is not asked for more
+		return lifecycle.Policy{}, nil, err
+	}
+	policy, err := readPolicy(ctx, r.api, r.account, repository)
+	if err != nil {
+		return lifecycle.Policy{}, nil, err
+	}
+	images, err := readImages(ctx, r.api, r.account, repository)
+	if err != nil {
+		return lifecycle.Policy{}, nil, err
+	}
+	return policy, images, nil
+}
+
+// TagMutability reads which tags of a repository can be moved. The error is
+// fs.ErrNotExist if there is no such repository, and fs.ErrPermission if the
+// credentials lack ecr:DescribeRepositories. Requests of clients go first.
+func (r *Registry) TagMutability(ctx context.Context, repository string) (TagMutability, error) {
+	return readTagMutability(pace.Background(ctx), r.api, r.account, repository)
+}
+
+// Diagnosis returns the steps for "larder doctor".
+func (r *Registry) Diagnosis() Diagnosis { return Diagnosis{r.api} }

@@ -1,0 +1,204 @@
+package upstream
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"sync/atomic"
+	"time"
+
+	"github.com/larder-registry/larder/upstream/auth"
+	"github.com/larder-registry/larder/upstream/ecr"
+	"github.com/larder-registry/larder/upstream/guard"
+	"github.com/larder-registry/larder/upstream/pace"
+	"github.com/larder-registry/larder/upstream/reply"
+	"github.com/larder-registry/larder/upstream/telemetry"
+)
+
+// site is one registry at one endpoint. It is safe for concurrent use.
+type site struct {
+	host      string
+	endpoint  *url.URL
+	timeout   time.Duration
+	transport *guard.Transport
+	throttle  *throttle
+	counter   *telemetry.Upstream
+	log       *slog.Logger
+	rateLimit atomic.Pointer[pace.RateLimit] // the latest statement
+
+	auth credentials
+	// One of these is auth, and the other one nil.
+	ecr        *ecr.Registry
+	challenged *auth.Challenged
+}
+
+// credentials authenticates requests to one registry. It is safe for concurrent
+// use.
+type credentials interface {
+	// Authorize sets the credentials of a request for a repository. used tells them
+	// apart from later ones.
+	Authorize(ctx context.Context, req *http.Request, repository string) (used string, err error)
+	// Accepted records an answer that shows the credentials to be good.
+	Accepted(used, repository string)
+	// Refused looks at an answer of 400, 401 or 403, and reports whether there are
+	// now other credentials to try. An expired token is renewed here. The body can be
+	// read again.
+	Refused(ctx context.Context, resp *http.Response, used, repository string) (retry bool, err error)
+}
+
+// maxHops bounds redirects. Registries use one, and mirrors in front of them two.
+const maxHops = 5
+
+// follow asks the registry, and follows its redirects.
+func (s *site) follow(ctx context.Context, req request) (*http.Response, error) {
+	resp, err := s.ask(ctx, req)
+	for hops := 0; err == nil && redirected(resp); hops++ {
+		if hops == maxHops {
+			resp.Body.Close()
+			return nil, fmt.Errorf("%s from %s: more than %d redirects", req.path, s.host, maxHops)
+		}
+		var to *url.URL
+		if to, err = s.location(resp); err != nil {
+			return nil, err
+		}
+		resp, err = s.fetch(ctx, resp.Request.Method, to, req)
+	}
+	return resp, err
+}
+
+// ask sends a request to the registry itself, with credentials. If the registry
+// refuses them, it has them renewed and asks once more. The answer may be a
+// redirect.
+func (s *site) ask(ctx context.Context, req request) (*http.Response, error) {
+	scope := cmp.Or(req.scope, req.repository)
+	for again := false; ; again = true {
+		resp, used, err := s.askOnce(ctx, req, scope)
+		if err != nil || !auth.IsRefusal(resp) {
+			return resp, err
+		}
+		if resp.StatusCode != http.StatusUnauthorized && req.method == http.MethodHead {
+			// The refusal of a HEAD has no body that tells an expired token from a
+			// denial: ECR answers a bare 403. That of a GET has.
+			resp.Body.Close()
+			req.method = http.MethodGet
+			return s.ask(ctx, req)
+		}
+		if again {
+			return resp, nil
+		}
+		retry, err := s.auth.Refused(ctx, resp, used, scope)
+		if err != nil {
+			resp.Body.Close()
+			return nil, fmt.Errorf("authenticate at %s: %w", s.host, err)
+		}
+		if !retry {
+			return resp, nil
+		}
+		resp.Body.Close()
+	}
+}
+
+// askOnce sends a request to the registry with the credentials that there are.
+func (s *site) askOnce(ctx context.Context, req request, scope string) (resp *http.Response, used string, err error) {
+	target := s.endpoint.JoinPath("v2", req.repository, req.path)
+	target.RawQuery = req.query.Encode()
+	resp, err = s.throttle.do(ctx, s.limiter(ctx, req), req, func() (*http.Response, error) {
+		out, err := newRequest(ctx, req.method, target, req)
+		if err != nil {
+			return nil, err
+		}
+		if used, err = s.auth.Authorize(ctx, out, scope); err != nil {
+			return nil, fmt.Errorf("authenticate at %s: %w", s.host, err)
+		}
+		return s.send(out, req.timeout)
+	})
+	if err == nil && (resp.StatusCode < http.StatusBadRequest || resp.StatusCode == http.StatusNotFound) {
+		s.auth.Accepted(used, scope)
+	}
+	return resp, used, err
+}
+
+// limiter returns the limiter for a request to the registry itself.
+func (s *site) limiter(ctx context.Context, req request) *pace.Limiter {
+	return s.throttle.limiter(req, func() bool { return s.challenged != nil && s.challenged.Anonymous(ctx) })
+}
+
+// location returns the URL that an answer redirects to, and closes the answer. It
+// refuses a URL to which an upstream may not lead.
+func (s *site) location(resp *http.Response) (*url.URL, error) {
+	defer resp.Body.Close()
+	to, err := resp.Location()
+	if err != nil {
+		// The error quotes the URL, which may be signed.
+		err = fmt.Errorf("%s redirects to something that is not a URL", resp.Request.URL.Host)
+	} else {
+		err = s.transport.Check("a redirect", resp.Request.URL, to)
+	}
+	if err != nil {
+		s.log.Warn("redirect not followed", "from", resp.Request.URL.Host, "error", err)
+		return nil, err
+	}
+	return to, nil
+}
+
+// fetch sends a request to a URL that the registry redirected to, with credentials
+// only if that is the registry itself.
+func (s *site) fetch(ctx context.Context, method string, to *url.URL, req request) (*http.Response, error) {
+	own, l := s.own(to), s.throttle.requests
+	if !own {
+		l = s.throttle.storage(to.Host)
+	}
+	return s.throttle.do(ctx, l, req, func() (*http.Response, error) {
+		out, err := newRequest(ctx, method, to, req)
+		if err != nil {
+			return nil, err
+		}
+		if own {
+			if _, err := s.auth.Authorize(ctx, out, req.repository); err != nil {
+				return nil, fmt.Errorf("authenticate at %s: %w", s.host, err)
+			}
+		}
+		return s.send(out, req.timeout)
+	})
+}
+
+// own reports whether a URL is at the registry itself. Its credentials are for no
+// other place.
+func (s *site) own(u *url.URL) bool {
+	return u.Scheme == s.endpoint.Scheme && u.Host == s.endpoint.Host
+}
+
+// send makes one round trip. The timeout bounds the headers, and the body of an
+// error; 0 means s.timeout. The caller bounds any other body, and closes every one.
+func (s *site) send(req *http.Request, timeout time.Duration) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(req.Context())
+	timer := time.AfterFunc(cmp.Or(timeout, s.timeout), func() { cancel(reply.ErrTimeout) })
+	defer timer.Stop()
+	target := telemetry.Storage
+	if s.own(req.URL) {
+		target = telemetry.Registry
+	}
+	req, call := s.counter.Begin(req.WithContext(ctx), target)
+	resp, err := s.transport.RoundTrip(req)
+	if err != nil && errors.Is(context.Cause(ctx), reply.ErrTimeout) {
+		err = reply.ErrTimeout
+	}
+	call.End(resp, err)
+	if err != nil {
+		cancel(nil)
+		guard.LogRefusal(s.log, err)
+		return nil, fmt.Errorf("%s %s: %w", req.Method, guard.Origin(req.URL), err)
+	}
+	if limit, ok := pace.ParseRateLimit(resp.Header); ok && target == telemetry.Registry {
+		s.rateLimit.Store(&limit)
+	}
+	resp.Body = &body{ReadCloser: resp.Body, done: func() { cancel(nil) }}
+	if resp.StatusCode >= http.StatusBadRequest {
+		reply.Peek(resp)
+	}
+	return resp, nil
+}
