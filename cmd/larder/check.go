@@ -7,7 +7,7 @@ type checkCommand struct {
 	settings
 }
 
-// Run reports every mistake, or what the configuration amounts to.
+// Run reports every mistake, or sums the configuration up.
 func (c *checkCommand) Run(p *invocation) error {
 	cfg, err := c.load(p.env)
 	if err != nil {

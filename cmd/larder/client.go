@@ -16,21 +16,21 @@ import (
 	"github.com/larder-registry/larder/proxy/admin"
 )
 
-// folder are the flags that say which cache folder a command is about.
+// folder are the flags that name the cache folder of a command.
 type folder struct {
 	Config   string  `help:"Configuration file of the daemon ($$LARDER_CONFIG)." type:"path" placeholder:"FILE"`
 	CacheDir *string `help:"Folder of the cache." placeholder:"DIR"`
 }
 
-// client asks /api/v1 of the daemon that has the folder, or of this process
-// where none runs.
+// client sends requests for /api/v1 to the daemon of a cache folder, or to this
+// process where no daemon runs.
 type client struct {
 	http  *http.Client
 	close func() error
 	alone bool // no daemon runs
 }
 
-// with runs a command's work with a client of its folder.
+// with calls work with a client of the folder.
 func (f folder) with(p *invocation, work func(*client) error) error {
 	cfg, err := settings{Config: f.Config, CacheDir: f.CacheDir}.load(p.env)
 	if err != nil {
@@ -56,8 +56,7 @@ func connect(p *invocation, cfg *config.Config) (*client, error) {
 	return nil, fmt.Errorf("reach the daemon: %w", err)
 }
 
-// openFolder serves the command from this process, which has the folder
-// meanwhile.
+// openFolder opens the folder in this process, which serves the command.
 func openFolder(p *invocation, cfg *config.Config) (*client, error) {
 	cfg.Log.Level = max(cfg.Log.Level, slog.LevelWarn)
 	store, err := daemon.OpenFolder(cfg, daemon.NewLogger(cfg.Log, p.stderr))
@@ -83,7 +82,8 @@ func (c *client) do(ctx context.Context, method, what string, query url.Values, 
 	return nil
 }
 
-// send returns an answer that is no refusal. Its body is the caller's to close.
+// send sends a request for /api/v1. An answer of 400 or above is an error. The
+// caller closes the body.
 func (c *client) send(ctx context.Context, method, what string, query url.Values) (*http.Response, error) {
 	address := url.URL{Scheme: "http", Host: "larder", Path: "/api/v1/" + what, RawQuery: query.Encode()}
 	req, err := http.NewRequestWithContext(ctx, method, address.String(), http.NoBody)
@@ -101,13 +101,13 @@ func (c *client) send(ctx context.Context, method, what string, query url.Values
 	return resp, nil
 }
 
-// refusal is the error that an answer tells.
+// refusal returns the error in an answer.
 func refusal(resp *http.Response) error {
 	var body struct {
 		Error string `json:"error"`
 	}
 	if json.NewDecoder(resp.Body).Decode(&body) != nil || body.Error == "" {
-		body.Error = "the daemon answers " + resp.Status // one of another version
+		body.Error = "the daemon answers " + resp.Status // it has another version
 	}
 	err := errors.New(body.Error)
 	if resp.StatusCode == http.StatusBadRequest {
@@ -116,7 +116,7 @@ func refusal(resp *http.Response) error {
 	return err
 }
 
-// printJSON writes v for programs to read.
+// printJSON prints v for programs.
 func printJSON(w io.Writer, v any) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")

@@ -56,7 +56,7 @@ func TestScrubFindsThreeBitsAndPullsAreRightAfterwards(t *testing.T) {
 	}
 	requirePull(t, s.newPullers(t, 4), "scrub/app", "v1", image.Root.Digest)
 	s.restartLarder(t)
-	if out := output(t, environ(t), s.binary, "scrub", "--config", s.config); !strings.HasPrefix(out, "5 blobs are right, 0 were damaged;") {
+	if out := output(t, environ(t), s.binary, "scrub", "--config", s.config); !strings.HasPrefix(out, "5 blobs are correct, 0 were damaged;") {
 		t.Errorf("afterwards: %s", out)
 	}
 }

@@ -10,10 +10,10 @@ import (
 	"github.com/larder-registry/larder/upstream/name"
 )
 
-// images are the arguments of commands that are about some images.
+// images are the arguments of a command about images.
 type images struct {
 	JSON   bool     `name:"json" help:"Print what was done as a JSON array."`
-	Images []string `arg:"" name:"image" help:"<host>/<repository>:<tag>, or @<digest>. Short names are completed as Docker does. With a *, ? or [ it is a pattern for images in the cache: see larder ls."`
+	Images []string `arg:"" name:"image" help:"<host>/<repository>:<tag>, or @<digest>. Short names are completed as Docker does. A name with *, ? or [ is a pattern for images in the cache: see larder ls."`
 }
 
 // done is what a command did with an image.
@@ -24,8 +24,8 @@ type done struct {
 	text string // for people
 }
 
-// run does the same with all of them, whether or not it works for the others, and
-// prints what was done. known returns the names that a pattern is about.
+// run calls do for each image, also after one fails, and prints what was done. known
+// returns the names among which a pattern selects.
 func (i images) run(p *invocation, known func() ([]string, error), do func(image string) (done, error)) error {
 	for _, image := range i.Images {
 		if _, err := name.ParseImagePattern(image); name.IsImagePattern(image) && err != nil {
@@ -96,7 +96,7 @@ func (c *client) cached(p *invocation) func() ([]string, error) {
 	}
 }
 
-// pinned returns the names of all pins that a command can take back.
+// pinned returns the names of all pins that a command can remove.
 func (c *client) pinned(p *invocation) func() ([]string, error) {
 	return func() ([]string, error) {
 		var pins []cache.PinInfo

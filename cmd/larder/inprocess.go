@@ -6,10 +6,10 @@ import (
 	"net/http"
 )
 
-// inProcess sends requests to a handler of this process.
+// inProcess sends requests to a handler in this process.
 type inProcess struct{ handler http.Handler }
 
-// RoundTrip is http.RoundTripper. The handler runs while the body is read, and
+// RoundTrip implements [http.RoundTripper]. The handler runs while the body is read;
 // closing the body ends it.
 func (t inProcess) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancel(req.Context())
@@ -19,7 +19,7 @@ func (t inProcess) RoundTrip(req *http.Request) (*http.Response, error) {
 	go func() {
 		defer close(done)
 		t.handler.ServeHTTP(w, req.WithContext(ctx))
-		w.WriteHeader(http.StatusOK) // if it has said nothing
+		w.WriteHeader(http.StatusOK) // if the handler has not
 		_ = out.Close()              // always nil
 	}()
 	<-w.begun
@@ -32,7 +32,7 @@ func (t inProcess) RoundTrip(req *http.Request) (*http.Response, error) {
 	}, nil
 }
 
-// answer is the http.ResponseWriter of one request. It belongs to its handler.
+// answer is the [http.ResponseWriter] of one request. It belongs to the handler.
 type answer struct {
 	header http.Header
 	status int
@@ -54,14 +54,14 @@ func (a *answer) Write(p []byte) (int, error) {
 	return a.body.Write(p)
 }
 
-// handled is the body of an answer whose handler may still run.
+// handled is the body of an answer while its handler may still run.
 type handled struct {
 	*io.PipeReader
 	cancel context.CancelFunc
 	done   chan struct{}
 }
 
-// Close waits for the handler.
+// Close ends the handler and waits for it.
 func (h *handled) Close() error {
 	h.cancel()
 	err := h.PipeReader.Close()

@@ -19,8 +19,8 @@ import (
 type lsCommand struct {
 	folder
 	Expired bool   `help:"Only images that a lifecycle rule has expired."`
-	JSON    bool   `name:"json" help:"Print everything that is known of each image, as a JSON array."`
-	Pattern string `arg:"" optional:"" help:"Only images whose whole name, <host>/<repository>:<tag>, or @<digest> where there is no tag, matches: * stands for any text, slashes too; ? for one character; [a-z] for one of these."`
+	JSON    bool   `name:"json" help:"Print everything that is known about each image, as a JSON array."`
+	Pattern string `arg:"" optional:"" help:"Only images whose whole name matches. The name is <host>/<repository>:<tag>, or @<digest> for an image without a tag. * stands for any text, slashes too; ? for one character; [a-z] for one of these."`
 }
 
 // Run lists the images that match.
@@ -49,7 +49,7 @@ func (c *lsCommand) Run(p *invocation) error {
 	})
 }
 
-// rowName leaves out a digest, which has a column of its own.
+// rowName is an image's name without the digest, which has its own column.
 func rowName(img cache.ImageInfo) string {
 	if img.Tag == "" {
 		return img.Upstream + "/" + img.Repository
@@ -57,7 +57,7 @@ func rowName(img cache.ImageInfo) string {
 	return img.Name()
 }
 
-// shortDigest is long enough to tell images apart.
+// shortDigest is enough of a digest to tell images apart.
 func shortDigest(d digest.Digest) string {
 	if d.Validate() != nil {
 		return d.String()
@@ -83,7 +83,7 @@ func state(img cache.ImageInfo) string {
 	return text
 }
 
-// lifecycleOf says since when an image has expired, and by which rule.
+// lifecycleOf says when an image expired, and by which rule.
 func lifecycleOf(img cache.ImageInfo) string {
 	if img.Expired == nil {
 		return nothing

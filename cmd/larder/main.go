@@ -26,15 +26,15 @@ func main() {
 type commands struct {
 	Serve   serveCommand   `cmd:"" help:"Serve images to clients, from the cache and from the upstreams behind it."`
 	Check   checkCommand   `cmd:"" help:"Check the configuration and report every mistake at once, with its line."`
-	Doctor  doctorCommand  `cmd:"" help:"Find out what works between here and the upstreams: DNS, credentials, token, pull."`
+	Doctor  doctorCommand  `cmd:"" help:"Find out what works between this machine and the upstreams: DNS, credentials, token, pull."`
 	Ls      lsCommand      `cmd:"" help:"List the images in the cache."`
-	Stats   statsCommand   `cmd:"" help:"Say how full the cache is, and of what."`
-	Pin     pinCommand     `cmd:"" help:"Keep images from being evicted, with all that they need."`
-	Unpin   unpinCommand   `cmd:"" help:"Let pinned images be evicted again."`
-	Rm      rmCommand      `cmd:"" help:"Forget images now, and free what no other image needs."`
-	Scrub   scrubCommand   `cmd:"" help:"Check everything in the cache against its digest now."`
-	Prepare prepareCommand `cmd:"" help:"As root, make the cache folder and give it to the user that will run the daemon."`
-	Mirror  mirrorCommand  `cmd:"" help:"Have this node's container runtime pull through Larder."`
+	Stats   statsCommand   `cmd:"" help:"Show how full the cache is, and what the daemon has done."`
+	Pin     pinCommand     `cmd:"" help:"Keep images and everything they need from being evicted."`
+	Unpin   unpinCommand   `cmd:"" help:"Allow pinned images to be evicted again."`
+	Rm      rmCommand      `cmd:"" help:"Remove images now, and free what no other image needs."`
+	Scrub   scrubCommand   `cmd:"" help:"Compare everything in the cache with its digest now."`
+	Prepare prepareCommand `cmd:"" help:"As root, create the cache folder and give it to the user that will run the daemon."`
+	Mirror  mirrorCommand  `cmd:"" help:"Make this node's container runtime pull through Larder."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
 

@@ -15,24 +15,24 @@ import (
 // mirrorCommand is "larder mirror".
 type mirrorCommand struct {
 	Config            string        `help:"Configuration file of the daemon ($$LARDER_CONFIG)." type:"path" placeholder:"FILE"`
-	ContainerdDir     string        `help:"Folder of the hosts.toml files, which containerd's config_path names." default:"/etc/containerd/certs.d" type:"path" placeholder:"DIR"`
-	URL               string        `name:"url" help:"Where this node reaches Larder. Without it: by the configuration's listen." placeholder:"URL"`
-	Registry          []string      `help:"Registry to pull through Larder; may be given several times. Without it: all that are configured, and _default where patterns are." placeholder:"HOST"`
-	ContainerdVersion string        `help:"Who will read the files. Without it containerd is asked; where it does not answer, they are such that all versions read them." placeholder:"VERSION"`
-	ContainerdSocket  string        `help:"Where containerd is asked." default:"/run/containerd/containerd.sock" type:"path" placeholder:"SOCKET"`
+	ContainerdDir     string        `help:"Folder of the hosts.toml files; containerd's config_path." default:"/etc/containerd/certs.d" type:"path" placeholder:"DIR"`
+	URL               string        `name:"url" help:"URL at which this node reaches Larder. Default: from listen in the configuration." placeholder:"URL"`
+	Registry          []string      `help:"Registry to pull through Larder; may be given several times. Default: all configured hosts, and _default if a pattern is configured." placeholder:"HOST"`
+	ContainerdVersion string        `help:"Version of the containerd that reads the files. Default: containerd is asked; if it does not answer, the files are for any version." placeholder:"VERSION"`
+	ContainerdSocket  string        `help:"Socket at which containerd is asked." default:"/run/containerd/containerd.sock" type:"path" placeholder:"SOCKET"`
 	ContainerdConfig  string        `help:"Containerd's own configuration, for --check." default:"/etc/containerd/config.toml" type:"path" placeholder:"FILE"`
-	Remove            bool          `help:"Take the mirror away, and restore what was there before, to the letter." xor:"mode"`
-	RemoveAtEnd       bool          `help:"Wait until stopped, and then do as --remove; with --watch, keep the files right meanwhile."`
-	Check             bool          `help:"Find out whether this node would really pull through Larder; change nothing." xor:"mode"`
-	Watch             bool          `help:"Write, and go on to keep right what others change, until stopped." xor:"mode"`
-	Every             time.Duration `help:"How often --watch looks." default:"10s" placeholder:"DURATION"`
+	Remove            bool          `help:"Remove the mirror, and restore the files as they were." xor:"mode"`
+	RemoveAtEnd       bool          `help:"Wait until stopped, then do as --remove; with --watch, repair the files meanwhile."`
+	Check             bool          `help:"Find out whether this node would pull through Larder; change nothing." xor:"mode"`
+	Watch             bool          `help:"Write the files, and repair what others change until stopped." xor:"mode"`
+	Every             time.Duration `help:"Time between two checks of --watch." default:"10s" placeholder:"DURATION"`
 	For               string        `help:"Print what to write into the configuration of another runtime: ${runtimes}." placeholder:"RUNTIME" xor:"mode"`
 }
 
 // errNotUsed is the result of a check that found something.
 var errNotUsed = errors.New("this node does not pull all of its images through Larder")
 
-// Run does what the flags say; without any, it writes the files.
+// Run does what the flags say; without a mode it writes the files.
 func (c *mirrorCommand) Run(p *invocation) error {
 	switch {
 	case c.RemoveAtEnd && (c.Remove || c.Check || c.For != ""):
@@ -70,7 +70,7 @@ func (c *mirrorCommand) remove(p *invocation) error {
 	return c.report(p.stdout)(mirror.Remove(c.ContainerdDir))
 }
 
-// mirror is what the flags and the configuration amount to.
+// mirror returns the mirror of the flags and the configuration.
 func (c *mirrorCommand) mirror(p *invocation) (mirror.Mirror, error) {
 	cfg, err := settings{Config: c.Config}.load(p.env)
 	if err != nil {
@@ -95,7 +95,7 @@ func (c *mirrorCommand) mirror(p *invocation) (mirror.Mirror, error) {
 	return m, err
 }
 
-// nodeURL is where Larder is reached from its own machine.
+// nodeURL returns the URL at which Larder is reached from its own machine.
 func nodeURL(listen string) string {
 	host, port, _ := net.SplitHostPort(listen) // it is valid, as it comes from a configuration
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
@@ -104,8 +104,8 @@ func nodeURL(listen string) string {
 	return "http://" + net.JoinHostPort(host, port)
 }
 
-// version is that of the containerd that is told about. One that does not answer
-// may be on its way up: what is written then is right for any.
+// version returns the version of the containerd that reads the files. One that does
+// not answer may be starting: the files are for any version then.
 func (c *mirrorCommand) version(p *invocation) (mirror.Version, error) {
 	if c.ContainerdVersion != "" {
 		v, err := mirror.ParseVersion(c.ContainerdVersion)
@@ -116,13 +116,13 @@ func (c *mirrorCommand) version(p *invocation) (mirror.Version, error) {
 	}
 	v, err := mirror.AskVersion(p.ctx, c.ContainerdSocket)
 	if err != nil {
-		fmt.Fprintf(p.stderr, "larder: %v; hosts.toml files are for any version then, without dial_timeout: "+
-			"give --containerd-version to have it from 2.1 on\n", err)
+		fmt.Fprintf(p.stderr, "larder: %v; hosts.toml files are for any version, without dial_timeout: "+
+			"give --containerd-version to have it with 2.1 and later\n", err)
 	}
 	return v, nil
 }
 
-// report prints what became of the files.
+// report prints what was done with the files.
 func (c *mirrorCommand) report(w io.Writer) func([]mirror.Change, error) error {
 	return func(changes []mirror.Change, err error) error {
 		for _, change := range changes {
@@ -159,10 +159,10 @@ func (c *mirrorCommand) check(p *invocation, m mirror.Mirror) error {
 	return nil
 }
 
-// watch writes the files again whenever they are not as they should be, until it
-// is stopped. What fails is said once, and tried again.
+// watch writes the files again whenever they differ, until it is stopped. A failure
+// is printed once, and tried again.
 func (c *mirrorCommand) watch(p *invocation, m mirror.Mirror) {
-	var last string
+	var last string // error that was printed
 	for {
 		changes, err := m.Install(c.ContainerdDir)
 		for _, change := range changes {
@@ -170,11 +170,12 @@ func (c *mirrorCommand) watch(p *invocation, m mirror.Mirror) {
 				fmt.Fprintln(p.stdout, change.Did, change.Path)
 			}
 		}
-		if said := fmt.Sprint(err); said != last && err != nil {
-			fmt.Fprintln(p.stderr, "larder:", err)
-			last = said
-		} else if err == nil {
+		switch text := fmt.Sprint(err); {
+		case err == nil:
 			last = ""
+		case text != last:
+			fmt.Fprintln(p.stderr, "larder:", err)
+			last = text
 		}
 		select {
 		case <-time.After(c.Every):
@@ -185,7 +186,7 @@ func (c *mirrorCommand) watch(p *invocation, m mirror.Mirror) {
 	}
 }
 
-// followVersion notices that containerd was replaced by another version.
+// followVersion notices when containerd is replaced by another version.
 func (c *mirrorCommand) followVersion(ctx context.Context, m *mirror.Mirror) {
 	if c.ContainerdVersion != "" {
 		return

@@ -5,11 +5,11 @@ import "net/http"
 // pinCommand is "larder pin".
 type pinCommand struct {
 	folder
-	AllPlatforms bool `help:"Of an index hold all platforms, and fetch those that are not cached; without a daemon, once one runs."`
+	AllPlatforms bool `help:"Pin all platforms of an index, and fetch those that are not cached. Without a daemon they are fetched when one runs."`
 	images
 }
 
-// Run keeps images from eviction.
+// Run pins images.
 func (c *pinCommand) Run(p *invocation) error {
 	return c.with(p, func(client *client) error {
 		return c.run(p, client.cached(p), func(image string) (done, error) {
@@ -29,7 +29,7 @@ type unpinCommand struct {
 	images
 }
 
-// Run lets images be evicted again.
+// Run unpins images.
 func (c *unpinCommand) Run(p *invocation) error {
 	return c.with(p, func(client *client) error {
 		return c.run(p, client.pinned(p), func(image string) (done, error) {

@@ -8,15 +8,15 @@ import (
 	"github.com/larder-registry/larder/cache/disk"
 )
 
-// prepareCommand is "larder prepare": for a container that may be root for a
-// moment, before the daemon, which should not be, runs as somebody else.
+// prepareCommand is "larder prepare". It is for a container that runs as root before
+// the daemon runs as another user.
 type prepareCommand struct {
 	Config   string  `help:"Configuration file of the daemon ($$LARDER_CONFIG)." type:"path" placeholder:"FILE"`
 	CacheDir *string `help:"Folder of the cache." placeholder:"DIR"`
-	Owner    string  `required:"" help:"Who will run the daemon, by number." placeholder:"USER:GROUP"`
+	Owner    string  `required:"" help:"The user and group that will run the daemon, by number." placeholder:"USER:GROUP"`
 }
 
-// Run makes the folder and gives it away.
+// Run creates the folder and gives it to its owner.
 func (c *prepareCommand) Run(p *invocation) error {
 	owner, err := parseOwner(c.Owner)
 	if err != nil {

@@ -13,7 +13,7 @@ type rmCommand struct {
 	images
 }
 
-// Run forgets images.
+// Run removes images.
 func (c *rmCommand) Run(p *invocation) error {
 	return c.with(p, func(client *client) error {
 		return c.run(p, client.cached(p), func(image string) (done, error) {

@@ -23,9 +23,9 @@ type scrubCommand struct {
 
 // Help is what kong shows below the usage.
 func (c *scrubCommand) Help() string {
-	return "Reads everything in the cache and compares it with its digest, at full speed. What is damaged is removed, " +
-		"and fetched again: at once where it is pinned and a daemon runs, else when it is asked for. An interrupt ends it.\n\n" +
-		"The exit status is 1 where something was damaged."
+	return "Reads everything in the cache and compares it with its digest, at full speed. Damaged blobs are removed. " +
+		"They are fetched again when a client asks for them, or at once if they are pinned and a daemon runs. An interrupt ends the scrub.\n\n" +
+		"The exit status is 1 if something was damaged."
 }
 
 // Run scrubs.
@@ -40,16 +40,16 @@ func (c *scrubCommand) Run(p *invocation) error {
 		if c.JSON {
 			err = printJSON(p.stdout, result)
 		} else {
-			_, err = fmt.Fprintf(p.stdout, "%d blobs are right, %d were damaged; %s read\n", result.Blobs, result.Mismatches, size(result.Bytes))
+			_, err = fmt.Fprintf(p.stdout, "%d blobs are correct, %d were damaged; %s read\n", result.Blobs, result.Mismatches, size(result.Bytes))
 		}
 		if err == nil && result.Mismatches > 0 {
-			err = errors.New("damaged blobs were removed; the log says which")
+			err = errors.New("damaged blobs were removed; the log names them")
 		}
 		return err
 	})
 }
 
-// scrub has everything checked, and reports how far that is.
+// scrub has the daemon check everything, and reports the progress.
 func (c *client) scrub(p *invocation, progress func(done, total int64)) (cache.ScrubResult, error) {
 	resp, err := c.send(p.ctx, http.MethodPost, "scrub", nil)
 	if err != nil {
@@ -63,7 +63,7 @@ func (c *client) scrub(p *invocation, progress func(done, total int64)) (cache.S
 		case p.ctx.Err() != nil:
 			return cache.ScrubResult{}, errors.New("the scrub was interrupted")
 		case err != nil:
-			return cache.ScrubResult{}, fmt.Errorf("the scrub did not come to its end: %w", err)
+			return cache.ScrubResult{}, fmt.Errorf("the scrub did not finish: %w", err)
 		case report.Error != "":
 			return cache.ScrubResult{}, errors.New(report.Error)
 		case report.Result != nil:
@@ -73,20 +73,20 @@ func (c *client) scrub(p *invocation, progress func(done, total int64)) (cache.S
 	}
 }
 
-// progress shows how far something is: as a bar on a terminal, else as a line
-// now and then.
+// progress shows how much is done: as a bar on a terminal, else as a line every few
+// seconds.
 type progress struct {
 	out  io.Writer
-	bars *mpb.Progress // nil where out is no terminal
+	bars *mpb.Progress // nil if out is not a terminal
 	bar  *mpb.Bar
-	said time.Time
+	last time.Time // of a line
 }
 
-// progressEvery is how often there is a line.
+// progressEvery is the time between two lines.
 const progressEvery = 5 * time.Second
 
 func newProgress(out io.Writer) *progress {
-	p := &progress{out: out, said: time.Now()}
+	p := &progress{out: out, last: time.Now()}
 	if !isTerminal(out) {
 		return p
 	}
@@ -107,13 +107,13 @@ func (p *progress) at(done, total int64) {
 		p.bar.SetCurrent(done)
 		return
 	}
-	if total > 0 && time.Since(p.said) >= progressEvery {
-		p.said = time.Now()
+	if total > 0 && time.Since(p.last) >= progressEvery {
+		p.last = time.Now()
 		fmt.Fprintf(p.out, "%s of %s (%.0f%%)\n", size(done), size(total), 100*float64(done)/float64(total))
 	}
 }
 
-// end takes the bar off the terminal.
+// end removes the bar from the terminal.
 func (p *progress) end() {
 	if p.bars != nil {
 		p.bar.Abort(true)

@@ -6,16 +6,16 @@ import (
 	"github.com/larder-registry/larder/config"
 )
 
-// settings are the flags that stand for keys of the configuration. They come
-// before LARDER_ variables, which come before the file.
+// settings are the flags for keys of the configuration. They override LARDER_
+// variables, which override the file.
 type settings struct {
 	Config          string  `help:"Configuration file ($$LARDER_CONFIG). Without one: every ECR host, ECR Public and Docker Hub." type:"path" placeholder:"FILE"`
-	Listen          *string `help:"Where clients are served." placeholder:"ADDR"`
-	Admin           *string `help:"Where metrics and health are served; \"\" for nowhere." placeholder:"ADDR"`
+	Listen          *string `help:"Address for clients." placeholder:"ADDR"`
+	Admin           *string `help:"Address for metrics, health and the status page; \"\" for none." placeholder:"ADDR"`
 	CacheDir        *string `help:"Folder of the cache." placeholder:"DIR"`
-	MaxSize         *string `help:"How much the cache may hold, such as 50GiB, or 80% of the file system." placeholder:"SIZE"`
-	DefaultUpstream *string `help:"Upstream of requests that name none; \"\" for none." placeholder:"HOST"`
-	TagsTTL         *string `name:"tags-ttl" help:"How long a tag is served without asking." placeholder:"DURATION"`
+	MaxSize         *string `help:"Size limit of the cache, such as 50GiB, or 80% of the file system." placeholder:"SIZE"`
+	DefaultUpstream *string `help:"Upstream of requests that do not name one; \"\" for none." placeholder:"HOST"`
+	TagsTTL         *string `name:"tags-ttl" help:"How long a tag is served before the upstream is asked again." placeholder:"DURATION"`
 	LogLevel        *string `help:"debug, info, warn or error." placeholder:"LEVEL"`
 	LogFormat       *string `help:"text or json." placeholder:"FORMAT"`
 }
@@ -43,12 +43,12 @@ func (s settings) load(env []string) (*config.Config, error) {
 	return config.Load(s.file(env), overrides...)
 }
 
-// file is the configuration file, or "" if there is none.
+// file returns the path of the configuration file, or "" if there is none.
 func (s settings) file(env []string) string {
 	file := s.Config
 	for _, entry := range env {
 		if value, ok := strings.CutPrefix(entry, "LARDER_CONFIG="); ok && s.Config == "" {
-			file = value // the last one counts, as in a process's own environment
+			file = value // the last entry counts, as in a process's own environment
 		}
 	}
 	return file

@@ -11,13 +11,13 @@ import (
 	"github.com/larder-registry/larder/upstream"
 )
 
-// stateTables are what is being fetched, and how it is with the upstreams, as the
-// status page has it. What there is none of has no table.
+// stateTables show the running fills and the state of the upstreams, as the status
+// page does. Without fills, or without upstreams, there is no such table.
 func stateTables(st admin.Activity) []*table {
 	var all []*table
 	if len(st.FillsRunning) > 0 {
 		t := new(table)
-		t.add("BEING FETCHED", "PROGRESS", "CLIENTS", "FOR")
+		t.add("FETCHING", "PROGRESS", "CLIENTS", "FOR")
 		for _, f := range st.FillsRunning {
 			t.add(shortDigest(f.Digest), progressOf(f), fmt.Sprint(f.Waiting), strings.Join(f.Repositories, ", "))
 		}
@@ -69,7 +69,7 @@ func tokenOf(u upstream.Status) string {
 	return text
 }
 
-// lastErrorOf is in the last column, since errors are long.
+// lastErrorOf is for the last column, since errors are long.
 func lastErrorOf(u upstream.Status) string {
 	var all []string
 	if u.LastError != "" {

@@ -14,7 +14,7 @@ import (
 	"github.com/larder-registry/larder/upstream"
 )
 
-func TestStateTellsWhatIsFetchedAndWhatIsWrongWithUpstreams(t *testing.T) {
+func TestStateShowsFillsAndUpstreams(t *testing.T) {
 	ago := func(d time.Duration) time.Time { return time.Now().Add(-d) }
 	in := func(d time.Duration) time.Time { return ago(-d - 10*time.Second) }
 	layer := digest.FromString("layer")
@@ -33,7 +33,7 @@ func TestStateTellsWhatIsFetchedAndWhatIsWrongWithUpstreams(t *testing.T) {
 	}
 	short := layer.Encoded()[:12]
 	want := []string{
-		"BEING FETCHED PROGRESS CLIENTS FOR",
+		"FETCHING PROGRESS CLIENTS FOR",
 		short + " 1.0 MiB of 4.0 MiB (25%) 2 r.example/a, r.example/b",
 		short + " 0 B 0",
 		"",
@@ -47,13 +47,13 @@ func TestStateTellsWhatIsFetchedAndWhatIsWrongWithUpstreams(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got []string
-	for line := range strings.Lines(out.String()) { // how wide columns are is not what this is about
+	for line := range strings.Lines(out.String()) { // whatever the columns' widths
 		got = append(got, strings.Join(strings.Fields(line), " "))
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	if all := stateTables(admin.Activity{}); len(all) > 0 {
-		t.Errorf("of nothing there are %d tables", len(all))
+		t.Errorf("an empty state has %d tables", len(all))
 	}
 }

@@ -18,18 +18,18 @@ import (
 // statsCommand is "larder stats".
 type statsCommand struct {
 	folder
-	JSON     bool          `name:"json" help:"Print a JSON object; sizes are in bytes. With --watch one a line."`
-	Watch    bool          `help:"Show what the daemon does, again and again until interrupted."`
-	Interval time.Duration `default:"1s" help:"How often, with --watch."`
+	JSON     bool          `name:"json" help:"Print a JSON object, with sizes in bytes. With --watch, print one object a line."`
+	Watch    bool          `help:"Show the daemon's activity again and again until interrupted."`
+	Interval time.Duration `default:"1s" help:"Time between two updates, with --watch."`
 }
 
-// leastInterval bounds how often a watcher asks.
-const leastInterval = 100 * time.Millisecond
+// minInterval bounds how often --watch asks the daemon.
+const minInterval = 100 * time.Millisecond
 
-// Run sums the cache up.
+// Run prints a summary of the cache.
 func (c *statsCommand) Run(p *invocation) error {
-	if c.Interval < leastInterval {
-		return usageError{fmt.Errorf("--interval: expected at least %v, got %v", leastInterval, c.Interval)}
+	if c.Interval < minInterval {
+		return usageError{fmt.Errorf("--interval: expected at least %v, got %v", minInterval, c.Interval)}
 	}
 	return c.with(p, func(client *client) error {
 		switch {
@@ -55,7 +55,7 @@ func statsTables(st admin.Stats) []*table {
 	t.add("free on disk", size(st.Free))
 	t.add("images", fmt.Sprintf("%d, %d pinned", st.Images, st.Pinned))
 	t.add("blobs", fmt.Sprint(st.Blobs))
-	t.add("on their way", fmt.Sprintf("%d, %d being fetched", st.Partials, st.Fills))
+	t.add("unfinished downloads", fmt.Sprintf("%d (%d active)", st.Partials, st.Fills))
 	all := []*table{t}
 	if st.Activity != nil {
 		all = append(all, stateTables(*st.Activity)...)
@@ -64,7 +64,7 @@ func statsTables(st admin.Stats) []*table {
 	return all
 }
 
-// activityTable is what was done since the daemon was started.
+// activityTable is what the daemon has done since it was started.
 func activityTable(a admin.Activity) *table {
 	t := new(table)
 	r := a.Requests
@@ -85,20 +85,20 @@ func activityTable(a admin.Activity) *table {
 	return t
 }
 
-// hitRate is which part of the requests was answered from the cache.
+// hitRate is the share of requests that were answered from the cache.
 func hitRate(r proxy.Requests) string {
 	cached := r.Hit + r.Stale
 	asked := cached + r.Miss + r.Bypass
 	if asked == 0 {
 		return nothing
 	}
-	return fmt.Sprintf("%.0f%%", math.Floor(100*float64(cached)/float64(asked))) // 100 is all of them
+	return fmt.Sprintf("%.0f%%", math.Floor(100*float64(cached)/float64(asked))) // 100% only if all of them were
 }
 
 // fill says how full the cache is.
 func fill(bytes, most int64) string {
 	if most == 0 {
-		return size(bytes) + ", no bound"
+		return size(bytes) + ", no limit"
 	}
 	return fmt.Sprintf("%s, of %s (%.0f%%)", size(bytes), size(most), 100*float64(bytes)/float64(most))
 }

@@ -15,7 +15,7 @@ import (
 // table is rows of text in columns. The first row is the header.
 type table struct {
 	rows  [][]string
-	spare string // the column that is left out first where there is not room for all, by its header
+	spare string // header of the column that is left out first when the table is too wide
 }
 
 func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
@@ -23,24 +23,23 @@ func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
 // gap is between two columns.
 const gap = "  "
 
-// nothing is in a cell that has nothing to tell.
+// nothing is the text of an empty cell.
 const nothing = "-"
 
-// leastName is how much of the first column stands at least: an image's tag, and
-// some of its repository.
-const leastName = 32
+// minName is the smallest width of the first column: an image's tag, and some of its
+// repository.
+const minName = 32
 
-// write prints the table on w. Where that would be wider than width, and width is
-// not 0, columns that tell nothing are left out, then the spare one; the first is
-// cut at its beginning, since names differ at their end, and then lines are at
-// theirs.
+// write prints the table on w. If it is wider than width, and width is not 0, it
+// leaves out empty columns, then the spare one, then cuts the first column at its
+// front, since names differ at their end, and then lines at their end.
 func (t *table) write(w io.Writer, width int) error {
 	widths := t.widths()
 	if width > 0 {
-		for over(widths, width) > max(widths[0]-leastName, 0) && t.omit() {
+		for over(widths, width) > max(widths[0]-minName, 0) && t.omit() {
 			widths = t.widths()
 		}
-		widths[0] = max(widths[0]-max(over(widths, width), 0), min(widths[0], leastName))
+		widths[0] = max(widths[0]-max(over(widths, width), 0), min(widths[0], minName))
 	}
 	for _, row := range t.rows {
 		var line strings.Builder
@@ -64,7 +63,7 @@ func (t *table) write(w io.Writer, width int) error {
 	return nil
 }
 
-// writeTables prints tables with an empty line between two.
+// writeTables prints tables with an empty line between them.
 func writeTables(w io.Writer, tables []*table) error {
 	for i, t := range tables {
 		if i > 0 {
@@ -79,7 +78,7 @@ func writeTables(w io.Writer, tables []*table) error {
 	return nil
 }
 
-// over is by how much columns of these widths are wider than width.
+// over returns by how much columns of these widths exceed width.
 func over(widths []int, width int) int {
 	total := len(gap) * (len(widths) - 1)
 	for _, n := range widths {
@@ -88,8 +87,7 @@ func over(widths []int, width int) int {
 	return total - width
 }
 
-// omit takes the column away that is missed least, and reports whether there is
-// one.
+// omit removes the least useful column, and reports whether there was one.
 func (t *table) omit() bool {
 	header, rows := t.rows[0], t.rows[1:]
 	i := len(header) - 1
@@ -121,7 +119,7 @@ func (t *table) widths() []int {
 	return widths
 }
 
-// cutFront leaves the last n characters of s, and says so.
+// cutFront shortens s to its last n characters, with an ellipsis at the cut.
 func cutFront(s string, n int) string {
 	runes := []rune(s)
 	if len(runes) <= n {
@@ -130,8 +128,8 @@ func cutFront(s string, n int) string {
 	return "…" + string(runes[len(runes)-n+1:])
 }
 
-// terminalSize is how many characters fit in a line of the terminal that w is, and
-// how many lines. Both are 0 where w is none.
+// terminalSize returns the size of the terminal in characters and lines. Both are 0
+// if w is not a terminal.
 func terminalSize(w io.Writer) (width, height int) {
 	file, ok := w.(*os.File)
 	if !ok {
@@ -141,7 +139,7 @@ func terminalSize(w io.Writer) (width, height int) {
 	if err != nil {
 		return 0, 0
 	}
-	return cmp.Or(int(size.Col), 80), cmp.Or(int(size.Row), 24) // for a terminal that does not say
+	return cmp.Or(int(size.Col), 80), cmp.Or(int(size.Row), 24) // for a terminal that does not tell its size
 }
 
 func terminalWidth(w io.Writer) int {
@@ -151,7 +149,7 @@ func terminalWidth(w io.Writer) int {
 
 func isTerminal(w io.Writer) bool { return terminalWidth(w) > 0 }
 
-// cutBack leaves the first n characters of s, and says so.
+// cutBack shortens s to its first n characters, with an ellipsis at the cut.
 func cutBack(s string, n int) string {
 	runes := []rune(s)
 	if len(runes) <= n {

@@ -12,14 +12,14 @@ var version = ""
 // versionCommand is "larder version".
 type versionCommand struct{}
 
-// Run prints the version, and what it was built with and for.
+// Run prints the version, Go's version and the platform.
 func (versionCommand) Run(p *invocation) error {
 	_, err := fmt.Fprintf(p.stdout, "larder %s %s %s/%s\n", currentVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 	return err
 }
 
-// currentVersion is the release's, else that of the module or commit that Go
-// recorded, else "devel".
+// currentVersion returns the version of the release, else the module version or
+// commit that Go recorded, else "devel".
 func currentVersion() string {
 	if version != "" {
 		return version

@@ -11,14 +11,14 @@ import (
 	"github.com/larder-registry/larder/proxy/admin"
 )
 
-// sample is what the daemon had done at some time.
+// sample is the daemon's activity at one time.
 type sample struct {
 	At time.Time `json:"time"`
 	admin.Activity
 }
 
 // watch shows the daemon's activity every interval until the command is
-// interrupted: drawn anew on a terminal, else as a line each time.
+// interrupted: it redraws a terminal, else it prints a line each time.
 func watch(p *invocation, client *client, interval time.Duration, asJSON bool) error {
 	screen := screen{out: p.stdout}
 	screen.width, screen.height = terminalSize(p.stdout)
@@ -39,7 +39,7 @@ func watch(p *invocation, client *client, interval time.Duration, asJSON bool) e
 			err = json.NewEncoder(p.stdout).Encode(now)
 		case screen.width > 0:
 			err = screen.draw(now.tables(before))
-		case !before.At.IsZero(): // a line is about what is between two samples
+		case !before.At.IsZero(): // a line needs two samples
 			_, err = fmt.Fprintln(p.stdout, now.line(before))
 		}
 		if err != nil {
@@ -54,13 +54,13 @@ func watch(p *invocation, client *client, interval time.Duration, asJSON bool) e
 	}
 }
 
-// perSecond is how fast a sum grew. There is no telling from one sample.
+// perSecond is how fast a sum grew between two samples; 0 without a first one.
 func (s sample) perSecond(before sample, sum func(admin.Activity) int64) float64 {
 	seconds := s.At.Sub(before.At).Seconds()
 	if before.At.IsZero() || seconds <= 0 {
 		return 0
 	}
-	return max(0, float64(sum(s.Activity)-sum(before.Activity))/seconds) // below 0 the daemon was restarted
+	return max(0, float64(sum(s.Activity)-sum(before.Activity))/seconds) // below 0 if the daemon was restarted
 }
 
 func (s sample) rate(before sample, sum func(admin.Activity) int64) string {
@@ -87,7 +87,7 @@ func evictions(a admin.Activity) (n int64) {
 	return n
 }
 
-// line is for a pipe: every figure with its name.
+// line is for a pipe: each figure has its name.
 func (s sample) line(before sample) string {
 	line := fmt.Sprintf("%s  size %s  hits %s  misses %s  stale %s  passed %s  failed %s  served %s  fetched %s  fills %d  evictions %s",
 		s.At.Format(time.TimeOnly), size(s.Bytes), s.rate(before, hits), s.rate(before, misses), s.rate(before, stale),
@@ -99,12 +99,12 @@ func (s sample) line(before sample) string {
 	return line
 }
 
-// tables are for a terminal: what is now, and since the daemon was started.
+// tables are for a terminal: the present, and the sums since the daemon was started.
 func (s sample) tables(before sample) []*table {
 	t := new(table)
 	t.add("size", fill(s.Bytes, s.MaxSize))
 	t.add("free on disk", size(s.Free))
-	t.add("being fetched", fmt.Sprint(s.Fills))
+	t.add("active downloads", fmt.Sprint(s.Fills))
 	t.add("requests", fmt.Sprintf("%s hits, %s misses, %s stale, %s passed through, %s failed", s.rate(before, hits),
 		s.rate(before, misses), s.rate(before, stale), s.rate(before, bypasses), s.rate(before, failures)))
 	t.add("served", s.speed(before, served))
@@ -114,7 +114,7 @@ func (s sample) tables(before sample) []*table {
 	return append(append([]*table{t}, stateTables(s.Activity)...), activityTable(s.Activity))
 }
 
-// screen draws over what it drew before. What there is no room for it leaves out.
+// screen draws over what it drew before. It leaves out lines that do not fit.
 type screen struct {
 	out           io.Writer
 	width, height int
@@ -124,19 +124,19 @@ type screen struct {
 func (s *screen) draw(tables []*table) error {
 	var text strings.Builder
 	if s.lines > 0 {
-		fmt.Fprintf(&text, "\x1b[%dA", s.lines) // up
+		fmt.Fprintf(&text, "\x1b[%dA", s.lines) // cursor up
 	}
-	text.WriteString("\x1b[J") // nothing below
+	text.WriteString("\x1b[J") // erase below
 	var body strings.Builder
 	if err := writeTables(&body, tables); err != nil {
 		return err
 	}
 	s.lines = 0
 	for line := range strings.Lines(body.String()) {
-		if s.lines == s.height-1 { // the cursor has the last one
+		if s.lines == s.height-1 { // the last line is the cursor's
 			break
 		}
-		text.WriteString(cutBack(strings.TrimSuffix(line, "\n"), s.width-1) + "\n") // in one line each, or up would be too far
+		text.WriteString(cutBack(strings.TrimSuffix(line, "\n"), s.width-1) + "\n") // a wrapped line would count twice on the way up
 		s.lines++
 	}
 	_, err := io.WriteString(s.out, text.String())
