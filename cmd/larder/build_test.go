@@ -126,7 +126,7 @@ func TestImageBinaryKnowsItsVersion(t *testing.T) {
 }
 
 // What of the image needs a builder to be tried is read.
-func TestImageIsOfNothingButLarderAndNobodysRoot(t *testing.T) {
+func TestImageContainsOnlyLarderAndDoesNotRunAsRoot(t *testing.T) {
 	dockerfile, err := os.ReadFile(filepath.Join(repository, "Dockerfile"))
 	if err != nil {
 		t.Fatal(err)

@@ -65,7 +65,7 @@ func (d *decoy) requireUntouched(t *testing.T, s *stack, logged ...string) {
 	}
 }
 
-func TestHostThatIsNotConfiguredIsNotDialled(t *testing.T) {
+func TestUnconfiguredHostIsNotDialled(t *testing.T) {
 	s, d := startStack(t), startDecoy(t)
 	const repository = "team/app/manifests/1.0"
 	var logged []string

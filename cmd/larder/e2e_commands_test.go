@@ -31,7 +31,7 @@ func (s *stack) blobFiles(t *testing.T) []string {
 	return all
 }
 
-func TestScrubFindsThreeBitsAndPullsAreRightAfterwards(t *testing.T) {
+func TestScrubFindsThreeFlippedBits(t *testing.T) {
 	s := startStack(t)
 	image := s.ecr.add(t, plainImage{Repository: "scrub/app", Tag: "v1", Seed: 1, Layers: []int64{1 << 20, 8 << 20, 100}})
 	requirePull(t, s.newPullers(t, 1), "scrub/app", "v1", image.Root.Digest)
@@ -61,7 +61,7 @@ func TestScrubFindsThreeBitsAndPullsAreRightAfterwards(t *testing.T) {
 	}
 }
 
-func TestWatchGoesOnUntilItIsInterrupted(t *testing.T) {
+func TestWatchRunsUntilItIsInterrupted(t *testing.T) {
 	s := startStack(t)
 	for name, c := range map[string]struct {
 		args []string

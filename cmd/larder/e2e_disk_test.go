@@ -17,7 +17,7 @@ import (
 )
 
 // Another process takes the last byte of the disk again and again, and gives it back.
-func TestDiskThatFillsUpDuringPullsFailsNone(t *testing.T) {
+func TestDiskThatFillsUpFailsNoPull(t *testing.T) {
 	requireRoot(t, "mount")
 	disk := t.TempDir()
 	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=256m"); err != nil {

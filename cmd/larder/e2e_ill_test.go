@@ -35,7 +35,7 @@ func (s *stack) tells(ctx context.Context, t *testing.T, page string) string {
 	return string(body)
 }
 
-func TestReadOnlyDiskIsPassedByAndToldUntilItCanBeWritten(t *testing.T) {
+func TestReadOnlyDiskIsReportedAndBypassedUntilItIsWritable(t *testing.T) {
 	requireRoot(t, "mount")
 	s := startStack(t)
 	dir := s.cache
@@ -84,7 +84,7 @@ func TestReadOnlyDiskIsPassedByAndToldUntilItCanBeWritten(t *testing.T) {
 }
 
 // Another process fills the disk to its last byte, and leaves it so.
-func TestFullDiskIsPassedByAndToldUntilThereIsRoom(t *testing.T) {
+func TestFullDiskIsReportedAndBypassedUntilThereIsSpace(t *testing.T) {
 	requireRoot(t, "mount")
 	disk := t.TempDir()
 	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=256m"); err != nil {

@@ -26,7 +26,7 @@ const (
 
 // Each round kills a little later in the clients' progress than the one before: from their first bytes to their last,
 // when some of the blobs are complete.
-func TestKilledInTheMiddleOfPullsItGoesOnWhereItWas(t *testing.T) {
+func TestKilledDuringPullsLarderResumesThem(t *testing.T) {
 	s := startStack(t)
 	s.ecr.limit(t, 24<<20) // a connection: the clients keep up, and fills are not done long before them
 	images := make([]*ecrtest.Added, kills)
@@ -59,7 +59,7 @@ func TestKilledInTheMiddleOfPullsItGoesOnWhereItWas(t *testing.T) {
 
 // The cache is kept full, so that every kill is amid fills, commits, evictions and what the index writes of them. Every
 // fifth is at the end of a Larder that was told to end, amid the snapshot of the index and what closing it writes.
-func TestKilledAHundredTimesItServesNothingWrong(t *testing.T) {
+func TestKilledAHundredTimesLarderServesNoWrongBytes(t *testing.T) {
 	rounds := 100
 	if testing.Short() {
 		rounds = 15

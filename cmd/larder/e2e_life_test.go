@@ -50,7 +50,7 @@ func TestSIGTERMLetsRunningBodiesFinish(t *testing.T) {
 	}
 }
 
-func TestSecondProcessIsToldWhoHasTheFolder(t *testing.T) {
+func TestSecondProcessNamesTheOwnerOfTheFolder(t *testing.T) {
 	s := newStack(t, "upstreams: [{host: registry.example}]\n")
 	s.startLarder(t)
 	second := start(t, s.larderCommand(t))

@@ -26,7 +26,7 @@ import (
 // oneDialTimeout is how long containerd waits for a mirror that does not answer, unless it is told otherwise.
 const oneDialTimeout = 30 * time.Second
 
-func TestContainerdPullsThroughTheMirrorAndFallsBackWhereItIsGone(t *testing.T) {
+func TestContainerdFallsBackWhenTheMirrorIsGone(t *testing.T) {
 	requireContainerd(t)
 	upstream := startOpenRegistry(t)
 	first, second := upstream.push(t, "first"), upstream.push(t, "second")

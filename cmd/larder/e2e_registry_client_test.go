@@ -90,7 +90,7 @@ func (s *stack) pullIndex(t *testing.T, form addressForm) {
 	}
 }
 
-func TestArtifactIsFoundThroughItsSubjectAndKept(t *testing.T) {
+func TestArtifactIsFoundThroughItsSubjectAndCached(t *testing.T) {
 	s := startStack(t)
 	options := remoteOptions(t, transport(t))
 	subject, ok := s.parse(t, prefixed(s)+"@"+s.ecr.Image.Root.Digest.String()).(name.Digest)

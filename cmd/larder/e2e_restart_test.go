@@ -25,7 +25,7 @@ const (
 )
 
 // The test stands for systemd: it holds the socket, and starts one process after the other with it.
-func TestRestartWithSocketActivationRefusesNobody(t *testing.T) {
+func TestRestartWithSocketActivationRefusesNoConnection(t *testing.T) {
 	s := startStack(t)
 	if err := s.larder.stop(syscall.SIGTERM); err != nil {
 		t.Fatal(err)

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-func TestDockerPullsByWhatMirrorPrints(t *testing.T) {
+func TestDockerPullsWithThePrintedConfiguration(t *testing.T) {
 	daemon, docker := require(t, "dockerd"), require(t, "docker")
 	requireRoot(t, "dockerd")
 	upstream := startOpenRegistry(t)
@@ -43,7 +43,7 @@ func (s *stack) startDocker(t *testing.T, daemon, docker string) (socket string)
 	return socket
 }
 
-func TestPodmanPullsByWhatMirrorPrints(t *testing.T) {
+func TestPodmanPullsWithThePrintedConfiguration(t *testing.T) {
 	podman := require(t, "podman")
 	requireRoot(t, "podman")
 	upstream := startOpenRegistry(t)

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-func TestExpiredTokenGoesUnnoticed(t *testing.T) {
+func TestClientsDoNotNoticeAnExpiredToken(t *testing.T) {
 	s := startStack(t)
 	image := s.remoteImage(t, localPlatform()[0]) // its manifests are read, and a token is in use
 	s.ecr.expireTokens(t)

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-func TestMirrorWatchKeepsTheFilesRightUntilItIsStopped(t *testing.T) {
+func TestMirrorWatchRepairsTheFilesUntilItIsStopped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
 		path := filepath.Join(dir, "docker.io", "hosts.toml")
@@ -45,7 +45,7 @@ func TestMirrorWatchKeepsTheFilesRightUntilItIsStopped(t *testing.T) {
 	})
 }
 
-func TestMirrorIsRemovedWhenItsKeeperIsStopped(t *testing.T) {
+func TestMirrorIsRemovedAtTheEnd(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		args []string

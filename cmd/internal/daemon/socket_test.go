@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestSocketIsForItsOwnerAndReplacesAStaleOne(t *testing.T) {
+func TestSocketIsPrivateAndReplacesAStaleOne(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "larder.sock")
 	if err := os.WriteFile(path, nil, 0o644); err != nil {
 		t.Fatal(err)
@@ -29,7 +29,7 @@ func TestSocketIsForItsOwnerAndReplacesAStaleOne(t *testing.T) {
 	}
 }
 
-func TestSocketPathThatIsTooLongIsExplained(t *testing.T) {
+func TestTooLongSocketPathIsExplained(t *testing.T) {
 	dir := t.TempDir()
 	longest := filepath.Join(dir, strings.Repeat("x", maxSocketPath-len(dir)-1))
 	l, err := listenUnix(t.Context(), longest)

@@ -80,7 +80,7 @@ func decode(t *testing.T, file string, unmarshal func([]byte, any) error, v any)
 	}
 }
 
-func TestDashboardAndAlertsAskForMetricsThatThereAre(t *testing.T) {
+func TestDashboardAndAlertsUseExistingMetrics(t *testing.T) {
 	known := documentedMetrics(t) // which are those that Larder has: TestMetricsAreThoseThatAreDocumented
 	used := make(map[string]bool)
 	for _, q := range queries(t) {
@@ -134,7 +134,7 @@ func TestAlertsSayWhatToDo(t *testing.T) {
 	}
 }
 
-func TestAlertsFireWhenTheyShould(t *testing.T) {
+func TestAlertsFireAsTheirTestsExpect(t *testing.T) {
 	promtool := require(t, "promtool")
 	for _, args := range [][]string{{"check", "rules", alertRules}, {"test", "rules", alertTests}} {
 		if out, err := exec.CommandContext(t.Context(), promtool, args...).CombinedOutput(); err != nil {

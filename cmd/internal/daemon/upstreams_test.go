@@ -15,7 +15,7 @@ import (
 	"github.com/larder-registry/larder/upstream/ecr"
 )
 
-func TestUpstreamsHaveAllThatIsConfigured(t *testing.T) {
+func TestLookupTranslatesEveryKey(t *testing.T) {
 	const host = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
 	file := filepath.Join(t.TempDir(), "larder.yaml")
 	err := os.WriteFile(file, []byte(`
@@ -76,7 +76,7 @@ upstreams:
 
 // The configuration is the README's. Without any the same hosts are served, all of
 // them by one identity.
-func TestThreeAccountsTwoRegionsAndECRPublicNeedTenLinesOrNone(t *testing.T) {
+func TestThreeAccountsInTwoRegionsNeedTenLinesOfConfiguration(t *testing.T) {
 	const file = repository + "/config/testdata/accounts.yaml"
 	raw, err := os.ReadFile(file)
 	if err != nil {
@@ -118,7 +118,7 @@ func TestThreeAccountsTwoRegionsAndECRPublicNeedTenLinesOrNone(t *testing.T) {
 }
 
 // Metrics keep every name that they were told, and a pattern may match any number of hosts.
-func TestMetricsKnowAllHostsOfAPatternByIt(t *testing.T) {
+func TestMetricsNameHostsOfAPatternByThePattern(t *testing.T) {
 	cfg, err := config.Load("")
 	if err != nil {
 		t.Fatal(err)

@@ -160,7 +160,7 @@ var healthy = map[string]doctor.Status{
 	"storage-dns": doctor.OK, "storage-tcp": doctor.OK, "storage-tls": doctor.Skipped, "layer": doctor.OK,
 }
 
-func TestDoctorAsksAsTheUpstreamsRole(t *testing.T) {
+func TestDoctorAssumesTheUpstreamsRole(t *testing.T) {
 	c := newClinic(t, ecrtest.Options{})
 	c.assumeRole("arn:aws:iam::123456789012:role/reader", "123456789012")
 	steps, well := c.examine()
@@ -181,7 +181,7 @@ func statuses(steps map[string]doctor.Step) map[string]doctor.Status {
 	return all
 }
 
-func TestDoctorFindsNothingWrongWhereNothingIs(t *testing.T) {
+func TestDoctorPassesAHealthySetup(t *testing.T) {
 	c := newClinic(t, ecrtest.Options{})
 	steps, well := c.examine()
 	if diff := cmp.Diff(healthy, statuses(steps)); diff != "" || !well {
@@ -325,7 +325,7 @@ var fromToken = slices.Clip([]string{
 	"token", "manifest", "redirect", "storage-dns", "storage-tcp", "storage-tls", "layer",
 })
 
-func TestDoctorFindsWhatIsWrong(t *testing.T) {
+func TestDoctorFindsEachFault(t *testing.T) {
 	for name, test := range ailments {
 		t.Run(name, func(t *testing.T) {
 			c := newClinic(t, test.opts)
@@ -354,7 +354,7 @@ func TestDoctorFindsWhatIsWrong(t *testing.T) {
 	}
 }
 
-func TestDoctorStopsAtTheConfiguration(t *testing.T) {
+func TestDoctorStopsAtAnInvalidConfiguration(t *testing.T) {
 	c := newClinic(t, ecrtest.Options{})
 	c.host = "timeout: soon\n    ecr: {region: us-east-1, rolearn: x}"
 	steps, well := c.examine()
@@ -368,7 +368,7 @@ func TestDoctorStopsAtTheConfiguration(t *testing.T) {
 	}
 }
 
-func TestDoctorAsksNothingOutsideOfTheConfiguration(t *testing.T) {
+func TestDoctorAsksOnlyConfiguredUpstreams(t *testing.T) {
 	for name, test := range map[string]struct{ keys, image, step, advice string }{
 		"another registry":   {"", "ghcr.io/team/app:1.0", "ghcr.io host", "Add it to upstreams"},
 		"another repository": {"\n    allow: [other/*]", "", "host", "Add a pattern"},
@@ -392,7 +392,7 @@ func TestDoctorAsksNothingOutsideOfTheConfiguration(t *testing.T) {
 }
 
 // warnings are what is odd and keeps nobody from pulling.
-func TestDoctorWarnsOfWhatMayDoHarmLater(t *testing.T) {
+func TestDoctorWarnsOfWhatMayFailLater(t *testing.T) {
 	for name, test := range map[string]struct {
 		infect       func(*clinic)
 		want         map[string]doctor.Status // other than in health
@@ -473,7 +473,7 @@ func TestDoctorLeavesADaemonAlone(t *testing.T) {
 	}
 }
 
-func TestDoctorLooksAtAllUpstreamsWithoutAnImage(t *testing.T) {
+func TestDoctorExaminesAllUpstreamsWithoutAnImage(t *testing.T) {
 	var asked []string
 	hub := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked = append(asked, r.URL.Path)

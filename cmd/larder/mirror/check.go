@@ -16,11 +16,11 @@ import (
 	"golang.org/x/net/http/httpproxy"
 )
 
-// A Finding is one thing that decides whether a node pulls through Larder.
+// A Finding is the result of one check of a node.
 type Finding struct {
 	OK   bool   `json:"ok"`
 	What string `json:"what"`
-	// Advice is what to do, where it is not OK.
+	// Advice is what to do if it is not OK.
 	Advice string `json:"advice,omitempty"`
 }
 
@@ -28,20 +28,20 @@ func good(format string, args ...any) Finding {
 	return Finding{OK: true, What: fmt.Sprintf(format, args...)}
 }
 
-// Node is where [Mirror.Check] looks.
+// Node is what [Mirror.Check] examines.
 type Node struct {
 	// Hosts is the folder with the hosts.toml files.
 	Hosts string
-	// Config is containerd's own configuration file, which says from where it
-	// reads them. Empty means that it is not looked at.
+	// Config is containerd's own configuration file, which names that folder. Empty
+	// means that it is not examined.
 	Config string
-	// Environ is the environment of containerd, as "key=value". Nil means that it
-	// is not known.
+	// Environ is containerd's environment, in the form of [os.Environ]. Nil means
+	// that it is not known.
 	Environ []string
 }
 
-// Check finds out whether a node's containerd would pull through the mirror: it
-// reads what containerd reads, and asks Larder for a sign of life.
+// Check finds out whether a node's containerd would pull through the mirror: it reads
+// the files that containerd reads, and asks whether Larder answers.
 func (m Mirror) Check(ctx context.Context, node Node) []Finding {
 	var all []Finding
 	if node.Config != "" {
@@ -55,17 +55,17 @@ func (m Mirror) Check(ctx context.Context, node Node) []Finding {
 	return append(all, m.checkAnswer(ctx))
 }
 
-// checkConfig looks at config_path: it must be one folder, and this one. Since
-// 2.1 containerd's CRI takes a list of two for the name of one, and since 2.2 such
-// a list is its default, so that no hosts.toml is read and nobody told
+// checkConfig checks that config_path is one folder, and this one. Since 2.1
+// containerd's CRI takes a list of two folders for the name of one, and since 2.2 such
+// a list is its default: it then reads no hosts.toml and reports no error
 // (containerd/containerd issues 12415, 12808).
 func (m Mirror) checkConfig(node Node) Finding {
 	file, err := readConfig(node.Config)
-	missing := errors.Is(err, fs.ErrNotExist) // then containerd has its defaults
+	missing := errors.Is(err, fs.ErrNotExist) // containerd uses its defaults then
 	if err != nil && !missing {
 		return Finding{
 			What:   fmt.Sprintf("%s cannot be read: %v", node.Config, err),
-			Advice: "see to it that it can be read, or name another with --containerd-config",
+			Advice: "make it readable, or name another file with --containerd-config",
 		}
 	}
 	table, path := file.configPath(m.Containerd)
@@ -84,20 +84,20 @@ func (m Mirror) checkConfig(node Node) Finding {
 	return good("containerd reads hosts.toml from %s", path)
 }
 
-// setConfigPath is what to do for containerd to read the node's hosts.toml files.
-// A configuration that is made anew must tell its version.
+// setConfigPath returns what to do so that containerd reads the node's hosts.toml
+// files. A new configuration must have a version.
 func (n Node) setConfigPath(table string, isNew bool) string {
 	if !isNew {
 		return fmt.Sprintf("write in %s, and restart containerd:\n[plugins.%q.registry]\n  config_path = %q", n.Config, table, n.Hosts)
 	}
-	return fmt.Sprintf("there is no %s: name another with --containerd-config, or write it, and restart containerd:\n"+
+	return fmt.Sprintf("%s does not exist: name another file with --containerd-config, or write it and restart containerd:\n"+
 		"version = %d\n[plugins.%q.registry]\n  config_path = %q", n.Config, versionOf(table), table, n.Hosts)
 }
 
 func (m Mirror) checkFiles(dir string) []Finding {
 	files, err := m.plan(dir)
 	if err != nil {
-		return []Finding{{What: err.Error(), Advice: "see to it that the file can be read, and run larder mirror again"}}
+		return []Finding{{What: err.Error(), Advice: "make the file readable, and run larder mirror again"}}
 	}
 	var all []Finding
 	for _, f := range files {
@@ -105,27 +105,27 @@ func (m Mirror) checkFiles(dir string) []Finding {
 		case !f.exists:
 			all = append(all, Finding{What: f.path + " is missing", Advice: "run larder mirror"})
 		case err != nil:
-			all = append(all, Finding{What: fmt.Sprintf("%s cannot be read: %v", f.path, err), Advice: "mend or remove it, and run larder mirror"})
+			all = append(all, Finding{What: fmt.Sprintf("%s cannot be read: %v", f.path, err), Advice: "fix or remove it, and run larder mirror"})
 		case hosts[m.URL] == nil:
-			all = append(all, Finding{What: fmt.Sprintf("%s does not lead to %s", f.path, m.URL), Advice: "run larder mirror"})
+			all = append(all, Finding{What: fmt.Sprintf("%s does not name %s", f.path, m.URL), Advice: "run larder mirror"})
 		case f.current != f.want:
-			all = append(all, Finding{What: f.path + " was changed since it was written, or is for another version of containerd", Advice: "run larder mirror"})
+			all = append(all, Finding{What: f.path + " was changed, or is for another version of containerd", Advice: "run larder mirror"})
 		default:
-			all = append(all, good("%s leads to %s", f.path, m.URL))
+			all = append(all, good("%s names %s", f.path, m.URL))
 		}
 	}
 	return all
 }
 
-// checkHidden looks for folders that are read in place of _default: the first
-// that exists wins, even one that has certificates only.
+// checkHidden finds folders that containerd reads in place of _default: it reads the
+// first that exists, even one that has only certificates.
 func (m Mirror) checkHidden(dir string) []Finding {
 	if !m.Default {
 		return nil
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return []Finding{{What: err.Error(), Advice: "see to it that the folder can be read"}}
+		return []Finding{{What: err.Error(), Advice: "make the folder readable"}}
 	}
 	var all []Finding
 	for _, e := range entries {
@@ -136,14 +136,14 @@ func (m Mirror) checkHidden(dir string) []Finding {
 		if hosts, _ := readHosts(string(text)); hosts[m.URL] == nil {
 			all = append(all, Finding{
 				What:   fmt.Sprintf("%s hides _default: images of this registry are not pulled through Larder", filepath.Join(dir, e.Name())),
-				Advice: fmt.Sprintf("add --registry %s to larder mirror, or leave it if that is meant", registryOf(e.Name())),
+				Advice: fmt.Sprintf("add --registry %s to larder mirror, or leave it if that is intended", registryOf(e.Name())),
 			})
 		}
 	}
 	return all
 }
 
-// registryOf is the registry that a folder is for.
+// registryOf returns the registry of a folder.
 func registryOf(folder string) string {
 	if host, ok := strings.CutSuffix(folder, "_"); ok {
 		if i := strings.LastIndexByte(host, '_'); i > 0 {
@@ -153,8 +153,8 @@ func registryOf(folder string) string {
 	return folder
 }
 
-// checkProxy sees whether containerd would go to Larder by way of a proxy. Go's
-// HTTP client never does for localhost and loopback addresses.
+// checkProxy checks whether containerd would reach Larder through a proxy. Go's HTTP
+// client never uses one for localhost and loopback addresses.
 func (m Mirror) checkProxy(environ []string) Finding {
 	env := make(map[string]string)
 	for _, entry := range environ {
@@ -172,11 +172,11 @@ func (m Mirror) checkProxy(environ []string) Finding {
 			Advice: fmt.Sprintf("add %s to NO_PROXY in containerd's environment, and restart it", target.Hostname()),
 		}
 	}
-	return good("no proxy stands between containerd and Larder")
+	return good("no proxy is between containerd and Larder")
 }
 
-// answerTimeout is far above what Larder takes for /v2/, and far below what a
-// person waits for.
+// answerTimeout is far more than Larder needs for /v2/, and less than a person would
+// wait.
 const answerTimeout = 3 * time.Second
 
 func (m Mirror) checkAnswer(ctx context.Context) Finding {

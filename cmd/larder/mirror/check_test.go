@@ -41,7 +41,7 @@ func erase(t *testing.T, path string) {
 	}
 }
 
-func TestCheckFindsNothingOnANodeThatIsRight(t *testing.T) {
+func TestCheckPassesAConfiguredNode(t *testing.T) {
 	c := newChecked(t)
 	for _, f := range c.Check(t.Context(), c.Node) {
 		if !f.OK {
@@ -50,7 +50,7 @@ func TestCheckFindsNothingOnANodeThatIsRight(t *testing.T) {
 	}
 }
 
-func TestCheckSaysWhatIsWrongAndWhatToDo(t *testing.T) {
+func TestCheckNamesEachFaultAndItsRemedy(t *testing.T) {
 	for name, test := range map[string]struct {
 		spoil        func(t *testing.T, c *checked)
 		what, advice string
@@ -108,7 +108,7 @@ func TestCheckSaysWhatIsWrongAndWhatToDo(t *testing.T) {
 				other.URL = "http://127.0.0.1:1"
 				install(t, c.Hosts, other)
 			},
-			"does not lead to", "run larder mirror",
+			"does not name", "run larder mirror",
 		},
 		"a file for another version": {
 			func(_ *testing.T, c *checked) { c.Containerd = Version{1, 7} },
@@ -129,7 +129,7 @@ func TestCheckSaysWhatIsWrongAndWhatToDo(t *testing.T) {
 			func(t *testing.T, c *checked) { c.URL = "http://127.0.0.1:1"; install(t, c.Hosts, c.Mirror) },
 			"does not answer", "larder serve",
 		},
-		"somebody else there": {
+		"another server at the address": {
 			func(t *testing.T, c *checked) {
 				server := httptest.NewServer(http.NotFoundHandler())
 				t.Cleanup(server.Close)

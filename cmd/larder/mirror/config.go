@@ -9,8 +9,8 @@ import (
 	"github.com/pelletier/go-toml/v2"
 )
 
-// containerdConfig is what of containerd's configuration decides where it reads
-// hosts.toml from (docs/cri/config.md of containerd/containerd).
+// containerdConfig is the part of containerd's configuration that says from where it
+// reads hosts.toml (docs/cri/config.md of containerd/containerd).
 type containerdConfig struct {
 	Version int      `toml:"version"`
 	Imports []string `toml:"imports"`
@@ -21,14 +21,14 @@ type containerdConfig struct {
 	} `toml:"plugins"`
 }
 
-// The plugins whose table has the registries: of version 3, which came with
-// containerd 2.0, and of version 2.
+// The plugins whose table has the registries: in version 3 of the configuration, which
+// came with containerd 2.0, and in version 2.
 const (
 	imagesPlugin = "io.containerd.cri.v1.images"
 	criPlugin    = "io.containerd.grpc.v1.cri"
 )
 
-// readConfig reads a file and what it imports, of which the last counts.
+// readConfig reads a file and its imports. The last import overrides the others.
 func readConfig(path string) (containerdConfig, error) {
 	c, err := readConfigFile(path)
 	if err != nil {
@@ -70,7 +70,7 @@ func readConfigFile(path string) (c containerdConfig, err error) {
 	return c, nil
 }
 
-// versionOf is the version of a configuration that has this plugin.
+// versionOf returns the version of a configuration with this plugin.
 func versionOf(plugin string) int {
 	if plugin == imagesPlugin {
 		return 3
@@ -78,8 +78,7 @@ func versionOf(plugin string) int {
 	return 2
 }
 
-// configPath returns config_path and the plugin in whose table it is, or is to
-// be.
+// configPath returns config_path, and the plugin in whose table it belongs.
 func (c containerdConfig) configPath(v Version) (plugin, path string) {
 	plugin = criPlugin
 	if c.Version >= 3 || c.Version == 0 && v.AtLeast(2, 0) {

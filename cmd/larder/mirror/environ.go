@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Environ returns the environment of the process behind a Unix socket. It needs
-// root's rights, and a view of the node's processes.
+// Environ returns the environment of the process that listens at a Unix socket. The
+// caller must be root and see the node's processes.
 func Environ(ctx context.Context, socket string) ([]string, error) {
 	conn, err := new(net.Dialer).DialContext(ctx, "unix", socket)
 	if err != nil {

@@ -9,14 +9,14 @@ import (
 	"strings"
 )
 
-// A Change is what became of one file.
+// A Change is what was done with one file.
 type Change struct {
 	Path string
-	// Did is what was done.
+	// Did is one of the constants below.
 	Did string
 }
 
-// What a Change may say.
+// Values of Change.Did.
 const (
 	Wrote     = "wrote"
 	Merged    = "put the mirror into"
@@ -26,20 +26,20 @@ const (
 	Left      = "took the mirror out of"
 )
 
-// backupSuffix is behind the name of a file that was here before: a hard link to
-// it, so that it comes back with its owner, mode and times.
+// backupSuffix is appended to the name of a file that was there before. The backup is
+// a hard link, so that the file is restored with its owner, mode and times.
 const backupSuffix = ".before-larder"
 
-// hostsFile is one registry's hosts.toml and what it is to say.
+// hostsFile is one registry's hosts.toml.
 type hostsFile struct {
 	dir, path string
-	current   string // what is there now
+	current   string // content now
 	exists    bool
-	want      string
-	foreign   bool // it has more than what is ours
+	want      string // content that it should have
+	foreign   bool   // it has more than the mirror
 }
 
-// plan reads what is there and says what should be, for each folder.
+// plan reads the file of each folder and computes its content.
 func (m Mirror) plan(dir string) ([]hostsFile, error) {
 	var files []hostsFile
 	for _, name := range m.folders() {
@@ -52,8 +52,8 @@ func (m Mirror) plan(dir string) ([]hostsFile, error) {
 	return files, nil
 }
 
-// folderName is the folder that containerd reads for a registry: the first of
-// these that exists (docs/hosts.md, "Registry Host Namespace").
+// folderName returns the folder that containerd reads for a registry: the first of
+// its candidates that exists (docs/hosts.md, "Registry Host Namespace").
 func folderName(dir, registry string) string {
 	host, port, ok := strings.Cut(registry, ":")
 	if !ok {
@@ -91,15 +91,15 @@ func (m Mirror) planFolder(dir string) (hostsFile, error) {
 	original, _ := cut(f.current)
 	f.foreign = true
 	if f.want, err = m.merge(original); err != nil {
-		return f, fmt.Errorf("%s was written by somebody else, and the mirror cannot be put into it: %w", f.path, err)
+		return f, fmt.Errorf("%s was not written by larder mirror, and the mirror cannot be inserted: %w", f.path, err)
 	}
 	return f, nil
 }
 
-// Install writes a hosts.toml for each registry into dir, which is what
-// containerd's config_path names. A file that somebody else wrote keeps what it
-// says, with Larder as the first host to ask; it is kept beside as it was. What is
-// right already is not touched. With an error come the changes up to it.
+// Install writes a hosts.toml for each registry into dir, which is containerd's
+// config_path. Existing files are kept; Larder is added as their first host, and a
+// backup is made. Files that need no change are not touched. With an error it returns
+// the changes up to then.
 func (m Mirror) Install(dir string) ([]Change, error) {
 	files, err := m.plan(dir)
 	if err != nil {
@@ -137,8 +137,8 @@ func (f hostsFile) install() (did string, err error) {
 	return Wrote, nil
 }
 
-// backUp keeps a file under another name. One that is left from before was not
-// restored, since what it was a copy of had been changed or replaced.
+// backUp keeps a file under another name. A backup from before is replaced: it was
+// not restored, since the file had been changed or replaced.
 func backUp(path string) error {
 	if err := os.Remove(path + backupSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -146,7 +146,7 @@ func backUp(path string) error {
 	return os.Link(path, path+backupSuffix)
 }
 
-// replace writes a file at once or not at all: containerd may read it any time.
+// replace writes a file atomically: containerd may read it at any time.
 func replace(path, text string) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".hosts.toml-*")
 	if err != nil {
@@ -163,9 +163,8 @@ func replace(path, text string) error {
 	return nil
 }
 
-// Remove takes away what [Mirror.Install] wrote into dir, for whatever
-// registries: files of ours go, and files of others become what they were, to
-// the letter unless they were edited since; then the edits stay.
+// Remove undoes [Mirror.Install] for all registries in dir: it removes the files that
+// Install created, and restores the files that it changed. Edits since then stay.
 func Remove(dir string) ([]Change, error) {
 	paths, err := filepath.Glob(filepath.Join(dir, "*", "hosts.toml"))
 	if err != nil {
@@ -199,7 +198,7 @@ func remove(path string) (did string, err error) {
 			return "", err
 		}
 		if strings.Contains(text, newFolderMark) {
-			_ = os.Remove(filepath.Dir(path)) // unless somebody put something else there
+			_ = os.Remove(filepath.Dir(path)) // it stays if it has other files
 		}
 		return Removed, nil
 	}

@@ -26,7 +26,7 @@ client = [
     X-Team = ["a"]
 `
 
-func TestInstallWritesWhatEachVersionCanRead(t *testing.T) {
+func TestInstallWritesForEachVersion(t *testing.T) {
 	for _, c := range []struct {
 		version Version
 		want    string
@@ -70,7 +70,7 @@ func TestInstallAgainChangesNothing(t *testing.T) {
 func TestRemoveLeavesTheFolderAsItWas(t *testing.T) {
 	for name, files := range map[string]map[string]string{
 		"nothing":                    {},
-		"a file of somebody else's":  {"quay.io/hosts.toml": foreignFile},
+		"a foreign file":             {"quay.io/hosts.toml": foreignFile},
 		"one without a last newline": {"quay.io/hosts.toml": `server = "https://quay.io"`},
 		"an empty one":               {"quay.io/hosts.toml": ""},
 		"certificates":               {"quay.io/ca.crt": "c", "quay.io/a.cert": "c", "quay.io/a.key": "k"},
@@ -120,7 +120,7 @@ func TestRemoveRestoresModeAndTimes(t *testing.T) {
 	}
 }
 
-func TestRemoveKeepsEditsThatCameLater(t *testing.T) {
+func TestRemoveKeepsLaterEdits(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "quay.io", "hosts.toml")
 	write(t, path, foreignFile)
@@ -139,7 +139,7 @@ func TestRemoveKeepsEditsThatCameLater(t *testing.T) {
 	}
 }
 
-func TestInstallKeepsWhatOthersWrote(t *testing.T) {
+func TestInstallKeepsForeignSettings(t *testing.T) {
 	for name, original := range map[string]string{
 		"with tables":          foreignFile,
 		"without tables":       "server = \"https://quay.io\"\n",
@@ -166,7 +166,7 @@ func TestInstallKeepsWhatOthersWrote(t *testing.T) {
 	}
 }
 
-func TestInstallRefusesWhatItCannotMerge(t *testing.T) {
+func TestInstallRefusesFilesItCannotMerge(t *testing.T) {
 	for name, original := range map[string]string{
 		"not TOML":            "server = \n",
 		"a host in one line":  "host = {\"https://mirror.example\" = {}}\n",
@@ -188,7 +188,7 @@ func TestInstallRefusesWhatItCannotMerge(t *testing.T) {
 	}
 }
 
-func TestInstallLeavesAFileThatLeadsToLarderAlready(t *testing.T) {
+func TestInstallKeepsAFileThatAlreadyNamesLarder(t *testing.T) {
 	dir := t.TempDir()
 	byHand := "[host.\"" + larder + "\"]\n  capabilities = [\"pull\"]\n"
 	write(t, filepath.Join(dir, "quay.io", "hosts.toml"), byHand)

@@ -10,9 +10,9 @@ import (
 	"github.com/pelletier/go-toml/v2"
 )
 
-// merge puts the block into a file that somebody else wrote, before its other
-// hosts: the first is asked first. A file that names the mirror already stays as
-// it is.
+// merge inserts the block into a file that Larder did not write, before its other
+// hosts, since the first host is asked first. It does not change a file that names
+// the mirror already.
 func (m Mirror) merge(original string) (string, error) {
 	before, err := readHosts(original)
 	if err != nil {
@@ -28,13 +28,13 @@ func (m Mirror) merge(original string) (string, error) {
 		}
 		merged := head + m.block() + original[at:]
 		if after, err := readHosts(merged); err == nil && len(after) == len(before)+1 {
-			return merged, nil // and not in the middle of an array
+			return merged, nil // so the block is not inside an array
 		}
 	}
 	return "", errors.New("its hosts are not tables of the form [host.\"https://…\"]")
 }
 
-// readHosts returns what a file says of each host.
+// readHosts returns the settings of each host in a file.
 func readHosts(text string) (map[string]any, error) {
 	var file struct {
 		Host map[string]any `toml:"host"`
@@ -43,8 +43,9 @@ func readHosts(text string) (map[string]any, error) {
 	return file.Host, err
 }
 
-// tableLines are the offsets of the lines at which the top-level keys may end,
-// and of the end. There is none behind a host that is not a table.
+// tableLines returns the offsets of the lines at which the top-level keys may end,
+// and of the end of the file. It returns none if a host that is not a table comes
+// first.
 func tableLines(text string) []int {
 	var lines []int
 	at := 0
@@ -60,13 +61,14 @@ func tableLines(text string) []int {
 	return append(lines, at)
 }
 
-// certificates are the files by Docker's pattern in a registry's folder.
+// certificates are the certificate files in a registry's folder, named as Docker
+// names them.
 type certificates struct {
 	ca      []string
 	clients [][2]string // certificate and key
 }
 
-// findCertificates looks for *.crt and for *.cert with *.key beside it.
+// findCertificates returns each *.crt, and each *.cert that has a *.key.
 func findCertificates(dir string) (certs certificates, err error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, os.ErrNotExist) {
@@ -87,8 +89,8 @@ func findCertificates(dir string) (certs certificates, err error) {
 	return certs, err
 }
 
-// toml names them for the registry itself. Containerd looks for relative names
-// beside the file.
+// toml returns the lines that name them for the registry itself. Containerd resolves
+// relative names from the folder of the file.
 func (c certificates) toml() string {
 	var b strings.Builder
 	if len(c.ca) > 0 {

@@ -1,7 +1,7 @@
-// Package mirror has container runtimes pull through Larder. For containerd it
-// writes hosts.toml files, in such a way that they can be taken away again to
-// the letter, and finds out whether a node would heed them; for other runtimes
-// it writes what is to be pasted into their configuration.
+// Package mirror configures container runtimes to pull through Larder. For containerd
+// it writes hosts.toml files, restores the files that were there before, and checks
+// whether a node uses them. For other runtimes it prints what to paste into their
+// configuration.
 //
 // How containerd reads these files is documented in docs/hosts.md of
 // containerd/containerd.
@@ -12,19 +12,18 @@ import (
 	"strings"
 )
 
-// Mirror is what a node is told about Larder.
+// Mirror is what the configuration of a node says about Larder.
 type Mirror struct {
-	// URL is where the node reaches Larder: http://127.0.0.1:5000.
+	// URL is the URL at which the node reaches Larder: http://127.0.0.1:5000.
 	URL string
-	// Registries are the hosts whose images are pulled through Larder, as they
-	// stand in the names of images.
+	// Registries are the hosts whose images are pulled through Larder, as in the
+	// names of images.
 	Registries []string
-	// Default has every other registry pulled through Larder too, unless it has
-	// a folder of its own. Larder refuses what it is not configured for, and the
-	// node then asks the registry itself.
+	// Default adds every other registry that has no folder of its own. Larder refuses
+	// those that are not configured, and the node then asks the registry itself.
 	Default bool
-	// Containerd is the version of the one who will read the files. The zero
-	// value stands for any that is in use.
+	// Containerd is the version of the containerd that reads the files. The zero
+	// value means any version.
 	Containerd Version
 }
 
@@ -40,14 +39,14 @@ func (m Mirror) folders() []string {
 	return folders
 }
 
-// The lines around what is ours in a file that has more than that.
+// The lines around the mirror's block in a file that has other content too.
 const (
 	blockBegin = "# larder mirror: begin"
 	blockEnd   = "# larder mirror: end"
 )
 
-// block is the table that sends pulls to Larder. There are no settings of TLS in
-// it: with any, containerd tries an http URL by https first.
+// block returns the table that sends pulls to Larder. It has no TLS settings: with
+// any of them containerd tries an http URL over https first.
 func (m Mirror) block() string {
 	var b strings.Builder
 	fmt.Fprintln(&b, blockBegin)
@@ -64,15 +63,15 @@ func (m Mirror) block() string {
 	return b.String()
 }
 
-// dialTimeout is how long a node waits for a Larder that is not there, before each
-// request anew: containerd remembers nothing. On the node itself a connection is
-// made or refused at once; elsewhere this is enough for a packet that is lost and
-// sent again after a second.
+// dialTimeout is how long a node waits for a Larder that does not run. Containerd
+// waits so before each request, since it remembers nothing. On the node itself a
+// connection is made or refused at once; elsewhere this is enough for a packet that
+// is lost and sent again after a second.
 const dialTimeout = "2s"
 
-// newFile is a hosts.toml that has nothing but ours. What the folder has of
-// Docker's certificate files must be named in it: containerd reads them by
-// itself only where there is no hosts.toml.
+// newFile returns a hosts.toml that has nothing but the mirror. It names the folder's
+// certificate files in Docker's format, which containerd reads by itself only if
+// there is no hosts.toml.
 func (m Mirror) newFile(folderIsNew bool, certs certificates) string {
 	var b strings.Builder
 	fmt.Fprintln(&b, newFileMark)
@@ -92,7 +91,7 @@ const (
 	newFolderMark = `# The folder was made for it.`
 )
 
-// cut takes the block out of a file, and reports whether there was one.
+// cut removes the block from a file, and reports whether there was one.
 func cut(text string) (rest string, found bool) {
 	head, tail, found := strings.Cut(text, blockBegin+"\n")
 	if !found {

@@ -14,17 +14,17 @@ import (
 //go:embed snippets/*.txt
 var snippets embed.FS
 
-// Runtimes returns those for which there is a [Mirror.Snippet].
+// Runtimes returns the runtimes that have a [Mirror.Snippet].
 func Runtimes() []string {
 	return []string{"docker", "buildkit", "podman", "crio", "k3s", "nodeadm", "bottlerocket"}
 }
 
-// ErrNoRegistries is returned for a runtime that must be told each registry, when
-// none is named: its configuration has no pattern like Larder's.
+// ErrNoRegistries is the error for a runtime whose configuration has no patterns, when
+// no registry is named.
 var ErrNoRegistries = errors.New("it knows no patterns for registries: name each with --registry")
 
-// Snippet returns what is to be pasted into the configuration of a runtime, for
-// the folder hosts where it names that.
+// Snippet returns what to paste into the configuration of a runtime. hosts is the
+// folder of the hosts.toml files, for runtimes that use them.
 func (m Mirror) Snippet(runtime, hosts string) (string, error) {
 	u, err := url.Parse(m.URL)
 	if err != nil {
@@ -32,7 +32,7 @@ func (m Mirror) Snippet(runtime, hosts string) (string, error) {
 	}
 	name := runtime
 	if runtime == "crio" {
-		name = "podman" // they share their configuration
+		name = "podman" // they have the same configuration
 	}
 	if i := slices.IndexFunc(m.Registries, hasPort); i >= 0 && name == "podman" {
 		return "", fmt.Errorf("%s cannot pull %s through a mirror: the name of a registry with a port cannot stand in a path",
@@ -40,7 +40,7 @@ func (m Mirror) Snippet(runtime, hosts string) (string, error) {
 	}
 	tmpl, err := template.ParseFS(snippets, "snippets/"+name+".txt")
 	if err != nil {
-		return "", fmt.Errorf("%q is none of %s", runtime, strings.Join(Runtimes(), ", "))
+		return "", fmt.Errorf("%q is not one of %s", runtime, strings.Join(Runtimes(), ", "))
 	}
 	if len(m.Registries) == 0 && needsRegistries(runtime) {
 		return "", fmt.Errorf("configure %s: %w", runtime, ErrNoRegistries)

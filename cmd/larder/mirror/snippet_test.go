@@ -46,7 +46,7 @@ func TestSnippets(t *testing.T) {
 }
 
 // What is pasted must be of the runtime's own form, and name the mirror; nodeadm's is about containerd's folder.
-func TestSnippetsAreOfTheRuntimesForm(t *testing.T) {
+func TestSnippetsParseAsTheRuntimesConfiguration(t *testing.T) {
 	m := Mirror{URL: larder, Registries: []string{"docker.io", "quay.io"}, Default: true}
 	for runtime, read := range map[string]func([]byte, any) error{
 		"buildkit": toml.Unmarshal, "podman": toml.Unmarshal, "crio": toml.Unmarshal, "bottlerocket": toml.Unmarshal,
@@ -88,7 +88,7 @@ func readDaemonJSON(text []byte, v any) error {
 	return json.Unmarshal([]byte(b.String()), v)
 }
 
-func TestSnippetRefusesWhatTheRuntimeCannotBeTold(t *testing.T) {
+func TestSnippetRefusesRegistriesTheRuntimeCannotName(t *testing.T) {
 	m := Mirror{URL: larder, Default: true}
 	for runtime, want := range map[string]error{"podman": ErrNoRegistries, "crio": ErrNoRegistries, "buildkit": ErrNoRegistries, "k3s": nil} {
 		if _, err := m.Snippet(runtime, "/certs.d"); !errors.Is(err, want) {

@@ -14,39 +14,37 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// Version is the version of a containerd. The zero value is one that is not
-// known.
+// Version is the version of a containerd. The zero value is an unknown version.
 type Version struct {
 	Major, Minor int
 }
 
 func (v Version) String() string { return fmt.Sprintf("%d.%d", v.Major, v.Minor) }
 
-// AtLeast reports whether the version is known, and this one or a later one.
+// AtLeast reports whether the version is known, and major.minor or later.
 func (v Version) AtLeast(major, minor int) bool {
 	return v.Major > major || v.Major == major && v.Minor >= minor
 }
 
 var versionForm = regexp.MustCompile(`^v?(\d{1,4})\.(\d{1,4})([^\d].*)?$`)
 
-// ParseVersion reads the beginning of a version: 2.1.4, v1.7.24, 1.6.20~ds1,
-// 2.2.
+// ParseVersion parses the beginning of a version: 2.1.4, v1.7.24, 1.6.20~ds1, 2.2.
 func ParseVersion(s string) (Version, error) {
 	m := versionForm.FindStringSubmatch(s)
 	if m == nil {
 		return Version{}, fmt.Errorf("%q is not a version of containerd, such as 2.1.4", s)
 	}
-	major, _ := strconv.Atoi(m[1]) // digits, by the expression
+	major, _ := strconv.Atoi(m[1]) // the expression matched digits
 	minor, _ := strconv.Atoi(m[2])
 	return Version{major, minor}, nil
 }
 
-// askTimeout bounds the question for a version: it is asked on this machine.
+// askTimeout bounds a question for the version, which stays on this machine.
 const askTimeout = 5 * time.Second
 
-// AskVersion asks the containerd behind a Unix socket for its version, by its
-// API's method containerd.services.version.v1.Version/Version. It is one call of
-// gRPC with an empty question, which net/http can make.
+// AskVersion asks the containerd at a Unix socket for its version. It calls the gRPC
+// method containerd.services.version.v1.Version/Version with an empty request, which
+// net/http can do.
 func AskVersion(ctx context.Context, socket string) (Version, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
@@ -66,8 +64,7 @@ func AskVersion(ctx context.Context, socket string) (Version, error) {
 	return ParseVersion(text)
 }
 
-// grpcPrefix is the length of what stands before a message on the wire: a flag
-// and its size (gRPC over HTTP/2, "Length-Prefixed-Message").
+// grpcPrefix is the length of the prefix of a message on the wire: a flag and a size (gRPC over HTTP/2, "Length-Prefixed-Message").
 const grpcPrefix = 5
 
 func callVersion(ctx context.Context, transport http.RoundTripper) (string, error) {
@@ -94,7 +91,7 @@ func callVersion(ctx context.Context, transport http.RoundTripper) (string, erro
 	return firstString(answer[grpcPrefix:])
 }
 
-// firstString reads field 1 of a message, the version of a VersionResponse.
+// firstString returns field 1 of a message: the version in a VersionResponse.
 func firstString(message []byte) (string, error) {
 	for len(message) > 0 {
 		num, typ, n := protowire.ConsumeTag(message)

@@ -51,7 +51,7 @@ func TestImmutableTagsAreNotRevalidated(t *testing.T) {
 	}
 }
 
-func TestTagsAreRevalidatedOnceTheirRepositoryIsMutableAgain(t *testing.T) {
+func TestTagsAreRevalidatedAfterTheirRepositoryBecomesMutable(t *testing.T) {
 	clock := ecrtest.NewClock()
 	r := newRigAt(t, clock.Now, "", "")
 	r.add(t, "1.0", time.Hour)
@@ -69,7 +69,7 @@ func TestTagsAreRevalidatedOnceTheirRepositoryIsMutableAgain(t *testing.T) {
 	}
 }
 
-func TestDeniedTagMutabilityIsSaidOnceAndLeftAloneForAnHour(t *testing.T) {
+func TestDeniedTagMutabilityIsLoggedOnceAndNotReadForAnHour(t *testing.T) {
 	clock := ecrtest.NewClock()
 	r := newRigAt(t, clock.Now, "", "")
 	r.add(t, "1.0", time.Hour)
@@ -92,7 +92,7 @@ func TestDeniedTagMutabilityIsSaidOnceAndLeftAloneForAnHour(t *testing.T) {
 	}
 }
 
-func TestTagMutabilityIsNotReadWhereItDoesNotCount(t *testing.T) {
+func TestTagMutabilityIsNotReadWhenTurnedOff(t *testing.T) {
 	clock := ecrtest.NewClock()
 	r := newRigAt(t, clock.Now, ", immutable_tags: false", "")
 	r.add(t, "1.0", time.Hour)

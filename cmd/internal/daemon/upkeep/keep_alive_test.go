@@ -98,7 +98,7 @@ func (k *kept) archived(t *testing.T) []digest.Digest {
 	return done.Archived
 }
 
-func TestImageThatIsPulledFromTheCacheAloneStaysAtECR(t *testing.T) {
+func TestKeepAliveKeepsImagesServedFromTheCacheAtECR(t *testing.T) {
 	k := startKept(t, "")
 	k.fill(t)
 	for day := range 60 {
@@ -117,7 +117,7 @@ func TestImageThatIsPulledFromTheCacheAloneStaysAtECR(t *testing.T) {
 	}
 }
 
-func TestImageThatIsPulledFromTheCacheAloneIsArchivedWithoutKeepAlive(t *testing.T) {
+func TestImageServedFromTheCacheIsArchivedWithoutKeepAlive(t *testing.T) {
 	k := startKept(t, ", keep_alive: 0")
 	k.fill(t)
 	for day := 1; ; day++ {
@@ -138,7 +138,7 @@ func TestImageThatIsPulledFromTheCacheAloneIsArchivedWithoutKeepAlive(t *testing
 	}
 }
 
-func TestImageIsTouchedOnceADayWhereItIsUsed(t *testing.T) {
+func TestImageInUseIsTouchedOnceADay(t *testing.T) {
 	k := startKept(t, "")
 	k.fill(t)
 	k.clock.Advance(48 * time.Hour)
@@ -188,7 +188,7 @@ func TestImagesAreNotTouchedWhileTheirUpstreamIsDown(t *testing.T) {
 	}
 }
 
-func TestWhatIsGoneUpstreamIsAskedForOnceADay(t *testing.T) {
+func TestImageThatIsGoneUpstreamIsTouchedOnceADay(t *testing.T) {
 	k := startKept(t, "")
 	k.fill(t)
 	k.clock.Advance(24 * time.Hour)
@@ -223,7 +223,7 @@ func TestKeepAliveStopsWithTheDaemon(t *testing.T) {
 }
 
 // A pattern may match any number of hosts, and metrics keep what they were once told.
-func TestTouchesAreCountedByTheEntryOfTheConfiguration(t *testing.T) {
+func TestTouchesAreCountedByConfiguredUpstream(t *testing.T) {
 	k := startKept(t, "")
 	k.fill(t)
 	const pattern = "*.dkr.ecr.*.amazonaws.com"

@@ -73,7 +73,7 @@ func TestExpiredImagesAreEvictedFirst(t *testing.T) {
 	}
 }
 
-func TestRefusedLifecyclePolicyIsSaidOnce(t *testing.T) {
+func TestDeniedLifecyclePolicyIsLoggedOnce(t *testing.T) {
 	r := newRig(t, "", "")
 	img := r.add(t, "v1", time.Hour)
 	r.pull(t, "v1", img)
@@ -103,7 +103,7 @@ func threeWithOneThatExpired(t *testing.T, ecrKeys string) (r *rig, old, young *
 	return r, old, young
 }
 
-func TestExpiredImageThatIsGoneUpstreamIsRemovedWhereThatIsEnforced(t *testing.T) {
+func TestEnforcedLifecycleRemovesExpiredImagesThatAreGoneUpstream(t *testing.T) {
 	gone := func(t *testing.T, r *rig, old *ecrtest.Added) {
 		if err := r.ecr.RemoveManifest("team/app", old.Root.Digest); err != nil {
 			t.Fatal(err)
@@ -152,7 +152,7 @@ func TestExpiredImageThatIsGoneUpstreamIsRemovedWhereThatIsEnforced(t *testing.T
 	}
 }
 
-func TestVerdictIsKeptWhileThePolicyCannotBeRead(t *testing.T) {
+func TestExpiredImagesStayExpiredWhileThePolicyCannotBeRead(t *testing.T) {
 	r, _, _ := threeWithOneThatExpired(t, "")
 	remove := r.ecr.Inject(ecrtest.Fault{On: ecrtest.API, Status: http.StatusInternalServerError})
 	r.apply(t)
@@ -167,7 +167,7 @@ func TestVerdictIsKeptWhileThePolicyCannotBeRead(t *testing.T) {
 	}
 }
 
-func TestImagesThatWerePulledByDigestOnlyExpireToo(t *testing.T) {
+func TestImagesPulledByDigestExpireToo(t *testing.T) {
 	r := newRig(t, "", "")
 	old := r.add(t, "old", 48*time.Hour)
 	r.add(t, "young", 2*time.Hour)
@@ -189,7 +189,7 @@ lifecycle:
         action: {type: expire}
 `
 
-func TestLocalRulesGoByWhatTheCacheKnows(t *testing.T) {
+func TestLocalRulesUseTheCachesOwnTimes(t *testing.T) {
 	r := newRig(t, ", lifecycle: \"off\"", oneOfTeam)
 	first, second := r.add(t, "first", time.Hour), r.add(t, "second", 48*time.Hour) // came in the other order at ECR
 	r.pull(t, "first", first)
@@ -221,7 +221,7 @@ func TestImageExpiresByLocalRulesOrByECRs(t *testing.T) {
 	}
 }
 
-func TestOlderOfTwoVerdictsCounts(t *testing.T) {
+func TestEarlierOfTwoExpiryTimesCounts(t *testing.T) {
 	verdict := func(name string, since int64, source string) cache.Verdict {
 		return cache.Verdict{Digest: digest.FromString(name), Expiry: cache.Expiry{Since: time.Unix(since, 0), Source: source}}
 	}
