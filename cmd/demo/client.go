@@ -15,29 +15,29 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// parallelLayers is how many layers of an image containerd fetches at the same time unless it is told otherwise.
+// parallelLayers is how many layers of an image containerd fetches at the same time by default.
 const parallelLayers = 3
 
-// pulled is what a client has got.
+// pulled is what a client received.
 type pulled struct {
-	digest string // of what the reference led to
+	digest string // of the manifest that the reference named
 	bytes  int64  // of blobs
 	blobs  int
 	took   time.Duration
 }
 
-// A watcher may look on while a client reads a blob.
+// A watcher wraps a blob that a client reads, to follow its progress.
 type watcher func(digest string, size int64, blob io.ReadCloser) io.ReadCloser
 
-// pull is one client that has nothing yet: it pulls an image for linux/amd64, and checks the digest of everything. It
-// asks once: what only works when it is tried again does not work.
+// pull is one client that has nothing yet: it pulls an image for linux/amd64, and checks every digest. It never tries
+// again, so that a failure shows.
 func pull(ctx context.Context, reference string, watch watcher) (pulled, error) {
 	started := time.Now()
 	ref, err := name.ParseReference(reference)
 	if err != nil {
 		return pulled{}, err
 	}
-	transport := &http.Transport{} // without a proxy: everything is on this machine
+	transport := &http.Transport{} // without a proxy, since everything is on this machine
 	defer transport.CloseIdleConnections()
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(parallelLayers)
@@ -107,7 +107,7 @@ func readBlob(blob v1.Layer, watch watcher) (n int64, err error) {
 	return n, nil
 }
 
-// readRange is a client that wants n bytes of a blob and no others.
+// readRange is a client that reads only n bytes of a blob.
 func readRange(ctx context.Context, url string, off, n int64) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

@@ -99,14 +99,14 @@ func TestEveryStepNoticesABrokenPromise(t *testing.T) {
 		{inject(func(s *stage) ecrtest.Fault {
 			layer := s.images.model.largest()
 			return ecrtest.Fault{On: ecrtest.Storage, Digest: layer.Digest, FlipBit: new(layer.Size / 8 * 7)}
-		}), "the bytes of the range are not those of the layer"},
+		}), "the range has other bytes than the layer"},
 		{inject(func(s *stage) ecrtest.Fault {
 			return ecrtest.Fault{On: ecrtest.Blob, Skip: 1, Times: 1, Notify: s.ecr.ExpireTokens}
 		}), "2 new tokens were asked for, want 1"},
 		{inject(func(s *stage) ecrtest.Fault {
 			// The first fault that fits is the one that acts: the wrong bit stays away.
 			return ecrtest.Fault{On: ecrtest.Storage, Digest: s.images.billing.largest().Digest, NoRange: true}
-		}), "should have been cut short"},
+		}), "should have been cut off"},
 		{loseLayer, "by digest: "},
 	}
 	all := steps()

@@ -19,7 +19,7 @@ import (
 // helloName is the repository of an image that can be run.
 const helloName = "team/hello"
 
-// keep prints what can be tried on the stage, and waits until ctx ends.
+// keep prints commands to try on the stage, and waits until ctx ends.
 func (s *stage) keep(ctx context.Context) error {
 	name, runnable := helloName, true
 	if err := s.addHello(); err != nil {
@@ -42,16 +42,16 @@ func (s *stage) keep(ctx context.Context) error {
 	return nil
 }
 
-// printCommands prints commands that can be pasted as they are.
+// printCommands prints commands to paste.
 func (s *stage) printCommands(name string, runnable bool, hosts, toml string) {
 	upstream := s.ecr.Host() + "/" + name + ":" + tag // as a deployment names it
-	local := s.repository(name) + ":" + tag           // as one who goes to Larder by himself does
+	local := s.repository(name) + ":" + tag           // as a client that is configured for no mirror names it
 	api := "http://" + s.larder.addr + "/v2/" + s.ecr.Host() + "/" + name
 	blob := fmt.Sprintf("http://%s/v2/%s/%s/blobs/%s",
 		s.larder.addr, s.ecr.Host(), s.images.app.name, s.images.app.largest().Digest)
 
-	fmt.Fprintf(s.out, "\nThe fake ECR is alive again, and Larder in front of it. Try, in another terminal:\n\n")
-	fmt.Fprintf(s.out, "containerd, told of Larder by %s/%s/hosts.toml:\n\n", hosts, s.ecr.Host())
+	fmt.Fprintf(s.out, "\nThe fake ECR runs again, and Larder in front of it. Try, in another terminal:\n\n")
+	fmt.Fprintf(s.out, "containerd, configured by %s/%s/hosts.toml:\n\n", hosts, s.ecr.Host())
 	for line := range strings.Lines(toml) {
 		fmt.Fprint(s.out, "    # ", line)
 	}
@@ -74,16 +74,16 @@ func (s *stage) printCommands(name string, runnable bool, hosts, toml string) {
 		"curl -sI "+blob,
 		"curl -s -o /dev/null -D - -H 'Range: bytes=1000-1999' "+blob)
 	if s.logs != nil {
-		fmt.Fprintf(s.out, "\nwhat Larder logs:\n\n    tail -f %s\n", s.logs.Name())
+		fmt.Fprintf(s.out, "\nLarder's log:\n\n    tail -f %s\n", s.logs.Name())
 	}
 	fmt.Fprintf(s.out, "\nCtrl-C ends it and removes %s.\n", s.dir)
 }
 
-// addHello gives the fake ECR an image that this machine can run, if it has a busybox that needs nothing beside it.
+// addHello adds an image to the fake ECR that this machine can run, if it has a statically linked busybox.
 func (s *stage) addHello() error {
 	path, err := exec.LookPath("busybox")
 	if err != nil {
-		return fmt.Errorf("that takes the package busybox-static: %w", err)
+		return fmt.Errorf("this needs the package busybox-static: %w", err)
 	}
 	if err := requireStatic(path); err != nil {
 		return err
@@ -111,7 +111,7 @@ func requireStatic(path string) error {
 	}
 	defer file.Close()
 	if slices.ContainsFunc(file.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP }) {
-		return fmt.Errorf("%s is not statically linked, as that of the package busybox-static is", path)
+		return fmt.Errorf("%s is not statically linked; that of the package busybox-static is", path)
 	}
 	return nil
 }

@@ -1,6 +1,6 @@
-// Command demo is a tour of Larder that needs nothing but Go: a fake ECR, Larder in front of it, and real pulls through
-// both, with the time that each took and the bytes that the upstream sent. It ends by itself, and with exit status 0 only
-// if everything that it shows is so.
+// Command demo is a tour of Larder that needs nothing but Go: it starts a fake ECR and Larder in front of it, pulls images
+// through both, and prints the time of each pull and the bytes that the upstream sent. It ends by itself. The exit status
+// is 0 only if every step held.
 package main
 
 import (
@@ -15,7 +15,7 @@ import (
 )
 
 func main() {
-	// Who stops reading, as head does, ends it too, and what it has begun is still cleared away.
+	// A reader that stops, such as head, ends the tour too, and the tour still cleans up.
 	ctx, unpipe := signal.NotifyContext(context.Background(), syscall.SIGPIPE)
 	defer unpipe()
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
@@ -33,17 +33,17 @@ const (
 
 // flags is the command line.
 type flags struct {
-	Keep bool `help:"Leave everything running after the tour, print commands to try on it, and end at Ctrl-C."`
-	Log  bool `help:"Show what Larder logs, on standard error."`
+	Keep bool `help:"Leave everything running after the tour, and print commands to try. Ctrl-C ends it."`
+	Log  bool `help:"Print Larder's log on standard error."`
 }
 
-// run carries out one command line and returns the exit status: 0 everything shown is so, 1 something is not, or the tour
-// did not come to its end, 2 the usage is wrong.
+// run carries out one command line and returns the exit status: 0 every step held, 1 a step failed or the tour did not
+// finish, 2 the usage is wrong.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return runWith(ctx, args, options{unit: 1_000_000, steps: steps()}, stdout, stderr)
 }
 
-// runWith is run for another tour; args fill in its flags.
+// runWith is run for another tour, whose flags it takes from args.
 func runWith(ctx context.Context, args []string, opts options, stdout, stderr io.Writer) int {
 	exited := -1
 	parser, err := kong.New(&opts.flags,

@@ -9,7 +9,7 @@ import (
 	"github.com/vbauerster/mpb/v8/decor"
 )
 
-// bars shows the blobs of a pull while they come in, a line each. It draws on a terminal only, and leaves nothing there.
+// bars shows the progress of each blob of a pull on a line. It draws on a terminal only, and leaves nothing there.
 type bars struct{ progress *mpb.Progress }
 
 // newBars draws on w until end is called.
@@ -17,7 +17,7 @@ func newBars(ctx context.Context, w io.Writer) bars {
 	return bars{mpb.NewWithContext(ctx, mpb.WithOutput(w), mpb.WithWidth(40))}
 }
 
-// watch is a watcher.
+// watch implements watcher.
 func (b bars) watch(digest string, size int64, blob io.ReadCloser) io.ReadCloser {
 	_, hex, _ := strings.Cut(digest, ":")
 	bar, err := b.progress.Add(size, mpb.BarStyle().Build(),
@@ -28,12 +28,12 @@ func (b bars) watch(digest string, size int64, blob io.ReadCloser) io.ReadCloser
 		),
 		mpb.AppendDecorators(decor.AverageSpeed(decor.SizeB1000(0), "% .1f", decor.WC{W: 11})))
 	if err != nil {
-		return blob // the pull was ended
+		return blob // the pull has ended
 	}
 	return barred{bar.ProxyReader(blob), bar}
 }
 
-// barred is a blob with its bar, which ends with it even where the blob does not come to its end.
+// barred is a blob with its bar. Closing the blob removes the bar, also before the blob's end.
 type barred struct {
 	io.ReadCloser
 	bar *mpb.Bar
@@ -44,5 +44,5 @@ func (b barred) Close() error {
 	return b.ReadCloser.Close()
 }
 
-// end takes everything off the terminal. By then the blobs are closed.
+// end removes everything from the terminal. It is called when all blobs are closed.
 func (b bars) end() { b.progress.Wait() }

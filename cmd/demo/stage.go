@@ -20,19 +20,19 @@ import (
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
-// stage is what the steps play on.
+// stage is the fake ECR and Larder, which the steps use.
 type stage struct {
-	dir    string // holds everything, and is removed at the end
+	dir    string // has all files, and is removed at the end
 	ecr    *ecrtest.Running
 	larder *larder
 	logs   *os.File  // nil if there is none
-	out    io.Writer // where the tour is told
-	drawn  io.Writer // where progress bars are drawn
+	out    io.Writer // for the tour's text
+	drawn  io.Writer // for progress bars
 
 	images struct{ app, api, model, worker, billing image }
 }
 
-// image is one that the fake ECR holds.
+// image is an image of the fake ECR.
 type image struct {
 	name    string          // of the repository
 	content ecrtest.Content // of its largest layer
@@ -77,7 +77,7 @@ func (s *stage) open(ctx context.Context, opts options, stderr io.Writer) (err e
 	switch {
 	case opts.Log:
 		log = slog.New(slog.NewTextHandler(stderr, nil))
-		s.drawn = io.Discard // bars and lines do not go together
+		s.drawn = io.Discard // bars would overwrite the log's lines
 	case opts.Keep:
 		if s.logs, err = os.Create(filepath.Join(s.dir, "larder.log")); err != nil {
 			return err
@@ -88,7 +88,7 @@ func (s *stage) open(ctx context.Context, opts options, stderr io.Writer) (err e
 	return err
 }
 
-// close ends everything and removes it. It takes a stage that is only half open, too.
+// close ends everything and removes it, also after open failed midway.
 func (s *stage) close() error {
 	var errs []error
 	if s.larder != nil {

@@ -15,7 +15,7 @@ import (
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
-// steps is the tour, in its order: some need what those before them left in the cache.
+// steps is the tour in its order: some steps need what earlier ones left in the cache.
 func steps() []step {
 	return []step{
 		{"A cold pull", (*stage).coldPull},
@@ -28,15 +28,15 @@ func steps() []step {
 	}
 }
 
-// What a connection to the upstream gets, in bytes per second.
+// Bandwidths of a connection to the upstream, in bytes per second.
 const (
-	slowLink = 10_000_000 // slow enough to look on
-	fastLink = 40_000_000 // and so that clients meet
-	thinLink = 2_000_000  // so that a layer takes far longer than a part of it
+	slowLink = 10_000_000 // slow enough to watch
+	fastLink = 40_000_000 // slow enough for clients to overlap
+	thinLink = 2_000_000  // slow enough for a layer to take far longer than a part of it
 	noLimit  = 0
 )
 
-// coldPull: each byte of an image that nobody has pulled yet comes from the upstream once.
+// coldPull: each byte of an image that is not cached comes from the upstream once.
 func (s *stage) coldPull(ctx context.Context) (shown, error) {
 	s.ecr.SetBandwidth(slowLink)
 	defer s.ecr.SetBandwidth(noLimit)
@@ -61,7 +61,7 @@ func (s *stage) coldPull(ctx context.Context) (shown, error) {
 	return shown{got.took, note}, nil
 }
 
-// coldClients: however many clients want the same at once, it is fetched once for all of them.
+// coldClients: many clients that pull the same image at once share one fetch.
 func (s *stage) coldClients(ctx context.Context) (shown, error) {
 	s.ecr.SetBandwidth(fastLink)
 	defer s.ecr.SetBandwidth(noLimit)
@@ -83,7 +83,7 @@ func (s *stage) coldClients(ctx context.Context) (shown, error) {
 	return shown{time.Since(started), note}, s.requireSent(one)
 }
 
-// warmPull: what is cached comes from the disk.
+// warmPull: a cached image comes from the disk.
 func (s *stage) warmPull(ctx context.Context) (shown, error) {
 	got, err := s.pull(ctx, s.images.app, nil)
 	if err != nil {
@@ -94,8 +94,7 @@ func (s *stage) warmPull(ctx context.Context) (shown, error) {
 	return shown{got.took, note}, s.requireSent(0)
 }
 
-// coldRange: a client that wants a part of a layer does not wait for what lies before it, and nothing is fetched twice
-// because of it.
+// coldRange: a client that reads a part of a layer does not wait for the bytes before it, and no byte is fetched twice.
 func (s *stage) coldRange(ctx context.Context) (shown, error) {
 	s.ecr.SetBandwidth(thinLink)
 	defer s.ecr.SetBandwidth(noLimit)
@@ -118,7 +117,7 @@ func (s *stage) coldRange(ctx context.Context) (shown, error) {
 	sent := s.ecr.Stats().Blobs[layer.Digest].Bytes
 	switch {
 	case !bytes.Equal(got, want):
-		return shown{}, errors.New("the bytes of the range are not those of the layer")
+		return shown{}, errors.New("the range has other bytes than the layer")
 	case sent >= off:
 		return shown{}, fmt.Errorf("the upstream had sent %s before the range at %s was answered", size(sent), size(off))
 	}
@@ -127,12 +126,12 @@ func (s *stage) coldRange(ctx context.Context) (shown, error) {
 	if _, err := s.pull(ctx, model, nil); err != nil {
 		return shown{}, err
 	}
-	note := fmt.Sprintf("%s at offset %s of %s: right, and there when the upstream had sent %s of the layer.\n"+
-		"     The rest followed: each byte once, here too.", size(n), size(off), size(layer.Size), size(sent))
+	note := fmt.Sprintf("%s at offset %s of %s arrived, correct, when the upstream had sent %s of the layer.\n"+
+		"     The rest followed, again each byte once.", size(n), size(off), size(layer.Size), size(sent))
 	return shown{took, note}, s.requireSentOf(layer.Digest, layer.Size)
 }
 
-// expiredToken: ECR's tokens expire, and clients do not notice.
+// expiredToken: clients do not notice when ECR's token expires.
 func (s *stage) expiredToken(ctx context.Context) (shown, error) {
 	s.ecr.ExpireTokens()
 	got, err := s.pull(ctx, s.images.worker, nil)
@@ -142,39 +141,39 @@ func (s *stage) expiredToken(ctx context.Context) (shown, error) {
 	if n := s.ecr.Stats().Tokens; n != 1 {
 		return shown{}, fmt.Errorf("%d new tokens were asked for, want 1", n)
 	}
-	note := "ECR refused the token; Larder got a new one, asked again, and the client saw nothing of it."
+	note := "ECR refused the token; Larder got a new one and asked again. The client did not notice."
 	return shown{got.took, note}, s.requireSent(got.bytes)
 }
 
-// wrongBit: what does not match its digest reaches no client whole, and is not kept.
+// wrongBit: a blob that does not match its digest reaches no client completely, and is not kept.
 func (s *stage) wrongBit(ctx context.Context) (shown, error) {
 	layer := s.images.billing.largest()
 	mend := s.ecr.Inject(ecrtest.Fault{On: ecrtest.Storage, Digest: layer.Digest, FlipBit: new(layer.Size / 2)})
 	defer mend()
 	_, err := s.pull(ctx, s.images.billing, nil)
-	fate := "was cut short before the layer's end"
+	fate := "was cut off before the end of the layer"
 	var answer *transport.Error
 	switch {
 	case err == nil:
-		return shown{}, errors.New("the client got the whole layer, and should have been cut short")
+		return shown{}, errors.New("the client got the whole layer, and should have been cut off")
 	case errors.As(err, &answer) && answer.StatusCode == http.StatusNotFound:
-		fate = "was told to go elsewhere" // the end of the layer was here before the client's answer began
+		fate = "got a 404, on which clients pull from elsewhere" // the fill had failed before the client's answer began
 	case !errors.Is(err, io.ErrUnexpectedEOF):
-		return shown{}, fmt.Errorf("the client should be cut short, and got: %w", err)
+		return shown{}, fmt.Errorf("the client should be cut off, and got: %w", err)
 	}
 	mend()
 	got, err := s.pull(ctx, s.images.billing, nil)
 	if err != nil {
 		return shown{}, fmt.Errorf("the next pull: %w", err)
 	}
-	note := "The client " + fate + ", nothing was kept, and the next pull fetched it anew."
+	note := "The client " + fate + ". Nothing was kept, and the next pull fetched it again."
 	return shown{got.took, note}, s.requireSentOf(layer.Digest, 2*layer.Size)
 }
 
-// atOnce is how long a client may wait to hear that it cannot have something.
+// atOnce is how long a client may wait for a refusal.
 const atOnce = 2 * time.Second
 
-// deadUpstream: what is cached is served without the upstream, after a restart too; what is not fails at once.
+// deadUpstream: cached images are served without the upstream, also after a restart; others fail at once.
 func (s *stage) deadUpstream(ctx context.Context) (got shown, err error) {
 	s.ecr.Stop()
 	defer func() { err = errors.Join(err, s.ecr.Restart()) }()
@@ -182,7 +181,7 @@ func (s *stage) deadUpstream(ctx context.Context) (got shown, err error) {
 	if err != nil {
 		return shown{}, err
 	}
-	status, refused, err := s.pullAbsent(ctx)
+	status, refused, err := s.pullUncached(ctx)
 	if err != nil {
 		return shown{}, err
 	}
@@ -192,20 +191,20 @@ func (s *stage) deadUpstream(ctx context.Context) (got shown, err error) {
 	if err := s.larder.start(ctx); err != nil {
 		return shown{}, err
 	}
-	if _, _, err := s.pullAbsent(ctx); err != nil {
+	if _, _, err := s.pullUncached(ctx); err != nil {
 		return shown{}, fmt.Errorf("after a restart: %w", err)
 	}
 	again, err := s.pullCached(ctx)
 	if err != nil {
 		return shown{}, fmt.Errorf("after a restart: %w", err)
 	}
-	note := fmt.Sprintf("The image of step 1 by tag and by digest; and after a restart of Larder once more, in %v.\n"+
-		"     What is not cached was refused after %v with %d, on which clients go elsewhere.",
+	note := fmt.Sprintf("The image of step 1 by tag and by digest, and after a restart of Larder again, in %v.\n"+
+		"     Another image was refused after %v with %d, on which clients pull from elsewhere.",
 		rounded(again.took), rounded(refused), status)
 	return shown{cached.took, note}, nil
 }
 
-// pullCached pulls by digest and by tag what the first step left in the cache. The time is that of the pull by tag.
+// pullCached pulls the image of the first step by digest and by tag. The time is that of the pull by tag.
 func (s *stage) pullCached(ctx context.Context) (pulled, error) {
 	if _, err := s.pullByDigest(ctx, s.images.app); err != nil {
 		return pulled{}, fmt.Errorf("by digest: %w", err)
@@ -217,21 +216,21 @@ func (s *stage) pullCached(ctx context.Context) (pulled, error) {
 	return got, nil
 }
 
-// pullAbsent pulls what is not in the cache. It returns how a client was refused, and after how long.
-func (s *stage) pullAbsent(ctx context.Context) (status int, took time.Duration, err error) {
+// pullUncached pulls an image that is not in the cache. It returns the status of the refusal, and how long it took.
+func (s *stage) pullUncached(ctx context.Context) (status int, took time.Duration, err error) {
 	started := time.Now()
 	_, err = pull(ctx, s.repository("team/never-pulled")+":"+tag, nil)
 	took = time.Since(started)
 	var answer *transport.Error
 	switch {
 	case err == nil:
-		return 0, 0, errors.New("a pull of what is not cached went well")
+		return 0, 0, errors.New("a pull of an image that is not cached succeeded")
 	case !errors.As(err, &answer):
-		return 0, 0, fmt.Errorf("a pull of what is not cached ended without an answer: %w", err)
+		return 0, 0, fmt.Errorf("a pull of an image that is not cached ended without an answer: %w", err)
 	case answer.StatusCode != http.StatusNotFound && answer.StatusCode != http.StatusServiceUnavailable:
-		return 0, 0, fmt.Errorf("no client falls back on the answer to what is not cached: %w", err)
+		return 0, 0, fmt.Errorf("no client falls back on this answer: %w", err)
 	case took > atOnce:
-		return 0, 0, fmt.Errorf("a client waited %v to hear that something is not cached", rounded(took))
+		return 0, 0, fmt.Errorf("a client waited %v for the refusal", rounded(took))
 	}
 	return answer.StatusCode, took, nil
 }

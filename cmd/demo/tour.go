@@ -10,26 +10,26 @@ import (
 	"github.com/dustin/go-humanize"
 )
 
-// options are what a tour is given.
+// options are the settings of a tour.
 type options struct {
 	flags
-	unit  int64 // bytes; what the sizes of the images are multiples of
+	unit  int64 // bytes; the sizes of the images are multiples of it
 	steps []step
 }
 
-// A step shows one thing that Larder does. It returns an error if that is not so.
+// A step shows one thing that Larder does. Its error says that Larder did not.
 type step struct {
 	title string
 	show  func(*stage, context.Context) (shown, error)
 }
 
-// shown is what a step has to say when it went well.
+// shown is what a step reports when it held.
 type shown struct {
 	took time.Duration
 	note string
 }
 
-// conduct gives the tour from beginning to end, and returns nil if every step showed what it is there for.
+// conduct gives the whole tour. The error is nil if every step held.
 func conduct(ctx context.Context, opts options, stdout, stderr io.Writer) (err error) {
 	s, err := openStage(ctx, opts, stdout, stderr)
 	if err != nil {
@@ -59,7 +59,7 @@ func conduct(ctx context.Context, opts options, stdout, stderr io.Writer) (err e
 	if failed == 0 {
 		fmt.Fprintf(stdout, "All %d steps held, in %v.", len(opts.steps), rounded(time.Since(started)))
 		if !opts.Keep {
-			fmt.Fprint(stdout, " With --keep it stays, for you to pull from it with containerd, podman or curl.")
+			fmt.Fprint(stdout, " With --keep everything stays, to pull from with containerd, podman or curl.")
 		}
 		fmt.Fprintln(stdout)
 	}
@@ -69,7 +69,7 @@ func conduct(ctx context.Context, opts options, stdout, stderr io.Writer) (err e
 		}
 	}
 	if failed > 0 {
-		return fmt.Errorf("%d of %d steps did not show what they should", failed, len(opts.steps))
+		return fmt.Errorf("%d of %d steps failed", failed, len(opts.steps))
 	}
 	return nil
 }
@@ -81,7 +81,7 @@ func rate(bytes int64, d time.Duration) string {
 	return size(int64(float64(bytes)/d.Seconds())) + "/s"
 }
 
-// rounded leaves three digits or so.
+// rounded leaves about three digits.
 func rounded(d time.Duration) time.Duration {
 	if d < time.Second {
 		return d.Round(time.Millisecond)
