@@ -37,7 +37,7 @@ func TestRangeOfABlobIsRead(t *testing.T) {
 			t.Fatal(err)
 		}
 		if part.Size != size || part.Whole {
-			t.Errorf("%d bytes at %d: size %d, part.Whole %t; want %d, false", test.n, test.off, part.Size, part.Whole, size)
+			t.Errorf("%d bytes at %d: size %d, whole %t; want %d, false", test.n, test.off, part.Size, part.Whole, size)
 		}
 		want := make([]byte, test.want)
 		if _, err := data.ReadAt(want, test.off); err != nil {
@@ -55,14 +55,14 @@ func TestUpstreamThatIgnoresRangeSendsTheWhole(t *testing.T) {
 	server.Inject(ecrtest.Fault{On: ecrtest.Storage, NoRange: true})
 	part, err := server.OpenBlob(t.Context(), repo, dgst, Range{Off: 500, Len: 100})
 	if err != nil || part.Size != 1000 || !part.Whole {
-		t.Fatalf("size %d, part.Whole %t, %v; want 1000, true", part.Size, part.Whole, err)
+		t.Fatalf("size %d, whole %t, %v; want 1000, true", part.Size, part.Whole, err)
 	}
 	if n := len(readAll(t, part.Body)); n != 1000 {
 		t.Errorf("%d bytes came, want 1000", n)
 	}
 }
 
-func TestUpstreamThatDoesNotTellTheSizeIsBelieved(t *testing.T) {
+func TestUpstreamMayLeaveOutTheSize(t *testing.T) {
 	r, _ := startPlain(t, Config{}, func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, "con")
 		_ = http.NewResponseController(w).Flush() // chunked from here on
@@ -70,7 +70,7 @@ func TestUpstreamThatDoesNotTellTheSizeIsBelieved(t *testing.T) {
 	})
 	part, err := r.OpenBlob(t.Context(), repo, someBlob, Range{Len: 100})
 	if err != nil || part.Size != -1 || !part.Whole {
-		t.Fatalf("size %d, part.Whole %t, %v; want -1, true", part.Size, part.Whole, err)
+		t.Fatalf("size %d, whole %t, %v; want -1, true", part.Size, part.Whole, err)
 	}
 	if got := readAll(t, part.Body); got != "content" {
 		t.Errorf("got %q", got)
@@ -84,7 +84,7 @@ func TestEmptyBlobHasNoBytes(t *testing.T) {
 		server.Inject(ecrtest.Fault{On: ecrtest.Storage, NoRange: noRange})
 		part, err := server.OpenBlob(t.Context(), repo, dgst, Range{Len: 1})
 		if err != nil || part.Size != 0 || part.Whole != noRange {
-			t.Fatalf("size %d, part.Whole %t, %v; want 0, %t", part.Size, part.Whole, err, noRange)
+			t.Fatalf("size %d, whole %t, %v; want 0, %t", part.Size, part.Whole, err, noRange)
 		}
 		if got := readAll(t, part.Body); got != "" {
 			t.Errorf("got %q", got)
@@ -102,7 +102,7 @@ func TestOffsetBehindTheEndIsAnError(t *testing.T) {
 	}
 }
 
-func TestProbeAsksTheRegistryAlone(t *testing.T) {
+func TestBlobSizeAsksTheRegistryAndNotItsStorage(t *testing.T) {
 	server := startECR(t, ecrtest.Options{})
 	dgst := addBlob(t, server, ecrtest.Random(1, 1000))
 	size, err := server.BlobSize(t.Context(), repo, dgst)
@@ -115,11 +115,11 @@ func TestProbeAsksTheRegistryAlone(t *testing.T) {
 	}
 	_, err = server.BlobSize(t.Context(), repo, digest.FromString("another"))
 	if !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("what is not there: %v, want %v", err, fs.ErrNotExist)
+		t.Errorf("a missing blob: %v, want %v", err, fs.ErrNotExist)
 	}
 }
 
-func TestProbeLearnsTheSizeWhereTheRegistrySendsIt(t *testing.T) {
+func TestBlobSizeIsThatOfTheRegistrysAnswer(t *testing.T) {
 	for name, test := range map[string]struct {
 		answer http.HandlerFunc
 		size   int64
@@ -141,7 +141,7 @@ func TestProbeLearnsTheSizeWhereTheRegistrySendsIt(t *testing.T) {
 	}
 }
 
-func TestAnswerForAnotherRangeIsRefused(t *testing.T) {
+func TestAnswerWithAnotherRangeIsAnError(t *testing.T) {
 	for _, contentRange := range []string{
 		"", "bytes", "bytes 0-6/7", "bytes 4-6/7", "bytes 4-6/*", "bytes 3-6/", "bytes */7", "bytes 3-6/6", "bytes 6-3/7",
 		"bytes -6/7", "bytes 3-/7", "bytes=3-6/7", "octets 3-6/7", "bytes 3-6/99999999999999999999",
@@ -154,13 +154,13 @@ func TestAnswerForAnotherRangeIsRefused(t *testing.T) {
 		part, err := r.OpenBlob(t.Context(), repo, someBlob, Range{Off: 3, Len: 4})
 		if err == nil {
 			part.Body.Close()
-			t.Errorf("%q is taken for an answer from 3 on", contentRange)
+			t.Errorf("%q counts as an answer from offset 3 on", contentRange)
 		}
 		wantAllSlots(t, r)
 	}
 }
 
-func TestSizeMayBeLeftOut(t *testing.T) {
+func TestContentRangeMayLeaveOutTheSize(t *testing.T) {
 	r, _ := startPlain(t, Config{}, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Range", "bytes 3-6/*")
 		w.WriteHeader(http.StatusPartialContent)
@@ -168,7 +168,7 @@ func TestSizeMayBeLeftOut(t *testing.T) {
 	})
 	part, err := r.OpenBlob(t.Context(), repo, someBlob, Range{Off: 3, Len: 4})
 	if err != nil || part.Size != -1 || part.Whole {
-		t.Fatalf("got part.Size %d, part.Whole %t, %v; want -1 and a part", part.Size, part.Whole, err)
+		t.Fatalf("size %d, whole %t, %v; want -1 and a part", part.Size, part.Whole, err)
 	}
 	if got := readAll(t, part.Body); got != "tent" {
 		t.Errorf("got %q", got)
@@ -234,7 +234,7 @@ func FuzzParseContentRange(f *testing.F) {
 	})
 }
 
-// wantAllSlots wants that no body of the registry is counted as open.
+// wantAllSlots checks that every slot for a body is free.
 func wantAllSlots(t *testing.T, r *Registry) {
 	t.Helper()
 	if !r.slots.usual.TryAcquire(maxBodies) {
@@ -249,7 +249,7 @@ func wantAllSlots(t *testing.T, r *Registry) {
 	}
 }
 
-func TestSpareConnectionFailsRatherThanWait(t *testing.T) {
+func TestSpareBodyFailsInsteadOfWaiting(t *testing.T) {
 	r, _ := startPlain(t, Config{}, content)
 	var open []io.Closer
 	for range maxSpareBodies {
@@ -266,7 +266,7 @@ func TestSpareConnectionFailsRatherThanWait(t *testing.T) {
 		t.Errorf("spare ones hold up the others: %v", err)
 	}
 	for _, body := range open {
-		for range 2 { // once more is nothing
+		for range 2 { // a second Close changes nothing
 			_ = body.Close()
 		}
 	}
@@ -278,7 +278,7 @@ func TestSpareConnectionFailsRatherThanWait(t *testing.T) {
 	}
 }
 
-func TestSlotIsGivenBackAfterAnError(t *testing.T) {
+func TestSlotIsReleasedAfterAnError(t *testing.T) {
 	server := startECR(t, ecrtest.Options{})
 	dgst := addBlob(t, server, ecrtest.Random(1, 1000))
 	canceled, cancel := context.WithCancel(t.Context())
@@ -325,7 +325,7 @@ func TestWaitForASlotEndsWithTheContext(t *testing.T) {
 		synctest.Wait()
 		cancel(gone)
 		if err := <-ended; !errors.Is(err, gone) || !strings.Contains(err.Error(), "registry.test") {
-			t.Errorf("got %v, want %v and whose connection it waited for", err, gone)
+			t.Errorf("got %v, want %v and the name of the upstream", err, gone)
 		}
 		r.slots.usual.Release(maxBodies)
 		wantAllSlots(t, r)
@@ -342,6 +342,6 @@ func TestStorageFailureIsNotRetriedHere(t *testing.T) {
 		t.Errorf("got %v, want status 503", err)
 	}
 	if got := server.Stats().Blobs[dgst].Requests; got != 1 {
-		t.Errorf("storage was asked %d times, want once: who fills resumes", got)
+		t.Errorf("storage was asked %d times, want once: the fill resumes", got)
 	}
 }

@@ -15,8 +15,8 @@ import (
 	"github.com/larder-registry/larder/upstream/guard"
 )
 
-// startBubble runs a fake ECR in a bubble, and a registry that talks to it, for
-// real but for the network. The environment must be set already.
+// startBubble runs a fake ECR in a bubble, and a registry that talks to it. Only
+// the network is not real. The environment must be set before.
 func startBubble(t *testing.T, opts ecrtest.Options) *fake {
 	t.Helper()
 	server := ecrtest.New(opts)
@@ -62,7 +62,7 @@ func testNetwork(t *testing.T, p *pipes) network {
 }
 
 // Clients ask many times in the life of each token, for two minutes.
-func TestNoClientNoticesTokensOfTenSeconds(t *testing.T) {
+func TestClientsDoNotNoticeTokensOfTenSeconds(t *testing.T) {
 	awsEnvironment(t, "AKIDLARDERTEST")
 	synctest.Test(t, func(t *testing.T) {
 		const life, lasts = 10 * time.Second, 2 * time.Minute
@@ -93,9 +93,9 @@ func TestNoClientNoticesTokensOfTenSeconds(t *testing.T) {
 	})
 }
 
-// The API fails from just before the token is to be renewed until an hour after
-// it has expired.
-func TestTokenAPIMayFailWhileTheOldTokenLasts(t *testing.T) {
+// The API fails from just before the renewal of the token until an hour after it
+// expired.
+func TestTokenAPIMayFailUntilTheOldTokenExpires(t *testing.T) {
 	awsEnvironment(t, "AKIDLARDERTEST")
 	synctest.Test(t, func(t *testing.T) {
 		server := startBubble(t, ecrtest.Options{})
@@ -142,7 +142,7 @@ func TestTokenAPIMayFailWhileTheOldTokenLasts(t *testing.T) {
 	})
 }
 
-// The node's clock is hours off, which nothing here looks at but signatures.
+// The node's clock is hours off. Only signatures depend on it.
 func TestClockSkewChangesNothing(t *testing.T) {
 	awsEnvironment(t, "AKIDLARDERTEST")
 	for name, skew := range map[string]time.Duration{"ahead": 11 * time.Hour, "behind": -30 * 24 * time.Hour} {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/larder-registry/larder/upstream/ecrtest"
+	"github.com/larder-registry/larder/upstream/guard/guardtest"
 )
 
 func TestHostThatIsNotConfiguredDoesNotExist(t *testing.T) {
@@ -70,14 +71,14 @@ func TestEndpointDefaultsToTheHostByHTTPS(t *testing.T) {
 
 func TestMakingRegistriesNeedsNoNetworkAndNoCredentials(t *testing.T) {
 	awsEnvironment(t, "")
-	bell := newDoorbell(t)
+	bell := guardtest.NewDoorbell(t)
 	endpoint := "http://" + bell.Addr().String()
 	c, _ := newTestClient(t,
 		Config{Host: "plain.test", Endpoint: endpoint, Username: "me", PasswordFile: "/nowhere"},
 		Config{Host: "ecr.test", Endpoint: endpoint, ECR: ECRConfig{APIEndpoint: endpoint, Region: "us-east-1"}})
 	registryOf(t, c, "plain.test")
 	registryOf(t, c, "ecr.test")
-	bell.wantNobody(t)
+	bell.WantNobody(t)
 }
 
 func TestConfigurationDecidesHowToAuthenticate(t *testing.T) {
@@ -158,7 +159,7 @@ func TestCloseLeavesNoConnectionOpen(t *testing.T) {
 	}
 }
 
-func TestCloseEndsWhatIsAskedOfTheAPI(t *testing.T) {
+func TestCloseEndsCallsOfTheAPI(t *testing.T) {
 	server := startECR(t, ecrtest.Options{})
 	asked := make(chan struct{})
 	release := server.Inject(ecrtest.Fault{On: ecrtest.API, Hang: true, Notify: sync.OnceFunc(func() { close(asked) })})

@@ -10,8 +10,8 @@ import (
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
-// The caller may pull by its own policy, and the repository of another account
-// does not know it.
+// The caller's own policy allows pulls, and the policy of another account's
+// repository does not.
 func TestDenialAcrossAccountsNamesTheRepositoryPolicy(t *testing.T) {
 	server := startECR(t, ecrtest.Options{})
 	const user = "arn:aws:iam::444455556666:user/ci"
@@ -33,9 +33,9 @@ func TestDenialAcrossAccountsNamesTheRepositoryPolicy(t *testing.T) {
 		}
 	}
 	if n := server.Stats().Tokens; n != 1 {
-		t.Errorf("%d tokens were issued, want 1: a denial is none of the token's", n)
+		t.Errorf("%d tokens were issued, want 1: a denial does not renew the token", n)
 	}
-	// The advice is good.
+	// The statement of the error allows it.
 	err := server.SetRepositoryPolicy(repo, ecrtest.Policy{ecrtest.Allow("ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer").To(user)})
 	if err != nil {
 		t.Fatal(err)

@@ -19,13 +19,13 @@ import (
 	"github.com/larder-registry/larder/upstream/reply"
 )
 
-func TestConnectionTellsHowFarItCame(t *testing.T) {
+func TestConnectionTellsTheStageThatFailed(t *testing.T) {
 	withTLS := httptest.NewUnstartedServer(http.NotFoundHandler())
 	withTLS.Config.ErrorLog = log.New(io.Discard, "", 0)
 	withTLS.StartTLS()
 	t.Cleanup(withTLS.Close)
 	plain := serve(t, http.NotFound)
-	silent, err := net.Listen("tcp", "127.0.0.1:0") // its backlog takes connections
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // the kernel's backlog accepts connections
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ func TestConnectionTellsHowFarItCame(t *testing.T) {
 	}
 }
 
-func TestConnectionIsToldWithoutCredentials(t *testing.T) {
+func TestConnectSendsNoCredentials(t *testing.T) {
 	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	r, _ := startPlain(t, Config{Username: "me", PasswordFile: passwordFile(t, "hunter2")},
 		func(w http.ResponseWriter, req *http.Request) {
@@ -135,7 +135,7 @@ func TestBlobIsLocatedWithoutItsSignature(t *testing.T) {
 	}
 }
 
-func TestBlobIsNotLocatedWhereAnUpstreamMayNotLead(t *testing.T) {
+func TestLocateRefusesForbiddenAddresses(t *testing.T) {
 	r, _ := startPlain(t, Config{}, redirect("http://169.254.169.254"))
 	var refused *guard.RefusedError
 	if place, err := r.Diagnosis().Locate(t.Context(), repo, someBlob); !errors.As(err, &refused) {
@@ -143,7 +143,7 @@ func TestBlobIsNotLocatedWhereAnUpstreamMayNotLead(t *testing.T) {
 	}
 }
 
-func TestCallerIsWhomSTSNames(t *testing.T) {
+func TestCallerIsTheIdentityThatSTSReturns(t *testing.T) {
 	server := startECR(t, ecrtest.Options{})
 	t.Setenv("AWS_ENDPOINT_URL_STS", server.Endpoint)
 	caller, err := server.ECR().Diagnosis().Caller(t.Context())
@@ -156,7 +156,6 @@ func TestCallerIsWhomSTSNames(t *testing.T) {
 	}
 }
 
-// endpoints are where AWS's APIs are for each form of host.
 func TestServicesAreOfTheHostsKind(t *testing.T) {
 	awsEnvironment(t, "AKIDLARDERTEST")
 	for host, want := range map[string][2]string{

@@ -64,7 +64,7 @@ func startAWS(t *testing.T, opts ecrtest.Options) *ecrtest.Running {
 
 const keyFile = "[default]\naws_access_key_id = AKIDLARDERTEST\naws_secret_access_key = secret\n"
 
-// chains are the ways in which the SDK finds credentials, and whose they are.
+// chains are the ways in which the SDK finds credentials, with their principals.
 var chains = map[string]struct {
 	prepare   func(*testing.T, *ecrtest.Running)
 	identity  ecr.Identity
@@ -160,8 +160,8 @@ var chains = map[string]struct {
 	},
 }
 
-// prepareSSO has a profile that logged in by "aws sso login", and the portal that
-// gives out keys for that.
+// prepareSSO sets up a profile that logged in by "aws sso login", and the portal
+// that gives keys for it.
 func prepareSSO(t *testing.T, _ *ecrtest.Running) {
 	t.Helper()
 	const start = "https://login.example.com/start"
@@ -190,7 +190,7 @@ func prepareSSO(t *testing.T, _ *ecrtest.Running) {
 	writeFile(t, filepath.Join(folder, hex.EncodeToString(name[:])+".json"), string(cached))
 }
 
-func TestTokensAreGotAsTheConfiguredIdentity(t *testing.T) {
+func TestTokensAreForTheConfiguredIdentity(t *testing.T) {
 	for name, test := range chains {
 		t.Run(name, func(t *testing.T) {
 			server := startAWS(t, ecrtest.Options{})
@@ -216,7 +216,8 @@ func TestRoleThatMayNotBeAssumedSaysWhatWouldAllowIt(t *testing.T) {
 	wantNoCredentials(t, err, "add to the trust policy of "+puller+`: {"Effect":"Allow","Principal":{"AWS":"`+larderUser+`"},"Action":"sts:AssumeRole"}`)
 }
 
-// Keys that AWS does not know are looked for anew: they may have been replaced.
+// After keys that AWS does not know, credentials are looked up again: they may have
+// been replaced.
 func TestReplacedCredentialsAreFoundAfterARefusal(t *testing.T) {
 	server := startAWS(t, ecrtest.Options{})
 	file := fileWith(t, strings.Replace(keyFile, "AKIDLARDERTEST", "AKIDOLD", 1))
@@ -239,8 +240,8 @@ func TestReplacedCredentialsAreFoundAfterARefusal(t *testing.T) {
 	log.wantLines(t, "ECR gives tokens again", 1)
 }
 
-// Three accounts, two identities, two regions: each account's registry in each
-// region is asked as one or the other.
+// There are three accounts, two identities and two regions: each account's registry
+// in each region is asked as one of the identities.
 func TestColdStartAsksForOneTokenPerIdentityAndRegion(t *testing.T) {
 	accounts := []string{"111111111111", "222222222222", "333333333333"}
 	regions := []string{"us-east-1", "eu-central-1"}
@@ -264,7 +265,7 @@ func TestColdStartAsksForOneTokenPerIdentityAndRegion(t *testing.T) {
 	cloud.AddRole(ecrtest.Role{ARN: podRole, Trusts: []string{"*"}, Policy: all})
 	setenv(t, cloud.AddUser("arn:aws:iam::111111111111:user/node", all).Environment())
 	c, _ := newTestClient(t, configs...)
-	// So many connections at once may take longer here than an upstream is given.
+	// So many concurrent connections may take longer than the dial timeout.
 	c.transports.For(mustURL(t, "http://127.0.0.1")).DialContext = new(net.Dialer).DialContext
 	var clients sync.WaitGroup
 	begin := make(chan struct{})

@@ -1,3 +1,5 @@
+// The tests are inside the package: they replace the network below a client, which
+// has no setting for it, and some look at a slot, a limiter or a breaker.
 package upstream
 
 import (
@@ -31,7 +33,7 @@ const (
 	manifestBody = `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json"}`
 )
 
-// awsEnvironment lets the SDK find these credentials and none of the machine's.
+// awsEnvironment sets the credentials that the SDK finds, and hides the machine's.
 func awsEnvironment(t *testing.T, accessKey string) {
 	t.Helper()
 	none := filepath.Join(t.TempDir(), "none")
@@ -58,7 +60,7 @@ func setenv(t *testing.T, variables map[string]string) {
 	}
 }
 
-// logBuffer is what was logged.
+// logBuffer collects log lines.
 type logBuffer struct {
 	mu  sync.Mutex // guards what follows
 	buf bytes.Buffer
@@ -78,7 +80,7 @@ func (b *logBuffer) String() string {
 
 func (b *logBuffer) logger() *slog.Logger { return slog.New(slog.NewTextHandler(b, nil)) }
 
-// wantLines wants a text n times, as it is on one line each time.
+// wantLines checks that a text was logged n times, once on a line.
 func (b *logBuffer) wantLines(t *testing.T, text string, n int) {
 	t.Helper()
 	if got := strings.Count(b.String(), text); got != n {
@@ -86,7 +88,7 @@ func (b *logBuffer) wantLines(t *testing.T, text string, n int) {
 	}
 }
 
-// newTestClient returns a client for which only these upstreams exist.
+// newTestClient returns a client with these upstreams only.
 func newTestClient(t *testing.T, configs ...Config) (*Client, *logBuffer) {
 	t.Helper()
 	return newTestClientOn(t, network{transports: guard.NewTransports(guard.Options{})}, configs...)

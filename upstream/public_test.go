@@ -118,7 +118,7 @@ func TestECRPublicIsAskedAnonymouslyWithoutCredentials(t *testing.T) {
 	p.log.wantLines(t, "asked anonymously", 1)
 }
 
-func TestECRPublicIsAskedAnonymouslyWhereItsAPIIsDenied(t *testing.T) {
+func TestECRPublicIsAskedAnonymouslyIfItsAPIIsDenied(t *testing.T) {
 	p := startPublic(t, "public.ecr.aws", nobody)
 	p.pullAll(t)
 	p.wantAsked(t, 1, 1)
@@ -160,7 +160,7 @@ func TestExpiredTokensOfECRPublicAreRenewedOnce(t *testing.T) {
 
 // A token service that does not take what the API gave, as with credentials that
 // were revoked.
-func TestECRPublicIsAskedAnonymouslyWhereTheLoginIsRefused(t *testing.T) {
+func TestECRPublicIsAskedAnonymouslyIfTheLoginIsRefused(t *testing.T) {
 	awsEnvironment(t, "AKIDLARDERTEST")
 	var given, tried, bearer atomic.Int64
 	server := serve(t, func(w http.ResponseWriter, r *http.Request) {

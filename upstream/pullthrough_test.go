@@ -55,9 +55,9 @@ func TestFirstPullThroughMayTakeLongerThanTheTimeout(t *testing.T) {
 	}
 }
 
-func TestWhatIsNotPulledThroughSaysWhatThatTakes(t *testing.T) {
+func TestImageThatIsNotPulledThroughNamesThePermissions(t *testing.T) {
 	server, want := startPullThrough(t, ecrtest.PullThrough{})
-	for _, reference := range []string{"other", want.String()} { // a digest is not imported
+	for _, reference := range []string{"other", want.String()} { // ECR imports no digests
 		_, _, err := server.Manifest(t.Context(), imported, reference, false)
 		if !errors.Is(err, fs.ErrNotExist) {
 			t.Fatalf("%s: %v, want %v", reference, err, fs.ErrNotExist)

@@ -33,7 +33,7 @@ func TestRateLimitIsKept(t *testing.T) {
 	want := pace.RateLimit{Limit: 100, Remaining: 76, Window: 6 * time.Hour, Source: "192.0.2.7"}
 	got, ok := r.RateLimit()
 	if got.At.IsZero() {
-		t.Error("it is not told when that was")
+		t.Error("its time is missing")
 	}
 	if got.At = (time.Time{}); !ok || got != want {
 		t.Errorf("got %+v, %t; want %+v", got, ok, want)
@@ -45,7 +45,7 @@ func TestRateLimitIsKept(t *testing.T) {
 	}
 }
 
-func TestStorageTellsNoRateLimit(t *testing.T) {
+func TestRateLimitOfStorageIsIgnored(t *testing.T) {
 	storage := serve(t, func(w http.ResponseWriter, req *http.Request) {
 		w.Header().Set("RateLimit-Limit", "1")
 		w.Header().Set("RateLimit-Remaining", "0")

@@ -21,11 +21,12 @@ import (
 	"github.com/larder-registry/larder/upstream/auth"
 	"github.com/larder-registry/larder/upstream/ecrtest"
 	"github.com/larder-registry/larder/upstream/guard"
+	"github.com/larder-registry/larder/upstream/guard/guardtest"
 )
 
 var someBlob = digest.FromString("content")
 
-// blobBody asks for the first bytes of a blob and returns what came.
+// blobBody asks for the first bytes of a blob and returns the answer's.
 func blobBody(t *testing.T, r *Registry) (string, error) {
 	t.Helper()
 	part, err := r.OpenBlob(t.Context(), repo, someBlob, Range{Len: 100})
@@ -40,14 +41,14 @@ func content(w http.ResponseWriter, r *http.Request) {
 	http.ServeContent(w, r, "", time.Time{}, strings.NewReader("content"))
 }
 
-// redirect leads everything to another server, with the path as it is.
+// redirect redirects each request to the same path of another server.
 func redirect(to string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, to+r.URL.Path, http.StatusTemporaryRedirect)
 	}
 }
 
-// requireBasic lets in who has the user name and password.
+// requireBasic answers 401 to requests without this login.
 func requireBasic(username, password string, next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		u, p, ok := r.BasicAuth()
@@ -117,7 +118,7 @@ func TestSignedURLIsUsedForLaterRanges(t *testing.T) {
 	for off := range int64(10) {
 		part, err := server.OpenBlob(t.Context(), repo, dgst, Range{Off: off * 100, Len: 100})
 		if err != nil || part.Size != 1000 || part.Whole {
-			t.Fatalf("offset %d: part.Size %d, part.Whole %t, %v", off*100, part.Size, part.Whole, err)
+			t.Fatalf("offset %d: size %d, whole %t, %v", off*100, part.Size, part.Whole, err)
 		}
 		if got := readAll(t, part.Body); len(got) != 100 {
 			t.Errorf("offset %d: %d bytes", off*100, len(got))
@@ -128,7 +129,7 @@ func TestSignedURLIsUsedForLaterRanges(t *testing.T) {
 	}
 }
 
-func TestURLThatStorageRefusesIsAskedForAnew(t *testing.T) {
+func TestRefusedURLIsReplaced(t *testing.T) {
 	server := startECR(t, ecrtest.Options{})
 	dgst := addBlob(t, server, ecrtest.Random(1, 1000))
 	for range 3 {
@@ -144,7 +145,7 @@ func TestURLThatStorageRefusesIsAskedForAnew(t *testing.T) {
 	}
 }
 
-func TestRefusedURLIsForgottenThoughNoOtherIsToBeHad(t *testing.T) {
+func TestRefusedURLIsForgottenEvenWithoutAnotherOne(t *testing.T) {
 	server := startECR(t, ecrtest.Options{})
 	dgst := addBlob(t, server, ecrtest.Random(1, 1000))
 	if err := questions["blob"](t.Context(), server.Registry, dgst); err != nil {
@@ -213,7 +214,7 @@ func TestOnlyTheURLThatFailedIsForgotten(t *testing.T) {
 	l.put("blob", renewed)
 	l.drop("blob", old)
 	if got, ok := l.get("blob"); !ok || got != renewed {
-		t.Error("what came in place of the refused URL is forgotten with it")
+		t.Error("the URL in place of the refused one is forgotten, too")
 	}
 	l.drop("blob", renewed)
 	if _, ok := l.get("blob"); ok {
@@ -242,7 +243,7 @@ func TestRedirectLoopEnds(t *testing.T) {
 	r, _ := startPlain(t, Config{}, redirect(server.URL))
 	for name, ask := range questions {
 		if name == "has blob" {
-			continue // it follows none
+			continue // it follows no redirect
 		}
 		asked.Store(0)
 		if err := ask(t.Context(), r, someBlob); err == nil {
@@ -260,7 +261,7 @@ func TestRedirectLoopEnds(t *testing.T) {
 func startElsewhere(t *testing.T, cfg Config, h http.HandlerFunc) (*Registry, *logBuffer) {
 	t.Helper()
 	server := serve(t, h)
-	trs := guard.NewTransports(guard.Options{Resolver: resolver(t, [4]byte{127, 0, 0, 1})})
+	trs := guard.NewTransports(guard.Options{Resolver: guardtest.Resolver(t, [4]byte{127, 0, 0, 1})})
 	cfg.Host, cfg.Endpoint = "registry.test", "http://registry.test"
 	lead(t, trs.For(mustURL(t, cfg.Endpoint)), "registry.test:80", server.Listener.Addr())
 	c, log := newTestClientOn(t, network{transports: trs}, cfg)
@@ -281,10 +282,10 @@ func lead(t *testing.T, tr *guard.Transport, from string, to net.Addr) {
 }
 
 func TestForeignRealmIsNotDialledAndGetsNoPassword(t *testing.T) {
-	bell := newDoorbell(t)
+	bell := guardtest.NewDoorbell(t)
 	for _, realm := range []string{
-		"http://127.0.0.1:" + bell.port(t) + "/token",
-		"http://rebound.registry.test:" + bell.port(t) + "/token",
+		"http://127.0.0.1:" + bell.Port(t) + "/token",
+		"http://rebound.registry.test:" + bell.Port(t) + "/token",
 		"http://evil.example/token",
 	} {
 		t.Run(realm, func(t *testing.T) {
@@ -309,12 +310,12 @@ func TestForeignRealmIsNotDialledAndGetsNoPassword(t *testing.T) {
 			}
 		})
 	}
-	bell.wantNobody(t)
+	bell.WantNobody(t)
 }
 
-func TestRedirectToWhereAnUpstreamMayNotLeadIsNotDialled(t *testing.T) {
-	bell := newDoorbell(t)
-	port := bell.port(t)
+func TestRedirectToAForbiddenAddressIsNotDialled(t *testing.T) {
+	bell := guardtest.NewDoorbell(t)
+	port := bell.Port(t)
 	for _, to := range []string{
 		"http://127.0.0.1:" + port,
 		"http://localhost:" + port,
@@ -332,7 +333,7 @@ func TestRedirectToWhereAnUpstreamMayNotLeadIsNotDialled(t *testing.T) {
 			r, log := startElsewhere(t, Config{}, redirect(to))
 			for name, ask := range questions {
 				if name == "has blob" {
-					continue // it follows none
+					continue // it follows no redirect
 				}
 				err := ask(t.Context(), r, someBlob)
 				var refused *guard.RefusedError
@@ -346,12 +347,12 @@ func TestRedirectToWhereAnUpstreamMayNotLeadIsNotDialled(t *testing.T) {
 			}
 		})
 	}
-	bell.wantNobody(t)
+	bell.WantNobody(t)
 }
 
 func TestHTTPSDoesNotLeadToHTTP(t *testing.T) {
-	bell := newDoorbell(t)
-	server := httptest.NewTLSServer(redirect("http://127.0.0.1:" + bell.port(t)))
+	bell := guardtest.NewDoorbell(t)
+	server := httptest.NewTLSServer(redirect("http://127.0.0.1:" + bell.Port(t)))
 	t.Cleanup(server.Close)
 	c, _ := newTestClient(t, Config{Host: "registry.test", Endpoint: server.URL})
 	r := registryOf(t, c, "registry.test")
@@ -361,7 +362,7 @@ func TestHTTPSDoesNotLeadToHTTP(t *testing.T) {
 	if !errors.As(err, &refused) {
 		t.Errorf("got %v, want a refusal", err)
 	}
-	bell.wantNobody(t)
+	bell.WantNobody(t)
 }
 
 func TestConcurrentRangesShareNothingButTheURL(t *testing.T) {
@@ -410,7 +411,7 @@ func wantNoCredentials(t *testing.T, err error, text string) {
 	}
 }
 
-// A password that is missing is told after one request.
+// The request is not tried again without a password.
 func TestMissingPasswordFileIsNotTriedAgain(t *testing.T) {
 	var asked int
 	registry := requireBasic("me", "hunter2", content)

@@ -13,13 +13,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// public are registries as they answer: how they challenge, and where they
+// public are public registries, with their challenges and the hosts that they
 // redirect to for a blob.
 var public = []struct {
 	host, endpoint string
 	repository     string
 	challenge      string // none if empty
-	token          string // what the token service must be asked, without "https://"
+	token          string // the URL of the request for a token, without "https://"
 	blob           string // the host that serves blobs
 }{
 	{
@@ -76,7 +76,7 @@ var public = []struct {
 	},
 }
 
-func TestPublicRegistriesAreUnderstood(t *testing.T) {
+func TestPullsFromPublicRegistriesWork(t *testing.T) {
 	awsEnvironment(t, "") // no credentials for ECR Public
 	for _, test := range public {
 		t.Run(test.host, func(t *testing.T) {

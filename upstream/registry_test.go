@@ -127,7 +127,7 @@ func TestManifestMayHave4MiBAndNoMore(t *testing.T) {
 		t.Errorf("%d bytes: got %d", size, len(body))
 	}
 	if asked != 1 {
-		t.Errorf("asked %d times for what is too large, want once", asked)
+		t.Errorf("asked %d times for a document that is too large, want once", asked)
 	}
 }
 
@@ -188,7 +188,7 @@ func TestStatusIsTheKindOfError(t *testing.T) {
 	}
 }
 
-func TestWhatMayPassIsTriedAgainAFewTimes(t *testing.T) {
+func TestTemporaryFailuresAreTriedAgainAFewTimes(t *testing.T) {
 	for name, test := range map[string]struct {
 		fault ecrtest.Fault
 		tries int
@@ -226,7 +226,6 @@ func TestWhatMayPassIsTriedAgainAFewTimes(t *testing.T) {
 	}
 }
 
-// The bound is the issue's.
 func TestDeadUpstreamFailsWithin2Seconds(t *testing.T) {
 	server := startECR(t, ecrtest.Options{})
 	dgst := addBlob(t, server, ecrtest.Bytes([]byte("content")))

@@ -30,8 +30,8 @@ type site struct {
 	log       *slog.Logger
 	rateLimit atomic.Pointer[pace.RateLimit] // the latest statement
 
-	auth credentials
-	// One of these is auth, and the other one nil.
+	// auth is one of the following two, and the other one is nil.
+	auth       credentials
 	ecr        *ecr.Registry
 	challenged *auth.Challenged
 }

@@ -57,7 +57,7 @@ func TestStatusTellsWhyThereIsNoToken(t *testing.T) {
 	}
 }
 
-func TestStatusHasTheLastErrorAndNoneOfAClientsOwn(t *testing.T) {
+func TestStatusHasTheLastErrorButNotThatOfALeavingClient(t *testing.T) {
 	f := startECR(t, ecrtest.Options{})
 	if _, _, err := f.Manifest(t.Context(), repo, "none", false); err == nil {
 		t.Fatal("there is such a tag")
@@ -65,7 +65,7 @@ func TestStatusHasTheLastErrorAndNoneOfAClientsOwn(t *testing.T) {
 	left, leave := context.WithCancel(t.Context())
 	leave()
 	if _, _, err := f.Manifest(left, repo, "v1", false); err == nil {
-		t.Fatal("who has left got an answer")
+		t.Fatal("a client that left got an answer")
 	}
 	if st := statusOf(f.Registry); st.LastError != "" {
 		t.Errorf("the registry did nothing wrong: %+v", st)
@@ -80,7 +80,7 @@ func TestStatusHasTheLastErrorAndNoneOfAClientsOwn(t *testing.T) {
 	}
 }
 
-func TestStatusTellsOfThrottlingWhileItLasts(t *testing.T) {
+func TestStatusTellsOfThrottlingUntilItEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
 		refuse := true
@@ -163,7 +163,7 @@ func TestStatusListsReplicasToo(t *testing.T) {
 	}
 }
 
-func TestErrorIsLegibleWhateverTheUpstreamSays(t *testing.T) {
+func TestErrorIsLegibleWhateverTheUpstreamSends(t *testing.T) {
 	for _, said := range []string{strings.Repeat("é", maxLegible), "a\n\tb\xff", ""} {
 		text := legible(errors.New(said))
 		if len(text) > maxLegible+len("…") || !utf8.ValidString(text) || strings.ContainsAny(text, "\n\t") {

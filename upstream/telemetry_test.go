@@ -73,8 +73,9 @@ func (w *watched) sum(t *testing.T, name string, by ...string) (n int64) {
 	return n
 }
 
-// The registry may know which trace a request is of. Whom it leads to must not, and nobody what others have said of it.
-func TestTraceIsToldToTheRegistryAlone(t *testing.T) {
+// The registry may know the trace of a request; the hosts that it redirects to must
+// not. Nobody gets the trace state of other vendors.
+func TestTraceHeaderGoesToTheRegistryAlone(t *testing.T) {
 	var mu sync.Mutex
 	seen := make(map[string][]http.Header)
 	note := func(who string, next http.HandlerFunc) http.HandlerFunc {
@@ -127,7 +128,8 @@ func TestTraceIsToldToTheRegistryAlone(t *testing.T) {
 	}
 }
 
-// Signed URLs, tokens and passwords are credentials, in spans of what went wrong too.
+// Signed URLs, tokens and passwords are credentials. Spans of failures must not have
+// them either.
 func TestSpansHoldNoSecrets(t *testing.T) {
 	f := startECR(t, ecrtest.Options{})
 	r := watch(t, Config{Host: f.Host(), Endpoint: f.Endpoint, ECR: ECRConfig{APIEndpoint: f.Endpoint}})

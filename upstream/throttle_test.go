@@ -22,8 +22,7 @@ import (
 
 const rateExceeded = `{"errors":[{"code":"TOOMANYREQUESTS","message":"Rate exceeded"}]}`
 
-// patiently asks as a fill does: again when it was told to come back, a few
-// times.
+// patiently asks as a fill does: a few times, after the pauses that it is told.
 func patiently(ask func() error) error {
 	for range 8 {
 		err := ask()
@@ -36,7 +35,6 @@ func patiently(ask func() error) error {
 	return errors.New("throttled to the end")
 }
 
-// The case and its bounds are the issue's.
 func TestPullsFinishWhileEverySecondRequestIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var asked atomic.Int64
@@ -111,7 +109,7 @@ func TestThrottledRequestIsSentAgainInItsTurn(t *testing.T) {
 	})
 }
 
-func TestThrottledClientHearsWithinHalfOfItsTime(t *testing.T) {
+func TestThrottledRequestFailsWithinHalfOfItsTimeout(t *testing.T) {
 	for name, handler := range map[string]http.HandlerFunc{
 		"for good": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTooManyRequests) },
 		"for a time": func(w http.ResponseWriter, _ *http.Request) {
@@ -142,7 +140,7 @@ func TestThrottledClientHearsWithinHalfOfItsTime(t *testing.T) {
 	}
 }
 
-func TestSpareConnectionDoesNotCompeteWhileAnUpstreamThrottles(t *testing.T) {
+func TestSpareBodyIsNotTriedAgainWhileAnUpstreamThrottles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var asked atomic.Int64
 		r := startInBubble(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -166,7 +164,7 @@ func TestSpareConnectionDoesNotCompeteWhileAnUpstreamThrottles(t *testing.T) {
 	})
 }
 
-func TestSlowStorageIsNotTheRegistrysFault(t *testing.T) {
+func TestThrottlingStorageDoesNotSlowDownTheRegistry(t *testing.T) {
 	server := startECR(t, ecrtest.Options{})
 	dgst := addBlob(t, server, ecrtest.Random(1, 1000))
 	server.Inject(ecrtest.Fault{
@@ -247,7 +245,7 @@ func TestPullsFromECRPublicKeepItsLimit(t *testing.T) {
 			}
 		}
 		if took := time.Since(before); took != 0 || heads != 1 {
-			t.Errorf("what does not count as a pull took %v; %d heads", took, heads)
+			t.Errorf("requests that are no pulls took %v; %d heads", took, heads)
 		}
 		clients.Wait()
 		for i := range len(pulls) - 1 {
@@ -256,7 +254,7 @@ func TestPullsFromECRPublicKeepItsLimit(t *testing.T) {
 			}
 		}
 		if len(pulls) != 10 || told.Load() != 10 {
-			t.Errorf("%d pulls and %d who were sent elsewhere, want 10 of each", len(pulls), told.Load())
+			t.Errorf("%d pulls and %d refusals, want 10 of each", len(pulls), told.Load())
 		}
 	})
 }
@@ -283,8 +281,8 @@ func (q *quota) refuses() bool {
 	return false
 }
 
-// pulledPublic is ECR Public as far as it is peculiar: bearer tokens that it
-// answers by 400 once they are old, 401 to any HEAD of a blob, and a pull a second.
+// pulledPublic has the peculiarities of ECR Public: it answers 400 to an expired
+// bearer token and 401 to a HEAD of a blob, and allows one pull a second.
 type pulledPublic struct {
 	mu     sync.Mutex // guards what follows
 	quota  quota
@@ -329,7 +327,6 @@ func (p *pulledPublic) expire() {
 	p.token++
 }
 
-// The case is the issue's.
 func TestPullsFromECRPublicWork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		public := &pulledPublic{quota: quota{perSecond: 1}}
@@ -359,8 +356,8 @@ func TestPullsFromECRPublicWork(t *testing.T) {
 	})
 }
 
-// startUsedUp runs a registry in a bubble that gives blobs, and refuses manifests,
-// which it counts.
+// startUsedUp runs a registry in a bubble that serves blobs, and refuses and counts
+// requests for manifests.
 func startUsedUp(t *testing.T, host string, refuse func(http.ResponseWriter)) (*Registry, *atomic.Int64) {
 	t.Helper()
 	pulls := new(atomic.Int64)
@@ -375,7 +372,7 @@ func startUsedUp(t *testing.T, host string, refuse func(http.ResponseWriter)) (*
 	return r, pulls
 }
 
-func TestQuotaThatIsUsedUpDoesNotHoldUpLayers(t *testing.T) {
+func TestExhaustedQuotaDoesNotHoldUpLayers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, pulls := startUsedUp(t, name.DockerHub, func(w http.ResponseWriter) {
 			w.Header().Set("RateLimit-Remaining", "0;w=21600")
@@ -396,12 +393,12 @@ func TestQuotaThatIsUsedUpDoesNotHoldUpLayers(t *testing.T) {
 			}
 		}
 		if n := pulls.Load(); n != 1 {
-			t.Errorf("asked %d times for what is used up for hours", n)
+			t.Errorf("asked %d times with a quota that is used up for hours", n)
 		}
 	})
 }
 
-// ECR Public says in words that what it gives to anybody in a month is used up.
+// ECR Public tells by its message that the month's quota is used up.
 func TestDataLimitOfECRPublicIsNotWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, pulls := startUsedUp(t, "public.ecr.aws", func(w http.ResponseWriter) {
@@ -418,11 +415,11 @@ func TestDataLimitOfECRPublicIsNotWaitedFor(t *testing.T) {
 				t.Errorf("heard after %v", took)
 			}
 			if err := questions["blob"](t.Context(), r, someBlob); err != nil {
-				t.Errorf("what is no pull: %v", err)
+				t.Errorf("a blob: %v", err)
 			}
 		}
 		if n := pulls.Load(); n != 1 {
-			t.Errorf("asked %d times for what is used up for days", n)
+			t.Errorf("asked %d times with a quota that is used up for days", n)
 		}
 	})
 }

@@ -66,8 +66,8 @@ func startInBubbleAs(t *testing.T, cfg Config, h http.HandlerFunc) *Registry {
 	return registryOf(t, c, cfg.Host)
 }
 
-// stall sends what there is to send, and nothing more until the client leaves.
-// What answers a HEAD is whole without a body.
+// stall sends a part of the body, and then nothing until the client leaves. The
+// answer to a HEAD is complete.
 func stall(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodHead {
 		return
@@ -76,7 +76,7 @@ func stall(w http.ResponseWriter, r *http.Request) {
 	<-r.Context().Done()
 }
 
-// silences are the ways in which an upstream says no more.
+// silences are the ways in which an upstream stops to answer.
 var silences = map[string]http.HandlerFunc{
 	"no answer": func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
 	"an error's body": func(w http.ResponseWriter, r *http.Request) {
@@ -100,7 +100,7 @@ var silences = map[string]http.HandlerFunc{
 	},
 }
 
-func TestSilentUpstreamIsLeftAfterTheTimeout(t *testing.T) {
+func TestSilentUpstreamFailsAfterTheTimeout(t *testing.T) {
 	for silence, handler := range silences {
 		for question, ask := range questions {
 			if question == "has blob" && silence == "no answer where it leads" {
@@ -127,7 +127,7 @@ func TestSilentUpstreamIsLeftAfterTheTimeout(t *testing.T) {
 	}
 }
 
-func TestManifestThatStallsIsLeftAfterTheTimeout(t *testing.T) {
+func TestStalledManifestFailsAfterTheTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := startInBubble(t, func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.WriteString(w, manifestBody[:10])
@@ -144,7 +144,7 @@ func TestManifestThatStallsIsLeftAfterTheTimeout(t *testing.T) {
 	})
 }
 
-func TestBodyOfABlobMayTakeItsTime(t *testing.T) {
+func TestBodyOfABlobHasNoTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := startInBubble(t, func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, "con")

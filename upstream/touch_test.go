@@ -35,7 +35,7 @@ func TestTouchCountsAsAPull(t *testing.T) {
 	}
 }
 
-func TestTouchOfWhatIsNotThereSaysSo(t *testing.T) {
+func TestTouchOfAMissingManifestIsNotExist(t *testing.T) {
 	server := startECR(t, ecrtest.Options{})
 	if err := server.Touch(t.Context(), repo, digest.FromString("none")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no such manifest: %v", err)
@@ -46,7 +46,7 @@ func TestTouchOfWhatIsNotThereSaysSo(t *testing.T) {
 	}
 }
 
-// A replica's pulls are not those of the repository whose policy counts.
+// The repository's policy does not count pulls from a replica.
 func TestTouchIsForTheRegistryItself(t *testing.T) {
 	r := startReplicated(t)
 	r.primary.Inject(ecrtest.Fault{On: ecrtest.Manifest, Status: http.StatusBadGateway})

@@ -149,6 +149,7 @@ func TestHelperThatHangsIsEnded(t *testing.T) {
 				wantNoCredentials(t, err, "docker-credential-test")
 			case <-time.After(30 * time.Second): // the scripts run longer
 				kill(t, pid)
+				kill(t, other)
 				t.Error("the helper still runs")
 				<-ended
 			}

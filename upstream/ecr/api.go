@@ -68,8 +68,8 @@ func (a *api) connect(ctx context.Context) (*ecr.Client, error) {
 	}), nil
 }
 
-// token calls GetAuthorizationToken.
-func (a *api) token(ctx context.Context) (token, error) {
+// privateToken calls GetAuthorizationToken of private ECR.
+func (a *api) privateToken(ctx context.Context) (token, error) {
 	what := "get an ECR token for " + a.session.region
 	ctx, cancel := context.WithTimeoutCause(ctx, a.timeout, reply.ErrTimeout)
 	defer cancel()

@@ -104,7 +104,7 @@ func (c *Client) region(cfg Config) *region {
 	}
 	api := newAPI(cfg, c.opts)
 	tokens := &tokens{
-		ask:     api.token,
+		ask:     api.privateToken,
 		counter: c.opts.Telemetry.Tokens(host.Region),
 		now:     c.opts.Now,
 		log:     c.opts.Log.With("region", host.Region),

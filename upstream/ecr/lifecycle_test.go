@@ -93,9 +93,9 @@ func TestLifecycleIsThePolicyAndAllImages(t *testing.T) {
 	}
 }
 
-// buffered is a client whose requests have their body in memory. The SDK closes
-// its own as soon as there is an answer, which on loopback may be before net/http
-// has read to its end; that then closes the connection under a long answer.
+// buffered is a client that holds the bodies of requests in memory. The SDK closes a
+// body as soon as there is an answer. On loopback that may be before net/http has
+// read the body, which then closes the connection under a long answer.
 type buffered struct{ aws.HTTPClient }
 
 func (b buffered) Do(req *http.Request) (*http.Response, error) {
@@ -216,8 +216,8 @@ func TestLifecycleFails(t *testing.T) {
 	}
 }
 
-// The file of the pod's token is missing, not the policy.
-func TestMissingCredentialsAreNoMissingPolicy(t *testing.T) {
+// The file of the pod's token does not exist; the policy does.
+func TestMissingCredentialsDoNotReadAsAMissingPolicy(t *testing.T) {
 	server := startECR(t)
 	awsEnvironment(t, "")
 	t.Setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/node")
@@ -228,8 +228,8 @@ func TestMissingCredentialsAreNoMissingPolicy(t *testing.T) {
 	}
 }
 
-// startAPI runs an ECR API whose every answer is that of h, and returns the
-// registries of two accounts that ask it.
+// startAPI runs an ECR API whose answers are those of h, and returns the registries
+// of two accounts that use it.
 func startAPI(t *testing.T, h http.HandlerFunc) (mine, other *Registry) {
 	t.Helper()
 	awsEnvironment(t, "AKIDLARDERTEST")

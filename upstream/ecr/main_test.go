@@ -30,7 +30,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // pass lets time go by in a bubble.
 func pass(d time.Duration) { <-time.After(d) }
 
-// awsEnvironment lets the SDK find these credentials and none of the machine's.
+// awsEnvironment sets the credentials that the SDK finds, and hides the machine's.
 func awsEnvironment(t *testing.T, accessKey string) {
 	t.Helper()
 	none := filepath.Join(t.TempDir(), "none")
@@ -50,14 +50,7 @@ func awsEnvironment(t *testing.T, accessKey string) {
 	}
 }
 
-func setenv(t *testing.T, variables map[string]string) {
-	t.Helper()
-	for name, value := range variables {
-		t.Setenv(name, value)
-	}
-}
-
-// logBuffer is what was logged.
+// logBuffer collects log lines.
 type logBuffer struct {
 	mu  sync.Mutex // guards what follows
 	buf bytes.Buffer
@@ -77,7 +70,7 @@ func (b *logBuffer) String() string {
 
 func (b *logBuffer) logger() *slog.Logger { return slog.New(slog.NewTextHandler(b, nil)) }
 
-// wantLines wants a text n times, as it is on one line each time.
+// wantLines checks that a text was logged n times, once on a line.
 func (b *logBuffer) wantLines(t *testing.T, text string, n int) {
 	t.Helper()
 	if got := strings.Count(b.String(), text); got != n {

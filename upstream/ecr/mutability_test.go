@@ -44,14 +44,14 @@ func TestTagMutabilityIsTheRepositorysSetting(t *testing.T) {
 				t.Errorf("read again it is %+v, %v; want %+v", again, err, m)
 			}
 			if (m.Equal(TagMutability{})) != (name == "MUTABLE") {
-				t.Errorf("%+v is taken for MUTABLE, or is not", m)
+				t.Errorf("%+v equals MUTABLE: wrong", m)
 			}
 		})
 	}
 }
 
-// What a later ECR says must not make a tag immutable that can move.
-func TestTagsMoveWhereTheirSettingIsNotUnderstood(t *testing.T) {
+// A setting of a later ECR must not make a mutable tag immutable.
+func TestTagsAreMutableIfTheSettingIsUnknown(t *testing.T) {
 	unknown := []types.ImageTagMutabilityExclusionFilter{
 		{FilterType: "WILDCARD", Filter: aws.String("dev-*")},
 		{FilterType: "REGULAR_EXPRESSION", Filter: aws.String("v.*")},
@@ -68,7 +68,7 @@ func TestTagsMoveWhereTheirSettingIsNotUnderstood(t *testing.T) {
 	}
 }
 
-func TestUnreadableTagMutabilitySaysWhy(t *testing.T) {
+func TestErrorOfTagMutabilityHasItsKind(t *testing.T) {
 	server := startECR(t)
 	if _, err := server.TagMutability(t.Context(), "team/none"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("of no repository: %v", err)

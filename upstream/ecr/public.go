@@ -22,8 +22,8 @@ import (
 const signedWait = 3 * time.Second
 
 // PublicLogins has the user name and password that ECR Public's API gives for its
-// token service, and an anonymous login while there are none. It is safe for
-// concurrent use. It is for [auth.Options].
+// token service, and an anonymous login while there are none. It is an
+// [auth.Logins], and safe for concurrent use.
 type PublicLogins struct {
 	tokens   *tokens
 	ctx      context.Context // ends with the client
@@ -77,8 +77,8 @@ func (p *PublicLogins) Refused(l auth.Login) bool {
 		}
 	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.bad = l
+	p.mu.Unlock()
 	p.log.Info("ECR Public is asked anonymously, as it refuses what its API gave for the AWS credentials")
 	return true
 }

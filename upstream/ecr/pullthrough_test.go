@@ -33,7 +33,7 @@ func TestPrefixTellsTheRepositoriesThatECRFills(t *testing.T) {
 		}
 	}
 	if NewPullThrough(nil).Fills("team/app") {
-		t.Error("there is a rule where none is configured")
+		t.Error("ECR fills a repository without a rule")
 	}
 }
 

@@ -20,8 +20,8 @@ import (
 	"github.com/larder-registry/larder/upstream/telemetry"
 )
 
-// tokenAPI stands for the API in tests of when it is asked. It gives out
-// token-1, token-2 and so on.
+// tokenAPI replaces the API in tests of when it is asked. It gives token-1, token-2
+// and so on.
 type tokenAPI struct {
 	life  time.Duration // of each token; 12 h if 0
 	delay time.Duration // before each answer
@@ -65,7 +65,7 @@ func (a *tokenAPI) fail(err error) {
 	a.err = err
 }
 
-// pauses returns the times between one question and the next, from the nth on.
+// pauses returns the times between the calls, from the nth on.
 func (a *tokenAPI) pauses(n int) []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -86,7 +86,7 @@ func (a *tokenAPI) wantAsked(t *testing.T, n int) {
 	}
 }
 
-// startSource returns a source in a bubble, and what closes it.
+// startSource returns a source in a bubble, and the function that closes it.
 func startSource(t *testing.T, api *tokenAPI) (source *tokens, stop func(), log *logBuffer) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -155,7 +155,7 @@ func TestTokenIsRenewedAtHalfItsLife(t *testing.T) {
 	})
 }
 
-// Nodes that started together do not ask together for ever.
+// Nodes that started together do not always ask together.
 func TestRenewalsOfNodesAreSpread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const nodes = 20
@@ -233,7 +233,7 @@ func TestPausesBetweenFailedAttemptsGrow(t *testing.T) {
 	})
 }
 
-// Whoever can do without a token waits for the first attempt, and for no other.
+// Callers that can do without a token wait for the first attempt only.
 func TestCallersWaitForOneAttemptOfAnOptionalToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := tokenAPI{delay: 10 * time.Second}
@@ -351,7 +351,7 @@ func TestRefusedTokenIsReplacedOnce(t *testing.T) {
 	})
 }
 
-// Emulators give out one token for ever.
+// Some emulators have one token that never changes.
 func TestEqualTokenEndsTheAttempt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := tokenAPI{fixed: "constant"}
@@ -413,8 +413,8 @@ func newTestAPI(t *testing.T, endpoint string) *api {
 	return newTestClient(t, &http.Client{Transport: transport}).region(cfg).api
 }
 
-// The clock here may be off by any amount: what counts is the life that the
-// service gave the token, by its own clock.
+// This machine's clock may be off by any amount. The life of a token is measured by
+// the service's clock.
 func TestTokenLifeIsByTheClockOfItsService(t *testing.T) {
 	awsEnvironment(t, "AKIDLARDERTEST")
 	server := time.Date(2031, 5, 6, 7, 8, 9, 0, time.UTC)
@@ -440,7 +440,7 @@ func TestTokenLifeIsByTheClockOfItsService(t *testing.T) {
 				w.Header().Set("Content-Type", "application/x-amz-json-1.1")
 				fmt.Fprintf(w, `{"authorizationData":[{"authorizationToken":"QVdTOng=","expiresAt":%d}]}`, expires.Unix())
 			})
-			token, err := newTestAPI(t, api.URL).token(t.Context())
+			token, err := newTestAPI(t, api.URL).privateToken(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -454,7 +454,7 @@ func TestTokenLifeIsByTheClockOfItsService(t *testing.T) {
 func TestTokenFailureHasTheWordsOfAWS(t *testing.T) {
 	server := startECR(t)
 	awsEnvironment(t, "AKIDSTRANGER")
-	_, err := newTestAPI(t, server.Endpoint).token(t.Context())
+	_, err := newTestAPI(t, server.Endpoint).privateToken(t.Context())
 	wantNoCredentials(t, err, "UnrecognizedClientException")
 	if strings.Contains(err.Error(), "aws-secret") {
 		t.Errorf("the error has the secret key: %v", err)
@@ -464,12 +464,12 @@ func TestTokenFailureHasTheWordsOfAWS(t *testing.T) {
 func TestMissingCredentialsAreAnErrorOfTheCredentials(t *testing.T) {
 	server := startECR(t)
 	awsEnvironment(t, "")
-	_, err := newTestAPI(t, server.Endpoint).token(t.Context())
+	_, err := newTestAPI(t, server.Endpoint).privateToken(t.Context())
 	wantNoCredentials(t, err, "us-east-1")
-	// The pod's token is not there: a file that does not exist.
+	// The file of the pod's token does not exist.
 	t.Setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/node")
 	t.Setenv("AWS_WEB_IDENTITY_TOKEN_FILE", filepath.Join(t.TempDir(), "token"))
-	_, err = newTestAPI(t, server.Endpoint).token(t.Context())
+	_, err = newTestAPI(t, server.Endpoint).privateToken(t.Context())
 	wantNoCredentials(t, err, "no such file")
 	if n := server.Stats().Requests[ecrtest.API]; n != 0 {
 		t.Errorf("asked the API %d times without credentials", n)
@@ -488,7 +488,7 @@ func TestAnswerWithoutATokenIsAnError(t *testing.T) {
 				w.Header().Set("Content-Type", "application/x-amz-json-1.1")
 				_, _ = w.Write([]byte(body))
 			})
-			_, err := newTestAPI(t, server.URL).token(t.Context())
+			_, err := newTestAPI(t, server.URL).privateToken(t.Context())
 			wantNoCredentials(t, err, "no token")
 		})
 	}

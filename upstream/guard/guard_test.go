@@ -3,7 +3,6 @@
 package guard
 
 import (
-	"context"
 	"crypto/x509"
 	"errors"
 	"io"
@@ -15,11 +14,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 
 	"go.uber.org/goleak"
-	"golang.org/x/net/dns/dnsmessage"
+
+	"github.com/larder-registry/larder/upstream/guard/guardtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -118,7 +117,7 @@ var allowedClasses = map[string][]class{
 	"224.0.0.1:80":              nil,
 }
 
-func TestAddressIsDialledWhereTheEndpointIsOfItsKind(t *testing.T) {
+func TestAddressIsDialledIfTheEndpointIsOfItsClass(t *testing.T) {
 	for address, classes := range allowedClasses {
 		for allowed := elsewhere; allowed <= unspecified; allowed++ {
 			g := newGuard(allowed, nil, nil)
@@ -143,7 +142,7 @@ func wantRefused(t *testing.T, target string, allowed class, classes []class, er
 	}
 }
 
-func TestURLOfAnotherKindIsRefused(t *testing.T) {
+func TestForbiddenURLIsRefused(t *testing.T) {
 	for _, test := range []struct {
 		from, to string
 		refused  bool
@@ -175,111 +174,10 @@ func TestURLOfAnotherKindIsRefused(t *testing.T) {
 	}
 }
 
-// doorbell is a listener on loopback that counts connections.
-type doorbell struct {
-	net.Listener
-	came    atomic.Int64
-	arrived chan struct{}
-}
-
-func newDoorbell(t *testing.T) *doorbell {
-	t.Helper()
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := &doorbell{Listener: l, arrived: make(chan struct{}, 100)}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			conn.Close()
-			b.came.Add(1)
-			b.arrived <- struct{}{}
-		}
-	}()
-	t.Cleanup(func() {
-		l.Close()
-		<-done
-	})
-	return b
-}
-
-func (b *doorbell) port(t *testing.T) string {
-	t.Helper()
-	_, port, err := net.SplitHostPort(b.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
-}
-
-// wantNobody wants that no connection came. One of its own comes behind all
-// that did, so that none is overlooked.
-func (b *doorbell) wantNobody(t *testing.T) {
-	t.Helper()
-	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", b.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn.Close()
-	<-b.arrived
-	if n := b.came.Load(); n != 1 {
-		t.Errorf("%d connections came besides the test's own", n-1)
-	}
-}
-
-// resolver answers every question for an IPv4 address with addr.
-func resolver(t *testing.T, addr [4]byte) *net.Resolver {
-	t.Helper()
-	server, err := (&net.ListenConfig{}).ListenPacket(t.Context(), "udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		buf := make([]byte, 4096)
-		for {
-			n, from, err := server.ReadFrom(buf)
-			if err != nil {
-				return
-			}
-			var msg dnsmessage.Message
-			if msg.Unpack(buf[:n]) != nil {
-				continue
-			}
-			msg.Response, msg.Additionals = true, nil
-			for _, q := range msg.Questions {
-				if q.Type == dnsmessage.TypeA {
-					msg.Answers = append(msg.Answers, dnsmessage.Resource{
-						Header: dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: 1},
-						Body:   &dnsmessage.AResource{A: addr},
-					})
-				}
-			}
-			if answer, err := msg.Pack(); err == nil {
-				_, _ = server.WriteTo(answer, from)
-			}
-		}
-	}()
-	t.Cleanup(func() {
-		server.Close()
-		<-done
-	})
-	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "udp", server.LocalAddr().String())
-	}}
-}
-
 func TestNameThatResolvesToLoopbackIsNotDialled(t *testing.T) {
-	bell := newDoorbell(t)
-	g := newGuard(elsewhere, nil, resolver(t, [4]byte{127, 0, 0, 1}))
-	conn, err := g.dial(t.Context(), "tcp", net.JoinHostPort("rebound.test", bell.port(t)))
+	bell := guardtest.NewDoorbell(t)
+	g := newGuard(elsewhere, nil, guardtest.Resolver(t, [4]byte{127, 0, 0, 1}))
+	conn, err := g.dial(t.Context(), "tcp", net.JoinHostPort("rebound.test", bell.Port(t)))
 	if err == nil {
 		conn.Close()
 	}
@@ -287,17 +185,17 @@ func TestNameThatResolvesToLoopbackIsNotDialled(t *testing.T) {
 	if !errors.As(err, &refused) {
 		t.Errorf("dialling gave %v, want a refusal", err)
 	}
-	bell.wantNobody(t)
+	bell.WantNobody(t)
 }
 
 func TestLoopbackEndpointMayLeadToLoopback(t *testing.T) {
-	bell := newDoorbell(t)
+	bell := guardtest.NewDoorbell(t)
 	conn, err := newGuard(loopback, nil, nil).dial(t.Context(), "tcp", bell.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
 	conn.Close()
-	<-bell.arrived
+	bell.Wait()
 }
 
 // proxyVariables are all that proxyAddresses looks at.

@@ -414,7 +414,6 @@ func (q *quota) refuses() bool {
 	return false
 }
 
-// The bound of five seconds is the issue's.
 func TestRateFallsBelowAQuotaWithin5SecondsAndUsesIt(t *testing.T) {
 	for _, perSecond := range []int{5, 20, 200} {
 		t.Run(fmt.Sprint(perSecond), func(t *testing.T) {

@@ -22,7 +22,7 @@ func serve(t *testing.T, h http.HandlerFunc) *httptest.Server {
 	return server
 }
 
-func TestMetadataServiceIsJudgedByItsAnswer(t *testing.T) {
+func TestMetadataIsFoundByItsAnswer(t *testing.T) {
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -27,7 +27,7 @@ func TestErrorBodyIsReadUpToABound(t *testing.T) {
 	}
 }
 
-// faults are ways to fail with a token sent and a signed URL in hand.
+// faults make a request fail that has a token and a signed URL.
 var faults = map[string]ecrtest.Fault{
 	"refused by the registry":     {On: registryOps, Status: http.StatusForbidden},
 	"unknown":                     {On: registryOps, Status: http.StatusNotFound},

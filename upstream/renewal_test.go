@@ -16,8 +16,7 @@ import (
 	"github.com/larder-registry/larder/upstream/reply"
 )
 
-// questions are what a registry may be asked for, each about something that the
-// fake ECR has.
+// questions are the requests to a registry, each for content that the fake ECR has.
 var questions = map[string]func(context.Context, *Registry, digest.Digest) error{
 	"manifest": func(ctx context.Context, r *Registry, _ digest.Digest) error {
 		_, _, err := r.Manifest(ctx, repo, "v1", false)
@@ -46,8 +45,7 @@ var questions = map[string]func(context.Context, *Registry, digest.Digest) error
 
 const registryOps = ecrtest.Manifest | ecrtest.Blob | ecrtest.Tags
 
-// refusals are the ways in which ECR says that a token is no good, or may say
-// so: twice for a HEAD, whose own answer has no words.
+// refusals are the answers with which ECR refuses a token.
 var refusals = map[string]ecrtest.Fault{
 	"401":                       {Status: http.StatusUnauthorized, Body: "Not Authorized\n"},
 	"400 without a challenge":   {Status: http.StatusBadRequest},
@@ -90,7 +88,7 @@ func TestTokenIsRenewedOnceWhenItIsRefused(t *testing.T) {
 	}
 }
 
-func TestDenialIsNotTakenForAnExpiredToken(t *testing.T) {
+func TestDenialDoesNotRenewTheToken(t *testing.T) {
 	for question, ask := range questions {
 		t.Run(question, func(t *testing.T) {
 			server := startECR(t, ecrtest.Options{})
@@ -185,7 +183,7 @@ func TestHEADWithAnExpiredTokenFetchesTheManifestOnce(t *testing.T) {
 	if want := digest.FromString(manifestBody); desc.Digest != want || string(body) != manifestBody {
 		t.Errorf("got %s and %q, want %s and the manifest, as it came anyway", desc.Digest, body, want)
 	}
-	// The HEAD, the GET that says why not, and the GET with the new token.
+	// The HEAD, the GET that tells why, and the GET with the new token.
 	want := map[ecrtest.Op]int{ecrtest.API: 1, ecrtest.Manifest: 3}
 	if diff := cmp.Diff(want, server.Stats().Requests); diff != "" {
 		t.Errorf("requests (-want +got):\n%s", diff)

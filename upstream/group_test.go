@@ -20,8 +20,8 @@ import (
 	"github.com/larder-registry/larder/upstream/reply"
 )
 
-// replicated is a registry in one region with a replica in another. Both have
-// the manifest and the blob that questions are about.
+// replicated is a registry in one region with a replica in another. Both have the
+// content of questions.
 type replicated struct {
 	*Registry
 	primary, replica *ecrtest.Running
@@ -65,8 +65,7 @@ func startReplicatedInBubble(t *testing.T) *replicated {
 	return r
 }
 
-// replicate has both hold what questions are about, and makes a client for
-// them.
+// replicate gives both the content of questions, and makes a client for them.
 func replicate(t *testing.T, via network, primary, replica *ecrtest.Running) *replicated {
 	t.Helper()
 	r := &replicated{primary: primary, replica: replica}
@@ -99,7 +98,7 @@ var byDigest = map[string]func(context.Context, *Registry, digest.Digest) error{
 	"has blob": questions["has blob"],
 }
 
-// outagesOfARegion are ways in which a region fails.
+// outagesOfARegion make a region fail.
 var outagesOfARegion = map[string]func(*ecrtest.Running){
 	"gone": func(s *ecrtest.Running) { s.Stop() },
 	"broken": func(s *ecrtest.Running) {
@@ -115,7 +114,7 @@ var outagesOfARegion = map[string]func(*ecrtest.Running){
 	},
 }
 
-// failuresToOpen is how many failures in a row have a registry left alone.
+// failuresToOpen is how many failures in a row open the breaker of a registry.
 const failuresToOpen = 3
 
 func TestReplicaStandsInForARegionThatFails(t *testing.T) {
@@ -139,7 +138,7 @@ func TestReplicaStandsInForARegionThatFails(t *testing.T) {
 	}
 }
 
-func TestSilentRegionIsLeftForItsReplicaInTime(t *testing.T) {
+func TestSilentRegionLeavesTimeForItsReplica(t *testing.T) {
 	awsEnvironment(t, "AKIDLARDERTEST")
 	for question, ask := range byDigest {
 		t.Run(question, func(t *testing.T) {
@@ -192,7 +191,7 @@ func TestReplicaIsNeverAskedForATag(t *testing.T) {
 	}
 }
 
-func TestNoOfAReplicaDoesNotCount(t *testing.T) {
+func TestRefusalByAReplicaDoesNotCount(t *testing.T) {
 	for status, kind := range map[int]error{http.StatusNotFound: fs.ErrNotExist, http.StatusForbidden: fs.ErrPermission} {
 		r := startReplicated(t)
 		r.replica.Inject(ecrtest.Fault{On: ecrtest.Manifest | ecrtest.Blob, Status: status})
@@ -272,7 +271,7 @@ func TestAnswerToATagShowsThatThePrimaryIsBack(t *testing.T) {
 	}
 }
 
-func TestSpareConnectionIsNoReasonToLeaveThePrimary(t *testing.T) {
+func TestThrottledSpareBodyDoesNotOpenTheBreaker(t *testing.T) {
 	r := startReplicated(t)
 	r.primary.Inject(ecrtest.Fault{On: ecrtest.Blob, Status: http.StatusTooManyRequests})
 	for range failuresToOpen + 1 {
@@ -286,7 +285,7 @@ func TestSpareConnectionIsNoReasonToLeaveThePrimary(t *testing.T) {
 	wantAllSlots(t, r.Registry)
 }
 
-func TestClientThatLeavesSaysNothingOfARegion(t *testing.T) {
+func TestClientThatLeavesDoesNotOpenTheBreaker(t *testing.T) {
 	r := startReplicated(t)
 	for question, ask := range byDigest {
 		for range failuresToOpen {
@@ -307,7 +306,7 @@ func TestClientThatLeavesSaysNothingOfARegion(t *testing.T) {
 	wantAllSlots(t, r.Registry)
 }
 
-func TestReplicaNeedsNoEntryOfItsOwn(t *testing.T) {
+func TestReplicaNeedsNoConfigurationOfItsOwn(t *testing.T) {
 	const host, replica = "123456789012.dkr.ecr.us-east-1.amazonaws.com", "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
 	puller := ecr.Identity{RoleARN: "arn:aws:iam::123456789012:role/puller"}
 	cfg := Config{

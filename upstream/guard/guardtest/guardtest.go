@@ -1,4 +1,6 @@
-package upstream
+// Package guardtest has what tests of connections need: a listener that counts them,
+// and a resolver that leads to any address.
+package guardtest
 
 import (
 	"context"
@@ -9,20 +11,21 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// doorbell is a listener on loopback that counts connections.
-type doorbell struct {
+// Doorbell is a listener on loopback that counts connections.
+type Doorbell struct {
 	net.Listener
 	came    atomic.Int64
-	arrived chan struct{}
+	arrived chan struct{} // a token for each
 }
 
-func newDoorbell(t *testing.T) *doorbell {
+// NewDoorbell returns a listener that the end of the test closes.
+func NewDoorbell(t *testing.T) *Doorbell {
 	t.Helper()
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &doorbell{Listener: l, arrived: make(chan struct{}, 100)}
+	b := &Doorbell{Listener: l, arrived: make(chan struct{}, 100)}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -43,7 +46,8 @@ func newDoorbell(t *testing.T) *doorbell {
 	return b
 }
 
-func (b *doorbell) port(t *testing.T) string {
+// Port returns the port of the listener.
+func (b *Doorbell) Port(t *testing.T) string {
 	t.Helper()
 	_, port, err := net.SplitHostPort(b.Addr().String())
 	if err != nil {
@@ -52,9 +56,12 @@ func (b *doorbell) port(t *testing.T) string {
 	return port
 }
 
-// wantNobody wants that no connection came. One of its own comes behind all
-// that did, so that none is overlooked.
-func (b *doorbell) wantNobody(t *testing.T) {
+// Wait waits for a connection.
+func (b *Doorbell) Wait() { <-b.arrived }
+
+// WantNobody checks that no connection came. It makes one of its own, which comes
+// after all others.
+func (b *Doorbell) WantNobody(t *testing.T) {
 	t.Helper()
 	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", b.Addr().String())
 	if err != nil {
@@ -67,8 +74,8 @@ func (b *doorbell) wantNobody(t *testing.T) {
 	}
 }
 
-// resolver answers every question for an IPv4 address with addr.
-func resolver(t *testing.T, addr [4]byte) *net.Resolver {
+// Resolver returns one that answers every question for an IPv4 address with addr.
+func Resolver(t *testing.T, addr [4]byte) *net.Resolver {
 	t.Helper()
 	server, err := (&net.ListenConfig{}).ListenPacket(t.Context(), "udp", "127.0.0.1:0")
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
-// clockedECR is a fake ECR and a registry that go by a clock which the test sets.
+// clockedECR returns a fake ECR and a registry with a clock that the test sets.
 func clockedECR(t *testing.T) (*fake, *ecrtest.Clock) {
 	t.Helper()
 	clock := ecrtest.NewClock()
@@ -28,9 +28,9 @@ func clockedECR(t *testing.T) (*fake, *ecrtest.Clock) {
 	return &fake{server.Running, registryOf(t, c, server.Host()), log}, clock
 }
 
-// Any answer that takes the token ends the doubt: the next token that expires is
-// renewed without a pause, though none has passed here.
-func TestAnswerThatTakesTheTokenEndsTheDoubt(t *testing.T) {
+// Any answer that accepts the token counts: the next token that expires is renewed
+// without a pause, on a clock that stands still.
+func TestAcceptedTokenMakesTheNextRenewalImmediate(t *testing.T) {
 	for name, test := range map[string]struct {
 		repository string
 		want       error
@@ -95,8 +95,8 @@ func TestRegistryThatRefusesEveryTokenCostsFewOfThem(t *testing.T) {
 	}
 }
 
-// Some emulators of ECR have one token for ever. Here it is refused.
-func TestTokenThatIsTheSameForEverIsNotAskedForAgainAndAgain(t *testing.T) {
+// Some emulators of ECR have one token that never changes. Here it is refused.
+func TestTokenThatNeverChangesIsNotAskedForAgainAndAgain(t *testing.T) {
 	awsEnvironment(t, "AKIDLARDERTEST")
 	var given atomic.Int64
 	server := serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -125,8 +125,7 @@ func TestTokenThatIsTheSameForEverIsNotAskedForAgainAndAgain(t *testing.T) {
 	}
 }
 
-// Requests and refusals of two registries that share their tokens, of which one
-// takes none.
+// Two registries share their tokens, and one of them accepts none.
 func TestRegistryThatRefusesEveryTokenDoesNotDisturbAnother(t *testing.T) {
 	server, _ := clockedECR(t)
 	broken := serve(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) })
