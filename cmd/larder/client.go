@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 
+	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/cmd/internal/daemon"
 	"github.com/larder-registry/larder/config"
 	"github.com/larder-registry/larder/proxy/admin"
@@ -99,6 +100,56 @@ func (c *client) send(ctx context.Context, method, what string, query url.Values
 		return nil, refusal(resp)
 	}
 	return resp, nil
+}
+
+// cached returns the names of all images in the cache.
+func (c *client) cached(p *invocation) func() ([]string, error) {
+	return func() ([]string, error) {
+		var images []cache.ImageInfo
+		err := c.do(p.ctx, http.MethodGet, "images", nil, &images)
+		names := make([]string, len(images))
+		for i, img := range images {
+			names[i] = img.Name()
+		}
+		return names, err
+	}
+}
+
+// pinned returns the names of all pins that a command can remove.
+func (c *client) pinned(p *invocation) func() ([]string, error) {
+	return func() ([]string, error) {
+		var pins []cache.PinInfo
+		err := c.do(p.ctx, http.MethodGet, "pins", nil, &pins)
+		names := make([]string, len(pins))
+		for i, pin := range pins {
+			names[i] = pin.Image
+		}
+		return names, err
+	}
+}
+
+// scrub has the daemon check everything, and reports the progress.
+func (c *client) scrub(p *invocation, progress func(done, total int64)) (cache.ScrubResult, error) {
+	resp, err := c.send(p.ctx, http.MethodPost, "scrub", nil)
+	if err != nil {
+		return cache.ScrubResult{}, err
+	}
+	defer resp.Body.Close()
+	for lines := json.NewDecoder(resp.Body); ; {
+		var report admin.ScrubReport
+		err := lines.Decode(&report)
+		switch {
+		case p.ctx.Err() != nil:
+			return cache.ScrubResult{}, errors.New("the scrub was interrupted")
+		case err != nil:
+			return cache.ScrubResult{}, fmt.Errorf("the scrub did not finish: %w", err)
+		case report.Error != "":
+			return cache.ScrubResult{}, errors.New(report.Error)
+		case report.Result != nil:
+			return *report.Result, nil
+		}
+		progress(report.Done, report.Total)
+	}
 }
 
 // refusal returns the error in an answer.

@@ -3,10 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 
-	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/upstream/name"
 )
 
@@ -81,32 +79,6 @@ func (i images) each(known func() ([]string, error), do func(image string) error
 		}
 	}
 	return errs
-}
-
-// cached returns the names of all images in the cache.
-func (c *client) cached(p *invocation) func() ([]string, error) {
-	return func() ([]string, error) {
-		var images []cache.ImageInfo
-		err := c.do(p.ctx, http.MethodGet, "images", nil, &images)
-		names := make([]string, len(images))
-		for i, img := range images {
-			names[i] = img.Name()
-		}
-		return names, err
-	}
-}
-
-// pinned returns the names of all pins that a command can remove.
-func (c *client) pinned(p *invocation) func() ([]string, error) {
-	return func() ([]string, error) {
-		var pins []cache.PinInfo
-		err := c.do(p.ctx, http.MethodGet, "pins", nil, &pins)
-		names := make([]string, len(pins))
-		for i, pin := range pins {
-			names[i] = pin.Image
-		}
-		return names, err
-	}
 }
 
 func imageQuery(image string) url.Values { return url.Values{"image": {image}} }

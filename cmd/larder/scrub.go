@@ -1,18 +1,13 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"time"
 
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
-
-	"github.com/larder-registry/larder/cache"
-	"github.com/larder-registry/larder/proxy/admin"
 )
 
 // scrubCommand is "larder scrub".
@@ -47,30 +42,6 @@ func (c *scrubCommand) Run(p *invocation) error {
 		}
 		return err
 	})
-}
-
-// scrub has the daemon check everything, and reports the progress.
-func (c *client) scrub(p *invocation, progress func(done, total int64)) (cache.ScrubResult, error) {
-	resp, err := c.send(p.ctx, http.MethodPost, "scrub", nil)
-	if err != nil {
-		return cache.ScrubResult{}, err
-	}
-	defer resp.Body.Close()
-	for lines := json.NewDecoder(resp.Body); ; {
-		var report admin.ScrubReport
-		err := lines.Decode(&report)
-		switch {
-		case p.ctx.Err() != nil:
-			return cache.ScrubResult{}, errors.New("the scrub was interrupted")
-		case err != nil:
-			return cache.ScrubResult{}, fmt.Errorf("the scrub did not finish: %w", err)
-		case report.Error != "":
-			return cache.ScrubResult{}, errors.New(report.Error)
-		case report.Result != nil:
-			return *report.Result, nil
-		}
-		progress(report.Done, report.Total)
-	}
 }
 
 // progress shows how much is done: as a bar on a terminal, else as a line every few

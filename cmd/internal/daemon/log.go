@@ -20,8 +20,8 @@ func NewLogger(cfg config.Log, w io.Writer) *slog.Logger {
 	return slog.New(traced{slog.NewTextHandler(w, opts)})
 }
 
-// traced is a slog handler that adds the ids of the span in a line's context, if
-// that is one which a collector gets.
+// traced is a slog handler that adds the ids of the span in a line's context, if the
+// span is exported.
 type traced struct{ slog.Handler }
 
 func (h traced) Handle(ctx context.Context, line slog.Record) error {

@@ -27,25 +27,25 @@ import (
 	"github.com/larder-registry/larder/config"
 )
 
-// telemetry is where instruments and spans are made, and where they go.
+// telemetry makes instruments and spans, and exports them to /metrics and to a
+// collector.
 type telemetry struct {
 	meter  metric.MeterProvider
-	tracer trace.TracerProvider // nil where no collector is configured
+	tracer trace.TracerProvider // nil without a collector
 	page   http.Handler         // /metrics
 
-	push func(context.Context) error // of metrics
-	ends []func(context.Context) error
+	push func(context.Context) error   // exports metrics
+	ends []func(context.Context) error // stop the exporters
 }
 
-// flush bounds how long the end of the process waits for a collector, twice: with
-// the drain that is less than the 30 s after which Kubernetes kills.
+// flush bounds how long the end of the daemon waits for a collector, twice: with the
+// drain that is less than the 30 s after which Kubernetes kills.
 const flush = 2 * time.Second
 
-// newTelemetry sets telemetry up as the configuration says. A collector that the
-// configuration does not name may be named by OTEL_EXPORTER_OTLP_ENDPOINT; the
-// other variables that begin so (headers, certificates, time-outs; see the
-// specification of OTLP's exporters) hold in either case. Where there is none,
-// nothing is dialled.
+// newTelemetry sets telemetry up. The collector is named by the configuration, or else
+// by OTEL_EXPORTER_OTLP_ENDPOINT in env. Other OTEL_EXPORTER_OTLP_ variables of the
+// process (headers, certificates, timeouts; see the specification of OTLP's exporters)
+// are used in both cases. Without a collector nothing is dialled.
 func newTelemetry(ctx context.Context, cfg config.Telemetry, version string, env []string, log *slog.Logger) (*telemetry, error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -58,7 +58,7 @@ func newTelemetry(ctx context.Context, cfg config.Telemetry, version string, env
 		resource.WithHost(),
 		resource.WithTelemetrySDK(),
 		resource.WithAttributes(attribute.String("service.name", "larder"), attribute.String("service.version", version)),
-		resource.WithFromEnv()) // OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES, which come before the others
+		resource.WithFromEnv()) // OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES override the others
 	if err != nil && !errors.Is(err, resource.ErrPartialResource) {
 		return nil, fmt.Errorf("set up telemetry: %w", err)
 	}
@@ -83,7 +83,8 @@ func hasCollector(env []string) bool {
 	})
 }
 
-// startOTLP begins to trace, and returns a reader that pushes metrics.
+// startOTLP starts the exporters to a collector. It sets the tracer and returns the
+// reader that pushes metrics.
 func (t *telemetry) startOTLP(ctx context.Context, cfg config.Telemetry, about *resource.Resource, log *slog.Logger) (sdkmetric.Reader, error) {
 	var toTraces []otlptracehttp.Option
 	var toMetrics []otlpmetrichttp.Option
@@ -109,15 +110,15 @@ func (t *telemetry) startOTLP(ctx context.Context, cfg config.Telemetry, about *
 	return sdkmetric.NewPeriodicReader(&loudMetrics{Exporter: metrics, outage: outage{log: log, what: "metrics"}}), nil
 }
 
-// pushLast sends metrics while there is still something to be measured: what is
-// closed after it has no gauges any more.
+// pushLast exports metrics for the last time. It is called before the store and the
+// upstreams are closed, since their gauges end with them.
 func (t *telemetry) pushLast() {
 	ctx, cancel := context.WithTimeout(context.Background(), flush)
 	defer cancel()
-	_ = t.push(ctx) // a collector that does not take them is logged by the exporter
+	_ = t.push(ctx) // the exporter logs a failure
 }
 
-// end sends what was not sent yet, as far as the collector takes it in time.
+// end exports what is left, if the collector takes it in time, and stops.
 func (t *telemetry) end(log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(context.Background(), flush)
 	defer cancel()
@@ -128,25 +129,26 @@ func (t *telemetry) end(log *slog.Logger) {
 	}
 }
 
-// outage logs when a collector begins to fail and when that is over, in place of
-// the SDK, which would write each failure to standard error by itself. It belongs
-// to one goroutine at a time, as exporters do.
+// outage logs when a collector begins to fail and when it works again. The SDK would
+// write each failure to standard error. It belongs to one goroutine at a time, as
+// exporters do.
 type outage struct {
 	log  *slog.Logger
-	what string
+	what string // is exported
 	on   bool
 }
 
 func (o *outage) note(err error) {
 	switch {
 	case err != nil && !o.on:
-		o.log.Warn("the collector does not take "+o.what+"; they are lost meanwhile", "error", err)
+		o.log.Warn("the collector does not take "+o.what+"; they are lost until it does", "error", err)
 	case err == nil && o.on:
 		o.log.Info("the collector takes " + o.what + " again")
 	}
 	o.on = err != nil
 }
 
+// loudSpans is a span exporter whose failures are logged as an outage.
 type loudSpans struct {
 	sdktrace.SpanExporter
 	outage
@@ -157,6 +159,7 @@ func (e *loudSpans) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySp
 	return nil
 }
 
+// loudMetrics is a metric exporter whose failures are logged as an outage.
 type loudMetrics struct {
 	sdkmetric.Exporter
 	outage

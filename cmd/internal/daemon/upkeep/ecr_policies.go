@@ -24,6 +24,10 @@ type ecrPolicies struct {
 	pause      time.Duration // between two repositories
 }
 
+// maxRepositories bounds how many repositories are read in one round. They are chosen
+// at random, so that each is chosen at some time.
+const maxRepositories = 1000
+
 // expired returns the images in the cache that have expired, and which of those in
 // the cache ECR still has. A repository that is not read this time keeps the result
 // of the last time.
@@ -37,7 +41,7 @@ func (p *ecrPolicies) expired(ctx context.Context) (expired []cache.Verdict, lis
 		return nil, nil, err
 	}
 	listed = make(map[imageID]bool)
-	left := maxLifecycleRepositories
+	left := maxRepositories
 	for _, repo := range shuffled(holdings) {
 		registry, entry, ok := p.registries.ecr(repo)
 		switch {

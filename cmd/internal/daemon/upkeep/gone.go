@@ -22,6 +22,10 @@ type gone struct {
 	pause      time.Duration // between two questions
 }
 
+// maxImages bounds how many images are asked about in one round. They are chosen at
+// random, so that each is chosen at some time.
+const maxImages = 1000
+
 // remove asks the upstreams about expired images and removes those that are gone.
 // It does not ask about images that are listed.
 func (g *gone) remove(ctx context.Context, listed map[imageID]bool) error {
@@ -37,7 +41,7 @@ func (g *gone) remove(ctx context.Context, listed map[imageID]bool) error {
 		if img.Expired == nil || img.MediaType == "" || img.Pinned || listed[id] || asked[id] || !g.applies(id.Repository) {
 			continue
 		}
-		if len(asked) == maxLifecycleImages {
+		if len(asked) == maxImages {
 			break
 		}
 		asked[id] = true

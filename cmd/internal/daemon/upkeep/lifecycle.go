@@ -5,12 +5,9 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/opencontainers/go-digest"
-
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/config"
 	"github.com/larder-registry/larder/upstream"
-	"github.com/larder-registry/larder/upstream/lifecycle"
 )
 
 // Lifecycle applies lifecycle rules, those of ECR's repositories and those of the
@@ -34,18 +31,6 @@ const (
 	// lifecyclePause is between two questions, far below the rate that ECR allows
 	// an account.
 	lifecyclePause = time.Second
-	// maxLifecycleRepositories and maxLifecycleImages bound how many repositories
-	// are read in one round, and how many images are asked about. They are chosen at
-	// random, so that each is chosen at some time.
-	maxLifecycleRepositories = 1000
-	maxLifecycleImages       = 1000
-)
-
-// Where a rule is from, in the Source of a cache.Expiry: the policy of a repository
-// at ECR, or the configuration.
-const (
-	SourceECR   = "ecr"
-	SourceLocal = "local"
 )
 
 // NewLifecycle returns a Lifecycle that does nothing before Run.
@@ -73,12 +58,6 @@ func (l *Lifecycle) Run(ctx context.Context) {
 	})
 }
 
-// imageID is an image of one repository.
-type imageID struct {
-	cache.Repository
-	digest.Digest
-}
-
 // apply evaluates all rules, tells the store what has expired, and removes what is
 // gone upstream.
 func (l *Lifecycle) apply(ctx context.Context) error {
@@ -94,35 +73,4 @@ func (l *Lifecycle) apply(ctx context.Context) error {
 		return err
 	}
 	return l.gone.remove(ctx, listed)
-}
-
-// expiredBy evaluates a policy for the images of a repository.
-func expiredBy(policy lifecycle.Policy, images []lifecycle.Image, repo cache.Repository, source string) []cache.Verdict {
-	var expired []cache.Verdict
-	for _, e := range policy.Expired(images, time.Now()) {
-		expired = append(expired, cache.Verdict{
-			Repository: repo, Digest: e.Digest, Expiry: cache.Expiry{Since: e.Since, Rule: e.Rule, Source: source},
-		})
-	}
-	return expired
-}
-
-// earliest merges two lists. An image in both has expired at the earlier time.
-func earliest(a, b []cache.Verdict) []cache.Verdict {
-	var all []cache.Verdict
-	index := make(map[imageID]int) // in all
-	for _, expired := range [][]cache.Verdict{a, b} {
-		for _, v := range expired {
-			id := imageID{v.Repository, v.Digest}
-			i, again := index[id]
-			switch {
-			case !again:
-				index[id] = len(all)
-				all = append(all, v)
-			case v.Since.Before(all[i].Since):
-				all[i] = v
-			}
-		}
-	}
-	return all
 }
