@@ -38,7 +38,7 @@ type ECRConfig struct {
 	APIEndpoint string
 	// Region is that of the registry. Empty means the one in its host's name.
 	Region string
-	// Identity is whom tokens are for.
+	// Identity is the AWS identity of tokens.
 	Identity ecr.Identity
 	// Replicas are the hosts of registries in other regions to which this one's
 	// repositories are replicated, in the order in which they are asked. Their own

@@ -31,10 +31,10 @@ func (d Diagnosis) Connect(ctx context.Context) probe.Connection {
 	return d.connect(ctx, d.site.endpoint.JoinPath("v2", "/"))
 }
 
-// ConnectTo connects to a place that the registry redirects to, as Locate returns
+// ConnectTo connects to a host that the registry redirects to, as Locate returns
 // it.
-func (d Diagnosis) ConnectTo(ctx context.Context, place string) probe.Connection {
-	u, err := url.Parse(place)
+func (d Diagnosis) ConnectTo(ctx context.Context, origin string) probe.Connection {
+	u, err := url.Parse(origin)
 	if err != nil {
 		return probe.Connection{Stage: probe.StageDNS, Err: err}
 	}
@@ -112,7 +112,7 @@ func (d Diagnosis) Locate(ctx context.Context, repository string, dgst digest.Di
 	return guard.Origin(d.site.endpoint), nil
 }
 
-// Describe returns in words what the registry is taken for by its name.
+// Describe returns the kind of registry, by its name, in words.
 func (d Diagnosis) Describe() string {
 	host, isECR := name.ParseECR(d.site.host)
 	hasTokens := d.site.ecr != nil

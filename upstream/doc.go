@@ -9,7 +9,7 @@
 // # The way of a request
 //
 //	Client.Registry         the Registry of a host, by its Config
-//	Registry.Manifest       or List, BlobSize, OpenBlob: bounds the time, and asks again for what ECR still imports
+//	Registry.Manifest       or List, BlobSize, OpenBlob: bounds the time; asks again for an image that ECR imports
 //	group                   the registry itself, then its replicas (a member each)
 //	documents, blobs        one manifest or list in whole; one range of a blob
 //	site.follow             goes where the registry redirects to

@@ -183,7 +183,7 @@ func (f *failures) add(at *member, err error) {
 	f.others = errors.Join(f.others, fmt.Errorf("replica %s: %w", at.host, err))
 }
 
-// error returns the error for the caller, who waited with ctx.
+// error returns the error for a caller that waited with ctx.
 func (f *failures) error(ctx context.Context) error {
 	own := f.own
 	switch {

@@ -167,7 +167,7 @@ func (s *site) fetch(ctx context.Context, method string, to *url.URL, req reques
 }
 
 // own reports whether a URL is at the registry itself. Its credentials are for no
-// other place.
+// other server.
 func (s *site) own(u *url.URL) bool {
 	return u.Scheme == s.endpoint.Scheme && u.Host == s.endpoint.Host
 }

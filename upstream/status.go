@@ -52,7 +52,7 @@ func (st *Status) addCredentials(s *site) {
 	}
 }
 
-// addBacklog adds what a limiter holds back. A registry may have several.
+// addBacklog adds the backlog of a limiter. A registry may have several.
 func (st *Status) addBacklog(b pace.Backlog) {
 	st.Throttled = st.Throttled || b != pace.Backlog{}
 	if b.PausedUntil.After(st.PausedUntil) {

@@ -33,7 +33,7 @@ type Challenged struct {
 
 // Checker refuses URLs to which an upstream may not lead.
 type Checker interface {
-	Check(what string, from, to *url.URL) error
+	Check(use string, from, to *url.URL) error
 }
 
 // Options are the settings of a [Challenged]. All are needed.
@@ -167,12 +167,12 @@ func (a *Challenged) dropToken(used, scope string) bool {
 // password. It must be on the registry's own host or in the same registrable
 // domain, and use HTTPS unless the registry does not (CVE-2026-33540).
 func (a *Challenged) checkRealm(realm string) error {
-	const what = "a token request"
+	const use = "a token request"
 	u, err := url.Parse(realm)
 	if err != nil {
 		return errRealm
 	}
-	if err := a.check.Check(what, a.endpoint, u); err != nil {
+	if err := a.check.Check(use, a.endpoint, u); err != nil {
 		return err
 	}
 	if u.Hostname() == a.endpoint.Hostname() {
@@ -181,7 +181,7 @@ func (a *Challenged) checkRealm(realm string) error {
 	theirs, err1 := publicsuffix.EffectiveTLDPlusOne(u.Hostname())
 	ours, err2 := publicsuffix.EffectiveTLDPlusOne(a.endpoint.Hostname())
 	if err1 != nil || err2 != nil || theirs != ours {
-		return guard.Refuse(what, u)
+		return guard.Refuse(use, u)
 	}
 	return nil
 }

@@ -32,8 +32,8 @@ type region struct {
 	tokens *tokens
 }
 
-// regionKey is what a token depends on, and the endpoint that it is from: a network
-// with IPv6 alone reaches only the dual-stack one.
+// regionKey tells regions apart. A token depends on identity and region; a network
+// with IPv6 alone reaches only the dual-stack endpoint.
 type regionKey struct {
 	identity         Identity
 	region, endpoint string
@@ -57,7 +57,7 @@ func NewClient(opts Options) *Client {
 
 // newHTTPClient returns a client for AWS's own services. It is of the SDK's kind,
 // which heeds AWS_CA_BUNDLE, and may reach the metadata service, so it has no
-// guard. The SDK copies its transport, so nobody could close idle connections; it
+// guard. The SDK copies its transport, so its idle connections could not be closed; it
 // keeps none, as hours lie between its calls.
 func newHTTPClient() aws.HTTPClient {
 	dialer := net.Dialer{Timeout: pace.DialTimeout}

@@ -26,9 +26,9 @@ type Options struct {
 type Config struct {
 	// Name is the registry's name in logs.
 	Name string
-	// Host is what its host tells.
+	// Host has the parts of its host. Only Region is needed.
 	Host name.ECR
-	// Identity is whom tokens are for.
+	// Identity is the AWS identity of tokens.
 	Identity Identity
 	// APIEndpoint is the URL of the ECR API. Empty means AWS's own.
 	APIEndpoint string

@@ -13,7 +13,8 @@ import (
 	"github.com/larder-registry/larder/upstream/ecr/denial"
 )
 
-// credentialsError is an [auth.Error] that says what would allow what AWS denied.
+// credentialsError is an [auth.Error] whose text says which policy statement would
+// allow an action that AWS denied.
 type credentialsError struct{ error *auth.Error }
 
 func newCredentialsError(what string, cause error) error {

@@ -90,7 +90,7 @@ func (s *tokens) renew(ctx context.Context, refused string) (string, error) {
 
 // replace returns a token newer than old. Concurrent callers share one request for
 // it. The result of an attempt is newer even if it is equal: some emulators of ECR
-// have one token for ever. A caller that is not patient does not wait for an
+// always return the same token. A caller that is not patient does not wait for an
 // attempt after one that failed.
 func (s *tokens) replace(ctx context.Context, old string, patient bool) (string, error) {
 	var attempted bool

@@ -20,9 +20,9 @@ type RefusedError struct {
 	what, target string
 }
 
-// Refuse returns the error for a URL to which an upstream may not lead. what is
-// such as "a redirect". The error has no more of the URL than its origin.
-func Refuse(what string, to *url.URL) error { return &RefusedError{what, Origin(to)} }
+// Refuse returns the error for a URL to which an upstream may not lead. use names the
+// connection, such as "a redirect". The error shows only the URL's origin.
+func Refuse(use string, to *url.URL) error { return &RefusedError{use, Origin(to)} }
 
 func (e *RefusedError) Error() string {
 	return fmt.Sprintf("%s to %s is refused: an upstream may not lead there", e.what, e.target)

@@ -84,6 +84,6 @@ func newTransport(g *guard) *Transport {
 }
 
 // Check refuses a URL to which an upstream may not lead, before anything is
-// dialled. Behind a proxy it is the only check there is. what is such as "a
-// redirect"; from is the URL of the request that led there.
-func (t *Transport) Check(what string, from, to *url.URL) error { return t.guard.check(what, from, to) }
+// dialled. Behind a proxy it is the only check there is. use names the
+// connection, such as "a redirect"; from is the URL of the request that led there.
+func (t *Transport) Check(use string, from, to *url.URL) error { return t.guard.check(use, from, to) }

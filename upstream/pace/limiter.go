@@ -21,7 +21,7 @@ type Limiter struct {
 
 	mu     sync.Mutex // guards what follows
 	rate   rate
-	next   time.Time // before which nobody's turn comes
+	next   time.Time // the next turn at the earliest
 	closed time.Time // until when requests fail at once instead of waiting
 	last   Refusal
 	queue  queue
@@ -227,7 +227,7 @@ func (l *Limiter) leave(w *waiter) error {
 func (l *Limiter) armLocked(now time.Time) {
 	switch {
 	case l.queue.len() == 0:
-		return // a timer that runs finds nobody
+		return // a timer that runs finds no waiter
 	case l.timer == nil:
 		l.timer = time.AfterFunc(l.next.Sub(now), l.grant)
 	default:

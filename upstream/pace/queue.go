@@ -18,7 +18,7 @@ type waiter struct {
 }
 
 // blobTurn is which turn in a row blobs get before manifests, so that a stream of
-// manifests cannot hold them up for ever.
+// manifests cannot hold them up.
 const blobTurn = 4
 
 func (q *queue) len() int { return q.ahead(priorities - 1) }

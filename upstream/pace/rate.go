@@ -5,7 +5,7 @@ import (
 )
 
 // rate is how many requests a second one target gets. Each refusal halves it, at
-// most once for what was sent before; each success raises it a little. It is not
+// most once for requests that were sent before; each success raises it a little. It is not
 // safe for concurrent use.
 type rate struct {
 	known   float64   // requests per second that are known to be allowed; 0 if unknown

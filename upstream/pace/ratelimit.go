@@ -13,8 +13,8 @@ import (
 type RateLimit struct {
 	Limit, Remaining int           // pulls in a window
 	Window           time.Duration // 0 if unknown
-	// Source is what the upstream counts the pulls of, if it tells: an address, or
-	// the number of an account.
+	// Source is whose pulls the upstream counts, if it tells: an address, or the number
+	// of an account.
 	Source string
 	// At is when it was said.
 	At time.Time

@@ -26,8 +26,8 @@ type Options struct {
 	Tracer trace.TracerProvider
 	// Now is the clock by which tokens age. Nil means time.Now.
 	Now func() time.Time
-	// RateLimits returns what upstreams said last of their limits on pulls, by the
-	// names that metrics have for them. Nil means nothing.
+	// RateLimits returns the latest rate limits of upstreams, by their names in
+	// metrics. Nil means none.
 	RateLimits func() map[string]pace.RateLimit
 }
 
@@ -50,7 +50,7 @@ type Telemetry struct {
 	tokens  map[*Tokens]token
 }
 
-// token is what metrics tell of an ECR token.
+// token is the time and life of an ECR token.
 type token struct {
 	obtained time.Time
 	life     time.Duration

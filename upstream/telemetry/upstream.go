@@ -19,7 +19,7 @@ import (
 	"github.com/larder-registry/larder/upstream/reply"
 )
 
-// Target is what a request goes to.
+// Target is the kind of server that a request goes to.
 type Target string
 
 // The targets.
