@@ -47,8 +47,8 @@ func startDecoy(t *testing.T) *decoy {
 	return d
 }
 
-// requireUntouched ends Larder, so that all it has to say is in its log, and fails the test if it connected to the
-// decoy, or if a line with one of these texts is missing.
+// requireUntouched ends Larder, so that its log is complete. It fails the test if Larder connected to the decoy, or if
+// the log lacks one of these texts.
 func (d *decoy) requireUntouched(t *testing.T, s *stack, logged ...string) {
 	t.Helper()
 	if err := s.larder.stop(syscall.SIGTERM); err != nil {
@@ -86,7 +86,7 @@ func TestUnconfiguredHostIsNotDialled(t *testing.T) {
 	d.requireUntouched(t, s, logged...)
 }
 
-// The upstream is at an address of this machine that is not a loopback one, and so is to Larder like any other machine.
+// The upstream is at an address of this machine that is not loopback, which to Larder is another machine's.
 func TestUpstreamCannotLeadToLoopback(t *testing.T) {
 	d := startDecoy(t)
 	targets := []string{
@@ -133,7 +133,7 @@ func TestRealmOnAnotherDomainGetsNoCredentials(t *testing.T) {
 	d.requireUntouched(t, s, "token service is refused", realm)
 }
 
-// startUpstream serves a registry of the test's own and returns its URL.
+// startUpstream serves the test's own registry and returns its URL.
 func startUpstream(t *testing.T, addr string, handler http.HandlerFunc) string {
 	t.Helper()
 	l, err := net.Listen("tcp", addr)
@@ -146,7 +146,7 @@ func startUpstream(t *testing.T, addr string, handler http.HandlerFunc) string {
 	return server.URL
 }
 
-// outwardAddress returns an address to listen on that others could reach this machine by.
+// outwardAddress returns an address to listen on at which other machines could reach this one.
 func outwardAddress(t *testing.T) string {
 	t.Helper()
 	addrs, err := net.InterfaceAddrs()

@@ -2,7 +2,7 @@ package main
 
 import "testing"
 
-// coldClients is how many clients ask at once for what Larder does not have yet.
+// coldClients is how many clients pull an image at once that Larder does not have.
 const coldClients = 16
 
 func TestColdClientsShareOneFetchOfEachBlob(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 	"github.com/larder-registry/larder/cache"
 )
 
-// command is a larder command about the stack's cache.
+// command runs a larder command on the stack's cache.
 func (s *stack) command(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command(s.binary, append(args, "--config", s.config)...)
@@ -35,7 +35,7 @@ func TestScrubFindsThreeFlippedBits(t *testing.T) {
 	s := startStack(t)
 	image := s.ecr.add(t, plainImage{Repository: "scrub/app", Tag: "v1", Seed: 1, Layers: []int64{1 << 20, 8 << 20, 100}})
 	requirePull(t, s.newPullers(t, 1), "scrub/app", "v1", image.Root.Digest)
-	s.restartLarder(t) // by when all of it is in the cache
+	s.restartLarder(t) // so that all of it is in the cache
 	files := s.blobFiles(t)
 	if len(files) != 5 { // with the manifest and the config
 		t.Fatalf("%d blobs are in the cache", len(files))

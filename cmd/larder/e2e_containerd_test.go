@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// A containerd is a daemon of its own, with folders and sockets that nothing else uses.
+// A containerd is a daemon with its own folders and sockets.
 type containerd struct {
 	ctr     string
 	address string // of its socket
@@ -22,7 +22,7 @@ type containerd struct {
 // The name of the test's only container.
 const containerName = "larder-e2e"
 
-// snapshotter is the one that works on every file system, also where the tests run in a container themselves.
+// snapshotter is one that works on every file system, also if the tests run in a container.
 const snapshotter = "native"
 
 func TestContainerdPullsAndRunsAnImage(t *testing.T) {
@@ -40,7 +40,7 @@ func TestContainerdPullsThroughAnUpstreamThatBreaksOff(t *testing.T) {
 	s.startContainerd(t).pullAndRun(t, s.ecr.image())
 }
 
-// requireContainerd asks for all that a container needs. Without the shim beside it containerd runs nothing.
+// requireContainerd requires the programs that running a container needs, such as containerd's shim.
 func requireContainerd(t *testing.T) {
 	t.Helper()
 	require(t, "containerd")
@@ -52,7 +52,7 @@ func requireContainerd(t *testing.T) {
 	}
 }
 
-// startContainerd starts a daemon that holds nothing yet and asks Larder before it asks the upstream.
+// startContainerd starts a daemon without content that asks Larder before the upstream.
 func (s *stack) startContainerd(t *testing.T) *containerd {
 	t.Helper()
 	c := startEmptyContainerd(t)
@@ -63,7 +63,7 @@ func (s *stack) startContainerd(t *testing.T) *containerd {
 	return c
 }
 
-// startEmptyContainerd starts a daemon that holds nothing yet and knows no mirror.
+// startEmptyContainerd starts a daemon without content and without a mirror.
 func startEmptyContainerd(t *testing.T) *containerd {
 	t.Helper()
 	dir := t.TempDir()
@@ -97,7 +97,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 	return c
 }
 
-// pullAndRun pulls an image, unpacks it, and runs a container of it that must say what the image's command says.
+// pullAndRun pulls and unpacks an image, and runs a container whose output must be that of the image's command.
 func (c *containerd) pullAndRun(t *testing.T, image string) {
 	t.Helper()
 	c.pull(t, image)
@@ -115,7 +115,7 @@ func (c *containerd) pull(t *testing.T, image string) {
 		"images", "pull", "--hosts-dir", c.hosts, "--snapshotter", snapshotter, image)
 }
 
-// removeContainer removes what a test left behind that failed: a container that outlives its daemon holds mounts in the
+// removeContainer removes the container that a failed test left: one that outlives its daemon holds mounts in the
 // daemon's folders.
 func (c *containerd) removeContainer() {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
@@ -126,7 +126,7 @@ func (c *containerd) removeContainer() {
 	} {
 		cmd := exec.CommandContext(ctx, c.ctr, append([]string{"--address", c.address}, args...)...)
 		cmd.Env = c.env
-		_ = cmd.Run() // where all went well there is nothing to remove
+		_ = cmd.Run() // after success there is none
 	}
 }
 

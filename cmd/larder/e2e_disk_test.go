@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Another process takes the last byte of the disk again and again, and gives it back.
+// Another process fills the disk to the last byte, and frees it, again and again.
 func TestDiskThatFillsUpFailsNoPull(t *testing.T) {
 	requireRoot(t, "mount")
 	disk := t.TempDir()
@@ -106,7 +106,7 @@ func fillDisk(t *testing.T, path string) {
 	}
 }
 
-// requireKeeps waits until an image that was not there is one that needs no upstream.
+// requireKeeps waits until an image that was not cached is served without the upstream.
 func (s *stack) requireKeeps(t *testing.T) {
 	t.Helper()
 	p := s.newPuller(t)

@@ -17,8 +17,8 @@ import (
 // fakeECRCommand is the name under which this test binary is the fake ECR. Its argument is a static busybox.
 const fakeECRCommand = "fake-ecr"
 
-// fakeECRMain is the main function of that process: it ends when its standard input does, so that it never outlives
-// the tests.
+// fakeECRMain is the main function of that process. It returns when standard input ends, so that the process never
+// outlives the tests.
 func fakeECRMain() {
 	if err := runFakeECR(os.Args[1], os.Stdin, os.Stdout); err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", fakeECRCommand, err)
@@ -68,8 +68,8 @@ func runFakeECR(busybox string, stdin io.Reader, stdout io.Writer) (err error) {
 	return err
 }
 
-// addImage gives the fake an image that a container can be run from: busybox beside two layers large enough that a
-// client takes its time over them, for two platforms, and an artifact that refers to it.
+// addImage adds an image that a container can run, for two platforms, and an artifact that refers to it. It has busybox
+// and two layers that are large enough to take a client some time.
 func addImage(s *ecrtest.Server, busyboxPath string) (*ecrtest.Added, error) {
 	busybox, diffID, err := ecrtest.Busybox(busyboxPath)
 	if err != nil {
@@ -87,7 +87,7 @@ func addImage(s *ecrtest.Server, busyboxPath string) (*ecrtest.Added, error) {
 	})
 }
 
-// A plainImage is an image of random layers, for one platform. Images of different seeds have nothing in common.
+// A plainImage is an image with random layers, for one platform. Images with different seeds share no content.
 type plainImage struct {
 	Repository, Tag string
 	Seed            uint64
@@ -107,8 +107,8 @@ func (i plainImage) add(s *ecrtest.Server) (*ecrtest.Added, error) {
 	return s.AddImage(i.Repository, i.Tag, ecrtest.Image{Layers: layers})
 }
 
-// tiles is content that is one random tile over and over. To read it is to copy memory, which the race detector does
-// not slow down as it does the making of random bytes.
+// tiles is content that repeats one random tile. Reading it copies memory, which the race detector slows down less than
+// making random bytes.
 type tiles struct {
 	tile []byte
 	size int64
@@ -139,7 +139,7 @@ func (c tiles) ReadAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// controlHandler lets the tests reach into the process.
+// controlHandler serves the tests' requests to the process.
 func controlHandler(s *ecrtest.Server) http.Handler {
 	removals := make(chan func(), 16) // of the faults injected; no test has so many
 	mux := http.NewServeMux()

@@ -20,14 +20,14 @@ import (
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
-// The image that every client pulls, and what a container made from it says.
+// The image that every client pulls, and the output of its container.
 const (
 	imageRepository = "team/app"
 	imageTag        = "1.0"
 	greeting        = "hello from the larder"
 )
 
-// A fakeECR is the fake ECR's process, as a test sees it.
+// A fakeECR is the process of the fake ECR.
 type fakeECR struct {
 	fakeECRHello
 	process *process
@@ -63,13 +63,13 @@ func startFakeECR(t *testing.T) *fakeECR {
 	return fake
 }
 
-// kill ends the process as a power cut would.
+// kill kills the process.
 func (f *fakeECR) kill() { _ = f.process.stop(syscall.SIGKILL) }
 
 // image is the name under which clients ask for the image.
 func (f *fakeECR) image() string { return f.Host + "/" + imageRepository + ":" + imageTag }
 
-// stats tells what was asked of the fake so far.
+// stats returns the requests to the fake so far.
 func (f *fakeECR) stats(t *testing.T) ecrtest.Stats {
 	t.Helper()
 	var stats ecrtest.Stats
@@ -85,19 +85,19 @@ func (f *fakeECR) add(t *testing.T, image plainImage) *ecrtest.Added {
 	return &added
 }
 
-// limit slows each connection to storage down to so many bytes a second.
+// limit limits each connection to storage to so many bytes a second.
 func (f *fakeECR) limit(t *testing.T, bytesPerSecond int64) {
 	t.Helper()
 	f.control(t, http.MethodPost, "/bandwidth", bytesPerSecond, nil)
 }
 
-// expireTokens makes every token issued so far one that has expired.
+// expireTokens expires every token issued so far.
 func (f *fakeECR) expireTokens(t *testing.T) {
 	t.Helper()
 	f.control(t, http.MethodPost, "/expire-tokens", nil, nil)
 }
 
-// expireURLs makes every signed URL issued so far one that has expired.
+// expireURLs expires every signed URL issued so far.
 func (f *fakeECR) expireURLs(t *testing.T) {
 	t.Helper()
 	f.control(t, http.MethodPost, "/expire-urls", nil, nil)

@@ -16,7 +16,7 @@ import (
 	"github.com/larder-registry/larder/proxy/admin"
 )
 
-// tells returns what a page of the admin listener says.
+// tells returns the text of a page of the admin listener.
 func (s *stack) tells(ctx context.Context, t *testing.T, page string) string {
 	t.Helper()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.admin+page, nil)
@@ -83,7 +83,7 @@ func TestReadOnlyDiskIsReportedAndBypassedUntilItIsWritable(t *testing.T) {
 	requirePull(t, s.newPullers(t, 1), "disk/app", "d", image.Root.Digest)
 }
 
-// Another process fills the disk to its last byte, and leaves it so.
+// Another process fills the disk to its last byte.
 func TestFullDiskIsReportedAndBypassedUntilThereIsSpace(t *testing.T) {
 	requireRoot(t, "mount")
 	disk := t.TempDir()

@@ -10,7 +10,7 @@ import (
 	"github.com/larder-registry/larder/cache/cachetest"
 )
 
-// damagedIndexes is what may have happened to the index of a Larder that does not run.
+// damagedIndexes are kinds of damage to the index of a Larder that does not run.
 var damagedIndexes = []struct {
 	name   string
 	damage func(index string) error

@@ -20,7 +20,8 @@ import (
 
 const (
 	kills = 20
-	// maxRefetched is what a kill may cost of one blob: a segment of 8 MiB for each of a fill's four connections.
+	// maxRefetched bounds the bytes of one blob that are fetched again after a kill: a segment of 8 MiB for each of a
+	// fill's four connections.
 	maxRefetched = 4 * 8 << 20
 )
 
@@ -57,8 +58,8 @@ func TestKilledDuringPullsLarderResumesThem(t *testing.T) {
 	}
 }
 
-// The cache is kept full, so that every kill is amid fills, commits, evictions and what the index writes of them. Every
-// fifth is at the end of a Larder that was told to end, amid the snapshot of the index and what closing it writes.
+// The cache is kept full, so that every kill is during fills, commits, evictions and writes of the index. Every fifth
+// kill is while Larder ends, during the snapshot and the closing of the index.
 func TestKilledAHundredTimesLarderServesNoWrongBytes(t *testing.T) {
 	rounds := 100
 	if testing.Short() {
@@ -157,14 +158,14 @@ func (s *stack) newSnapshot() string { return filepath.Join(s.cache, "index.snap
 
 func (s *stack) kill() { _ = s.larder.stop(syscall.SIGKILL) }
 
-// killAtTheEnd tells Larder to end, and kills it when it begins to write the snapshot of the index, if it is not quicker.
+// killAtTheEnd tells Larder to end, and kills it when it begins to write the snapshot of the index, if it still runs.
 func (s *stack) killAtTheEnd() {
 	_ = s.larder.cmd.Process.Signal(syscall.SIGTERM)
 	for s.larder.runs() {
 		if _, err := os.Lstat(s.newSnapshot()); err == nil {
 			break
 		}
-		runtime.Gosched() // it is there for a few milliseconds
+		runtime.Gosched() // the file exists for a few milliseconds
 	}
 	s.kill()
 }
@@ -174,7 +175,7 @@ func (s *stack) endUnderLoad(t *testing.T, images []*ecrtest.Added, received int
 	t.Helper()
 	larder := s.larder
 	var clients sync.WaitGroup
-	// A client whose read it is goes on meanwhile, or a drain would wait for it.
+	// In another goroutine, so that the client goes on reading: a drain waits for it.
 	wire := &tripwire{after: received, trip: sync.OnceFunc(func() { clients.Go(end) })}
 	for n, p := range s.newPullers(t, 6) {
 		p.seen = wire

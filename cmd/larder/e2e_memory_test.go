@@ -12,14 +12,14 @@ import (
 	"testing"
 )
 
-// What Larder may take of a node's memory, by the kernel's count of resident pages.
+// Bounds of Larder's resident memory, as the kernel counts it.
 const (
 	maxIdleMemory = 50 << 20
 	maxPeakMemory = 150 << 20
 )
 
-// The clients of the test. All 64 at full speed take two cores a minute and a half for 64 GiB, and Larder no more memory,
-// 58 MiB when it was measured: a body takes the same whether its client reads or not.
+// The clients of the test. All 64 at full speed would take two cores a minute and a half for 64 GiB, and no more memory
+// (58 MiB when measured): a body takes the same whether its client reads or not.
 const (
 	fastClients    = 2  // read and check everything
 	stalledClients = 62 // stop reading in the middle of every layer, and leave when the fast ones are done

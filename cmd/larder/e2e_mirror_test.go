@@ -23,7 +23,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
 
-// oneDialTimeout is how long containerd waits for a mirror that does not answer, unless it is told otherwise.
+// oneDialTimeout is how long containerd waits for a mirror that does not answer, by default.
 const oneDialTimeout = 30 * time.Second
 
 func TestContainerdFallsBackWhenTheMirrorIsGone(t *testing.T) {
@@ -78,8 +78,8 @@ func (s *stack) mirror(t *testing.T, c *containerd, args ...string) string {
 	}, args...)...)
 }
 
-// criConfig is a configuration by which the CRI of this containerd would read the same hosts.toml files: the tests pull
-// by ctr, and have no CRI.
+// criConfig is a configuration with which the CRI of this containerd would read the same hosts.toml files. The tests
+// have no CRI: they pull with ctr.
 func (c *containerd) criConfig(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "config.toml")
@@ -87,10 +87,10 @@ func (c *containerd) criConfig(t *testing.T) string {
 	return path
 }
 
-// An openRegistry is a registry that anybody may pull from, also without Larder.
+// An openRegistry is a registry without authentication, from which clients can pull without Larder.
 type openRegistry struct {
 	host   string
-	others atomic.Int64 // requests of others than Larder, since the last push
+	others atomic.Int64 // requests by other clients than Larder, since the last push
 }
 
 func startOpenRegistry(t *testing.T) *openRegistry {

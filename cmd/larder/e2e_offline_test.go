@@ -16,7 +16,8 @@ func TestDeadUpstreamAffectsOnlyWhatIsNotCached(t *testing.T) {
 	t.Run("restarted", s.servesWithoutUpstream("edge/app", "1", image.Root.Digest))
 }
 
-// servesWithoutUpstream returns a test that pulls what is cached by tag and by digest, and asks for what is not.
+// servesWithoutUpstream returns a test that pulls a cached image by tag and by digest, and asks for content that is not
+// cached.
 func (s *stack) servesWithoutUpstream(repository, tag string, dgst digest.Digest) func(*testing.T) {
 	return func(t *testing.T) {
 		for _, missing := range []struct{ path, code string }{
@@ -35,5 +36,5 @@ func (s *stack) servesWithoutUpstream(repository, tag string, dgst digest.Digest
 	}
 }
 
-// unknownDigest is that of no content there is.
+// unknownDigest is the digest of no content.
 const unknownDigest = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// A page that is open must not hold up a daemon that is told to end.
+// An open page must not delay the end of a daemon.
 func TestStatusPageEndsWithTheDaemon(t *testing.T) {
 	s := startStack(t)
 	client := &http.Client{Transport: transport(t)}

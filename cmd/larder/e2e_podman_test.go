@@ -17,8 +17,8 @@ func TestPodmanPullsAndRunsAnImage(t *testing.T) {
 	})
 }
 
-// podmanPullAndRun pulls the image into a storage that holds nothing yet, and runs a container of it that must say what
-// the image's command says.
+// podmanPullAndRun pulls the image into an empty storage, and runs a container whose output must be that of the image's
+// command.
 func (s *stack) podmanPullAndRun(t *testing.T, podman string) {
 	t.Helper()
 	dir := shortTempDir(t)
@@ -67,8 +67,8 @@ func shortTempDir(t *testing.T) string {
 	return dir
 }
 
-// registriesConf writes the configuration by which podman and skopeo go to Larder: its address and the upstream's host
-// stand where the upstream's host stood.
+// registriesConf writes the configuration that sends podman and skopeo to Larder: it replaces the upstream's host with
+// Larder's address and the upstream's host.
 func (s *stack) registriesConf(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "registries.conf")

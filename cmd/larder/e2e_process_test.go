@@ -15,13 +15,13 @@ import (
 
 const (
 	clientTimeout = 2 * time.Minute  // for one command of a client, on a machine that is busy with other tests
-	stopTimeout   = 30 * time.Second // for a daemon that was told to end
-	readyTimeout  = 30 * time.Second // for a daemon to open for business
+	stopTimeout   = 30 * time.Second // for a daemon to end
+	readyTimeout  = 30 * time.Second // for a daemon to be ready
 	pollInterval  = 20 * time.Millisecond
 )
 
-// require returns the path of a program that the test needs. Where it is missing the test is skipped, or fails if
-// LARDER_REQUIRE, a list separated by commas, names the program.
+// require returns the path of a program that the test needs. Without the program the test is skipped, or fails if
+// LARDER_REQUIRE, a list separated by commas, names it.
 func require(t *testing.T, program string) string {
 	t.Helper()
 	path, err := exec.LookPath(program)
@@ -51,12 +51,12 @@ func miss(t *testing.T, program, reason string) {
 type process struct {
 	name   string
 	cmd    *exec.Cmd
-	log    string // file with all it wrote to standard error
+	log    string // file with its standard error
 	exited chan struct{}
 	err    error // how it ended; settled when exited is closed
 }
 
-// start runs a daemon, which ends with the test if not before. Its log is shown if the test fails.
+// start runs a daemon, which ends with the test at the latest. Its log is shown if the test fails.
 func start(t *testing.T, cmd *exec.Cmd) *process {
 	t.Helper()
 	p := &process{name: filepath.Base(cmd.Path), cmd: cmd, exited: make(chan struct{})}
@@ -136,8 +136,8 @@ func (p *process) logged() string {
 	return string(b)
 }
 
-// environ is the environment of every process that a test starts: nothing of the caller's is in it that could lead a
-// client to another configuration, to credentials or to a proxy.
+// environ is the environment of every process that a test starts. It has none of the caller's variables that could
+// give a client another configuration, credentials or a proxy.
 func environ(t *testing.T, extra ...string) []string {
 	t.Helper()
 	home := t.TempDir()
@@ -150,8 +150,7 @@ func environ(t *testing.T, extra ...string) []string {
 	}, extra...)
 }
 
-// output runs one command of a client to its end and returns its standard output. A failure fails the test and shows what
-// the command said.
+// output runs one command of a client and returns its standard output. A failure fails the test and shows the output.
 func output(t *testing.T, env []string, program string, args ...string) string {
 	t.Helper()
 	out, err := tryRun(t, env, program, args...)
@@ -161,7 +160,7 @@ func output(t *testing.T, env []string, program string, args ...string) string {
 	return out
 }
 
-// tryRun is run for a command that may fail.
+// tryRun is output for a command that may fail.
 func tryRun(t *testing.T, env []string, program string, args ...string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), clientTimeout)
@@ -177,7 +176,7 @@ func tryRun(t *testing.T, env []string, program string, args ...string) (string,
 	return stdout.String(), nil
 }
 
-// A commandError is a client's command that ended badly, with all it said.
+// A commandError is the failure of a client's command, with its output.
 type commandError struct {
 	cmd    *exec.Cmd
 	err    error

@@ -17,15 +17,15 @@ import (
 // maxManifest bounds what a puller reads of a manifest, in bytes.
 const maxManifest = 4 << 20
 
-// A puller is a client that pulls images over HTTP, all blobs of one at the same time, and believes only what it has
-// hashed. It asks once: what works only on a second try does not work.
+// A puller is a client that pulls images over HTTP, all blobs of one at the same time, and checks every digest. It never
+// tries again, so that a failure shows.
 type puller struct {
 	client *http.Client
 	base   string    // URL of the upstream's repositories at Larder
 	seen   io.Writer // gets every byte of every blob too, if not nil; several goroutines write to it
 }
 
-// newPuller returns a client with connections of its own.
+// newPuller returns a client with its own connections.
 func (s *stack) newPuller(t *testing.T) *puller {
 	t.Helper()
 	return &puller{
@@ -34,7 +34,7 @@ func (s *stack) newPuller(t *testing.T) *puller {
 	}
 }
 
-// newPullers returns n clients that know nothing of each other.
+// newPullers returns n independent clients.
 func (s *stack) newPullers(t *testing.T, n int) []*puller {
 	t.Helper()
 	pullers := make([]*puller, n)
@@ -91,10 +91,10 @@ func (p *puller) blob(ctx context.Context, repository string, want digest.Digest
 	return nil
 }
 
-// errWrongBytes is what no client may ever see: a body that looks whole and is not what was asked for.
+// errWrongBytes is the error for a complete body with another digest, which no client may ever receive.
 var errWrongBytes = errors.New("the bytes are not what the digest says")
 
-// get asks for what must be there.
+// get requests content that must exist.
 func (p *puller) get(ctx context.Context, path string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.base+path, nil)
 	if err != nil {

@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// refusalTime is how long a client may wait for the word that something cannot be had here, before it goes elsewhere.
+// refusalTime is how long a client may wait for a refusal, on which it pulls from elsewhere.
 const refusalTime = 2 * time.Second
 
-// requireRefusal fails the test unless a GET is answered in time with this one error of the distribution specification.
+// requireRefusal fails the test unless a GET is answered in time with this error of the distribution specification.
 func requireRefusal(t *testing.T, url, code string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)

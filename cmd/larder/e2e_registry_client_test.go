@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
 
-// An addressForm is one of the ways in which a client may tell Larder which upstream it means.
+// An addressForm is one of the ways in which a client names the upstream.
 type addressForm struct {
 	name       string
 	repository func(*stack) string
@@ -120,8 +120,8 @@ func TestArtifactIsFoundThroughItsSubjectAndCached(t *testing.T) {
 	}
 }
 
-// requireWhole reads all of an image as it is transferred. The library checks every digest and size on the way. Its
-// own validation would also unpack the layers, and takes all of them for gzip.
+// requireWhole reads all of an image. The library checks every digest and size. Its own validation would also unpack the
+// layers, and assumes that all of them are gzip.
 func requireWhole(t *testing.T, image v1.Image) {
 	t.Helper()
 	if _, err := image.RawConfigFile(); err != nil {
@@ -158,7 +158,7 @@ func readLayer(layer v1.Layer) error {
 	return err
 }
 
-// remoteImage is the image for a platform, as it is read through Larder while it is used.
+// remoteImage returns the image for a platform. Its content is read through Larder when it is used.
 func (s *stack) remoteImage(t *testing.T, platform string) v1.Image {
 	t.Helper()
 	p, err := v1.ParsePlatform(platform)
@@ -173,7 +173,7 @@ func (s *stack) remoteImage(t *testing.T, platform string) v1.Image {
 	return image
 }
 
-// parse returns a reference to a repository of Larder's, by tag or digest.
+// parse returns a reference to a repository at Larder, by tag or digest.
 func (s *stack) parse(t *testing.T, reference string) name.Reference {
 	t.Helper()
 	ref, err := name.ParseReference(s.listen + "/" + reference)
@@ -183,7 +183,7 @@ func (s *stack) parse(t *testing.T, reference string) name.Reference {
 	return ref
 }
 
-// remoteOptions make the library ask once: what only works when it is tried again does not work.
+// remoteOptions keep the library from trying again, so that a failure shows.
 func remoteOptions(t *testing.T, rt http.RoundTripper) []remote.Option {
 	t.Helper()
 	return []remote.Option{

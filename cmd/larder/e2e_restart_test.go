@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// restartClients is how many clients pull while Larder is restarted, and restarts is how often.
+// restartClients is how many clients pull while Larder is restarted; restarts is how often it is.
 const (
 	restartClients = 32
 	restarts       = 3
@@ -61,7 +61,7 @@ func TestRestartWithSocketActivationRefusesNoConnection(t *testing.T) {
 	clients.Wait()
 }
 
-// pullBlob pulls one layer on a connection of its own, as a new client would.
+// pullBlob pulls one layer on its own connection, as a new client would.
 func (s *stack) pullBlob(ctx context.Context) error {
 	blob := s.ecr.Image.Blobs[0]
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet,
@@ -81,7 +81,7 @@ func (s *stack) pullBlob(ctx context.Context) error {
 	return err
 }
 
-// awaitCount returns once a counter has come that far.
+// awaitCount returns once a counter has reached least.
 func awaitCount(t *testing.T, count *atomic.Int64, least int64) {
 	t.Helper()
 	deadline, cancel := context.WithTimeout(t.Context(), clientTimeout)
@@ -100,7 +100,7 @@ func awaitCount(t *testing.T, count *atomic.Int64, least int64) {
 	}
 }
 
-// A serviceManager opens a socket for its service, and listens to what that says.
+// A serviceManager opens a socket for its service, and receives its notices.
 type serviceManager struct {
 	listener *net.TCPListener
 	file     *os.File // of the listener
@@ -127,11 +127,11 @@ func newServiceManager(t *testing.T) *serviceManager {
 	return &serviceManager{l, file, notify}
 }
 
-// start starts Larder with the socket, and returns when it says that it is ready.
+// start starts Larder with the socket, and returns when Larder tells that it is ready.
 func (m *serviceManager) start(t *testing.T, s *stack) *process {
 	t.Helper()
 	cmd := s.larderCommand(t)
-	// A process is told that the sockets are for it by its id, which it has only once it runs.
+	// LISTEN_PID must be the id of the process, which it has only once it runs.
 	wrapped := exec.Command("/bin/sh", append([]string{"-c", `LISTEN_PID=$$ exec "$@"`, "sh"}, cmd.Args...)...)
 	wrapped.Env = append(cmd.Env, "LISTEN_FDS=1", "LISTEN_FDNAMES=clients", "NOTIFY_SOCKET="+m.notify.LocalAddr().String())
 	wrapped.ExtraFiles = []*os.File{m.file}
@@ -140,7 +140,7 @@ func (m *serviceManager) start(t *testing.T, s *stack) *process {
 	return p
 }
 
-// requireTold waits for a message of the service's.
+// requireTold waits for a notice of the service.
 func (m *serviceManager) requireTold(t *testing.T, want string) {
 	t.Helper()
 	deadline, _ := t.Deadline()

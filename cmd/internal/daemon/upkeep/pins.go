@@ -10,6 +10,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/upstream/pace"
 )
 
 // A failed fetch is tried again after pinRetry, then after pauses that double up to
@@ -44,13 +45,8 @@ func NewPins(store *cache.Store, fetcher Fetcher, log *slog.Logger) *Pins {
 // ctx ends: content that was damaged, and for a pin of all platforms the platforms
 // that no client has pulled. What cannot be fetched is tried again later.
 func (p *Pins) Run(ctx context.Context) {
-	pauses := &backoff.ExponentialBackOff{
-		InitialInterval:     pinRetry,
-		RandomizationFactor: backoff.DefaultRandomizationFactor,
-		Multiplier:          2,
-		MaxInterval:         maxPinRetry,
-	}
-	pauses.Reset()
+	pauses := pace.NewBackoff(pinRetry, maxPinRetry)
+	pauses.RandomizationFactor = backoff.DefaultRandomizationFactor
 	var again <-chan time.Time
 	for {
 		select {
