@@ -138,14 +138,16 @@ func (s *tokens) attempt() {
 		s.counter.Failed()
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	close(s.asking)
+	report := s.settleLocked(token, err)
+	asking := s.asking
 	s.asking = nil
-	s.settleLocked(token, err)
 	if err == nil && !s.started {
 		s.started = true
 		s.renewer.Go(s.keepFresh)
 	}
+	s.mu.Unlock()
+	report()
+	close(asking)
 }
 
 // unused reports that there never was a token, as for a region that does not
@@ -156,36 +158,54 @@ func (s *tokens) unused() bool {
 	return !s.started && s.asking == nil
 }
 
-// settleLocked records the outcome of an attempt. The log has a line for a change,
-// not for every failure.
-func (s *tokens) settleLocked(token token, err error) {
+// settleLocked records the outcome of an attempt. report logs it without the lock:
+// a line for a change, not for every failure.
+func (s *tokens) settleLocked(token token, err error) (report func()) {
 	if err != nil {
-		expired := s.token.value != "" && !s.now().Before(s.token.expires())
-		switch {
-		case s.ctx.Err() != nil:
-		case expired && !s.expired && s.optional:
-			s.log.Warn("ECR Public is asked anonymously, as the token for it has expired and there is no new one", "error", err)
-		case expired && !s.expired:
-			s.log.Error("the ECR token has expired and there is no new one; content that is not cached cannot be pulled", "error", err)
-		case s.failure != nil:
-		case s.token.value == "" && s.optional:
-			s.log.Info("ECR Public is asked anonymously, as the AWS credentials get no token for it", "error", err)
-		case s.token.value == "":
-			s.log.Warn("no ECR token", "error", err)
-		default:
-			s.log.Warn("no new ECR token; the old one is used until it expires", "error", err, "until", s.token.expires())
-		}
-		s.failure, s.expired = err, expired
+		report = s.failureLocked(err)
+		s.failure, s.expired = err, s.hasExpiredLocked()
 		s.resume = s.now().Add(s.pauses.NextBackOff())
-		return
+		return report
 	}
+	report = func() {}
 	if s.failure != nil {
-		s.log.Info("ECR gives tokens again")
+		report = func() { s.log.Info("ECR gives tokens again") }
 	}
 	s.token, s.failure, s.expired = token, nil, false
 	s.pauses = pace.NewBackoff(firstPause, longestPause)
 	spread := time.Duration(rand.Float64() * renewalSpread * float64(token.life))
 	s.renewAt = token.obtained.Add(max(token.life/2+spread, minRenewal))
+	return report
+}
+
+// failureLocked returns the report of a failure, by the state before it.
+func (s *tokens) failureLocked(err error) (report func()) {
+	expires, missing, expired := s.token.expires(), s.token.value == "", s.hasExpiredLocked()
+	switch {
+	case s.ctx.Err() != nil, expired && s.expired, !expired && s.failure != nil:
+		return func() {}
+	case expired && s.optional:
+		return func() {
+			s.log.Warn("ECR Public is asked anonymously, as the token for it has expired and there is no new one", "error", err)
+		}
+	case expired:
+		return func() {
+			s.log.Error("the ECR token has expired and there is no new one; content that is not cached cannot be pulled", "error", err)
+		}
+	case missing && s.optional:
+		return func() {
+			s.log.Info("ECR Public is asked anonymously, as the AWS credentials get no token for it", "error", err)
+		}
+	case missing:
+		return func() { s.log.Warn("no ECR token", "error", err) }
+	}
+	return func() {
+		s.log.Warn("no new ECR token; the old one is used until it expires", "error", err, "until", expires)
+	}
+}
+
+func (s *tokens) hasExpiredLocked() bool {
+	return s.token.value != "" && !s.now().Before(s.token.expires())
 }
 
 // keepFresh renews at half life until the source is closed.
