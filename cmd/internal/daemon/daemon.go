@@ -54,7 +54,7 @@ type Daemon struct {
 	store     *cache.Store
 	proxy     *proxy.Proxy
 	pins      *upkeep.Pins
-	upkeep    []func(context.Context) // each runs until its context ends; that of the pins too
+	upkeep    []func(context.Context) // each runs until its context ends; one is that of pins
 	listeners listeners
 }
 

@@ -5,8 +5,11 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/larder-registry/larder/config"
 )
 
 // patience is how long a test waits for what should come at once, on a machine that is busy with other tests.
@@ -47,5 +50,28 @@ func TestOnlyAddressesBeyondLoopbackAreExposed(t *testing.T) {
 	}
 	if isExposed(&net.UnixAddr{Name: "/run/larder.sock", Net: "unix"}) {
 		t.Error("a Unix socket is of this machine")
+	}
+}
+
+func TestFailedStartReleasesTheFolder(t *testing.T) {
+	taken, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	cfg, err := config.Load(writeConfig(t, "listen: 127.0.0.1:0\nadmin: "+taken.Addr().String()+"\ncache: {dir: cache, min_free: 0}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := New(t.Context(), cfg, Options{}); err == nil || !strings.HasPrefix(err.Error(), "listen for admin: ") {
+		t.Fatalf("got %v", err)
+	}
+	cfg.Admin = ""
+	d, err := New(t.Context(), cfg, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Close(); err != nil {
+		t.Error(err)
 	}
 }

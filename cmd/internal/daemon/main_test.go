@@ -15,6 +15,9 @@ import (
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
+// The tests of this package are white-box: they need the admin listener's address, which the system chooses, and parts of
+// a daemon by themselves, such as a server on pipes, or telemetry with a registry of the test's.
+
 // repository is the module's root, seen from this package's folder, where go test runs its tests.
 const repository = "../../.."
 

@@ -1,7 +1,9 @@
 package daemon
 
 import (
+	"errors"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -39,5 +41,29 @@ func TestTooLongSocketPathIsExplained(t *testing.T) {
 	l.Close()
 	if _, err := listenUnix(t.Context(), longest+"x"); err == nil || !strings.Contains(err.Error(), "is 108 bytes long") {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestDialSaysWhyThereIsNoConnection(t *testing.T) {
+	stale := t.TempDir()
+	l, err := listenUnix(t.Context(), SocketPath(stale))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := Dial(t.Context(), stale)
+	if err != nil {
+		t.Fatalf("while a daemon listens: %v", err)
+	}
+	conn.Close()
+	l.(*net.UnixListener).SetUnlinkOnClose(false) // as of a process that was killed
+	l.Close()
+	for dir, want := range map[string]error{
+		stale:                         ErrNotRunning,
+		t.TempDir():                   ErrNotRunning,
+		strings.Repeat("/folder", 20): ErrSocketPath,
+	} {
+		if _, err := Dial(t.Context(), dir); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", dir, err, want)
+		}
 	}
 }

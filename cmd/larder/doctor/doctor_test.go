@@ -36,8 +36,8 @@ const repository = "../../.."
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// clinic is a fake ECR with an image, and a configuration for it.
-type clinic struct {
+// setup is a fake ECR with an image, and a configuration for it.
+type setup struct {
 	t       *testing.T
 	fake    *ecrtest.Running
 	dir     string
@@ -51,7 +51,7 @@ type clinic struct {
 // secretKey must not be seen in any output.
 const secretKey = "the-secret-access-key"
 
-func newClinic(t *testing.T, opts ecrtest.Options) *clinic {
+func newSetup(t *testing.T, opts ecrtest.Options) *setup {
 	t.Helper()
 	fake, err := ecrtest.Start(opts)
 	if err != nil {
@@ -68,7 +68,7 @@ func newClinic(t *testing.T, opts ecrtest.Options) *clinic {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	c := &clinic{t: t, fake: fake, dir: t.TempDir(), image: fake.Host() + "/team/app:1.0", timeout: 10 * time.Second}
+	c := &setup{t: t, fake: fake, dir: t.TempDir(), image: fake.Host() + "/team/app:1.0", timeout: 10 * time.Second}
 	c.config = filepath.Join(c.dir, "larder.yaml")
 	c.host = "endpoint: " + fake.Endpoint + "\n    ecr: {api_endpoint: " + fake.Endpoint + "}"
 	for name, value := range fake.Environment() {
@@ -82,33 +82,33 @@ func newClinic(t *testing.T, opts ecrtest.Options) *clinic {
 }
 
 // asKey has the doctor find these credentials.
-func (c *clinic) asKey(key ecrtest.Key) {
+func (c *setup) asKey(key ecrtest.Key) {
 	for name, value := range key.Environment() {
 		c.t.Setenv(name, value)
 	}
 }
 
 // asUser has the doctor find credentials of a user of an account who may do this.
-func (c *clinic) asUser(account string, actions ...string) {
+func (c *setup) asUser(account string, actions ...string) {
 	key := c.fake.AWS().AddUser("arn:aws:iam::"+account+":user/larder", ecrtest.Policy{ecrtest.Allow(actions...)})
 	key.SecretAccessKey = secretKey
 	c.asKey(key)
 }
 
 // assumeRole has the upstream asked by a role, which trusts a principal.
-func (c *clinic) assumeRole(role, trusts string) {
+func (c *setup) assumeRole(role, trusts string) {
 	c.fake.AWS().AddRole(ecrtest.Role{ARN: role, Policy: ecrtest.Policy{ecrtest.Allow("*")}, Trusts: []string{trusts}})
 	c.host = strings.Replace(c.host, "ecr: {", "ecr: {role_arn: "+role+", ", 1)
 }
 
 // endpoint moves the registry, but not the ECR API.
-func (c *clinic) endpoint(url string) {
+func (c *setup) endpoint(url string) {
 	c.host = strings.Replace(c.host, "endpoint: "+c.fake.Endpoint, "endpoint: "+url, 1)
 }
 
 // examine returns the steps by their names, those about other upstreams than the fake with their host in front, and
 // whether all of them went well.
-func (c *clinic) examine() (steps map[string]doctor.Step, well bool) {
+func (c *setup) examine() (steps map[string]doctor.Step, well bool) {
 	c.t.Helper()
 	writeFile(c.t, c.config, fmt.Sprintf("cache: {dir: %s, min_free: 0, max_size: 256MiB}\nupstreams:\n  - host: %s\n    %s\n%s",
 		filepath.Join(c.dir, "cache"), c.fake.Host(), c.host, c.extra))
@@ -161,7 +161,7 @@ var healthy = map[string]doctor.Status{
 }
 
 func TestDoctorAssumesTheUpstreamsRole(t *testing.T) {
-	c := newClinic(t, ecrtest.Options{})
+	c := newSetup(t, ecrtest.Options{})
 	c.assumeRole("arn:aws:iam::123456789012:role/reader", "123456789012")
 	steps, well := c.examine()
 	if diff := cmp.Diff(healthy, statuses(steps)); diff != "" || !well {
@@ -182,7 +182,7 @@ func statuses(steps map[string]doctor.Step) map[string]doctor.Status {
 }
 
 func TestDoctorPassesAHealthySetup(t *testing.T) {
-	c := newClinic(t, ecrtest.Options{})
+	c := newSetup(t, ecrtest.Options{})
 	steps, well := c.examine()
 	if diff := cmp.Diff(healthy, statuses(steps)); diff != "" || !well {
 		t.Errorf("all went well: %t, steps (-want +got):\n%s", well, diff)
@@ -206,25 +206,25 @@ func TestDoctorPassesAHealthySetup(t *testing.T) {
 	}
 }
 
-// ailments are what can be wrong, each with what the doctor must say of it.
-var ailments = map[string]struct {
-	opts   ecrtest.Options
-	infect func(*clinic)
+// faults are what can be wrong, each with the advice that the doctor must give.
+var faults = map[string]struct {
+	opts  ecrtest.Options
+	cause func(*setup)
 	// step is the one that fails, with this in its advice; since it is needed, those
 	// from skipped on are not tried. All others are as they are in health.
 	step, advice string
 	skipped      []string
 }{
 	"the registry's name does not resolve": {
-		infect: func(c *clinic) { c.endpoint("https://registry.larder.invalid") },
-		step:   "registry-dns", skipped: append(fromToken, "registry-tcp", "clock"),
+		cause: func(c *setup) { c.endpoint("https://registry.larder.invalid") },
+		step:  "registry-dns", skipped: append(fromToken, "registry-tcp", "clock"),
 	},
 	"nothing listens there": {
-		infect: func(c *clinic) { c.endpoint("http://" + freeAddress(c.t)) },
-		step:   "registry-tcp", advice: "Nothing listens there", skipped: append(fromToken, "clock"),
+		cause: func(c *setup) { c.endpoint("http://" + freeAddress(c.t)) },
+		step:  "registry-tcp", advice: "Nothing listens there", skipped: append(fromToken, "clock"),
 	},
 	"its certificate is not trusted": {
-		infect: func(c *clinic) {
+		cause: func(c *setup) {
 			server := httptest.NewUnstartedServer(http.NotFoundHandler())
 			server.Config.ErrorLog = log.New(io.Discard, "", 0)
 			server.StartTLS()
@@ -234,89 +234,89 @@ var ailments = map[string]struct {
 		step: "registry-tls", advice: "SSL_CERT_FILE", skipped: append(fromToken, "clock"),
 	},
 	"the ECR API cannot be reached": {
-		infect: func(c *clinic) {
+		cause: func(c *setup) {
 			c.host = strings.Replace(c.host, "api_endpoint: "+c.fake.Endpoint, "api_endpoint: http://"+freeAddress(c.t), 1)
 		},
 		step: "ecr-api-tcp", advice: "Nothing listens there", skipped: fromToken,
 	},
 	"there are no credentials": {
-		infect: func(c *clinic) { c.asKey(ecrtest.Key{}) },
-		step:   "credentials", advice: "Give larder AWS credentials", skipped: fromToken,
+		cause: func(c *setup) { c.asKey(ecrtest.Key{}) },
+		step:  "credentials", advice: "Give larder AWS credentials", skipped: fromToken,
 	},
 	"the session has expired": {
-		infect: func(c *clinic) {
+		cause: func(c *setup) {
 			c.fake.Inject(ecrtest.Fault{On: ecrtest.STS, Status: http.StatusForbidden, Code: "ExpiredToken",
 				Message: "The security token included in the request is expired"})
 		},
 		step: "credentials", advice: "aws sso login", skipped: fromToken,
 	},
 	"the access key is not known": {
-		infect: func(c *clinic) { c.asKey(ecrtest.Key{AccessKeyID: "AKIDNOBODY", SecretAccessKey: secretKey}) },
-		step:   "credentials", advice: "AWS does not know this access key", skipped: fromToken,
+		cause: func(c *setup) { c.asKey(ecrtest.Key{AccessKeyID: "AKIDNOBODY", SecretAccessKey: secretKey}) },
+		step:  "credentials", advice: "AWS does not know this access key", skipped: fromToken,
 	},
 	"no permission for tokens": {
-		infect: func(c *clinic) { c.asUser("123456789012") },
-		step:   "token", advice: "deploy/iam/pull.json", skipped: fromToken[1:],
+		cause: func(c *setup) { c.asUser("123456789012") },
+		step:  "token", advice: "deploy/iam/pull.json", skipped: fromToken[1:],
 	},
 	"no permission to pull": {
-		infect: func(c *clinic) { c.asUser("123456789012", "ecr:GetAuthorizationToken") },
-		step:   "manifest", advice: "deploy/iam/pull.json", skipped: fromToken[2:],
+		cause: func(c *setup) { c.asUser("123456789012", "ecr:GetAuthorizationToken") },
+		step:  "manifest", advice: "deploy/iam/pull.json", skipped: fromToken[2:],
 	},
 	"a role that does not trust us": {
-		infect: func(c *clinic) {
+		cause: func(c *setup) {
 			c.assumeRole("arn:aws:iam::210987654321:role/reader", "arn:aws:iam::210987654321:role/other")
 		},
 		step: "credentials", advice: "deploy/iam/assume-role-trust.json", skipped: fromToken,
 	},
 	"a permission for manifests only": {
-		infect: func(c *clinic) { c.asUser("123456789012", "ecr:GetAuthorizationToken", "ecr:BatchGetImage") },
-		step:   "redirect", advice: "deploy/iam/pull.json", skipped: fromToken[3:],
+		cause: func(c *setup) { c.asUser("123456789012", "ecr:GetAuthorizationToken", "ecr:BatchGetImage") },
+		step:  "redirect", advice: "deploy/iam/pull.json", skipped: fromToken[3:],
 	},
 	"no policy of another account's repository": {
-		infect: func(c *clinic) { c.asUser("210987654321", "*") },
-		step:   "manifest", advice: "deploy/iam/cross-account-repository.json", skipped: fromToken[2:],
+		cause: func(c *setup) { c.asUser("210987654321", "*") },
+		step:  "manifest", advice: "deploy/iam/cross-account-repository.json", skipped: fromToken[2:],
 	},
 	"no such image": {
-		infect: func(c *clinic) { c.image = c.fake.Host() + "/team/app:2.0" },
-		step:   "manifest", advice: "Check the repository's name and the tag", skipped: fromToken[2:],
+		cause: func(c *setup) { c.image = c.fake.Host() + "/team/app:2.0" },
+		step:  "manifest", advice: "Check the repository's name and the tag", skipped: fromToken[2:],
 	},
 	"the clock is wrong": {
 		opts: ecrtest.Options{Now: func() time.Time { return time.Now().Add(-time.Hour) }},
 		step: "clock", advice: "Set the clock of this machine",
 	},
 	"the registry withholds layers": {
-		infect: func(c *clinic) { c.fake.Inject(ecrtest.Fault{On: ecrtest.Blob, Status: http.StatusForbidden}) },
-		step:   "redirect", advice: "ecr:GetDownloadUrlForLayer", skipped: fromToken[3:],
+		cause: func(c *setup) { c.fake.Inject(ecrtest.Fault{On: ecrtest.Blob, Status: http.StatusForbidden}) },
+		step:  "redirect", advice: "ecr:GetDownloadUrlForLayer", skipped: fromToken[3:],
 	},
 	"the storage cannot be reached": {
-		infect: func(c *clinic) {
+		cause: func(c *setup) {
 			_, port, _ := net.SplitHostPort(freeAddress(c.t))
 			c.fake.SetStorageURL("http://localhost:" + port)
 		},
 		step: "storage-tcp", advice: "Nothing listens there", skipped: []string{"layer"},
 	},
 	"the storage refuses": {
-		infect: func(c *clinic) { c.fake.Inject(ecrtest.Fault{On: ecrtest.Storage, Status: http.StatusForbidden}) },
-		step:   "layer", advice: "s3:GetObject",
+		cause: func(c *setup) { c.fake.Inject(ecrtest.Fault{On: ecrtest.Storage, Status: http.StatusForbidden}) },
+		step:  "layer", advice: "s3:GetObject",
 	},
 	"the storage breaks off": {
-		infect: func(c *clinic) { c.fake.Inject(ecrtest.Fault{On: ecrtest.Storage, CutAfter: new(int64(100))}) },
-		step:   "layer", advice: "cuts or holds connections",
+		cause: func(c *setup) { c.fake.Inject(ecrtest.Fault{On: ecrtest.Storage, CutAfter: new(int64(100))}) },
+		step:  "layer", advice: "cuts or holds connections",
 	},
 	"the storage holds the layer back": {
-		infect: func(c *clinic) {
+		cause: func(c *setup) {
 			c.timeout = time.Second
 			c.t.Cleanup(c.fake.Inject(ecrtest.Fault{On: ecrtest.Storage, StallAfter: new(int64(100))}))
 		},
 		step: "layer", advice: "cuts or holds connections",
 	},
 	"the cache folder is a file": {
-		infect: func(c *clinic) { writeFile(c.t, filepath.Join(c.dir, "cache"), "") },
-		step:   "cache", advice: "Give the folder to the user",
+		cause: func(c *setup) { writeFile(c.t, filepath.Join(c.dir, "cache"), "") },
+		step:  "cache", advice: "Give the folder to the user",
 	},
 	"the proxy's variable is no URL": {
-		infect: func(c *clinic) { c.t.Setenv("HTTPS_PROXY", "http://me:hunter2@%zz") },
-		step:   "proxy", advice: "Set it to a URL",
+		cause: func(c *setup) { c.t.Setenv("HTTPS_PROXY", "http://me:hunter2@%zz") },
+		step:  "proxy", advice: "Set it to a URL",
 	},
 }
 
@@ -326,11 +326,11 @@ var fromToken = slices.Clip([]string{
 })
 
 func TestDoctorFindsEachFault(t *testing.T) {
-	for name, test := range ailments {
+	for name, test := range faults {
 		t.Run(name, func(t *testing.T) {
-			c := newClinic(t, test.opts)
-			if test.infect != nil {
-				test.infect(c)
+			c := newSetup(t, test.opts)
+			if test.cause != nil {
+				test.cause(c)
 			}
 			steps, well := c.examine()
 			want := maps.Clone(healthy)
@@ -355,7 +355,7 @@ func TestDoctorFindsEachFault(t *testing.T) {
 }
 
 func TestDoctorStopsAtAnInvalidConfiguration(t *testing.T) {
-	c := newClinic(t, ecrtest.Options{})
+	c := newSetup(t, ecrtest.Options{})
 	c.host = "timeout: soon\n    ecr: {region: us-east-1, rolearn: x}"
 	steps, well := c.examine()
 	if diff := cmp.Diff(map[string]doctor.Status{"configuration": doctor.Failed}, statuses(steps)); diff != "" || well {
@@ -374,7 +374,7 @@ func TestDoctorAsksOnlyConfiguredUpstreams(t *testing.T) {
 		"another repository": {"\n    allow: [other/*]", "", "host", "Add a pattern"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := newClinic(t, ecrtest.Options{})
+			c := newSetup(t, ecrtest.Options{})
 			c.host += test.keys
 			if test.image != "" {
 				c.image = test.image
@@ -394,17 +394,17 @@ func TestDoctorAsksOnlyConfiguredUpstreams(t *testing.T) {
 // warnings are what is odd and keeps nobody from pulling.
 func TestDoctorWarnsOfWhatMayFailLater(t *testing.T) {
 	for name, test := range map[string]struct {
-		infect       func(*clinic)
+		cause        func(*setup)
 		want         map[string]doctor.Status // other than in health
 		step, advice string
 	}{
 		"STS cannot be reached": {
-			infect: func(c *clinic) { c.t.Setenv("AWS_ENDPOINT_URL_STS", "http://"+freeAddress(c.t)) },
-			want:   map[string]doctor.Status{"sts-tcp": doctor.Warning, "credentials": doctor.Warning},
-			step:   "credentials", advice: "Pulls do not need STS",
+			cause: func(c *setup) { c.t.Setenv("AWS_ENDPOINT_URL_STS", "http://"+freeAddress(c.t)) },
+			want:  map[string]doctor.Status{"sts-tcp": doctor.Warning, "credentials": doctor.Warning},
+			step:  "credentials", advice: "Pulls do not need STS",
 		},
 		"the metadata service's answers do not arrive": {
-			infect: func(c *clinic) {
+			cause: func(c *setup) {
 				c.timeout = time.Second
 				silent, err := net.Listen("tcp", "127.0.0.1:0") // whose backlog takes connections
 				if err != nil {
@@ -418,24 +418,24 @@ func TestDoctorWarnsOfWhatMayFailLater(t *testing.T) {
 			step: "metadata", advice: "hostNetwork",
 		},
 		"a proxy is in the way of credentials": {
-			infect: func(c *clinic) { c.t.Setenv("HTTP_PROXY", "http://me:hunter2@proxy.example.com:3128") },
-			want:   map[string]doctor.Status{"proxy": doctor.Warning},
-			step:   "proxy", advice: "NO_PROXY",
+			cause: func(c *setup) { c.t.Setenv("HTTP_PROXY", "http://me:hunter2@proxy.example.com:3128") },
+			want:  map[string]doctor.Status{"proxy": doctor.Warning},
+			step:  "proxy", advice: "NO_PROXY",
 		},
 		"the cache is larger than the disk": {
-			infect: func(c *clinic) { c.t.Setenv("LARDER_CACHE_MAX_SIZE", "4EiB") },
-			want:   map[string]doctor.Status{"cache": doctor.Warning},
-			step:   "cache", advice: "Lower cache.max_size",
+			cause: func(c *setup) { c.t.Setenv("LARDER_CACHE_MAX_SIZE", "4EiB") },
+			want:  map[string]doctor.Status{"cache": doctor.Warning},
+			step:  "cache", advice: "Lower cache.max_size",
 		},
 		"the disk is full": {
-			infect: func(c *clinic) { c.t.Setenv("LARDER_CACHE_MIN_FREE", "100%") },
-			want:   map[string]doctor.Status{"cache": doctor.Warning},
-			step:   "cache", advice: "Free some space",
+			cause: func(c *setup) { c.t.Setenv("LARDER_CACHE_MIN_FREE", "100%") },
+			want:  map[string]doctor.Status{"cache": doctor.Warning},
+			step:  "cache", advice: "Free some space",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := newClinic(t, ecrtest.Options{})
-			test.infect(c)
+			c := newSetup(t, ecrtest.Options{})
+			test.cause(c)
 			steps, well := c.examine()
 			want := maps.Clone(healthy)
 			maps.Copy(want, test.want)
@@ -450,7 +450,7 @@ func TestDoctorWarnsOfWhatMayFailLater(t *testing.T) {
 }
 
 func TestDoctorLeavesADaemonAlone(t *testing.T) {
-	c := newClinic(t, ecrtest.Options{})
+	c := newSetup(t, ecrtest.Options{})
 	dir := filepath.Join(c.dir, "cache")
 	store, err := cache.Open(dir, cache.Options{})
 	if err != nil {
@@ -480,7 +480,7 @@ func TestDoctorExaminesAllUpstreamsWithoutAnImage(t *testing.T) {
 		w.WriteHeader(http.StatusOK)
 	}))
 	t.Cleanup(hub.Close)
-	c := newClinic(t, ecrtest.Options{})
+	c := newSetup(t, ecrtest.Options{})
 	c.image = ""
 	c.extra = "  - host: registry.example.com\n    endpoint: " + hub.URL + "\n  - host: \"*.mirror.example.com\"\n"
 	steps, well := c.examine()
@@ -530,7 +530,7 @@ func TestDoctorPullsFromRegistriesWithTokens(t *testing.T) {
 		}
 	}))
 	t.Cleanup(hub.Close)
-	c := newClinic(t, ecrtest.Options{})
+	c := newSetup(t, ecrtest.Options{})
 	passwords := filepath.Join(c.dir, "config.json")
 	c.extra = "  - host: docker.io\n    endpoint: " + hub.URL + "\n    auth: {docker_config: " + passwords + "}\n"
 	c.image = "busybox"
