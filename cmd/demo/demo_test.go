@@ -111,11 +111,11 @@ func TestEveryStepNoticesABrokenPromise(t *testing.T) {
 	}
 	all := steps()
 	for i, step := range all {
-		all[i].show = func(s *stage, ctx context.Context) (shown, error) {
+		all[i].show = func(ctx context.Context, s *stage) (shown, error) {
 			if mend := broken[i].by(t, s); mend != nil {
 				defer mend()
 			}
-			return step.show(s, ctx)
+			return step.show(ctx, s)
 		}
 	}
 	var stdout, stderr bytes.Buffer
@@ -139,9 +139,9 @@ func TestEveryStepNoticesABrokenPromise(t *testing.T) {
 func TestInterruptEndsTheTour(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	held := step{"held", func(s *stage, ctx context.Context) (shown, error) {
+	held := step{"held", func(ctx context.Context, s *stage) (shown, error) {
 		s.ecr.Inject(ecrtest.Fault{On: ecrtest.Storage, Hang: true, Notify: cancel})
-		return s.coldPull(ctx)
+		return coldPull(ctx, s)
 	}}
 	var stdout, stderr bytes.Buffer
 	if status := give(ctx, t, options{steps: []step{held}}, &stdout, &stderr); status != exitFailed {

@@ -20,9 +20,9 @@ import (
 const helloName = "team/hello"
 
 // keep prints commands to try on the stage, and waits until ctx ends.
-func (s *stage) keep(ctx context.Context) error {
+func keep(ctx context.Context, s *stage) error {
 	name, runnable := helloName, true
-	if err := s.addHello(); err != nil {
+	if err := addHello(s); err != nil {
 		fmt.Fprintf(s.out, "\nThe image below can be pulled but not run: %v.\n", err)
 		name, runnable = s.images.app.name, false
 	}
@@ -36,14 +36,14 @@ func (s *stage) keep(ctx context.Context) error {
 	if err := os.WriteFile(toml, []byte(text), 0o600); err != nil {
 		return err
 	}
-	s.printCommands(name, runnable, hosts, text)
+	printCommands(s, name, runnable, hosts, text)
 	<-ctx.Done()
 	fmt.Fprintln(s.out, "\nEnded.")
 	return nil
 }
 
 // printCommands prints commands to paste.
-func (s *stage) printCommands(name string, runnable bool, hosts, toml string) {
+func printCommands(s *stage, name string, runnable bool, hosts, toml string) {
 	upstream := s.ecr.Host() + "/" + name + ":" + tag // as a deployment names it
 	local := s.repository(name) + ":" + tag           // as a client that is configured for no mirror names it
 	api := "http://" + s.larder.addr + "/v2/" + s.ecr.Host() + "/" + name
@@ -80,7 +80,7 @@ func (s *stage) printCommands(name string, runnable bool, hosts, toml string) {
 }
 
 // addHello adds an image to the fake ECR that this machine can run, if it has a statically linked busybox.
-func (s *stage) addHello() error {
+func addHello(s *stage) error {
 	path, err := exec.LookPath("busybox")
 	if err != nil {
 		return fmt.Errorf("this needs the package busybox-static: %w", err)

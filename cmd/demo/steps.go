@@ -18,13 +18,13 @@ import (
 // steps is the tour in its order: some steps need what earlier ones left in the cache.
 func steps() []step {
 	return []step{
-		{"A cold pull", (*stage).coldPull},
-		{"Eight cold clients at once", (*stage).coldClients},
-		{"A warm pull", (*stage).warmPull},
-		{"A range far into a cold layer", (*stage).coldRange},
-		{"A token that expired", (*stage).expiredToken},
-		{"A wrong bit from the upstream", (*stage).wrongBit},
-		{"The upstream is dead", (*stage).deadUpstream},
+		{"A cold pull", coldPull},
+		{"Eight cold clients at once", coldClients},
+		{"A warm pull", warmPull},
+		{"A range far into a cold layer", coldRange},
+		{"A token that expired", expiredToken},
+		{"A wrong bit from the upstream", wrongBit},
+		{"The upstream is dead", deadUpstream},
 	}
 }
 
@@ -37,7 +37,7 @@ const (
 )
 
 // coldPull: each byte of an image that is not cached comes from the upstream once.
-func (s *stage) coldPull(ctx context.Context) (shown, error) {
+func coldPull(ctx context.Context, s *stage) (shown, error) {
 	s.ecr.SetBandwidth(slowLink)
 	defer s.ecr.SetBandwidth(noLimit)
 	bars := newBars(ctx, s.drawn)
@@ -62,7 +62,7 @@ func (s *stage) coldPull(ctx context.Context) (shown, error) {
 }
 
 // coldClients: many clients that pull the same image at once share one fetch.
-func (s *stage) coldClients(ctx context.Context) (shown, error) {
+func coldClients(ctx context.Context, s *stage) (shown, error) {
 	s.ecr.SetBandwidth(fastLink)
 	defer s.ecr.SetBandwidth(noLimit)
 	started := time.Now()
@@ -84,7 +84,7 @@ func (s *stage) coldClients(ctx context.Context) (shown, error) {
 }
 
 // warmPull: a cached image comes from the disk.
-func (s *stage) warmPull(ctx context.Context) (shown, error) {
+func warmPull(ctx context.Context, s *stage) (shown, error) {
 	got, err := s.pull(ctx, s.images.app, nil)
 	if err != nil {
 		return shown{}, err
@@ -95,7 +95,7 @@ func (s *stage) warmPull(ctx context.Context) (shown, error) {
 }
 
 // coldRange: a client that reads a part of a layer does not wait for the bytes before it, and no byte is fetched twice.
-func (s *stage) coldRange(ctx context.Context) (shown, error) {
+func coldRange(ctx context.Context, s *stage) (shown, error) {
 	s.ecr.SetBandwidth(thinLink)
 	defer s.ecr.SetBandwidth(noLimit)
 	const n = 64_000
@@ -132,7 +132,7 @@ func (s *stage) coldRange(ctx context.Context) (shown, error) {
 }
 
 // expiredToken: clients do not notice when ECR's token expires.
-func (s *stage) expiredToken(ctx context.Context) (shown, error) {
+func expiredToken(ctx context.Context, s *stage) (shown, error) {
 	s.ecr.ExpireTokens()
 	got, err := s.pull(ctx, s.images.worker, nil)
 	if err != nil {
@@ -146,7 +146,7 @@ func (s *stage) expiredToken(ctx context.Context) (shown, error) {
 }
 
 // wrongBit: a blob that does not match its digest reaches no client completely, and is not kept.
-func (s *stage) wrongBit(ctx context.Context) (shown, error) {
+func wrongBit(ctx context.Context, s *stage) (shown, error) {
 	layer := s.images.billing.largest()
 	mend := s.ecr.Inject(ecrtest.Fault{On: ecrtest.Storage, Digest: layer.Digest, FlipBit: new(layer.Size / 2)})
 	defer mend()
@@ -174,14 +174,14 @@ func (s *stage) wrongBit(ctx context.Context) (shown, error) {
 const atOnce = 2 * time.Second
 
 // deadUpstream: cached images are served without the upstream, also after a restart; others fail at once.
-func (s *stage) deadUpstream(ctx context.Context) (got shown, err error) {
+func deadUpstream(ctx context.Context, s *stage) (got shown, err error) {
 	s.ecr.Stop()
 	defer func() { err = errors.Join(err, s.ecr.Restart()) }()
-	cached, err := s.pullCached(ctx)
+	cached, err := pullCached(ctx, s)
 	if err != nil {
 		return shown{}, err
 	}
-	status, refused, err := s.pullUncached(ctx)
+	status, refused, err := pullUncached(ctx, s)
 	if err != nil {
 		return shown{}, err
 	}
@@ -191,10 +191,10 @@ func (s *stage) deadUpstream(ctx context.Context) (got shown, err error) {
 	if err := s.larder.start(ctx); err != nil {
 		return shown{}, err
 	}
-	if _, _, err := s.pullUncached(ctx); err != nil {
+	if _, _, err := pullUncached(ctx, s); err != nil {
 		return shown{}, fmt.Errorf("after a restart: %w", err)
 	}
-	again, err := s.pullCached(ctx)
+	again, err := pullCached(ctx, s)
 	if err != nil {
 		return shown{}, fmt.Errorf("after a restart: %w", err)
 	}
@@ -205,7 +205,7 @@ func (s *stage) deadUpstream(ctx context.Context) (got shown, err error) {
 }
 
 // pullCached pulls the image of the first step by digest and by tag. The time is that of the pull by tag.
-func (s *stage) pullCached(ctx context.Context) (pulled, error) {
+func pullCached(ctx context.Context, s *stage) (pulled, error) {
 	if _, err := s.pullByDigest(ctx, s.images.app); err != nil {
 		return pulled{}, fmt.Errorf("by digest: %w", err)
 	}
@@ -217,7 +217,7 @@ func (s *stage) pullCached(ctx context.Context) (pulled, error) {
 }
 
 // pullUncached pulls an image that is not in the cache. It returns the status of the refusal, and how long it took.
-func (s *stage) pullUncached(ctx context.Context) (status int, took time.Duration, err error) {
+func pullUncached(ctx context.Context, s *stage) (status int, took time.Duration, err error) {
 	started := time.Now()
 	_, err = pull(ctx, s.repository("team/never-pulled")+":"+tag, nil)
 	took = time.Since(started)

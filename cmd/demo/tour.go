@@ -20,7 +20,7 @@ type options struct {
 // A step shows one thing that Larder does. Its error says that Larder did not.
 type step struct {
 	title string
-	show  func(*stage, context.Context) (shown, error)
+	show  func(context.Context, *stage) (shown, error)
 }
 
 // shown is what a step reports when it held.
@@ -44,7 +44,7 @@ func conduct(ctx context.Context, opts options, stdout, stderr io.Writer) (err e
 	started, failed := time.Now(), 0
 	for i, step := range opts.steps {
 		s.ecr.ResetStats()
-		got, err := step.show(s, ctx)
+		got, err := step.show(ctx, s)
 		if ctx.Err() != nil {
 			return errors.New("interrupted")
 		}
@@ -64,7 +64,7 @@ func conduct(ctx context.Context, opts options, stdout, stderr io.Writer) (err e
 		fmt.Fprintln(stdout)
 	}
 	if opts.Keep {
-		if err := s.keep(ctx); err != nil {
+		if err := keep(ctx, s); err != nil {
 			return err
 		}
 	}

@@ -48,7 +48,7 @@ func (c *mirrorCommand) Run(p *invocation) error {
 	case err != nil:
 		return err
 	case c.For != "":
-		text, err := m.Snippet(c.For, c.ContainerdDir)
+		text, err := mirror.Snippet(m, c.For, c.ContainerdDir)
 		if err != nil {
 			return usageError{err}
 		}
@@ -63,7 +63,7 @@ func (c *mirrorCommand) Run(p *invocation) error {
 		}
 		return nil
 	}
-	return c.report(p.stdout)(m.Install(c.ContainerdDir))
+	return c.report(p.stdout)(mirror.Install(m, c.ContainerdDir))
 }
 
 func (c *mirrorCommand) remove(p *invocation) error {
@@ -143,7 +143,7 @@ func (c *mirrorCommand) check(p *invocation, m mirror.Mirror) error {
 	}
 	node.Environ = environ
 	bad := false
-	for _, f := range m.Check(p.ctx, node) {
+	for _, f := range mirror.Check(p.ctx, m, node) {
 		mark := "✓"
 		if !f.OK {
 			mark, bad = "✗", true
@@ -164,7 +164,7 @@ func (c *mirrorCommand) check(p *invocation, m mirror.Mirror) error {
 func (c *mirrorCommand) watch(p *invocation, m mirror.Mirror) {
 	var last string // error that was printed
 	for {
-		changes, err := m.Install(c.ContainerdDir)
+		changes, err := mirror.Install(m, c.ContainerdDir)
 		for _, change := range changes {
 			if change.Did != mirror.Unchanged {
 				fmt.Fprintln(p.stdout, change.Did, change.Path)

@@ -33,7 +33,7 @@ func listen(ctx context.Context, cfg *config.Config, serviceManager bool, log *s
 		socket = ""
 	}
 	listenTCP := func(addr string) (net.Listener, error) { return new(net.ListenConfig).Listen(ctx, "tcp", addr) }
-	listenUnix := func(path string) (net.Listener, error) { return listenUnix(ctx, path) }
+	listenSocket := func(path string) (net.Listener, error) { return listenUnix(ctx, path) }
 	var l listeners
 	for _, want := range []struct {
 		addr, purpose string
@@ -42,7 +42,7 @@ func listen(ctx context.Context, cfg *config.Config, serviceManager bool, log *s
 	}{
 		{cfg.Listen, "clients", listenTCP, &l.clients},
 		{cfg.Admin, "admin", listenTCP, &l.admin},
-		{socket, "commands", listenUnix, &l.commands},
+		{socket, "commands", listenSocket, &l.commands},
 	} {
 		opened := inherited[want.purpose]
 		switch {

@@ -28,7 +28,7 @@ func good(format string, args ...any) Finding {
 	return Finding{OK: true, What: fmt.Sprintf(format, args...)}
 }
 
-// Node is what [Mirror.Check] examines.
+// Node is what [Check] examines.
 type Node struct {
 	// Hosts is the folder with the hosts.toml files.
 	Hosts string
@@ -42,24 +42,24 @@ type Node struct {
 
 // Check finds out whether a node's containerd would pull through the mirror: it reads
 // the files that containerd reads, and asks whether Larder answers.
-func (m Mirror) Check(ctx context.Context, node Node) []Finding {
+func Check(ctx context.Context, m Mirror, node Node) []Finding {
 	var all []Finding
 	if node.Config != "" {
-		all = append(all, m.checkConfig(node))
+		all = append(all, checkConfig(m, node))
 	}
-	all = append(all, m.checkFiles(node.Hosts)...)
-	all = append(all, m.checkHidden(node.Hosts)...)
+	all = append(all, checkFiles(m, node.Hosts)...)
+	all = append(all, checkHidden(m, node.Hosts)...)
 	if node.Environ != nil {
-		all = append(all, m.checkProxy(node.Environ))
+		all = append(all, checkProxy(m, node.Environ))
 	}
-	return append(all, m.checkAnswer(ctx))
+	return append(all, checkAnswer(ctx, m))
 }
 
 // checkConfig checks that config_path is one folder, and this one. Since 2.1
 // containerd's CRI takes a list of two folders for the name of one, and since 2.2 such
 // a list is its default: it then reads no hosts.toml and reports no error
 // (containerd/containerd issues 12415, 12808).
-func (m Mirror) checkConfig(node Node) Finding {
+func checkConfig(m Mirror, node Node) Finding {
 	file, err := readConfig(node.Config)
 	missing := errors.Is(err, fs.ErrNotExist) // containerd uses its defaults then
 	if err != nil && !missing {
@@ -94,8 +94,8 @@ func (n Node) setConfigPath(table string, isNew bool) string {
 		"version = %d\n[plugins.%q.registry]\n  config_path = %q", n.Config, versionOf(table), table, n.Hosts)
 }
 
-func (m Mirror) checkFiles(dir string) []Finding {
-	files, err := m.plan(dir)
+func checkFiles(m Mirror, dir string) []Finding {
+	files, err := plan(m, dir)
 	if err != nil {
 		return []Finding{{What: err.Error(), Advice: "make the file readable, and run larder mirror again"}}
 	}
@@ -119,7 +119,7 @@ func (m Mirror) checkFiles(dir string) []Finding {
 
 // checkHidden finds folders that containerd reads in place of _default: it reads the
 // first that exists, even one that has only certificates.
-func (m Mirror) checkHidden(dir string) []Finding {
+func checkHidden(m Mirror, dir string) []Finding {
 	if !m.Default {
 		return nil
 	}
@@ -155,7 +155,7 @@ func registryOf(folder string) string {
 
 // checkProxy checks whether containerd would reach Larder through a proxy. Go's HTTP
 // client never uses one for localhost and loopback addresses.
-func (m Mirror) checkProxy(environ []string) Finding {
+func checkProxy(m Mirror, environ []string) Finding {
 	env := make(map[string]string)
 	for _, entry := range environ {
 		key, value, _ := strings.Cut(entry, "=")
@@ -179,10 +179,10 @@ func (m Mirror) checkProxy(environ []string) Finding {
 // wait.
 const answerTimeout = 3 * time.Second
 
-func (m Mirror) checkAnswer(ctx context.Context) Finding {
+func checkAnswer(ctx context.Context, m Mirror) Finding {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	status, err := m.ping(ctx)
+	status, err := ping(ctx, m)
 	switch {
 	case err != nil:
 		return Finding{What: fmt.Sprintf("Larder does not answer: %v", err),
@@ -193,7 +193,7 @@ func (m Mirror) checkAnswer(ctx context.Context) Finding {
 	return good("Larder answers at %s", m.URL)
 }
 
-func (m Mirror) ping(ctx context.Context) (status int, err error) {
+func ping(ctx context.Context, m Mirror) (status int, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.URL+"/v2/", nil)
 	if err != nil {
 		return 0, err

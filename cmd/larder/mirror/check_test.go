@@ -43,7 +43,7 @@ func erase(t *testing.T, path string) {
 
 func TestCheckPassesAConfiguredNode(t *testing.T) {
 	c := newChecked(t)
-	for _, f := range c.Check(t.Context(), c.Node) {
+	for _, f := range Check(t.Context(), c.Mirror, c.Node) {
 		if !f.OK {
 			t.Errorf("%+v", f)
 		}
@@ -142,7 +142,7 @@ func TestCheckNamesEachFaultAndItsRemedy(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := newChecked(t)
 			test.spoil(t, c)
-			for _, f := range c.Check(t.Context(), c.Node) {
+			for _, f := range Check(t.Context(), c.Mirror, c.Node) {
 				if !f.OK && strings.Contains(f.What, test.what) {
 					if !strings.Contains(f.Advice, test.advice) {
 						t.Errorf("advice is %q, want %q in it", f.Advice, test.advice)
@@ -150,7 +150,7 @@ func TestCheckNamesEachFaultAndItsRemedy(t *testing.T) {
 					return
 				}
 			}
-			t.Errorf("no finding has %q: %+v", test.what, c.Check(t.Context(), c.Node))
+			t.Errorf("no finding has %q: %+v", test.what, Check(t.Context(), c.Mirror, c.Node))
 		})
 	}
 }

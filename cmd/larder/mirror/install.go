@@ -40,10 +40,10 @@ type hostsFile struct {
 }
 
 // plan reads the file of each folder and computes its content.
-func (m Mirror) plan(dir string) ([]hostsFile, error) {
+func plan(m Mirror, dir string) ([]hostsFile, error) {
 	var files []hostsFile
 	for _, name := range m.folders() {
-		f, err := m.planFolder(filepath.Join(dir, folderName(dir, name)))
+		f, err := planFolder(m, filepath.Join(dir, folderName(dir, name)))
 		if err != nil {
 			return nil, err
 		}
@@ -70,7 +70,7 @@ func isFolder(path string) bool {
 	return err == nil && info.IsDir()
 }
 
-func (m Mirror) planFolder(dir string) (hostsFile, error) {
+func planFolder(m Mirror, dir string) (hostsFile, error) {
 	f := hostsFile{dir: dir, path: filepath.Join(dir, "hosts.toml")}
 	text, err := os.ReadFile(f.path)
 	switch {
@@ -90,7 +90,7 @@ func (m Mirror) planFolder(dir string) (hostsFile, error) {
 	}
 	original, _ := cut(f.current)
 	f.foreign = true
-	if f.want, err = m.merge(original); err != nil {
+	if f.want, err = merge(m, original); err != nil {
 		return f, fmt.Errorf("%s was not written by larder mirror, and the mirror cannot be inserted: %w", f.path, err)
 	}
 	return f, nil
@@ -100,8 +100,8 @@ func (m Mirror) planFolder(dir string) (hostsFile, error) {
 // config_path. Existing files are kept; Larder is added as their first host, and a
 // backup is made. Files that need no change are not touched. With an error it returns
 // the changes up to then.
-func (m Mirror) Install(dir string) ([]Change, error) {
-	files, err := m.plan(dir)
+func Install(m Mirror, dir string) ([]Change, error) {
+	files, err := plan(m, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -163,7 +163,7 @@ func replace(path, text string) error {
 	return nil
 }
 
-// Remove undoes [Mirror.Install] for all registries in dir: it removes the files that
+// Remove undoes [Install] for all registries in dir: it removes the files that
 // Install created, and restores the files that it changed. Edits since then stay.
 func Remove(dir string) ([]Change, error) {
 	paths, err := filepath.Glob(filepath.Join(dir, "*", "hosts.toml"))

@@ -177,7 +177,7 @@ func TestInstallRefusesFilesItCannotMerge(t *testing.T) {
 			dir := t.TempDir()
 			path := filepath.Join(dir, "quay.io", "hosts.toml")
 			write(t, path, original)
-			_, err := Mirror{URL: larder, Registries: []string{"docker.io", "quay.io"}}.Install(dir)
+			_, err := Install(Mirror{URL: larder, Registries: []string{"docker.io", "quay.io"}}, dir)
 			if err == nil || !strings.Contains(err.Error(), path) {
 				t.Errorf("error = %v, want one that names the file", err)
 			}
@@ -220,7 +220,7 @@ func TestInstallNamesCertificates(t *testing.T) {
 
 func install(t *testing.T, dir string, m Mirror) []Change {
 	t.Helper()
-	changes, err := m.Install(dir)
+	changes, err := Install(m, dir)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,7 @@ import (
 // merge inserts the block into a file that Larder did not write, before its other
 // hosts, since the first host is asked first. It does not change a file that names
 // the mirror already.
-func (m Mirror) merge(original string) (string, error) {
+func merge(m Mirror, original string) (string, error) {
 	before, err := readHosts(original)
 	if err != nil {
 		return "", fmt.Errorf("containerd cannot read it either: %w", err)

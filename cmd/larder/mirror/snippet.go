@@ -14,7 +14,7 @@ import (
 //go:embed snippets/*.txt
 var snippets embed.FS
 
-// Runtimes returns the runtimes that have a [Mirror.Snippet].
+// Runtimes returns the runtimes that have a [Snippet].
 func Runtimes() []string {
 	return []string{"docker", "buildkit", "podman", "crio", "k3s", "nodeadm", "bottlerocket"}
 }
@@ -25,7 +25,7 @@ var ErrNoRegistries = errors.New("it knows no patterns for registries: name each
 
 // Snippet returns what to paste into the configuration of a runtime. hosts is the
 // folder of the hosts.toml files, for runtimes that use them.
-func (m Mirror) Snippet(runtime, hosts string) (string, error) {
+func Snippet(m Mirror, runtime, hosts string) (string, error) {
 	u, err := url.Parse(m.URL)
 	if err != nil {
 		return "", fmt.Errorf("the URL of the mirror: %w", err)

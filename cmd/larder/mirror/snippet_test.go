@@ -25,7 +25,7 @@ func TestSnippets(t *testing.T) {
 	for _, runtime := range Runtimes() {
 		for name, m := range mirrors {
 			t.Run(runtime+" "+name, func(t *testing.T) {
-				got, err := m.Snippet(runtime, "/etc/containerd/certs.d")
+				got, err := Snippet(m, runtime, "/etc/containerd/certs.d")
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -52,7 +52,7 @@ func TestSnippetsParseAsTheRuntimesConfiguration(t *testing.T) {
 		"buildkit": toml.Unmarshal, "podman": toml.Unmarshal, "crio": toml.Unmarshal, "bottlerocket": toml.Unmarshal,
 		"k3s": yaml.Unmarshal, "nodeadm": readNodeConfig, "docker": readDaemonJSON,
 	} {
-		text, err := m.Snippet(runtime, "/certs.d")
+		text, err := Snippet(m, runtime, "/certs.d")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -91,15 +91,15 @@ func readDaemonJSON(text []byte, v any) error {
 func TestSnippetRefusesRegistriesTheRuntimeCannotName(t *testing.T) {
 	m := Mirror{URL: larder, Default: true}
 	for runtime, want := range map[string]error{"podman": ErrNoRegistries, "crio": ErrNoRegistries, "buildkit": ErrNoRegistries, "k3s": nil} {
-		if _, err := m.Snippet(runtime, "/certs.d"); !errors.Is(err, want) {
+		if _, err := Snippet(m, runtime, "/certs.d"); !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", runtime, err, want)
 		}
 	}
 	m.Registries = []string{"registry.example:5000"}
-	if text, err := m.Snippet("podman", "/certs.d"); err == nil {
+	if text, err := Snippet(m, "podman", "/certs.d"); err == nil {
 		t.Errorf("podman cannot read this:\n%s", text)
 	}
-	if _, err := m.Snippet("rkt", "/certs.d"); err == nil {
+	if _, err := Snippet(m, "rkt", "/certs.d"); err == nil {
 		t.Error("there is a snippet for a runtime that is not known")
 	}
 }
