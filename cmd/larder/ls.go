@@ -5,10 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"time"
-
-	"github.com/dustin/go-humanize"
-	"github.com/opencontainers/go-digest"
 
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/cmd/internal/daemon/upkeep"
@@ -55,21 +51,6 @@ func rowName(img cache.ImageInfo) string {
 		return img.Upstream + "/" + img.Repository
 	}
 	return img.Name()
-}
-
-// shortDigest is enough of a digest to tell images apart.
-func shortDigest(d digest.Digest) string {
-	if d.Validate() != nil {
-		return d.String()
-	}
-	return d.Encoded()[:12]
-}
-
-func age(at time.Time) string {
-	if at.IsZero() {
-		return nothing
-	}
-	return humanize.Time(at)
 }
 
 func state(img cache.ImageInfo) string {

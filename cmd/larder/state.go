@@ -80,8 +80,3 @@ func lastErrorOf(u upstream.Status) string {
 	}
 	return cmp.Or(strings.Join(all, "; "), nothing)
 }
-
-// remaining is the time until then, rounded to minutes: 11h59m.
-func remaining(until time.Time) string {
-	return strings.TrimSuffix(time.Until(until).Round(time.Minute).String(), "0s")
-}

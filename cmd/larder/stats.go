@@ -9,8 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/dustin/go-humanize"
-
 	"github.com/larder-registry/larder/proxy"
 	"github.com/larder-registry/larder/proxy/admin"
 )
@@ -102,5 +100,3 @@ func fill(bytes, most int64) string {
 	}
 	return fmt.Sprintf("%s, of %s (%.0f%%)", size(bytes), size(most), 100*float64(bytes)/float64(most))
 }
-
-func size(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }

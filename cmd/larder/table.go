@@ -23,9 +23,6 @@ func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
 // gap is between two columns.
 const gap = "  "
 
-// nothing is the text of an empty cell.
-const nothing = "-"
-
 // minName is the smallest width of the first column: an image's tag, and some of its
 // repository.
 const minName = 32
