@@ -31,13 +31,13 @@ import (
 
 var update = flag.Bool("update", false, "take the status page's screenshot anew")
 
-// A paged is a Larder in this process with its status page, in front of a fake ECR, a fake ECR Public that throttles and
-// a registry that is dead.
+// A paged is a Larder in this process with its status page. Its upstreams are a fake ECR, a fake ECR Public that
+// throttles, and a dead registry.
 type paged struct {
 	t       *testing.T
 	ecr     *ecrtest.Running
 	public  *ecrtest.Running
-	daemon  *Daemon        // not serving: clients and admin do
+	daemon  *Daemon        // does not serve: the servers clients and admin have its handlers
 	base    *ecrtest.Added // an image that is pinned
 	clients *httptest.Server
 	admin   *httptest.Server
@@ -69,7 +69,7 @@ upstreams:
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg.Cache.MaxSize.Bytes = 82 << 20 // less than a file may say
+	cfg.Cache.MaxSize.Bytes = 82 << 20 // less than a configuration file may have
 	p.daemon, err = New(t.Context(), cfg, Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -92,7 +92,7 @@ upstreams:
 	return p
 }
 
-// get asks for something of a repository, and returns how the answer came about.
+// get requests a path of a repository, and returns the answer's X-Cache.
 func (p *paged) get(host, path, agent string) (xCache string, err error) {
 	req, err := http.NewRequestWithContext(p.t.Context(), http.MethodGet, p.clients.URL+"/v2/"+path+"?ns="+host, nil)
 	if err != nil {
@@ -108,7 +108,7 @@ func (p *paged) get(host, path, agent string) (xCache string, err error) {
 	return resp.Header.Get("X-Cache"), err
 }
 
-// add gives a fake an image with layers of these sizes, and pulls it, and waits until all of it is in the cache.
+// add adds an image with layers of these sizes to a fake, pulls it, and waits until all of it is in the cache.
 func (p *paged) add(fake *ecrtest.Running, repo, tag string, seed uint64, layers ...int64) *ecrtest.Added {
 	p.t.Helper()
 	var image ecrtest.Image
@@ -163,7 +163,7 @@ func (p *paged) counter(name string) int64 {
 	return int64(sum)
 }
 
-// slowly has a client pull a blob that the upstream sends slowly. What it returns lets it come.
+// slowly makes clients pull a blob that the upstream sends slowly. Calling let lets the rest arrive.
 func (p *paged) slowly(repo string, size int64, agents ...string) (blob string, let func()) {
 	p.t.Helper()
 	desc, err := p.ecr.AddBlob(repo, ecrtest.Random(uint64(size), size))
@@ -185,8 +185,7 @@ func (p *paged) slowly(repo string, size int64, agents ...string) (blob string, 
 	}
 }
 
-// The page says how it is with a cache that has seen something: images that were evicted, one that is pinned, one that
-// has expired, and an upstream that is dead.
+// The page shows a cache with a history: evicted images, a pinned one, an expired one, and a dead upstream.
 func (p *paged) live() {
 	p.t.Helper()
 	p.add(p.ecr, "legacy/report", "v3", 6, 12<<20)
@@ -329,7 +328,7 @@ func testPageAgreesWithMetrics(t *testing.T, b *browser, p *paged) {
 }
 
 func testPageTellsOfTrouble(t *testing.T, b *browser, p *paged) {
-	longer := http.Header{"Retry-After": {"60"}} // than anybody waits
+	longer := http.Header{"Retry-After": {"60"}} // longer than any client waits
 	p.public.Inject(ecrtest.Fault{On: ecrtest.Manifest, Throttle: true, Times: 1, Header: longer})
 	if _, err := p.get(p.public.Host(), "docker/library/nginx/manifests/2.0", "containerd/2.1.4"); err != nil {
 		t.Fatal(err)
@@ -348,7 +347,7 @@ func testPageTellsOfTrouble(t *testing.T, b *browser, p *paged) {
 	}
 }
 
-// testPageConnectsAgain has the browser log that a connection broke, which is no complaint of the page's own.
+// testPageConnectsAgain makes the browser log a broken connection, which is not a complaint by the page.
 func testPageConnectsAgain(t *testing.T, b *browser, p *paged) {
 	eval[bool](b, `window.failures = [], window.addEventListener("error", (e) => failures.push(e.message)), true`)
 	p.admin.CloseClientConnections()
@@ -422,7 +421,7 @@ func TestScreenshotOfTheStatusPageIsSmall(t *testing.T) {
 	}
 }
 
-// takeScreenshot has what was done in a few seconds look as if it had been in an hour.
+// takeScreenshot makes the activity of a few seconds look like that of an hour.
 func takeScreenshot(t *testing.T) {
 	t.Helper()
 	b := startBrowser(t)
@@ -450,14 +449,14 @@ func takeScreenshot(t *testing.T) {
 	}
 }
 
-// aged is the admin listener of a daemon that has done all this since yesterday.
+// aged is an admin handler that shows its activity as that of a day.
 type aged struct {
 	http.Handler
 	done    proxy.Traffic
 	fetched int64
 }
 
-// ServeHTTP exchanges what tells the age.
+// ServeHTTP replaces the times in the events.
 func (a aged) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.Handler.ServeHTTP(agedWriter{w, a.done, a.fetched}, r)
 }
@@ -483,13 +482,13 @@ func (w agedWriter) Write(event []byte) (int, error) {
 			_, err = fmt.Fprintf(w.ResponseWriter, "%s\ndata: %s\n\n", name, data)
 		}
 		return len(event), err
-	case "event: sample": // what is now is told besides
+	case "event: sample": // other events have the present
 		return len(event), nil
 	}
 	return w.ResponseWriter.Write(event)
 }
 
-// history spreads what was done over an hour: misses early and in bursts, hits more and more.
+// history spreads the activity over an hour: misses come early and in bursts, hits increase.
 func (w agedWriter) history() admin.History {
 	var h admin.History
 	const samples = 360

@@ -15,13 +15,12 @@ import (
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
-// BenchmarkTelemetry is what telemetry costs where it costs most: small answers from a warm cache, from socket to
-// socket. With all of it on, there are to be 0.9 times as many requests per second as without any.
+// BenchmarkTelemetry measures telemetry where it costs most: for small answers from a warm cache, from socket to socket.
+// With all telemetry on, there must be at least 0.9 times as many requests per second as without.
 //
 //	go test -run '^$' -bench Telemetry -count 10 ./cmd/internal/daemon
 //
-// Measured on two cores with nothing else to do, medians of six: 32.4 µs a request off and 35.4 µs on, which is 0.92, and 8
-// allocations more.
+// Measured on two idle cores, medians of six: 32.4 µs a request off and 35.4 µs on, which is 0.92, and 8 more allocations.
 func BenchmarkTelemetry(b *testing.B) {
 	b.Run("off", func(b *testing.B) { benchmarkHotManifest(b, new(telemetry)) })
 	b.Run("on", func(b *testing.B) {
@@ -108,7 +107,7 @@ func benchmarkHotManifest(b *testing.B, tel *telemetry) {
 	b.ReportMetric(float64((processorTime(b)-before).Nanoseconds())/float64(b.N), "cpu-ns/op")
 }
 
-// processorTime is what this process has used, which other processes disturb less than the time that passes.
+// processorTime is the processor time of this process, which other processes disturb less than wall time.
 func processorTime(b *testing.B) time.Duration {
 	b.Helper()
 	var used syscall.Rusage

@@ -16,7 +16,7 @@ import (
 type documented struct {
 	name, kind string
 	labels     []string
-	often      bool // whether every Larder that was pulled from has it
+	often      bool // every Larder has it after a pull
 }
 
 var (
@@ -70,7 +70,7 @@ func TestMetricsAreThoseThatAreDocumented(t *testing.T) {
 		family := exposed[name]
 		if family == nil {
 			if d.often {
-				t.Errorf("%s is documented, and not there after a pull", name)
+				t.Errorf("%s is documented, and missing after a pull", name)
 			}
 			continue
 		}
@@ -92,7 +92,7 @@ func TestMetricsAreThoseThatAreDocumented(t *testing.T) {
 	}
 }
 
-// value is the sum of a metric over all of its labels, or over those with a given one.
+// value is the sum of a metric, over all labels or over those that are given.
 func value(families map[string]*dto.MetricFamily, name string, labels ...string) (sum float64) {
 	for _, m := range families[name].GetMetric() {
 		matches := true

@@ -27,13 +27,13 @@ var (
 	metricNames = regexp.MustCompile(`\blarder_\w+`)
 )
 
-// A query is one of the dashboard's or of the alerts'.
+// A query is one of the dashboard or of an alert.
 type query struct {
 	what, expr string
-	answers    bool // whether every Larder that was pulled from has an answer
+	answers    bool // every Larder has data for it after a pull
 }
 
-// queries reads those of the dashboard and of the alerts, with values for Grafana's variables.
+// queries returns the queries of the dashboard and of the alerts, with values for Grafana's variables.
 func queries(t *testing.T) []query {
 	t.Helper()
 	var board struct {
@@ -81,7 +81,7 @@ func decode(t *testing.T, file string, unmarshal func([]byte, any) error, v any)
 }
 
 func TestDashboardAndAlertsUseExistingMetrics(t *testing.T) {
-	known := documentedMetrics(t) // which are those that Larder has: TestMetricsAreThoseThatAreDocumented
+	known := documentedMetrics(t) // TestMetricsAreThoseThatAreDocumented compares them with Larder's
 	used := make(map[string]bool)
 	for _, q := range queries(t) {
 		for _, name := range metricNames.FindAllString(q.expr, -1) {
@@ -91,7 +91,7 @@ func TestDashboardAndAlertsUseExistingMetrics(t *testing.T) {
 				}
 			}
 			if _, ok := known[name]; !ok {
-				t.Errorf("%s asks for %s, which there is not", q.what, name)
+				t.Errorf("%s uses %s, which does not exist", q.what, name)
 			}
 			used[name] = true
 		}
@@ -143,8 +143,7 @@ func TestAlertsFireAsTheirTestsExpect(t *testing.T) {
 	}
 }
 
-// A real Prometheus that scrapes a real Larder understands every query, and has data for each one that is not about
-// what rarely happens.
+// A real Prometheus that scrapes Larder understands every query, and has data for those that are not about rare events.
 func TestPrometheusAnswersEveryQuery(t *testing.T) {
 	program := require(t, "prometheus")
 	s, _ := serveInside(t, "")

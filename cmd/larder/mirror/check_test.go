@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// checked is a node on which all is well, until a test changes it.
+// checked is a node that passes all checks until a test changes it.
 type checked struct {
 	Mirror
 	Node

@@ -12,8 +12,8 @@ import (
 
 const larder = "http://127.0.0.1:5000"
 
-// foreignFile is what an administrator may have written: another mirror, and an array over several lines whose elements
-// look like tables.
+// foreignFile is a file by an administrator: another mirror, and an array over several lines whose elements look like
+// tables.
 const foreignFile = `server = "https://quay.io"
 ca = "/etc/ssl/quay.pem"
 client = [
@@ -87,7 +87,7 @@ func TestRemoveLeavesTheFolderAsItWas(t *testing.T) {
 			install(t, dir, Mirror{
 				URL: larder, Registries: []string{"docker.io", "quay.io", "quay.io:5000"}, Default: true,
 			})
-			// Again, for another place and version: what is kept is what was there at first.
+			// Again, for another URL and version: the backup is still that of the first file.
 			install(t, dir, Mirror{
 				URL: "http://127.0.0.1:6000", Registries: []string{"docker.io", "quay.io", "quay.io:5000"}, Default: true,
 				Containerd: Version{2, 2},
@@ -246,7 +246,7 @@ func stat(t *testing.T, path string) fs.FileInfo {
 	return info
 }
 
-// tree returns what files say by their paths, and folders as empty.
+// tree returns the content of files by their paths; folders are empty.
 func tree(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	all := make(map[string]string)

@@ -45,7 +45,7 @@ func TestSnippets(t *testing.T) {
 	}
 }
 
-// What is pasted must be of the runtime's own form, and name the mirror; nodeadm's is about containerd's folder.
+// A snippet must be in the runtime's own format and name the mirror; that of nodeadm names containerd's folder.
 func TestSnippetsParseAsTheRuntimesConfiguration(t *testing.T) {
 	m := Mirror{URL: larder, Registries: []string{"docker.io", "quay.io"}, Default: true}
 	for runtime, read := range map[string]func([]byte, any) error{
@@ -66,7 +66,7 @@ func TestSnippetsParseAsTheRuntimesConfiguration(t *testing.T) {
 	}
 }
 
-// readNodeConfig reads containerd's configuration within nodeadm's.
+// readNodeConfig reads containerd's configuration inside nodeadm's.
 func readNodeConfig(text []byte, v any) error {
 	var node struct {
 		Spec struct{ Containerd struct{ Config string } }
@@ -77,7 +77,7 @@ func readNodeConfig(text []byte, v any) error {
 	return toml.Unmarshal([]byte(node.Spec.Containerd.Config), v)
 }
 
-// readDaemonJSON reads what stands between the comments.
+// readDaemonJSON reads the JSON between the comments.
 func readDaemonJSON(text []byte, v any) error {
 	var b strings.Builder
 	for line := range strings.Lines(string(text)) {

@@ -11,8 +11,8 @@ import (
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
-// heads asks for a tag n times, ten minutes apart, and returns how often the
-// upstream was asked about it.
+// heads pulls a tag n times, ten minutes apart, and returns how often the upstream was
+// asked about it.
 func (r *rig) heads(t *testing.T, clock *ecrtest.Clock, tag string, n int) int {
 	t.Helper()
 	r.ecr.ResetStats()
@@ -38,7 +38,7 @@ func TestImmutableTagsAreNotRevalidated(t *testing.T) {
 	r.add(t, "latest", 2*time.Hour)
 	r.setMutability(t, ecrtest.TagMutability{Immutable: true, Except: []string{"lat*"}})
 	for _, tag := range []string{"1.0", "latest"} {
-		r.heads(t, clock, tag, 3) // finds out, and confirms
+		r.heads(t, clock, tag, 3) // reads the setting, and confirms the tag
 	}
 	if n := r.heads(t, clock, "1.0", 12); n != 2 {
 		t.Errorf("an immutable tag was asked about %d times in two hours, want once each", n)
@@ -74,7 +74,7 @@ func TestDeniedTagMutabilityIsLoggedOnceAndNotReadForAnHour(t *testing.T) {
 	r := newRigAt(t, clock.Now, "", "")
 	r.add(t, "1.0", time.Hour)
 	r.setMutability(t, ecrtest.TagMutability{Immutable: true})
-	asked := make(map[time.Time]bool) // the SDK repeats what is refused by a clock so different
+	asked := make(map[time.Time]bool) // the SDK repeats requests that a server with another clock refuses
 	r.ecr.Inject(ecrtest.Fault{
 		On: ecrtest.API, Operation: "DescribeRepositories", Status: http.StatusBadRequest, Code: "AccessDeniedException",
 		Notify: func() { asked[clock.Now()] = true },
@@ -88,7 +88,7 @@ func TestDeniedTagMutabilityIsLoggedOnceAndNotReadForAnHour(t *testing.T) {
 		}
 	}
 	if n := bytes.Count(r.log.Bytes(), []byte("ecr:DescribeRepositories, and to silence")); n != 1 {
-		t.Errorf("that was said %d times:\n%s", n, r.log.Bytes())
+		t.Errorf("it was logged %d times:\n%s", n, r.log.Bytes())
 	}
 }
 
@@ -103,7 +103,7 @@ func TestTagMutabilityIsNotReadWhenTurnedOff(t *testing.T) {
 	}
 }
 
-// A link that is down must not make tags that cannot move go out of date.
+// Immutable tags must not become stale while the link is down.
 func TestTagMutabilityHoldsWhileItCannotBeRead(t *testing.T) {
 	clock := ecrtest.NewClock()
 	r := newRigAt(t, clock.Now, "", "")
@@ -122,6 +122,6 @@ func TestTagMutabilityHoldsWhileItCannotBeRead(t *testing.T) {
 	}
 	clock.Advance(upkeep.MutabilityTTL)
 	if _, ok := r.tags.Since(repo, "1.0"); ok {
-		t.Error("the setting holds for ever")
+		t.Error("the setting still holds after its time")
 	}
 }

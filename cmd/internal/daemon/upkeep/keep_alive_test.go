@@ -18,12 +18,12 @@ import (
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
-// archiveUnpulled archives what was not pulled for thirty days.
+// archiveUnpulled archives images that were not pulled for thirty days.
 const archiveUnpulled = `{"rules":[{"rulePriority":1,"selection":{"tagStatus":"any","countType":"sinceImagePulled",` +
 	`"countUnit":"days","countNumber":30},"action":{"type":"transition","targetStorageClass":"archive"}}]}`
 
-// kept is a Larder in front of a fake ECR whose repository archives what is not
-// pulled, with an image of two platforms, pushed now.
+// kept is a Larder in front of a fake ECR whose repository archives images that are
+// not pulled, with an image of two platforms, pushed now.
 type kept struct {
 	*rig
 	clock *ecrtest.Clock
@@ -48,7 +48,7 @@ func startKept(t *testing.T, ecrKeys string) *kept {
 	return k
 }
 
-// newAlive is what a restart makes.
+// newAlive returns a KeepAlive as a restart of the daemon makes it.
 func (k *kept) newAlive(t *testing.T, meter metric.MeterProvider) *upkeep.KeepAlive {
 	t.Helper()
 	alive, err := upkeep.NewKeepAlive(k.cfg, k.client, k.store, k.logger, meter)
@@ -74,7 +74,7 @@ func (k *kept) fill(t *testing.T) {
 	await(t, "the image comes from the cache", func() bool { return k.use(t) })
 }
 
-// touches has one round go by, and returns how many manifests were fetched.
+// touches runs one round, and returns how many manifests were fetched.
 func (k *kept) touches(t *testing.T) int {
 	t.Helper()
 	k.ecr.ResetStats()
@@ -83,7 +83,7 @@ func (k *kept) touches(t *testing.T) int {
 	}
 	stats := k.ecr.Stats()
 	if n := stats.Heads[ecrtest.Manifest] + stats.Requests[ecrtest.Blob] + stats.Requests[ecrtest.Storage]; n != 0 {
-		t.Errorf("%d requests for other than manifests", n)
+		t.Errorf("%d requests for something other than manifests", n)
 	}
 	return stats.Requests[ecrtest.Manifest]
 }
@@ -111,7 +111,7 @@ func TestKeepAliveKeepsImagesServedFromTheCacheAtECR(t *testing.T) {
 		}
 		for _, d := range k.archived(t) {
 			if d == k.image.Root.Digest || d == k.image.Manifests[0].Digest {
-				t.Fatalf("day %d: %s was archived, which is in use", day, d)
+				t.Fatalf("day %d: %s was archived, though it is in use", day, d)
 			}
 		}
 	}
@@ -132,7 +132,7 @@ func TestImageServedFromTheCacheIsArchivedWithoutKeepAlive(t *testing.T) {
 			return
 		}
 		if day > 31 {
-			t.Fatal("it is still there")
+			t.Fatal("it is still not archived")
 		}
 		k.use(t)
 	}
@@ -143,7 +143,7 @@ func TestImageInUseIsTouchedOnceADay(t *testing.T) {
 	k.fill(t)
 	k.clock.Advance(48 * time.Hour)
 	if n := k.touches(t); n != 0 {
-		t.Errorf("%d manifests that nobody has asked for again were fetched", n)
+		t.Errorf("%d manifests were fetched, though no client asked for them again", n)
 	}
 	k.use(t)
 	if n := k.touches(t); n != 2 {
@@ -152,7 +152,7 @@ func TestImageInUseIsTouchedOnceADay(t *testing.T) {
 	for range 23 {
 		k.clock.Advance(time.Hour)
 		k.use(t)
-		k.alive = k.newAlive(t, noop.NewMeterProvider()) // it is in the store when that was
+		k.alive = k.newAlive(t, noop.NewMeterProvider()) // the store has the time of the touch
 		if n := k.touches(t); n != 0 {
 			t.Fatalf("%d manifests were fetched again on the same day", n)
 		}

@@ -33,7 +33,7 @@ func (r *rig) apply(t *testing.T) {
 	}
 }
 
-// expired returns the tags of the images that have expired, and by what.
+// expired returns the tags of the expired images, each with the rule.
 func (r *rig) expired(t *testing.T) map[string]string {
 	t.Helper()
 	images, err := r.store.Images()
@@ -63,7 +63,7 @@ func TestExpiredImagesAreEvictedFirst(t *testing.T) {
 			r.setPolicy(t, moreThanTwo)
 			third := r.add(t, "third", time.Hour)
 			r.pull(t, "young", young)
-			r.pull(t, "old", old) // the one that expired was used last
+			r.pull(t, "old", old) // the expired image was used last
 			r.apply(t)
 			r.pull(t, "third", third)
 			if r.holds(old) != c.keepsOld || r.holds(young) == c.keepsOld {
@@ -83,13 +83,13 @@ func TestDeniedLifecyclePolicyIsLoggedOnce(t *testing.T) {
 		r.apply(t)
 	}
 	if n := strings.Count(r.log.String(), "ecr:GetLifecyclePolicy"); n != 1 {
-		t.Errorf("said %d times:\n%s", n, &r.log)
+		t.Errorf("logged %d times:\n%s", n, &r.log)
 	}
 }
 
-// threeWithOneThatExpired has a policy that expires the oldest of three images,
+// threeImagesOneExpired has a policy that expires the oldest of three images,
 // of which the cache holds the older two.
-func threeWithOneThatExpired(t *testing.T, ecrKeys string) (r *rig, old, young *ecrtest.Added) {
+func threeImagesOneExpired(t *testing.T, ecrKeys string) (r *rig, old, young *ecrtest.Added) {
 	r = newRig(t, ecrKeys, "")
 	old, young = r.add(t, "old", 48*time.Hour), r.add(t, "young", 2*time.Hour)
 	r.add(t, "third", time.Hour)
@@ -135,7 +135,7 @@ func TestEnforcedLifecycleRemovesExpiredImagesThatAreGoneUpstream(t *testing.T) 
 		}, false, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r, old, young := threeWithOneThatExpired(t, c.keys)
+			r, old, young := threeImagesOneExpired(t, c.keys)
 			c.happens(t, r, old)
 			before := r.ecr.Stats().Requests[ecrtest.Manifest]
 			r.apply(t)
@@ -153,7 +153,7 @@ func TestEnforcedLifecycleRemovesExpiredImagesThatAreGoneUpstream(t *testing.T) 
 }
 
 func TestExpiredImagesStayExpiredWhileThePolicyCannotBeRead(t *testing.T) {
-	r, _, _ := threeWithOneThatExpired(t, "")
+	r, _, _ := threeImagesOneExpired(t, "")
 	remove := r.ecr.Inject(ecrtest.Fault{On: ecrtest.API, Status: http.StatusInternalServerError})
 	r.apply(t)
 	remove()
@@ -191,7 +191,7 @@ lifecycle:
 
 func TestLocalRulesUseTheCachesOwnTimes(t *testing.T) {
 	r := newRig(t, ", lifecycle: \"off\"", oneOfTeam)
-	first, second := r.add(t, "first", time.Hour), r.add(t, "second", 48*time.Hour) // came in the other order at ECR
+	first, second := r.add(t, "first", time.Hour), r.add(t, "second", 48*time.Hour) // pushed in the other order
 	r.pull(t, "first", first)
 	r.pull(t, "second", second)
 	r.pull(t, "first", first)
