@@ -1,98 +1,76 @@
 package cache
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
+	"log/slog"
 	"os"
-	"time"
 
-	"github.com/larder-registry/larder/cache/disk"
-	"github.com/larder-registry/larder/cache/fill"
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
+
+	"github.com/larder-registry/larder/cache/blobs"
+	"github.com/larder-registry/larder/cache/disk"
+	"github.com/larder-registry/larder/cache/records"
 )
 
-// State says how an answer came about.
-type State string
-
-// What the X-Cache header says: served from here; fetched for this answer;
-// served from here although the upstream could not confirm it; passed through
-// without being kept.
-const (
-	Hit    State = "HIT"
-	Miss   State = "MISS"
-	Stale  State = "STALE"
-	Bypass State = "BYPASS"
-)
-
-// Blob is an open blob. It belongs to one request, which closes it.
-type Blob struct {
-	// A complete blob is an *os.File here, so that the kernel can copy it to a
-	// socket, unless it has a Content. Otherwise reads block until the bytes arrive,
-	// or until the context given to [Store.Open] ends.
-	io.ReadSeekCloser
-	// Content is a small blob's bytes, where they are in memory. They must not be
-	// changed.
-	Content []byte
-	Size    int64
-	State   State
-}
-
-// Err returns what cut the reading short, such as content that did not verify. The client
-// must not take what it got for the whole.
-func (b *Blob) Err() error {
-	if r, ok := b.ReadSeekCloser.(*fill.Reader); ok {
-		return r.Err()
+// BlobHere opens a blob that is complete and that the repository is known to have. It asks
+// no upstream and waits for nothing: it is the way of a hit. Nil means that [Store.Holds]
+// and [Store.Open] have the answer.
+func (s *Store) BlobHere(repo Repository, d digest.Digest) *Blob {
+	if CheckDigest(d) != nil {
+		return nil
 	}
-	return nil
+	if rec, err := s.member(repo, d); err != nil || rec.Manifest {
+		return nil
+	}
+	if content, ok := s.memory.blobs.Get(d); ok {
+		s.items.Use(d, s.now())
+		return blobs.InMemory(content)
+	}
+	blob := s.blobs.OpenFile(d)
+	if blob == nil {
+		return nil
+	}
+	s.items.Use(d, s.now())
+	if file, ok := blob.ReadSeekCloser.(*os.File); ok && blob.Size <= memoryBlobMax {
+		return s.takeIntoMemory(d, file, blob.Size)
+	}
+	return blob
 }
 
-// Open opens a blob: from disk, or by joining the fill that brings it, which it begins if
+// takeIntoMemory reads a small blob into memory. It returns nil for a damaged blob, which
+// counts as missing from then on.
+func (s *Store) takeIntoMemory(d digest.Digest, file *os.File, size int64) *Blob {
+	defer file.Close()
+	content := make([]byte, size)
+	if _, err := file.ReadAt(content, 0); err != nil || d.Algorithm().FromBytes(content) != d {
+		s.blobs.Distrust(d)
+		return nil
+	}
+	s.memory.blobs.Add(d, content)
+	if _, err := os.Lstat(file.Name()); err != nil {
+		s.memory.forget(d) // it was evicted meanwhile
+	}
+	return blobs.InMemory(content)
+}
+
+// Open opens a blob: from disk, or by joining the fill that brings it, which it starts if
 // there is none. It blocks until the size is known. The caller has asked [Store.Holds]
 // whether the client may have the blob. hint is the size if it is known from a manifest,
 // else 0; it only saves a request.
 //
-// Reads return an error if the content turns out not to match its digest, and never its
-// last byte.
-func (s *Store) Open(ctx context.Context, dgst digest.Digest, hint int64, fetch Fetch) (*Blob, error) {
-	if err := CheckDigest(dgst); err != nil {
-		return nil, fmt.Errorf("open blob %q: %w", dgst, err)
+// Reads return an error if the content turns out not to match its digest, and never its last
+// byte.
+func (s *Store) Open(ctx context.Context, d digest.Digest, hint int64, fetch Fetch) (*Blob, error) {
+	if err := CheckDigest(d); err != nil {
+		return nil, fmt.Errorf("open blob %q: %w", d, err)
 	}
-	if dgst == emptySHA256 || dgst == emptySHA512 {
-		return &Blob{ReadSeekCloser: noFile{bytes.NewReader(nil)}, State: Hit}, nil
+	if d == emptySHA256 || d == emptySHA512 {
+		return blobs.InMemory(nil), nil
 	}
-	for joined := false; ; joined = true {
-		f, own, file, err := s.find(ctx, dgst, hint, fetch)
-		if err != nil {
-			return nil, fmt.Errorf("open blob %s: %w", dgst, err)
-		}
-		if file != nil {
-			s.recency.Use(dgst, s.opts.Now())
-			return hit(file)
-		}
-		r, err := f.Open(ctx, own)
-		switch {
-		case err == nil:
-			return newBlob(r), nil
-		case errors.Is(err, fill.ErrOver): // the next look finds the file, or begins another fill
-		case own, joined, ctx.Err() != nil, errors.Is(err, fill.ErrMismatch):
-			return nil, err
-		default: // the source of another client failed, perhaps of another registry: this client's own may not
-		}
-	}
-}
-
-// newBlob returns a blob that is read from its fill.
-func newBlob(r *fill.Reader) *Blob {
-	state := Miss
-	if r.PassesThrough() {
-		state = Bypass
-	}
-	return &Blob{ReadSeekCloser: r, Size: r.Size(), State: state}
+	return s.blobs.Open(ctx, d, hint, fetch)
 }
 
 // The blob without bytes needs neither a disk nor a source.
@@ -102,133 +80,85 @@ const (
 		"47d0d13c5d85f2b0ff8318d2877eec2f63b931bd47417a81a538327af927da3e"
 )
 
-// find returns the file of a complete blob, or else its fill, and whether the fill begins
-// with this request. It looks for the fill first: a fill leaves the map only when its
-// outcome is on disk, so a blob is always found in one of the two places.
-func (s *Store) find(ctx context.Context, dgst digest.Digest, hint int64, fetch Fetch) (f *fill.Fill, own bool, file *os.File, err error) {
-	s.mu.Lock()
-	f = s.filling[dgst]
-	damaged := s.damaged[dgst]
-	s.mu.Unlock()
-	if f != nil {
-		return f, false, nil, nil
-	}
-	if !damaged {
-		file, err = os.Open(s.folder.Blob(dgst))
-		switch {
-		case errors.Is(err, unix.EIO): // it is fetched again
-			s.Distrust(dgst)
-		case err == nil || !errors.Is(err, fs.ErrNotExist):
-			return nil, false, file, err
-		}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return nil, false, nil, ErrClosed
-	}
-	if f := s.filling[dgst]; f != nil {
-		return f, false, nil, nil
-	}
-	f = fill.New(s.inTraceOf(ctx), s.fillSettings, dgst, hint, fetch, s.opts.Now())
-	s.filling[dgst] = f
-	s.work.Go(func() { s.fill(f, dgst) })
-	return f, true, nil, nil
-}
-
-// fill runs a fill from its beginning to its outcome on disk.
-func (s *Store) fill(f *fill.Fill, d digest.Digest) {
-	begun := time.Now()
-	s.metrics.waiting.Add(1)
-	err := s.fills.Acquire(f.Context(), 1)
-	s.metrics.waiting.Add(-1)
-	hasSlot := err == nil
-	s.metrics.filling(d)
-	var old *fill.Partial
-	if err == nil {
-		old, err = s.resume(f.Context(), d)
-	}
-	err = f.Run(old, err)
-	s.forget(d)
-	s.metrics.filled(time.Since(begun), err)
-	if hasSlot {
-		s.fills.Release(1)
-	}
-	f.End()
-}
-
-// resume waits until no other goroutine changes the files of a blob, and opens what an
-// earlier process left of it. It returns nil if it left nothing, and [fill.ErrOver] if the
-// blob is complete.
-func (s *Store) resume(ctx context.Context, d digest.Digest) (*fill.Partial, error) {
-	if err := s.awaitTurn(ctx, d); err != nil {
-		return nil, err
-	}
-	if _, err := s.Stat(d); err == nil {
-		return nil, fill.ErrOver
-	}
-	if s.health.Refuses() != nil {
-		return nil, nil // what is on disk stays there
-	}
-	reserved := s.takeUp(ctx, d)
-	part, err := fill.ResumePartial(s.folder, d)
-	if err != nil {
-		s.dropPartial(d, reserved)
-		return nil, nil
-	}
-	s.space.Add(disk.Charge(part.Size()) - reserved) // 0, unless the scan did not see it
-	return part, nil
-}
-
-// takeUp hands a partial to the fill that resumes it, and returns how many bytes are
-// reserved for it. It waits for the scan.
-func (s *Store) takeUp(ctx context.Context, d digest.Digest) (reserved int64) {
-	select {
-	case <-s.scanned:
-	case <-ctx.Done():
-		return 0
-	}
-	it, _ := s.recency.Get(d)
-	if it.Partial {
-		s.recency.Remove(d)
-		return it.Bytes
-	}
-	return 0
-}
-
-func hit(file *os.File) (*Blob, error) {
-	info, err := file.Stat()
-	if err != nil {
-		return nil, errors.Join(err, file.Close())
-	}
-	return &Blob{ReadSeekCloser: file, Size: info.Size(), State: Hit}, nil
-}
-
 // Stat returns the size of a complete blob, and fs.ErrNotExist for any other.
-func (s *Store) Stat(dgst digest.Digest) (int64, error) {
-	if err := CheckDigest(dgst); err != nil {
+func (s *Store) Stat(d digest.Digest) (int64, error) {
+	if err := CheckDigest(d); err != nil {
 		return 0, err
 	}
-	s.mu.Lock()
-	damaged := s.damaged[dgst]
-	s.mu.Unlock()
-	if damaged {
-		return 0, fs.ErrNotExist
-	}
-	info, err := os.Stat(s.folder.Blob(dgst))
-	if err != nil {
-		return 0, err
-	}
-	return info.Size(), nil
+	return s.blobs.Stat(d)
 }
 
-// setDamaged marks a blob as damaged, or clears the mark. Damaged blobs are not served.
-func (s *Store) setDamaged(d digest.Digest, damaged bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if damaged {
-		s.damaged[d] = true
-	} else {
-		delete(s.damaged, d)
+// Distrust says that the disk failed while a blob was read. The blob counts as missing, and
+// is checked in the background.
+func (s *Store) Distrust(d digest.Digest) { s.blobs.Distrust(d) }
+
+// Holds returns the size of a blob that the repository is known to have, or -1 if the size
+// is not known. The upstream confirms first what is not known to belong there as a blob,
+// though it may be in the cache for another repository or as a manifest: containerd asks for
+// a manifest among the blobs too, and takes a yes for the end of its search.
+func (s *Store) Holds(ctx context.Context, repo Repository, d digest.Digest, confirm func(context.Context) (int64, error)) (int64, error) {
+	if err := CheckDigest(d); err != nil {
+		return 0, fmt.Errorf("blob %q: %w", d, err)
+	}
+	if rec, err := s.member(repo, d); err == nil && !rec.Manifest {
+		return rec.Size, nil
+	}
+	key := "blob/" + repo.String() + "@" + d.String()
+	if err := s.refused(key); err != nil {
+		return 0, err
+	}
+	size, err := share(ctx, s, key, func(ctx context.Context) (int64, error) {
+		size, err := confirm(ctx)
+		s.refuse(key, err)
+		if err == nil {
+			s.addMember(repo, d, records.Member{Size: size})
+		}
+		return size, err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("blob %s@%s: %w", repo, d, err)
+	}
+	return size, nil
+}
+
+func (s *Store) addMember(repo Repository, d digest.Digest, rec records.Member) {
+	s.memory.members.Add(records.RepoDigest{Repository: repo, Digest: d}, rec)
+	if err := s.index.PutMember(repo, d, rec); err != nil {
+		s.blobs.Trouble(slog.LevelWarn, "a membership was not recorded", err, "repository", repo, "digest", d)
 	}
 }
+
+// member returns what is known of a blob or manifest in a repository. It returns
+// fs.ErrNotExist if the repository is not known to have it.
+func (s *Store) member(repo Repository, d digest.Digest) (records.Member, error) {
+	id := records.RepoDigest{Repository: repo, Digest: d}
+	if rec, ok := s.memory.members.Get(id); ok {
+		return rec, nil
+	}
+	rec, err := s.index.Member(repo, d)
+	if err == nil {
+		s.memory.members.Add(id, rec)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.log.Warn("membership could not be read", "repository", repo, "digest", d, "error", err)
+	}
+	return rec, err
+}
+
+// Remembering returns a fetch for a blob of a repository that repeats an upstream's refusal
+// for Freshness.Negative, rather than ask again: a pod whose credentials may read manifests
+// but not layers starts over and over as well. What is in the cache needs no fetch.
+func (s *Store) Remembering(repo Repository, d digest.Digest, fetch Fetch) Fetch {
+	key := "fetch/" + repo.String() + "@" + d.String()
+	return func(ctx context.Context, r Range) (Content, error) {
+		if err := s.refused(key); err != nil {
+			return Content{}, err
+		}
+		content, err := fetch(ctx, r)
+		s.refuse(key, err)
+		return content, err
+	}
+}
+
+// CheckDigest returns an error for a digest that is not valid: see [disk.CheckDigest].
+func CheckDigest(d digest.Digest) error { return disk.CheckDigest(d) }

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/larder-registry/larder/cache/blobs"
 	"github.com/larder-registry/larder/cache/cachetest"
 	"github.com/larder-registry/larder/cache/disk"
 	"github.com/larder-registry/larder/cache/fill/filltest"
@@ -156,10 +157,7 @@ func (l *life) breakOff(o *filltest.Origin) {
 
 func (l *life) evict(d digest.Digest) {
 	l.unsafe(d)
-	l.store.evicting.Lock()
-	defer l.store.evicting.Unlock()
-	_, err := l.store.evictOne(d, reasonUnused)
-	l.must(err)
+	l.must(evictOne(l.store, d, blobs.ReasonUnused))
 }
 
 // scrub has a scrub find damage.
@@ -213,7 +211,7 @@ func (l *life) save() {
 		return
 	}
 	now := snapshotLife{v1: l.recorded("v1", pinned), v2: l.recorded("v2", removed)}
-	now.pin = now.v1 && s.pinned.holds(pinned.Digest)
+	now.pin = now.v1 && s.pins.Holds(pinned.Digest)
 	err := s.writeSnapshot(l.t.Context())
 	l.must(err)
 	if err == nil {
@@ -288,8 +286,8 @@ func (l *life) afterSnapshot(t *testing.T, s *Store, kept snapshotLife) {
 			t.Errorf("tag %s with the upstream dead: %s, %v", c.tag, m.Digest, err)
 		}
 	}
-	<-s.scanned
-	if kept.pin && !s.pinned.holds(pinned.Digest) {
+	<-s.blobs.Loaded()
+	if kept.pin && !s.pins.Holds(pinned.Digest) {
 		t.Error("what was pinned is not any more")
 	}
 }
@@ -348,7 +346,7 @@ func TestNoCrashCostsWhatIsDurable(t *testing.T) {
 		}
 	})
 	l.store = openStore(t, dir, opts)
-	<-l.store.scanned
+	<-l.store.blobs.Loaded()
 	l.lead()
 	closeStore(t, l.store)
 	t.Logf("%d steps, %d crashes", steps, len(wrecks))
@@ -420,7 +418,7 @@ func leadWithFault(t *testing.T, fail func(n int) failure) (steps int) {
 	s, err := Open(dir, opts)
 	if err == nil {
 		l.store = s
-		<-s.scanned
+		<-s.blobs.Loaded()
 		l.lead()
 		err = errors.Join(s.Close(), checkAccount(s, false))
 		if l.bad == "" {

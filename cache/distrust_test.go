@@ -4,20 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"testing"
 	"testing/synctest"
 
 	"github.com/larder-registry/larder/cache/fill/filltest"
 	"golang.org/x/sys/unix"
 )
-
-// distrusts reports whether a blob is yet to be looked at.
-func distrusts(s *Store) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.damaged) > 0
-}
 
 func TestDistrustedBlobIsRemovedIfItIsDamaged(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
@@ -28,9 +20,11 @@ func TestDistrustedBlobIsRemovedIfItIsDamaged(t *testing.T) {
 		s.Distrust(o.Digest)
 	}
 	s.Distrust(filltest.New(10, 9).Digest) // which is not here
-	for distrusts(s) {
-		runtime.Gosched()
-	}
+	eventually(t, "both blobs are checked", func() bool {
+		_, gone := os.Lstat(s.folder.Blob(damaged.Digest))
+		_, err := s.Stat(right.Digest)
+		return gone != nil && err == nil
+	})
 	if state := pull(t, s, damaged); state != Miss {
 		t.Errorf("the damaged blob: %s", state)
 	}
@@ -65,24 +59,25 @@ func TestBlobThatCannotBeOpenedIsFetchedAgain(t *testing.T) {
 		t.Errorf("pulled: %s", state)
 	}
 	settle(s)
-	for distrusts(s) {
-		runtime.Gosched()
-	}
+	eventually(t, "the blob is checked", func() bool { _, err := s.Stat(o.Digest); return err == nil })
 	if state := pull(t, s, o); state != Hit {
 		t.Errorf("pulled again: %s", state)
 	}
 }
 
-// Before it is over nobody knows what is pinned, and is to be fetched again.
-func TestNothingIsFoundDamagedBeforeTheScanIsOver(t *testing.T) {
+// Before the folder is loaded it is not known what is pinned, and is to be fetched again.
+func TestNoBlobIsFoundDamagedBeforeTheFolderIsLoaded(t *testing.T) {
+	dir := t.TempDir()
+	first := openStore(t, dir, small)
+	origins := stock(t, first, 2, 100_000)
+	for _, o := range origins {
+		flip(t, first, o.Digest, 70_000)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
 	synctest.Test(t, func(t *testing.T) {
-		s := openStore(t, t.TempDir(), small)
-		<-s.scanned
-		origins := stock(t, s, 2, 100_000)
-		for _, o := range origins {
-			flip(t, s, o.Digest, 70_000)
-		}
-		s.scanned = make(chan struct{}) // as if it went on
+		s := openIdle(t, dir, small)
 		s.Distrust(origins[0].Digest)
 		done := make(chan struct{})
 		go func() {
@@ -92,13 +87,17 @@ func TestNothingIsFoundDamagedBeforeTheScanIsOver(t *testing.T) {
 			}
 		}()
 		synctest.Wait()
-		if n := s.recency.Len(); n != 2 {
-			t.Errorf("%d of 2 damaged blobs are left", n)
+		for _, o := range origins {
+			if _, err := os.Lstat(s.folder.Blob(o.Digest)); err != nil {
+				t.Errorf("a damaged blob was removed before the folder was loaded: %v", err)
+			}
 		}
-		close(s.scanned)
+		if err := s.blobs.Load(t.Context(), func() {}); err != nil {
+			t.Error(err)
+		}
 		<-done
 		synctest.Wait()
-		if n := s.recency.Len(); n != 0 {
+		if n := s.items.Len(); n != 0 {
 			t.Errorf("%d damaged blobs are left", n)
 		}
 	})

@@ -10,8 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/larder-registry/larder/cache/blobs"
 	"github.com/larder-registry/larder/cache/disk"
-	"github.com/larder-registry/larder/cache/fill"
 	"github.com/larder-registry/larder/cache/fill/filltest"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
@@ -27,9 +27,28 @@ var bounded = Options{
 
 // evictNow evicts need bytes.
 func evictNow(s *Store, need int64) error {
-	s.evicting.Lock()
-	defer s.evicting.Unlock()
-	return s.evict(need)
+	for tries := s.items.Len(); need > 0 && tries > 0; tries-- {
+		d, expired, ok := s.items.First()
+		if !ok {
+			return nil
+		}
+		reason := blobs.ReasonUnused
+		if expired {
+			reason = blobs.ReasonExpired
+		}
+		n, err := s.blobs.Remove(reason, func() ([]digest.Digest, error) { return []digest.Digest{d}, nil })
+		if err != nil {
+			return err
+		}
+		need -= n
+	}
+	return nil
+}
+
+// evictOne evicts one blob, unless it is pinned or being written.
+func evictOne(s *Store, d digest.Digest, reason string) error {
+	_, err := s.blobs.Remove(reason, func() ([]digest.Digest, error) { return []digest.Digest{d}, nil })
+	return err
 }
 
 // usage is what the folder takes on disk, as du counts it.
@@ -79,8 +98,8 @@ func checkCharges(t *testing.T, s *Store) {
 		}
 		sum += n
 	}
-	if used, unconfirmed := s.space.Account(); used != s.recency.Bytes() || unconfirmed != 0 || sum > s.recency.Bytes() {
-		t.Errorf("reserved %d bytes, of which %d are not confirmed; items %d; on disk %d", used, unconfirmed, s.recency.Bytes(), sum)
+	if used, unconfirmed := s.space.Account(); used != s.items.Bytes() || unconfirmed != 0 || sum > s.items.Bytes() {
+		t.Errorf("reserved %d bytes, of which %d are not confirmed; items %d; on disk %d", used, unconfirmed, s.items.Bytes(), sum)
 	}
 }
 
@@ -225,7 +244,7 @@ func TestManyWhoNeedSpaceEvictNoMoreThanIsMissing(t *testing.T) {
 	var needy sync.WaitGroup
 	for range 4 {
 		needy.Go(func() {
-			if err := s.reserve(t.Context(), 1<<20); err != nil {
+			if err := s.blobs.ReserveBytes(t.Context(), 1<<20); err != nil {
 				t.Error(err)
 				return
 			}
@@ -234,25 +253,9 @@ func TestManyWhoNeedSpaceEvictNoMoreThanIsMissing(t *testing.T) {
 		})
 	}
 	needy.Wait()
-	if left := s.recency.Bytes(); left < 3<<20 {
+	if left := s.items.Bytes(); left < 3<<20 {
 		t.Errorf("only %d bytes are left", left)
 	}
-}
-
-func TestReserveEndsWhereAllThatCouldGoIsAboutToBeFilled(t *testing.T) {
-	s := openStore(t, t.TempDir(), bounded)
-	o := filltest.New(4<<20, 1)
-	pull(t, s, o)
-	settle(s)
-	s.mu.Lock()
-	s.filling[o.Digest] = fill.New(t.Context(), s.fillSettings, o.Digest, 0, nil, time.Now()) // queued, and not begun
-	s.mu.Unlock()
-	if err := s.reserve(t.Context(), 6<<20); err == nil {
-		t.Error("room was made of a blob that a fill is about to take up")
-	}
-	s.mu.Lock()
-	delete(s.filling, o.Digest)
-	s.mu.Unlock()
 }
 
 func TestPartialThatCannotBeResumedIsRemovedBeforeItsSpaceIsGiven(t *testing.T) {
@@ -367,7 +370,7 @@ func TestCacheShrinksWhenOthersFillTheDisk(t *testing.T) {
 	if err := s.folder.Preallocate(hog, left-60<<20); err != nil { // 10 MiB below min_free
 		t.Fatal(err)
 	}
-	s.makeRoom(1)
+	s.blobs.Trim(1)
 	if left, err := s.folder.Free(); err != nil || left < 70<<20 {
 		t.Errorf("%d bytes are free, %v", left, err)
 	}
@@ -398,7 +401,7 @@ func TestNothingIsEvictedWhereAllIsToBeKept(t *testing.T) {
 	if err := s.Pin(team, "v2"); !errors.Is(err, unix.ENOSPC) {
 		t.Errorf("a pin beyond the bound: %v", err)
 	}
-	s.makeRoom(1)
+	s.blobs.Trim(1)
 	closeStore(t, s)
 	if pins, err := indexOf(t, s.folder.Snapshot()).Pins(); err != nil || len(pins) != 1 {
 		t.Errorf("the pins of the snapshot: %v, %v", pins, err)

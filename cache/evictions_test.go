@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/larder-registry/larder/cache/blobs"
 )
 
 func TestEvictionsTellWhatWentAndWhy(t *testing.T) {
@@ -16,7 +17,7 @@ func TestEvictionsTellWhatWentAndWhy(t *testing.T) {
 	pullTag(t, s, other, "old", old)
 	pullTag(t, s, team, "expired", expired)
 	pullTag(t, s, team, "removed", removed)
-	if err := s.Doom([]Verdict{{Repository: team, Digest: expired.Digest, Expiry: Expiry{Since: time.Now()}}}); err != nil {
+	if err := s.Expire([]Verdict{{Repository: team, Digest: expired.Digest, Expiry: Expiry{Since: time.Now()}}}); err != nil {
 		t.Fatal(err)
 	}
 	evicted(t, s, 2)
@@ -25,9 +26,9 @@ func TestEvictionsTellWhatWentAndWhy(t *testing.T) {
 	}
 	got := s.Evictions()
 	want := []Eviction{
-		{Digest: removed.Digest, Reason: reasonRemoved},
-		{Digest: old.Digest, Reason: reasonUnused, Repositories: []string{other.String(), team.String()}},
-		{Digest: expired.Digest, Reason: reasonExpired, Repositories: []string{team.String()}},
+		{Digest: removed.Digest, Reason: blobs.ReasonRemoved},
+		{Digest: old.Digest, Reason: blobs.ReasonUnused, Repositories: []string{other.String(), team.String()}},
+		{Digest: expired.Digest, Reason: blobs.ReasonExpired, Repositories: []string{team.String()}},
 	}
 	byName := cmpopts.SortSlices(func(a, b string) bool { return a < b })
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(Eviction{}, "At", "Bytes"), byName); diff != "" {
@@ -40,16 +41,6 @@ func TestEvictionsTellWhatWentAndWhy(t *testing.T) {
 	}
 }
 
-func TestOnlyTheLatestEvictionsAreRemembered(t *testing.T) {
-	var e evictions
-	for i := range maxEvictions + 10 {
-		e.add(Eviction{Bytes: int64(i)})
-	}
-	if n := len(e.latest); n != maxEvictions || e.latest[0].Bytes != 10 || e.latest[n-1].Bytes != maxEvictions+9 {
-		t.Errorf("%d are remembered, from %d to %d", n, e.latest[0].Bytes, e.latest[n-1].Bytes)
-	}
-}
-
 func TestEvictionOfASharedLayerNamesAFewOfItsRepositories(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{Tags: freshness})
 	img := newImage("shared")
@@ -57,7 +48,7 @@ func TestEvictionOfASharedLayerNamesAFewOfItsRepositories(t *testing.T) {
 		pullTag(t, s, Repository{Upstream: team.Upstream, Name: fmt.Sprint("app", i)}, "v1", img)
 	}
 	evicted(t, s, 1)
-	if got := s.Evictions(); len(got) != 1 || len(got[0].Repositories) != maxEvictedFrom {
+	if got := s.Evictions(); len(got) != 1 || len(got[0].Repositories) != 4 {
 		t.Errorf("%+v", got)
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/larder-registry/larder/cache/blobs"
 	"github.com/larder-registry/larder/cache/fill/filltest"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -29,11 +30,11 @@ func TestSharedLayersOutliveAnImageThatGoes(t *testing.T) {
 			}
 		},
 		"expired": func(t *testing.T, s *Store) {
-			if err := s.Doom([]Verdict{{Repository: team, Digest: goes.Digest, Expiry: Expiry{Since: time.Now()}}}); err != nil {
+			if err := s.Expire([]Verdict{{Repository: team, Digest: goes.Digest, Expiry: Expiry{Since: time.Now()}}}); err != nil {
 				t.Fatal(err)
 			}
 			for {
-				if _, expired, _ := s.recency.First(); !expired {
+				if _, expired, _ := s.items.First(); !expired {
 					return
 				}
 				evicted(t, s, 1)
@@ -84,7 +85,7 @@ func evicted(t *testing.T, s *Store, n int) []digest.Digest {
 	t.Helper()
 	var gone []digest.Digest
 	for range n {
-		d, _, _ := s.recency.First()
+		d, _, _ := s.items.First()
 		if err := evictNow(s, 1); err != nil {
 			t.Fatal(err)
 		}
@@ -104,7 +105,7 @@ func TestExpiredImagesGoFirstTheOldestExpiryBeforeTheOthers(t *testing.T) {
 		hold(t, s, team, fmt.Sprint("v", i), img, base, l)
 	}
 	now := time.Now()
-	err := s.Doom([]Verdict{
+	err := s.Expire([]Verdict{
 		{Repository: team, Digest: images[1].Digest, Expiry: Expiry{Since: now.Add(-time.Hour)}},
 		{Repository: team, Digest: images[2].Digest, Expiry: Expiry{Since: now.Add(-2 * time.Hour)}},
 		{Repository: team, Digest: digest.FromString("not here"), Expiry: Expiry{Since: now}},
@@ -124,7 +125,7 @@ func TestExpiredImageThatIsUsedStays(t *testing.T) {
 	old, young := newImage("old", layers[0]), newImage("young", layers[1])
 	hold(t, s, team, "old", old, layers[0])
 	hold(t, s, team, "young", young, layers[1])
-	if err := s.Doom([]Verdict{{Repository: team, Digest: old.Digest, Expiry: Expiry{Since: time.Now()}}}); err != nil {
+	if err := s.Expire([]Verdict{{Repository: team, Digest: old.Digest, Expiry: Expiry{Since: time.Now()}}}); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, err := s.Manifest(t.Context(), team, old.Digest, dead); err != nil {
@@ -141,22 +142,22 @@ func TestImageThatHasExpiredInOneRepositoryOnlyStays(t *testing.T) {
 	hold(t, s, team, "v1", img)
 	hold(t, s, other, "v1", img)
 	hold(t, s, team, "v2", younger)
-	if err := s.Doom([]Verdict{{Repository: team, Digest: img.Digest, Expiry: Expiry{Since: time.Now()}}}); err != nil {
+	if err := s.Expire([]Verdict{{Repository: team, Digest: img.Digest, Expiry: Expiry{Since: time.Now()}}}); err != nil {
 		t.Fatal(err)
 	}
-	if _, expired, _ := s.recency.First(); expired {
+	if _, expired, _ := s.items.First(); expired {
 		t.Error("it goes, though the other repository keeps it")
 	}
-	if err := s.Doom([]Verdict{{Repository: team, Digest: img.Digest, Expiry: Expiry{Since: time.Now()}}, {Repository: other, Digest: img.Digest, Expiry: Expiry{Since: time.Now()}}}); err != nil {
+	if err := s.Expire([]Verdict{{Repository: team, Digest: img.Digest, Expiry: Expiry{Since: time.Now()}}, {Repository: other, Digest: img.Digest, Expiry: Expiry{Since: time.Now()}}}); err != nil {
 		t.Fatal(err)
 	}
-	if d, expired, _ := s.recency.First(); !expired || d != img.Digest {
+	if d, expired, _ := s.items.First(); !expired || d != img.Digest {
 		t.Error("it stays, though no repository keeps it")
 	}
-	if err := s.Doom(nil); err != nil {
+	if err := s.Expire(nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, expired, _ := s.recency.First(); expired {
+	if _, expired, _ := s.items.First(); expired {
 		t.Error("it goes, though the policy was taken back")
 	}
 }
@@ -175,13 +176,13 @@ func TestExpiredIndexTakesItsPlatformsAlong(t *testing.T) {
 	pull(t, s, layer)
 	settle(s)
 	hold(t, s, team, "v2", newImage("other"))
-	if err := s.Doom([]Verdict{{Repository: team, Digest: index.Digest, Expiry: Expiry{Since: time.Now()}}}); err != nil {
+	if err := s.Expire([]Verdict{{Repository: team, Digest: index.Digest, Expiry: Expiry{Since: time.Now()}}}); err != nil {
 		t.Fatal(err)
 	}
 	if gone := evicted(t, s, 3); !slices.Equal(gone, []digest.Digest{index.Digest, platform.Digest, layer.Digest}) {
 		t.Errorf("gone: %v", gone)
 	}
-	if _, expired, _ := s.recency.First(); expired {
+	if _, expired, _ := s.items.First(); expired {
 		t.Error("another image goes too")
 	}
 }
@@ -193,7 +194,7 @@ func TestImageThatTwoRepositoriesHoldExpiresWithTheLater(t *testing.T) {
 	pullTag(t, s, other, "v1", img)
 	pullTag(t, s, team, "v2", between)
 	now := time.Now()
-	err := s.Doom([]Verdict{
+	err := s.Expire([]Verdict{
 		{Repository: team, Digest: img.Digest, Expiry: Expiry{Since: now.Add(-3 * time.Hour)}},
 		{Repository: other, Digest: img.Digest, Expiry: Expiry{Since: now.Add(-time.Hour)}},
 		{Repository: team, Digest: between.Digest, Expiry: Expiry{Since: now.Add(-2 * time.Hour)}},
@@ -213,7 +214,7 @@ func TestLayerOfTwoExpiredImagesStaysWithTheLater(t *testing.T) {
 	pullTag(t, s, team, "v1", first, base)
 	pullTag(t, s, team, "v2", second)
 	now := time.Now()
-	err := s.Doom([]Verdict{
+	err := s.Expire([]Verdict{
 		{Repository: team, Digest: first.Digest, Expiry: Expiry{Since: now.Add(-2 * time.Hour)}},
 		{Repository: team, Digest: second.Digest, Expiry: Expiry{Since: now.Add(-time.Hour)}},
 	})
@@ -232,7 +233,7 @@ func TestVerdictThatIsTakenBackLeavesAnImageInItsPlace(t *testing.T) {
 		pullTag(t, s, team, fmt.Sprint("v", i), img)
 	}
 	for _, verdicts := range [][]Verdict{{{Repository: team, Digest: images[1].Digest, Expiry: Expiry{Since: time.Now()}}}, nil} {
-		if err := s.Doom(verdicts); err != nil {
+		if err := s.Expire(verdicts); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -248,14 +249,14 @@ func TestLayerOfAnImageThatComesWhileOthersAreDoomedStays(t *testing.T) {
 	base := filltest.New(1000, 1)
 	old, young := newImage("old", base), newImage("young", base)
 	pullTag(t, s, team, "old", old, base)
-	watch := s.recency.Watch()
+	watch := s.items.Watch()
 	c, err := s.catalog()
 	if err != nil {
 		t.Fatal(err)
 	}
 	pullTag(t, s, team, "young", young)
-	s.recency.Expire(c.doomed([]digest.Digest{old.Digest}), watch)
-	s.recency.EndWatch(watch)
+	s.items.Expire(c.OnlyNeededBy([]digest.Digest{old.Digest}), watch)
+	s.items.EndWatch(watch)
 	if gone := evicted(t, s, 2); !slices.Equal(gone, []digest.Digest{old.Digest, young.Digest}) {
 		t.Errorf("gone: %v", gone)
 	}
@@ -273,7 +274,7 @@ func TestVerdictsOutliveTheStoreAndGoWithTheImage(t *testing.T) {
 	since := time.Now().Add(-time.Hour).UTC().Truncate(time.Second)
 	old := Expiry{Since: since, Rule: 10, Source: "ecr"}
 	older := Expiry{Since: since.Add(-time.Hour), Rule: 20, Source: "local"}
-	err := s.Doom([]Verdict{{Repository: team, Digest: images[1].Digest, Expiry: old}, {Repository: team, Digest: images[2].Digest, Expiry: older}, {Repository: team, Digest: digest.FromString("gone"), Expiry: older}})
+	err := s.Expire([]Verdict{{Repository: team, Digest: images[1].Digest, Expiry: old}, {Repository: team, Digest: images[2].Digest, Expiry: older}, {Repository: team, Digest: digest.FromString("gone"), Expiry: older}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -309,10 +310,10 @@ func TestVerdictsCountThoughTheDiskDoesNotTakeThem(t *testing.T) {
 	img := newImage("a", layer)
 	pullTag(t, s, team, "v1", img, layer)
 	s.health.Note(unix.EIO)
-	if err := s.Doom([]Verdict{{Repository: team, Digest: img.Digest, Expiry: Expiry{Since: time.Now()}}}); err != nil {
+	if err := s.Expire([]Verdict{{Repository: team, Digest: img.Digest, Expiry: Expiry{Since: time.Now()}}}); err != nil {
 		t.Error(err)
 	}
-	if d, expired, _ := s.recency.First(); d != img.Digest || !expired {
+	if d, expired, _ := s.items.First(); d != img.Digest || !expired {
 		t.Errorf("first to go is %s, expired %t", d, expired)
 	}
 	log.said(t, 1, 0)
@@ -324,7 +325,7 @@ func TestEvictionsAreCountedByReason(t *testing.T) {
 	for i := range 3 {
 		pullTag(t, s, team, fmt.Sprint("v", i), newImage(fmt.Sprint(i)))
 	}
-	if err := s.Doom([]Verdict{{Repository: team, Digest: newImage("2").Digest, Expiry: Expiry{Since: time.Now()}}}); err != nil {
+	if err := s.Expire([]Verdict{{Repository: team, Digest: newImage("2").Digest, Expiry: Expiry{Since: time.Now()}}}); err != nil {
 		t.Fatal(err)
 	}
 	evicted(t, s, 2)
@@ -344,7 +345,7 @@ func TestEvictionsAreCountedByReason(t *testing.T) {
 			}
 		}
 	}
-	want := map[string]int64{reasonExpired: 1, reasonUnused: 1, reasonRemoved: 1, reasonGone: 0}
+	want := map[string]int64{blobs.ReasonExpired: 1, blobs.ReasonUnused: 1, blobs.ReasonRemoved: 1, blobs.ReasonGone: 0}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("evictions (-want +got):\n%s", diff)
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/larder-registry/larder/cache/blobs"
 	"github.com/larder-registry/larder/cache/cachetest"
 	"github.com/larder-registry/larder/cache/disk"
 	"github.com/larder-registry/larder/cache/fill"
@@ -40,7 +41,7 @@ func failing(late bool, which func(disk.Step) bool) Options {
 // no blob, and gone after the next start.
 func closeFaulty(t *testing.T, s *Store) {
 	t.Helper()
-	<-s.scanned
+	<-s.blobs.Loaded()
 	err := s.Close()
 	err = errors.Join(err, checkAccount(s, false), cachetest.CheckBlobs(s.folder.Dir()))
 	if err != nil {
@@ -95,10 +96,8 @@ func TestManifestIsNotEvictedWhileItIsPut(t *testing.T) {
 	opts.steps.Around = func(st disk.Step, take func() error) error {
 		err := take()
 		if st.Op == disk.OpRename && st.To == s.folder.Blob(img.Digest) {
-			s.evicting.Lock()
-			defer s.evicting.Unlock()
-			s.recency.Add(img.Digest, recency.Item{}, s.opts.Now()) // as of an older file
-			if _, err := s.evictOne(img.Digest, reasonUnused); err != nil {
+			s.items.Add(img.Digest, recency.Item{}, s.opts.Now()) // as of an older file
+			if err := evictOne(s, img.Digest, blobs.ReasonUnused); err != nil {
 				t.Error(err)
 			}
 		}
@@ -217,8 +216,8 @@ func TestResumedPartialThatTheScanDidNotSeeIsCharged(t *testing.T) {
 	o := filltest.New(9<<20, 1)
 	interrupt(t, dir, o)
 	s := openStore(t, dir, resumable)
-	<-s.scanned
-	it, _ := s.recency.Remove(o.Digest)
+	<-s.blobs.Loaded()
+	it, _ := s.items.Remove(o.Digest)
 	s.space.Release(it.Bytes)
 	pull(t, s, o)
 	settle(s)
@@ -229,12 +228,11 @@ func TestReserveDoesNotWaitLongerThanItsCaller(t *testing.T) {
 	s := openStore(t, t.TempDir(), bounded)
 	pull(t, s, filltest.New(4<<20, 1))
 	settle(s)
-	s.evicting.Lock()
-	defer s.evicting.Unlock()
 	gone := errors.New("gone")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(gone)
-	if err := s.reserve(ctx, 6<<20); !errors.Is(err, gone) {
+	err := s.blobs.WithoutEvictions(func() error { return s.blobs.ReserveBytes(ctx, 6<<20) })
+	if !errors.Is(err, gone) {
 		t.Errorf("reserve: %v", err)
 	}
 }

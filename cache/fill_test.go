@@ -454,9 +454,9 @@ func TestLargeBlobIsSyncedAfterAPause(t *testing.T) {
 		ends  bool
 		pause time.Duration
 	}{
-		"large":                     {syncLater, false, syncPause},
-		"large, and the store ends": {syncLater, true, 0},
-		"small":                     {syncLater - 1, false, 0},
+		"large":                     {4 << 20, false, 50 * time.Millisecond},
+		"large, and the store ends": {4 << 20, true, 0},
+		"small":                     {4<<20 - 1, false, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -60,8 +60,8 @@ func (j *journal) lines(text string) (n int) {
 func (j *journal) log() *slog.Logger { return slog.New(slog.NewTextHandler(j, nil)) }
 
 const (
-	saidIll  = "the disk does not take what is fetched"
-	saidWell = "the disk takes what is fetched again"
+	saidIll  = "the disk does not accept writes"
+	saidWell = "the disk accepts writes again"
 )
 
 // said fails the test unless the log says that the disk is ill, and well, so
@@ -116,11 +116,11 @@ func TestIllDiskIsPassedBySaidOnceAndUsedAgain(t *testing.T) {
 			if spared := a.tried.Load() == tried; spared != c.spared {
 				t.Errorf("a disk that is known to be ill is left alone: %t", spared)
 			}
-			s.checkUp()
+			s.blobs.CheckDisk()
 			log.said(t, 1, 0)
 
 			a.failure.Store(nil)
-			s.checkUp()
+			s.blobs.CheckDisk()
 			if err := s.Degraded(); err != nil {
 				t.Errorf("when the disk is well again: %v", err)
 			}
@@ -149,7 +149,7 @@ func TestFailureDuringACheckUpCounts(t *testing.T) {
 		t.Error("the failure was forgotten")
 	}
 	before = s.health.Failures()
-	if err := s.reserve(t.Context(), 1); !s.health.Note(err) {
+	if err := s.blobs.ReserveBytes(t.Context(), 1); !s.health.Note(err) {
 		t.Errorf("a disk that fails is written to: %v", err)
 	}
 	s.health.Recovered(before) // what was refused is no failure
@@ -164,16 +164,16 @@ func TestIllDiskIsLookedAtByItself(t *testing.T) {
 		opts := small
 		opts.steps = a.disk()
 		s := openStore(t, t.TempDir(), opts)
-		<-s.scanned
+		<-s.blobs.Loaded()
 		eio := unix.EIO
 		a.failure.Store(&eio)
 		s.health.Note(unix.EIO)
-		pass(3 * checkUpEvery)
+		pass(3 * checkEvery)
 		if s.Degraded() == nil {
 			t.Error("a disk that fails is called well")
 		}
 		a.failure.Store(nil)
-		pass(2 * checkUpEvery)
+		pass(2 * checkEvery)
 		if err := s.Degraded(); err != nil {
 			t.Errorf("a disk that is well: %v", err)
 		}
@@ -196,14 +196,14 @@ func TestDiskThatOthersHaveFilledIsToldAndUsedAgain(t *testing.T) {
 	var log journal
 	s := openStore(t, filepath.Join(disk, "cache"), Options{Segment: small.Segment, Log: log.log()})
 	o := filltest.New(20<<20, 2)
-	<-s.scanned
+	<-s.blobs.Loaded()
 	fillUp(t, disk)
 	for range 2 {
 		if state := pull(t, s, o); state != Bypass {
 			t.Errorf("on a full disk: %s", state)
 		}
 		settle(s)
-		s.checkUp()
+		s.blobs.CheckDisk()
 	}
 	if err := s.Degraded(); !errors.Is(err, unix.ENOSPC) {
 		t.Errorf("degraded: %v", err)
@@ -212,7 +212,7 @@ func TestDiskThatOthersHaveFilledIsToldAndUsedAgain(t *testing.T) {
 	if err := unix.Truncate(filepath.Join(disk, "more"), 0); err != nil {
 		t.Fatal(err)
 	}
-	s.checkUp()
+	s.blobs.CheckDisk()
 	if err := s.Degraded(); err != nil {
 		t.Errorf("with room again: %v", err)
 	}
@@ -242,7 +242,7 @@ func TestReadOnlyDiskIsServedFromAndUsedAgain(t *testing.T) {
 	if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""); err != nil {
 		t.Fatal(err)
 	}
-	s.checkUp()
+	s.blobs.CheckDisk()
 	if err := s.Degraded(); !errors.Is(err, unix.EROFS) {
 		t.Errorf("degraded: %v", err)
 	}
@@ -262,7 +262,7 @@ func TestReadOnlyDiskIsServedFromAndUsedAgain(t *testing.T) {
 	}
 	log.said(t, 1, 0)
 	back()
-	s.checkUp()
+	s.blobs.CheckDisk()
 	if err := s.Degraded(); err != nil {
 		t.Errorf("when it can be written again: %v", err)
 	}
@@ -281,7 +281,7 @@ func TestDiskThatFailsAgainAndAgainIsSaidLessAndLess(t *testing.T) {
 		opts := small
 		opts.Log = log.log()
 		s := openStore(t, t.TempDir(), opts)
-		<-s.scanned
+		<-s.blobs.Loaded()
 		const every, turns = time.Minute, 20
 		for range turns {
 			s.health.Note(unix.EDQUOT)
@@ -297,7 +297,7 @@ func TestDiskThatFailsAgainAndAgainIsSaidLessAndLess(t *testing.T) {
 		before := log.lines(saidIll)
 		pass(2 * time.Hour)
 		s.health.Note(unix.EIO)
-		pass(2 * checkUpEvery)
+		pass(2 * checkEvery)
 		if err := s.Degraded(); err != nil || log.lines(saidIll) != before+1 {
 			t.Errorf("a failure long after: %v\n%s", err, &log.text)
 		}

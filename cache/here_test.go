@@ -27,7 +27,7 @@ func own(t *testing.T, s *Store, repo Repository, o *filltest.Origin) {
 func TestBlobHereIsOfTheRepositoryAlone(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
 	repo, other := Repository{Upstream: "registry.test", Name: "app"}, Repository{Upstream: "registry.test", Name: "other"}
-	for _, size := range []int{100, hotBlobMax, hotBlobMax + 1} {
+	for _, size := range []int{100, memoryBlobMax, memoryBlobMax + 1} {
 		o := filltest.New(size, uint64(size))
 		if s.BlobHere(repo, o.Digest) != nil {
 			t.Errorf("%d bytes were here before they came", size)
@@ -45,7 +45,7 @@ func TestBlobHereIsOfTheRepositoryAlone(t *testing.T) {
 			if err != nil || !bytes.Equal(got, o.Content) || blob.Size != int64(size) || blob.State != Hit {
 				t.Errorf("%d bytes, again %t: %d came, of %d, %s, %v", size, again, len(got), blob.Size, blob.State, err)
 			}
-			if _, isFile := blob.ReadSeekCloser.(*os.File); isFile != (blob.Content == nil) || isFile != (size > hotBlobMax) {
+			if _, isFile := blob.ReadSeekCloser.(*os.File); isFile != (blob.Content == nil) || isFile != (size > memoryBlobMax) {
 				t.Errorf("%d bytes, again %t: from a file %t, in memory %t", size, again, isFile, blob.Content != nil)
 			}
 			if err := blob.Close(); err != nil {
@@ -84,7 +84,7 @@ func TestEvictedBlobDoesNotStayInMemory(t *testing.T) {
 	if err := evictNow(s, 1); err != nil {
 		t.Fatal(err)
 	}
-	if blob := s.heat(o.Digest, file, 100); blob == nil || !bytes.Equal(blob.Content, o.Content) {
+	if blob := s.takeIntoMemory(o.Digest, file, 100); blob == nil || !bytes.Equal(blob.Content, o.Content) {
 		t.Errorf("got %+v", blob)
 	}
 	if s.BlobHere(repo, o.Digest) != nil {

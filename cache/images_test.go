@@ -319,9 +319,9 @@ func TestRemoveKeepsWhatIsUsedMeanwhile(t *testing.T) {
 	opts.steps.Around = func(st disk.Step, take func() error) error {
 		if st.Op == disk.OpRemove && removing.CompareAndSwap(true, false) {
 			for _, d := range []digest.Digest{img.Digest, layers[0].Digest, layers[1].Digest} {
-				s.recency.Use(d, s.opts.Now())
+				s.items.Use(d, s.opts.Now())
 			}
-			s.writeUses() // as from time to time
+			s.recordUses() // as from time to time
 		}
 		return take()
 	}

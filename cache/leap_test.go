@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/larder-registry/larder/cache/fill/filltest"
+	"github.com/larder-registry/larder/cache/tasks"
 )
 
 // farOrigin is an origin at the end of a line: each answer takes its time to
@@ -23,7 +24,7 @@ type farOrigin struct {
 }
 
 func (o *farOrigin) fetch(ctx context.Context, r Range) (Content, error) {
-	if err := wait(ctx, o.latency); err != nil {
+	if err := tasks.Wait(ctx, o.latency); err != nil {
 		return Content{}, err
 	}
 	rest := o.Content[r.Off:]
@@ -39,7 +40,7 @@ type slowBody struct {
 
 func (b *slowBody) Read(p []byte) (int, error) {
 	n, err := b.Reader.Read(p[:min(len(p), 16<<10)])
-	if waited := wait(b.ctx, time.Duration(int64(n)*int64(time.Second)/b.rate)); waited != nil {
+	if waited := tasks.Wait(b.ctx, time.Duration(int64(n)*int64(time.Second)/b.rate)); waited != nil {
 		return 0, waited
 	}
 	return n, err

@@ -1,20 +1,25 @@
 package cache
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
+	"github.com/larder-registry/larder/cache/blobs"
 	"github.com/larder-registry/larder/cache/cachetest"
-	"github.com/larder-registry/larder/cache/fill"
+	"github.com/larder-registry/larder/cache/disk"
 	"github.com/larder-registry/larder/cache/fill/filltest"
+	"github.com/larder-registry/larder/cache/records"
 )
 
 func TestMain(m *testing.M) {
@@ -55,11 +60,9 @@ func openStore(t testing.TB, dir string, opts Options) *Store {
 // whatever happened.
 func closeStore(t testing.TB, s *Store) {
 	t.Helper()
-	s.mu.Lock()
-	closed := s.closed
-	s.mu.Unlock()
-	if !closed { // by the test, which may have gone on with the folder
-		<-s.scanned
+	if end, err := s.tasks.Begin(); err == nil { // else it was closed by the test, which may have gone on with the folder
+		end()
+		<-s.blobs.Loaded()
 		if err := s.Close(); err != nil {
 			t.Errorf("close: %v", err)
 		}
@@ -75,26 +78,26 @@ func closeStore(t testing.TB, s *Store) {
 // checkAccount compares what a store that is closed believes to be in its folder
 // with what is there: nothing more and, where no step failed, nothing less.
 func checkAccount(s *Store, exactly bool) error {
-	blobs, err := foundBlobs(s.folder, func() error { return nil })
+	complete, err := blobs.Complete(context.Background(), s.folder)
 	if err != nil {
 		return err
 	}
-	partials, err := foundPartials(s.folder)
+	partials, err := blobs.Partials(s.folder)
 	if err != nil {
 		return err
 	}
 	var errs []error
-	for _, f := range append(blobs, partials...) {
-		if it, ok := s.recency.Get(f.Digest()); !ok || it.Partial != f.Partial || it.Bytes < f.Bytes {
+	for _, f := range append(complete, partials...) {
+		if it, ok := s.items.Get(f.Digest()); !ok || it.Partial != f.Partial || it.Bytes < f.Bytes {
 			errs = append(errs, fmt.Errorf("%s takes %+v on disk, and is taken for %+v", f.Digest(), f.Item, it))
 		}
 	}
-	if n, believed := len(blobs)+len(partials), s.recency.Len(); n > believed || exactly && n < believed {
+	if n, believed := len(complete)+len(partials), s.items.Len(); n > believed || exactly && n < believed {
 		errs = append(errs, fmt.Errorf("%d blobs and partials are there, and %d are believed to be", n, believed))
 	}
-	if used, unconfirmed := s.space.Account(); used != s.recency.Bytes() || unconfirmed != 0 {
+	if used, unconfirmed := s.space.Account(); used != s.items.Bytes() || unconfirmed != 0 {
 		errs = append(errs, fmt.Errorf("%d bytes are reserved, of which %d are not confirmed, for %d bytes of items",
-			used, unconfirmed, s.recency.Bytes()))
+			used, unconfirmed, s.items.Bytes()))
 	}
 	return errors.Join(errs...)
 }
@@ -136,16 +139,50 @@ func pull(t testing.TB, s *Store, o *filltest.Origin) State {
 
 // settle waits until no fill runs.
 func settle(s *Store) {
-	for {
-		s.mu.Lock()
-		var running *fill.Fill
-		for _, f := range s.filling {
-			running = f
-		}
-		s.mu.Unlock()
-		if running == nil {
-			return
-		}
-		<-running.Done()
+	for fills := s.Fills(); len(fills) > 0; fills = s.Fills() {
+		s.blobs.AwaitFill(fills[0].Digest)
 	}
+}
+
+// eventually waits until ok returns true, and fails the test if that takes a minute.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !ok(); runtime.Gosched() {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited a minute until %s", what)
+		}
+	}
+}
+
+// openIdle opens a store that does nothing by itself: it does not look at its folder.
+func openIdle(t testing.TB, dir string, opts Options) *Store {
+	t.Helper()
+	opts.Log = slog.New(slog.DiscardHandler)
+	opts = opts.withDefaults()
+	folder, err := disk.Open(dir, opts.steps, opts.Log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	health := disk.NewHealth(opts.Log)
+	index, err := records.Open(folder, health, opts.Log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := newStore(folder, health, index, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		select {
+		case <-s.blobs.Loaded():
+		default: // Close waits for it
+			if err := s.blobs.Load(context.Background(), func() {}); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
 }

@@ -9,11 +9,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/larder-registry/larder/cache/fill"
 	"github.com/larder-registry/larder/cache/fill/filltest"
+	"github.com/larder-registry/larder/cache/manifest"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -166,24 +165,24 @@ func TestDamagedManifestIsFetchedAnew(t *testing.T) {
 }
 
 func TestManifestThatIsNotWhatItClaimsIsRefused(t *testing.T) {
-	const index, manifest = ocispec.MediaTypeImageIndex, ocispec.MediaTypeImageManifest
+	const index, image = ocispec.MediaTypeImageIndex, ocispec.MediaTypeImageManifest
 	for _, c := range []struct {
 		name, mediaType, raw string
 	}{
-		{"no JSON", manifest, `{`},
-		{"another type", manifest, `{"mediaType": "` + index + `", "manifests": []}`},
+		{"no JSON", image, `{`},
+		{"another type", image, `{"mediaType": "` + index + `", "manifests": []}`},
 		{"no type", "", `{"layers": []}`},
 		{"two things at once", index, `{"manifests": [], "layers": []}`},
 		{"an index with a config", index, `{"manifests": [], "config": {"digest": "` + string(digest.FromString("")) + `"}}`},
-		{"a name that is no digest", manifest, `{"layers": [{"digest": "sha256:../../etc/passwd"}]}`},
-		{"a name without a digest", manifest, `{"layers": [{"size": 5}]}`},
-		{"too large", manifest, `{"layers": []` + strings.Repeat(" ", MaxManifest) + `}`},
+		{"a name that is no digest", image, `{"layers": [{"digest": "sha256:../../etc/passwd"}]}`},
+		{"a name without a digest", image, `{"layers": [{"size": 5}]}`},
+		{"too large", image, `{"layers": []` + strings.Repeat(" ", MaxManifest) + `}`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := openStore(t, t.TempDir(), Options{})
 			m := Manifest{Digest: digest.FromString(c.raw), MediaType: c.mediaType, Raw: []byte(c.raw)}
 			ask := func(context.Context, string, bool) (Manifest, error) { return m, nil }
-			if _, _, err := s.Manifest(t.Context(), team, m.Digest, ask); !errors.Is(err, errManifest) {
+			if _, _, err := s.Manifest(t.Context(), team, m.Digest, ask); !errors.Is(err, manifest.ErrRefused) {
 				t.Errorf("got %v", err)
 			}
 			if kept := files(t, s.folder.Dir()+"/blobs"); len(kept) > 0 {
@@ -194,11 +193,11 @@ func TestManifestThatIsNotWhatItClaimsIsRefused(t *testing.T) {
 	t.Run("other bytes", func(t *testing.T) {
 		s := openStore(t, t.TempDir(), Options{})
 		a, b := newImage("a"), newImage("b")
-		if _, _, err := s.Manifest(t.Context(), team, a.Digest, b.ask); !errors.Is(err, fill.ErrMismatch) {
+		if _, _, err := s.Manifest(t.Context(), team, a.Digest, b.ask); !errors.Is(err, manifest.ErrMismatch) {
 			t.Errorf("another digest: %v", err)
 		}
 		b.Digest = a.Digest
-		if _, _, err := s.Manifest(t.Context(), team, a.Digest, b.ask); !errors.Is(err, fill.ErrMismatch) {
+		if _, _, err := s.Manifest(t.Context(), team, a.Digest, b.ask); !errors.Is(err, manifest.ErrMismatch) {
 			t.Errorf("a false digest: %v", err)
 		}
 	})
@@ -219,84 +218,5 @@ func TestManifestWithManyLayersIsKept(t *testing.T) {
 	s.memory = newMemory()
 	if rec, err := s.member(team, layers[0].Digest); err != nil || rec.Manifest {
 		t.Errorf("%+v, %v", rec, err)
-	}
-}
-
-func FuzzCheckManifest(f *testing.F) {
-	f.Add(newImage("a", filltest.New(1, 1)).Raw)
-	f.Add([]byte(`{"manifests": [{"digest": "sha256:x"}], "mediaType": "y"}`))
-	f.Add([]byte(`{"layers": [{"digest": "sha512:00", "urls": ["https://example"]}], "config": null}`))
-	f.Fuzz(func(t *testing.T, raw []byte) {
-		m := Manifest{Digest: digest.FromBytes(raw), MediaType: ocispec.MediaTypeImageManifest, Raw: raw}
-		children, err := check(&m)
-		for _, child := range children {
-			if err := child.Digest.Validate(); err != nil {
-				t.Errorf("a child is %q: %v", child.Digest, err)
-			}
-		}
-		if err == nil && m.Size != int64(len(raw)) {
-			t.Errorf("size %d", m.Size)
-		}
-	})
-}
-
-func TestRepositoryHoldsWhatItsManifestsName(t *testing.T) {
-	dir := t.TempDir()
-	s := openStore(t, dir, Options{})
-	layer := filltest.New(1234, 1)
-	img := newImage("a", layer)
-	never := func(context.Context) (int64, error) {
-		t.Error("the upstream was asked")
-		return 0, filltest.ErrBroken
-	}
-	if _, _, err := s.Manifest(t.Context(), team, img.Digest, img.ask); err != nil {
-		t.Fatal(err)
-	}
-	for range 2 {
-		if size, err := s.Holds(t.Context(), team, layer.Digest, never); err != nil || size != 1234 {
-			t.Errorf("got %d, %v", size, err)
-		}
-		closeStore(t, s)
-		s = openStore(t, dir, Options{})
-	}
-}
-
-func TestRepositoryHoldsWhatTheUpstreamConfirms(t *testing.T) {
-	now := time.Unix(0, 0)
-	s := openStore(t, t.TempDir(), Options{
-		Tags: Freshness{Negative: time.Minute},
-		Now:  func() time.Time { return now },
-	})
-	layer := filltest.New(10, 1)
-	asked, answer := 0, fs.ErrNotExist
-	confirm := func(context.Context) (int64, error) {
-		asked++
-		return -1, answer
-	}
-	for range 3 {
-		if _, err := s.Holds(t.Context(), team, layer.Digest, confirm); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("got %v", err)
-		}
-	}
-	if asked != 1 {
-		t.Errorf("a no was asked for %d times", asked)
-	}
-	now, answer = now.Add(time.Minute), nil
-	for range 3 {
-		if size, err := s.Holds(t.Context(), team, layer.Digest, confirm); err != nil || size != -1 {
-			t.Errorf("got %d, %v", size, err)
-		}
-	}
-	if asked != 2 {
-		t.Errorf("the upstream was asked %d times", asked)
-	}
-	answer = filltest.ErrBroken
-	for range 2 { // what is no answer is not remembered
-		if _, err := s.Holds(t.Context(), other, layer.Digest, confirm); !errors.Is(err, filltest.ErrBroken) {
-			t.Errorf("got %v", err)
-		}
-	}
-	if asked != 4 {
-		t.Errorf("the upstream was asked %d times", asked)
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/larder-registry/larder/cache/blobs"
+	"github.com/larder-registry/larder/cache/fill"
 	"github.com/larder-registry/larder/cache/fill/filltest"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
@@ -73,7 +75,7 @@ func TestCacheThatIsTooSmallFetchesWhatItEvicted(t *testing.T) {
 			t.Errorf("after %d pulls %d fills brought back what was evicted, want %d", i+1, n, want)
 		}
 	}
-	if by := m.by(t, "larder.evictions", "reason"); by[reasonUnused] != 2 || by[reasonExpired] != 0 {
+	if by := m.by(t, "larder.evictions", "reason"); by[blobs.ReasonUnused] != 2 || by[blobs.ReasonExpired] != 0 {
 		t.Errorf("evicted: %v", by)
 	}
 }
@@ -96,7 +98,7 @@ func TestQuestionsAboutTagsAreCountedByResult(t *testing.T) {
 			t.Error("a tag that is not there was found")
 		}
 		got := m.by(t, "larder.tag.revalidations", "result")
-		want := map[string]int64{resultNew: 1, resultUnchanged: 1, resultChanged: 1, resultFailed: 1, resultMissing: 1}
+		want := map[string]int64{tagNew: 1, tagUnchanged: 1, tagChanged: 1, tagFailed: 1, tagMissing: 1}
 		for result, n := range want {
 			if got[result] != n {
 				t.Errorf("%s: %d, want %d", result, got[result], n)
@@ -116,12 +118,12 @@ func TestFillsAreCountedByResult(t *testing.T) {
 			blob.Close()
 		}
 	}
-	closeStore(t, s)
+	settle(s)
 	got := m.by(t, "larder.fills", "result")
-	if got[resultOK] != 1 || got["mismatch"] != 1 || got["upstream"] != 1 {
+	if got[fill.ResultOK] != 1 || got["mismatch"] != 1 || got["upstream"] != 1 {
 		t.Errorf("%v", got)
 	}
-	if n := s.metrics.running.Load() + s.metrics.waiting.Load(); n != 0 {
+	if n := s.counts.Running.Load() + s.counts.Waiting.Load(); n != 0 {
 		t.Errorf("%d fills run or wait", n)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/larder-registry/larder/cache/blobs"
 	"github.com/larder-registry/larder/cache/disk"
 	"github.com/larder-registry/larder/cache/fill/filltest"
 	"github.com/opencontainers/go-digest"
@@ -24,7 +25,7 @@ import (
 func TestEvictionKeepsItsOrder(t *testing.T) {
 	log := &evictionLog{Handler: slog.DiscardHandler}
 	s := openStore(t, t.TempDir(), Options{Log: slog.New(log), ScrubEvery: -1})
-	<-s.scanned
+	<-s.blobs.Loaded()
 	rapid.Check(t, func(rt *rapid.T) {
 		clearOut(t, s)
 		m := drawModel(t, rt, s)
@@ -55,12 +56,12 @@ func clearOut(t *testing.T, s *Store) {
 		}
 	}
 	for _, img := range listed(t, s) {
-		if _, err := s.Remove(img.repo(), img.Digest.String()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if _, err := s.Remove(Repository{Upstream: img.Upstream, Name: img.Repository}, img.Digest.String()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			t.Fatal(err)
 		}
 	}
 	evictAll(t, s)
-	if err := s.Doom(nil); err != nil {
+	if err := s.Expire(nil); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -236,13 +237,13 @@ func (m *orderModel) usedImage(img *image) {
 // pull brings an image as runtimes do, or part of it.
 func (m *orderModel) pull(rt *rapid.T) {
 	i := m.drawImage(rt)
-	m.store.writeUses() // or what was used a moment ago is left as it is
+	m.store.recordUses() // or what was used a moment ago is left as it is
 	pullTag(m.t, m.store, team, tagOf(i), m.images[i])
 	m.tags[i] = true
 	m.usedImage(m.images[i])
 	for _, img := range m.images {
 		if slices.Contains(m.parts[m.images[i].Digest], img.Digest) && rapid.Bool().Draw(rt, "platform") {
-			m.store.writeUses()
+			m.store.recordUses()
 			pullDigest(m.t, m.store, team, img)
 			m.usedImage(img)
 		}
@@ -259,7 +260,7 @@ func (m *orderModel) pull(rt *rapid.T) {
 
 // use asks for a manifest or a layer that is here.
 func (m *orderModel) use(rt *rapid.T) {
-	m.store.writeUses()
+	m.store.recordUses()
 	if img := m.images[m.drawImage(rt)]; rapid.Bool().Draw(rt, "whole") {
 		if _, here := m.here[img.Digest]; here {
 			pullDigest(m.t, m.store, team, img)
@@ -289,7 +290,7 @@ func (m *orderModel) doom(rt *rapid.T) {
 			expired[img.Digest] = modelExpiry{since, img.Digest}
 		}
 	}
-	if err := m.store.Doom(verdicts); err != nil {
+	if err := m.store.Expire(verdicts); err != nil {
 		rt.Fatal(err)
 	}
 	stay := m.reach(slices.DeleteFunc(m.listed(), func(d digest.Digest) bool { _, goes := expired[d]; return goes })...)
@@ -343,7 +344,7 @@ func (m *orderModel) remove(rt *rapid.T) {
 	others := m.reach(rest...)
 	for d := range gone {
 		if _, here := m.here[d]; here && !others[d] {
-			want[d] = reasonRemoved
+			want[d] = blobs.ReasonRemoved
 			delete(m.here, d)
 			delete(m.doomed, d)
 		}
@@ -367,9 +368,9 @@ func (m *orderModel) evict(rt *rapid.T) {
 	if len(gone) != 1 {
 		rt.Fatalf("%d things went, and %d could", len(gone), len(candidates))
 	}
-	d, want := gone[0], reasonUnused
+	d, want := gone[0], blobs.ReasonUnused
 	if _, expired := m.doomed[d]; expired {
-		want = reasonExpired
+		want = blobs.ReasonExpired
 	}
 	if wrong := m.wrong(d, candidates); wrong != "" || m.log.reasons[d] != want {
 		rt.Fatalf("%s went, %s: %s\n%s", m.name(d), m.log.reasons[d], wrong, m)
@@ -423,7 +424,7 @@ func (m *orderModel) isLayer(d digest.Digest) bool { return m.parts[d] == nil }
 func (m *orderModel) compare(rt *rapid.T) {
 	got := make(map[string]int64)
 	for d := range resident(m.store) {
-		it, _ := m.store.recency.Get(d)
+		it, _ := m.store.items.Get(d)
 		got[m.name(d)] = it.Bytes
 	}
 	want := make(map[string]int64)
@@ -438,7 +439,7 @@ func (m *orderModel) compare(rt *rapid.T) {
 // resident is what a store has in its folder.
 func resident(s *Store) map[digest.Digest]bool {
 	all := make(map[digest.Digest]bool)
-	for _, d := range s.recency.Digests() {
+	for _, d := range s.items.Digests() {
 		all[d] = true
 	}
 	return all

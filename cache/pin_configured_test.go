@@ -2,6 +2,7 @@ package cache
 
 import (
 	"errors"
+	"io/fs"
 	"strings"
 	"testing"
 
@@ -51,7 +52,7 @@ func TestConfiguredPinsComeWithTheirTags(t *testing.T) {
 	closeStore(t, s) // and with another configuration
 	s = openStore(t, dir, Options{Tags: freshness})
 	evictAll(t, s)
-	if n := s.recency.Len(); n > 0 {
+	if n := s.items.Len(); n > 0 {
 		t.Errorf("%d blobs are held by pins that are no longer configured", n)
 	}
 }
@@ -111,24 +112,24 @@ func TestConfiguredPinBeyondTheBoundIsRefusedAndSaidOnce(t *testing.T) {
 	}
 	closeStore(t, s) // the folder is the same, and so is the sum
 	s = openStore(t, dir, opts)
-	<-s.scanned
+	<-s.blobs.Loaded()
 	if n := log.lines(arithmetic); n != 2 {
 		t.Errorf("after a restart it was said %d times:\n%s", n, &log.text)
 	}
-	if err := s.Unpin(team, "v1.2"); !errors.Is(err, errNotPinned) {
+	if err := s.Unpin(team, "v1.2"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("unpin what was refused: %v", err)
 	}
 }
 
 // lacks returns what the pins lack, and fails the test if none was announced.
-func lacks(t *testing.T, s *Store) []Lack {
+func lacks(t *testing.T, s *Store) []Missing {
 	t.Helper()
 	select {
-	case <-s.PinsLack():
+	case <-s.MissingPinnedChanged():
 	default:
 		t.Error("nobody was told to look at what the pins lack")
 	}
-	all, err := s.Lacking()
+	all, err := s.MissingPinned()
 	if err != nil {
 		t.Error(err)
 	}
@@ -166,12 +167,12 @@ func TestPinOfAllPlatformsLacksWhatNobodyPulled(t *testing.T) {
 			}
 			for range 2 { // the second time after a restart
 				got := lacks(t, s)
-				if len(got) != 1 || got[0] != (Lack{team, arm.Digest, arm.Size, true}) {
+				if len(got) != 1 || got[0] != (Missing{Repository: team, Digest: arm.Digest, Size: arm.Size, Manifest: true}) {
 					t.Errorf("%v", got)
 				}
 				closeStore(t, s)
 				s = openStore(t, dir, opts)
-				<-s.scanned
+				<-s.blobs.Loaded()
 			}
 			pullDigest(t, s, team, arm)
 			got := lacks(t, s)
@@ -180,10 +181,10 @@ func TestPinOfAllPlatformsLacksWhatNobodyPulled(t *testing.T) {
 			}
 			pullLayers(t, s, layers[1])
 			evictAll(t, s)
-			if n := s.recency.Len(); n != 5 {
+			if n := s.items.Len(); n != 5 {
 				t.Errorf("%d of 5 are held", n)
 			}
-			if all, err := s.Lacking(); err != nil || len(all) > 0 {
+			if all, err := s.MissingPinned(); err != nil || len(all) > 0 {
 				t.Errorf("at the end: %v, %v", all, err)
 			}
 		})
@@ -225,7 +226,7 @@ func TestPlatformsThatDoNotFitAreNotLacking(t *testing.T) {
 		t.Fatal(err)
 	}
 	pullDigest(t, s, team, arm)
-	if all, err := s.Lacking(); len(all) > 0 || !errors.Is(err, unix.ENOSPC) {
+	if all, err := s.MissingPinned(); len(all) > 0 || !errors.Is(err, unix.ENOSPC) {
 		t.Errorf("%v, %v", all, err)
 	}
 }
@@ -244,7 +245,7 @@ func TestDamagedPinnedBlobIsLacking(t *testing.T) {
 			if got := lacks(t, s); len(got) > 0 {
 				t.Errorf("before: %v", got)
 			}
-			want := []Lack{{team, layer.Digest, 10_000, false}, {team, img.Digest, img.Size, true}}[which]
+			want := []Missing{{Repository: team, Digest: layer.Digest, Size: 10_000}, {Repository: team, Digest: img.Digest, Size: img.Size, Manifest: true}}[which]
 			flip(t, s, want.Digest, 7)
 			flip(t, s, unpinned.Digest, 7)
 			if got, err := s.Scrub(t.Context(), nil); err != nil || got.Mismatches != 2 {
@@ -259,8 +260,8 @@ func TestDamagedPinnedBlobIsLacking(t *testing.T) {
 				evictAll(t, s)
 			}
 			pullDigest(t, s, team, img, layer)
-			if got := lacks(t, s); len(got) > 0 || s.recency.Len() != 2 {
-				t.Errorf("when it is here again: %v, and %d blobs", got, s.recency.Len())
+			if got := lacks(t, s); len(got) > 0 || s.items.Len() != 2 {
+				t.Errorf("when it is here again: %v, and %d blobs", got, s.items.Len())
 			}
 		})
 	}

@@ -9,13 +9,14 @@ import (
 	"testing/synctest"
 
 	"github.com/larder-registry/larder/cache/fill/filltest"
+	"github.com/larder-registry/larder/cache/records"
 	"golang.org/x/sys/unix"
 )
 
 // evictAll evicts whatever may be.
 func evictAll(t *testing.T, s *Store) {
 	t.Helper()
-	<-s.scanned
+	<-s.blobs.Loaded()
 	if err := evictNow(s, math.MaxInt64); err != nil {
 		t.Fatal(err)
 	}
@@ -30,7 +31,7 @@ func TestPinnedImageOutlivesEverythingElse(t *testing.T) {
 	img, byDigest := newImage("a", layer, late), newImage("b")
 	pullTag(t, s, team, "v1", img, layer)
 	pullDigest(t, s, other, byDigest)
-	for _, pin := range []Pin{{Repository: team, Reference: "v1"}, {Repository: other, Reference: byDigest.Digest.String()}} {
+	for _, pin := range []records.Pin{{Repository: team, Reference: "v1"}, {Repository: other, Reference: byDigest.Digest.String()}} {
 		if err := s.Pin(pin.Repository, pin.Reference); err != nil {
 			t.Fatal(err)
 		}
@@ -41,7 +42,7 @@ func TestPinnedImageOutlivesEverythingElse(t *testing.T) {
 			pullLayers(t, s, filltest.New(1<<20, uint64(10+i)))
 		}
 		evictAll(t, s)
-		if n := s.recency.Len(); n != 4 {
+		if n := s.items.Len(); n != 4 {
 			t.Errorf("%d blobs are left", n)
 		}
 		all := listed(t, s)
@@ -58,7 +59,7 @@ func TestPinnedImageOutlivesEverythingElse(t *testing.T) {
 		t.Fatal(err)
 	}
 	evictAll(t, s)
-	if n := s.recency.Len(); n != 1 {
+	if n := s.items.Len(); n != 1 {
 		t.Errorf("%d blobs are left after one pin was taken back", n)
 	}
 }
@@ -163,7 +164,7 @@ func TestOnlyImagesCanBePinned(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{Tags: freshness})
 	layer := filltest.New(10_000, 1)
 	pullTag(t, s, team, "v1", newImage("a", layer), layer)
-	for _, pin := range []Pin{{Repository: team, Reference: "v2"}, {Repository: other, Reference: "v1"}, {Repository: team, Reference: layer.Digest.String()}} {
+	for _, pin := range []records.Pin{{Repository: team, Reference: "v2"}, {Repository: other, Reference: "v1"}, {Repository: team, Reference: layer.Digest.String()}} {
 		if err := s.Pin(pin.Repository, pin.Reference); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("pin %s: %v", pin, err)
 		}

@@ -16,10 +16,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/larder-registry/larder/cache/disk"
-	"github.com/larder-registry/larder/cache/fill"
 	"github.com/larder-registry/larder/cache/fill/filltest"
-	"github.com/larder-registry/larder/cache/recency"
 	"github.com/larder-registry/larder/cache/records"
+	"github.com/larder-registry/larder/cache/tasks"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
@@ -78,15 +77,15 @@ func (e *edge) fill(t *testing.T, s *Store) {
 	if err := s.Pin(team, "index"); err != nil {
 		t.Fatal(err)
 	}
-	<-s.scanned
+	<-s.blobs.Loaded()
 	// Not the order in which they came, nor that of their sizes.
 	for i, d := range []digest.Digest{
 		e.layers[2].Digest, e.plain.Digest, e.untyped.Digest, e.layers[0].Digest,
 		e.platform.Digest, e.index.Digest, e.layers[1].Digest,
 	} {
-		s.recency.Use(d, time.Now().Add(time.Duration(i)*time.Minute))
+		s.items.Use(d, time.Now().Add(time.Duration(i)*time.Minute))
 	}
-	e.order = s.recency.Digests()
+	e.order = s.items.Digests()
 }
 
 // check asks for all of it, of an upstream that has only tags to say about, if
@@ -126,12 +125,12 @@ func (e *edge) check(t *testing.T, s *Store, ask func(*image) Ask) {
 // checkKept fails unless what is evicted first, and what never, is as it was.
 func (e *edge) checkKept(t *testing.T, s *Store) {
 	t.Helper()
-	<-s.scanned
-	if got := s.recency.Digests(); !slices.Equal(got, e.order) {
+	<-s.blobs.Loaded()
+	if got := s.items.Digests(); !slices.Equal(got, e.order) {
 		t.Errorf("the order of eviction is\n%s, was\n%s", strings.Join(names(got), "\n"), strings.Join(names(e.order), "\n"))
 	}
 	for _, d := range []digest.Digest{e.index.Digest, e.platform.Digest, e.layers[1].Digest} {
-		if !s.pinned.holds(d) {
+		if !s.pins.Holds(d) {
 			t.Errorf("%s is not pinned any more", d)
 		}
 	}
@@ -257,22 +256,7 @@ func TestLostIndexServesFromTheFirstRequest(t *testing.T) {
 	if err := os.RemoveAll(s.folder.Index()); err != nil {
 		t.Fatal(err)
 	}
-	ix, err := records.Open(s.folder, s.health, s.log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	// As Open makes it, before its first goroutine.
-	early := &Store{
-		opts: edgeOptions.withDefaults(), log: s.log, folder: s.folder, index: ix, metrics: s.metrics, health: s.health,
-		memory: newMemory(), recency: recency.New(tick), filling: make(map[digest.Digest]*fill.Fill),
-	}
-	early.ctx, early.cancel = context.WithCancel(t.Context())
-	defer early.cancel()
-	e.check(t, early, silent)
-	early.work.Wait()
-	if err := ix.Close(); err != nil {
-		t.Error(err)
-	}
+	e.check(t, openIdle(t, dir, edgeOptions), silent)
 }
 
 func TestIndexWithAFlippedBitIsMadeAnew(t *testing.T) {
@@ -305,8 +289,8 @@ func TestIndexWithAFlippedBitIsMadeAnew(t *testing.T) {
 				}
 				s := openStore(t, dir, edgeOptions)
 				e.check(t, s, silent)
-				<-s.scanned
-				if !s.pinned.holds(e.layers[1].Digest) {
+				<-s.blobs.Loaded()
+				if !s.pins.Holds(e.layers[1].Digest) {
 					t.Error("what was pinned is not any more")
 				}
 			})
@@ -331,7 +315,7 @@ func TestKilledProcessLosesNothingThatASnapshotHas(t *testing.T) {
 			dir := t.TempDir()
 			s := openStore(t, dir, edgeOptions)
 			e.fill(t, s)
-			s.writeUses()
+			s.recordUses()
 			if err := s.writeSnapshot(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -382,7 +366,7 @@ func TestLostIndexHasEverythingVerified(t *testing.T) {
 	scrubbing.ScrubEvery = time.Hour
 	s = openStore(t, dir, scrubbing)
 	for pos := (records.ScrubPosition{AtOnce: true}); pos.AtOnce; pos = s.index.ScrubPosition() {
-		if err := wait(t.Context(), time.Millisecond); err != nil {
+		if err := tasks.Wait(t.Context(), time.Millisecond); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -403,11 +387,11 @@ func TestScrubSparesManifestsThatAreYetToBeRead(t *testing.T) {
 		}
 	}
 	scrubbed(t, s, int64(4+len(e.layers)), 0)
-	<-s.scanned
+	<-s.blobs.Loaded()
 	if err := s.index.SetRebuilding(true); err != nil {
 		t.Fatal(err)
 	}
-	s.rebuildOn()
+	s.continueRebuild(s.tasks.Context())
 	e.check(t, s, silent)
 }
 
@@ -429,22 +413,22 @@ func TestLostIndexThatCannotBeWrittenIsMadeAnewLater(t *testing.T) {
 	}
 
 	s.health.Note(unix.EIO)
-	s.rebuildOn()
-	s.repinOrWarn()
-	if _, known := s.index.Children(img.Digest); known || !s.pinned.holds(layer.Digest) {
-		t.Errorf("while the disk is ill: written %t, and the layer is pinned: %t", known, s.pinned.holds(layer.Digest))
+	s.continueRebuild(s.tasks.Context())
+	s.pins.RefreshOrWarn()
+	if _, known := s.index.Children(img.Digest); known || !s.pins.Holds(layer.Digest) {
+		t.Errorf("while the disk is ill: written %t, and the layer is pinned: %t", known, s.pins.Holds(layer.Digest))
 	}
 	s.health.Recovered(s.health.Failures())
-	if s.rebuilding.rest.IsZero() {
+	if s.rebuildNotBefore.IsZero() {
 		t.Error("it would be tried again at once")
 	}
-	s.rebuilding.rest = time.Now().Add(time.Hour)
-	s.rebuildOn()
+	s.rebuildNotBefore = time.Now().Add(time.Hour)
+	s.continueRebuild(s.tasks.Context())
 	if _, known := s.index.Children(img.Digest); known {
 		t.Error("it was tried again before its time")
 	}
-	s.rebuilding.rest = time.Time{}
-	s.rebuildOn()
+	s.rebuildNotBefore = time.Time{}
+	s.continueRebuild(s.tasks.Context())
 	if _, known := s.index.Children(img.Digest); !known || s.index.Rebuilding() {
 		t.Error("it was not made anew")
 	}
@@ -479,7 +463,7 @@ func TestLostIndexKnowsWhatLifecycleRulesGoBy(t *testing.T) {
 	s := openStore(t, dir, edgeOptions)
 	e.fill(t, s)
 	pullDigest(t, s, team, signature)
-	if err := s.Doom(expired); err != nil {
+	if err := s.Expire(expired); err != nil {
 		t.Fatal(err)
 	}
 	want := holdings(t, s)
@@ -495,7 +479,7 @@ func TestLostIndexKnowsWhatLifecycleRulesGoBy(t *testing.T) {
 	if got, err := s.Verdicts(); err != nil || !cmp.Equal(got, expired) {
 		t.Errorf("verdicts: %v, %v", got, err)
 	}
-	if d, first, _ := s.recency.First(); d != e.untyped.Digest || !first {
+	if d, first, _ := s.items.First(); d != e.untyped.Digest || !first {
 		t.Errorf("%s goes first; expired: %t", d, first)
 	}
 }

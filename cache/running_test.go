@@ -25,13 +25,16 @@ func TestFillsTellWhatIsOnItsWay(t *testing.T) {
 	blob := open(t, s, o)
 	defer blob.Close()
 	<-held
-	if _, _, _, err := s.find(t.Context(), behind.Digest, 0, behind.Fetch); err != nil {
-		t.Fatal(err)
-	}
+	waited := make(chan error, 1)
+	go func() {
+		blob, err := s.Open(t.Context(), behind.Digest, 0, behind.Fetch)
+		if err == nil {
+			err = blob.Close()
+		}
+		waited <- err
+	}()
+	eventually(t, "two fills run or wait", func() bool { return len(s.Fills()) == 2 })
 	fills := s.Fills()
-	if len(fills) != 2 {
-		t.Fatalf("%+v", fills)
-	}
 	runs, waits := fills[0], fills[1]
 	if runs.Digest != o.Digest || runs.Size != 1<<20 || runs.Have != disk.ChunkSize || runs.Connections != 1 || runs.Since.IsZero() {
 		t.Errorf("the one that runs: %+v", runs)
@@ -42,6 +45,9 @@ func TestFillsTellWhatIsOnItsWay(t *testing.T) {
 	close(hold)
 	o.Compare(t, blob, 0, 1<<20)
 	settle(s)
+	if err := <-waited; err != nil {
+		t.Error(err)
+	}
 	if fills := s.Fills(); len(fills) != 0 {
 		t.Errorf("all is here: %+v", fills)
 	}

@@ -156,7 +156,7 @@ func BenchmarkScale(b *testing.B) {
 				})
 			})
 			s := openLarge(b, dir)
-			<-s.scanned
+			<-s.blobs.Loaded()
 			b.Run("snapshot", func(b *testing.B) { benchmarkSnapshot(b, s) })
 			b.Run("evict", func(b *testing.B) { benchmarkEvict(b, s) })
 			closeLarge(b, s)
@@ -184,10 +184,10 @@ func benchmarkStart(b *testing.B, dir string, n int, before func()) {
 		if err := blob.Close(); err != nil {
 			b.Error(err)
 		}
-		<-s.scanned
+		<-s.blobs.Loaded()
 		scanned += time.Since(begin)
 		rss, heap = residentMB(b), heapMB()
-		if got := s.recency.Len(); got != n {
+		if got := s.items.Len(); got != n {
 			b.Fatalf("%d blobs were found of %d", got, n)
 		}
 		begin = time.Now()
@@ -246,7 +246,7 @@ func benchmarkSnapshot(b *testing.B, s *Store) {
 // benchmarkEvict puts a blob back for each that went: their number stays.
 func benchmarkEvict(b *testing.B, s *Store) {
 	for b.Loop() {
-		d, _, ok := s.recency.First()
+		d, _, ok := s.items.First()
 		if !ok {
 			b.Fatal("nothing is left to evict")
 		}
@@ -263,7 +263,7 @@ func benchmarkEvict(b *testing.B, s *Store) {
 
 func putBack(s *Store, d digest.Digest) error {
 	now := time.Now()
-	s.recency.Add(d, recency.Item{Bytes: disk.BlockSize}, now)
+	s.items.Add(d, recency.Item{Bytes: disk.BlockSize}, now)
 	s.space.Add(disk.BlockSize)
 	path := s.folder.Blob(d)
 	return errors.Join(

@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/larder-registry/larder/cache/blobs"
 	"github.com/larder-registry/larder/cache/fill/filltest"
 	"github.com/larder-registry/larder/cache/records"
 	"github.com/opencontainers/go-digest"
@@ -223,10 +224,7 @@ func TestScrubPassesOverWhatGoesMeanwhile(t *testing.T) {
 			return
 		}
 		began = true
-		s.evicting.Lock()
-		_, err := s.evictOne(all[5].Digest, reasonUnused)
-		s.evicting.Unlock()
-		if err != nil {
+		if err := evictOne(s, all[5].Digest, blobs.ReasonUnused); err != nil {
 			t.Error(err)
 		}
 		if err := evictNow(s, 4*300<<10); err != nil {
@@ -282,9 +280,9 @@ func TestCloseEndsAScrub(t *testing.T) {
 	stock(t, s, 3, 300<<10)
 	closed := make(chan error, 1)
 	_, err := s.Scrub(t.Context(), func(done, _ int64) {
-		if done > 0 && s.ctx.Err() == nil {
+		if done > 0 && s.tasks.Context().Err() == nil {
 			go func() { closed <- s.Close() }()
-			<-s.ctx.Done()
+			<-s.tasks.Context().Done()
 		}
 	})
 	if !errors.Is(err, ErrClosed) {
@@ -303,7 +301,7 @@ func slow(t *testing.T, s *Store) (size int64) {
 	t.Helper()
 	for i := range 6 {
 		o := filltest.New(4<<20, uint64(i))
-		if err := s.put(t.Context(), o.Digest, o.Content, func() error { return nil }); err != nil {
+		if err := s.blobs.Put(t.Context(), o.Digest, o.Content, func() error { return nil }); err != nil {
 			t.Fatal(err)
 		}
 		size += int64(len(o.Content))
@@ -315,7 +313,7 @@ func slow(t *testing.T, s *Store) (size int64) {
 // before it: Badger wakes up so often that an hour in a bubble takes a second.
 func background(s *Store) {
 	pos := s.index.ScrubPosition()
-	s.work.Go(func() { _ = s.scrubFrom(&pos) })
+	_ = s.tasks.Go(func() { _ = s.blobs.ContinueScrub(s.tasks.Context(), &pos) })
 }
 
 func TestBackgroundScrubKeepsItsPace(t *testing.T) {
@@ -326,7 +324,7 @@ func TestBackgroundScrubKeepsItsPace(t *testing.T) {
 		background(s)
 		pass(time.Second)
 		synctest.Wait()
-		if n := m.scrubbed(t); n < scrubRate*9/10 || n > scrubRate {
+		if n := m.scrubbed(t); n < 20_000_000*9/10 || n > 20_000_000 {
 			t.Errorf("%d bytes were read in a second", n)
 		}
 		pass(time.Second)
@@ -351,27 +349,6 @@ func TestBackgroundScrubKeepsTheRateItIsGiven(t *testing.T) {
 	})
 }
 
-func TestBackgroundScrubWaitsForItsTime(t *testing.T) {
-	const every = 100 * time.Hour
-	now := time.Unix(1e9, 0)
-	s := openStore(t, t.TempDir(), Options{ScrubEvery: every, Now: func() time.Time { return now }})
-	for name, c := range map[string]struct {
-		pos  records.ScrubPosition
-		want time.Duration
-	}{
-		"never done":                  {records.ScrubPosition{}, scrubRest},
-		"in the middle":               {records.ScrubPosition{After: "sha256:…", Begun: now}, scrubRest},
-		"done":                        {records.ScrubPosition{Begun: now.Add(-time.Hour)}, every - time.Hour},
-		"overdue":                     {records.ScrubPosition{Begun: now.Add(-2 * every)}, scrubRest},
-		"the clock was set back":      {records.ScrubPosition{Begun: now.Add(9 * every)}, every},
-		"due before the hour is over": {records.ScrubPosition{Begun: now.Add(time.Minute - every)}, scrubRest},
-	} {
-		if got := s.untilScrub(c.pos); got != c.want {
-			t.Errorf("%s: %v, want %v", name, got, c.want)
-		}
-	}
-}
-
 func TestBackgroundScrubRemovesWhatIsDamaged(t *testing.T) {
 	for name, c := range map[string]struct {
 		every time.Duration
@@ -382,7 +359,7 @@ func TestBackgroundScrubRemovesWhatIsDamaged(t *testing.T) {
 				s := openStore(t, t.TempDir(), Options{ScrubEvery: c.every})
 				all := stock(t, s, 3, 1000)
 				flip(t, s, all[1].Digest, 500)
-				pass(scrubRest - 1)
+				pass(time.Hour - 1)
 				synctest.Wait()
 				if _, err := s.Stat(all[1].Digest); err != nil {
 					t.Error("the pass began before its time")
@@ -413,8 +390,10 @@ func TestBackgroundScrubGoesOnAfterARestart(t *testing.T) {
 			}
 			background(s)
 			pass(d)
+			synctest.Wait()
+			read := m.scrubbed(t)
 			closeStore(t, s)
-			return m.scrubbed(t)
+			return read
 		}
 		first := run(time.Second / 2)
 		if first < size/4 || first > size*3/4 {

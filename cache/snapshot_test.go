@@ -23,7 +23,7 @@ func TestSnapshotIsWrittenAtMostAMinuteAfterAChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := openStore(t, t.TempDir(), edgeOptions)
 		img, o := newImage("a"), filltest.New(1000, 1)
-		<-s.scanned
+		<-s.blobs.Loaded()
 		written := func() fs.FileInfo {
 			t.Helper()
 			pass(time.Minute)
@@ -71,7 +71,7 @@ func TestSnapshotStaysUntilThereIsANewOne(t *testing.T) {
 				return take()
 			}
 			s := openStore(t, dir, opts)
-			<-s.scanned
+			<-s.blobs.Loaded()
 			e := newEdge()
 			e.fill(t, s)
 			s.saveSnapshot(t.Context())

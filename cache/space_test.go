@@ -63,7 +63,7 @@ func TestCacheKeepsBelowAQuota(t *testing.T) {
 	if n := log.lines("level=WARN"); n != 1 || log.lines("a quota does not let") != 1 || log.lines("level=ERROR") > 0 {
 		t.Errorf("it was said %d times:\n%s", n, &log.text)
 	}
-	if used := s.recency.Bytes(); used > 40<<20 {
+	if used := s.items.Bytes(); used > 40<<20 {
 		t.Errorf("%d bytes are left for the index", q.most-disk.BallastSize-used)
 	}
 	checkCharges(t, s)

@@ -8,124 +8,145 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
+	"github.com/larder-registry/larder/cache/manifest"
 	"github.com/larder-registry/larder/cache/records"
 )
 
-// Freshness is how long what an upstream said holds. A zero duration means not
-// at all.
-type Freshness struct {
-	// TTL is how long a tag is served without asking.
-	TTL time.Duration
-	// StaleIfError is how long after the last confirmation a tag is still served
-	// while the upstream cannot be asked.
-	StaleIfError time.Duration
-	// Negative is how long a missing tag, manifest or blob, or a refusal, is
-	// remembered; and how long an upstream that could not be asked about a tag
-	// is left alone.
-	Negative time.Duration
-
-	// Immutable, if set, tells since when it has been known that an upstream does
-	// not let a tag be moved; false where it does, or nothing is known. A tag that
-	// was confirmed after that is served for ImmutableTTL without asking, or for
-	// TTL if that is longer. It is called while clients wait, so it must not block.
-	Immutable    func(repo Repository, tag string) (since time.Time, ok bool)
-	ImmutableTTL time.Duration
-}
-
-// isFresh reports whether a tag that was confirmed then need not be confirmed
-// again. What lies ahead was confirmed by a clock that was wrong.
-func (f *Freshness) isFresh(repo Repository, tag string, checked, now time.Time) bool {
-	age := now.Sub(checked)
-	switch {
-	case age < 0:
-		return false
-	case age < f.TTL:
-		return true
-	case f.Immutable == nil:
-		return false
-	}
-	since, ok := f.Immutable(repo, tag)
-	return ok && age < f.ImmutableTTL && checked.After(since)
-}
-
-// staleWait is how long a client waits for a check when a stale answer is at
-// hand. The check goes on and serves the next. Lazy snapshotters give up after
-// 3 s; a link that takes longer than this is as good as gone.
+// staleWait is how long a client waits for a check if a stale answer is at hand. The check
+// goes on and serves the next client. Lazy snapshotters give up after 3 s; a link that takes
+// longer than this is as good as gone.
 const staleWait = 2 * time.Second
 
-// Tag returns the manifest that a tag points at. A record that is fresh is
-// served as it is; an older one is confirmed by one question for all who ask
-// at the same time; where that fails, the old record is served (Stale) for as
-// long as Freshness.StaleIfError allows. A tag that the upstream says is gone
-// is forgotten.
-func (s *Store) Tag(ctx context.Context, repo Repository, tag string, ask Ask) (Manifest, State, error) {
+// TagHere returns the manifest that a tag names, if the tag need not be confirmed. It asks no
+// upstream and waits for nothing: it is the way of a hit.
+func (s *Store) TagHere(repo Repository, tag string) (Manifest, bool) {
 	id := tagID{repo, tag}
-	key := "tag/" + repo.Image(tag)
 	memo, known := s.tag(id)
-	m, have := Manifest{}, false
-	if known {
-		m, have = s.local(repo, memo.Digest)
+	if !known || !s.isFresh(id, memo.Checked, s.now()) {
+		return Manifest{}, false
 	}
-	now := s.opts.Now()
-	if have && s.opts.Tags.isFresh(repo, tag, memo.Checked, now) {
-		return m, Hit, nil
-	}
-	servable := have && now.Sub(memo.Checked) < s.opts.Tags.StaleIfError
-	if servable && now.Before(memo.quiet) {
-		return m, Stale, nil
-	}
-	if err := s.denied(key); err != nil && !servable {
-		return Manifest{}, Hit, err
-	}
+	return s.cachedManifest(repo, memo.Digest)
+}
 
-	wait, stop := ctx, context.CancelFunc(func() {})
-	if servable {
-		wait, stop = context.WithTimeout(ctx, staleWait)
-	}
-	defer stop()
-	type answer struct {
-		Manifest
-		State
-	}
-	got, err := share(wait, s, key, func(ctx context.Context) (answer, error) {
-		if m, ok := s.TagHere(repo, tag); ok {
-			return answer{m, Hit}, nil // another request's answer has come since this one looked
+// Tag returns the manifest that a tag names. A record that is fresh is served as it is; an
+// older one is confirmed by one question for all clients that ask at the same time. If that
+// fails, the old record is served (Stale) for as long as Freshness.StaleIfError allows. A
+// tag that the upstream says is gone is forgotten.
+func (s *Store) Tag(ctx context.Context, repo Repository, tag string, ask Ask) (Manifest, State, error) {
+	old, known := s.cachedTag(repo, tag)
+	switch {
+	case known == fresh:
+		return old, Hit, nil
+	case known == quiet:
+		return old, Stale, nil
+	case known == unknown:
+		if err := s.refused(tagKey(repo, tag)); err != nil {
+			return Manifest{}, Hit, err
 		}
-		m, state, err := s.confirm(ctx, repo, tag, ask)
-		s.metrics.tagChecked(memo.Digest, m.Digest, err)
-		return answer{m, state}, err
-	})
+	}
+	wait := ctx
+	if known == servable {
+		var stop context.CancelFunc
+		wait, stop = context.WithTimeout(ctx, staleWait)
+		defer stop()
+	}
+	m, state, err := s.confirmTag(wait, repo, tag, ask)
 	var gone goneError
 	switch {
 	case err == nil:
-		return got.Manifest, got.State, nil
-	case errors.As(err, &gone):
-		return Manifest{}, Miss, fmt.Errorf("tag %s:%s: %w", repo, tag, err)
-	case ctx.Err() != nil:
+		return m, state, nil
+	case ctx.Err() != nil && !errors.As(err, &gone):
 		return Manifest{}, Miss, context.Cause(ctx)
-	case servable:
-		return m, Stale, nil
+	case known == servable && !errors.As(err, &gone):
+		return old, Stale, nil
 	}
 	return Manifest{}, Miss, fmt.Errorf("tag %s:%s: %w", repo, tag, err)
 }
 
-// goneError is an upstream's word that there is no such tag.
+// tagState is what the cache can do for a tag without its upstream.
+type tagState uint8
+
+const (
+	unknown  tagState = iota // nothing: it has no record, or that is too old, or its manifest is gone
+	fresh                    // it need not be confirmed
+	quiet                    // it may be served stale, and a check failed a moment ago
+	servable                 // it may be served stale if a check fails
+)
+
+// cachedTag returns the manifest of a tag's record, and what can be done with it.
+func (s *Store) cachedTag(repo Repository, tag string) (Manifest, tagState) {
+	id := tagID{repo, tag}
+	memo, ok := s.tag(id)
+	if !ok {
+		return Manifest{}, unknown
+	}
+	m, ok := s.cachedManifest(repo, memo.Digest)
+	now := s.now()
+	switch {
+	case !ok:
+		return Manifest{}, unknown
+	case s.isFresh(id, memo.Checked, now):
+		return m, fresh
+	case now.Sub(memo.Checked) >= s.opts.Tags.StaleIfError:
+		return Manifest{}, unknown
+	case now.Before(memo.quietUntil):
+		return m, quiet
+	}
+	return m, servable
+}
+
+// isFresh reports whether a tag that was confirmed at the given time need not be confirmed
+// again. A time in the future comes from a clock that was wrong.
+func (s *Store) isFresh(id tagID, checked, now time.Time) bool {
+	rules, age := &s.opts.Tags, now.Sub(checked)
+	switch {
+	case age < 0:
+		return false
+	case age < rules.TTL:
+		return true
+	case rules.Immutable == nil:
+		return false
+	}
+	since, ok := rules.Immutable(id.repo, id.tag)
+	return ok && age < rules.ImmutableTTL && checked.After(since)
+}
+
+// confirmTag asks the upstream about a tag, once for all clients that wait.
+func (s *Store) confirmTag(ctx context.Context, repo Repository, tag string, ask Ask) (Manifest, State, error) {
+	type answer struct {
+		Manifest
+		State
+	}
+	got, err := share(ctx, s, tagKey(repo, tag), func(ctx context.Context) (answer, error) {
+		if m, ok := s.TagHere(repo, tag); ok {
+			return answer{m, Hit}, nil // another request's answer has come since this one looked
+		}
+		before, _ := s.tag(tagID{repo, tag})
+		m, state, err := s.askForTag(ctx, repo, tag, ask)
+		s.countTagCheck(before.Digest, m.Digest, err)
+		return answer{m, state}, err
+	})
+	return got.Manifest, got.State, err
+}
+
+// goneError says that the upstream has no such tag.
 type goneError struct{ error }
 
 func (e goneError) Unwrap() error { return e.error }
 
-// confirm asks the upstream about a tag, for all who wait. A tag that was never
-// here is asked for with its manifest, which saves the client a round trip.
-func (s *Store) confirm(ctx context.Context, repo Repository, tag string, ask Ask) (Manifest, State, error) {
+// askForTag asks the upstream about a tag and keeps the answer. A tag whose manifest is not
+// in the cache is asked for with its manifest, which saves the client a round trip.
+func (s *Store) askForTag(ctx context.Context, repo Repository, tag string, ask Ask) (Manifest, State, error) {
 	id := tagID{repo, tag}
-	key := "tag/" + repo.Image(tag)
-	memo, have := s.tag(id)
-	if have {
-		_, have = s.local(repo, memo.Digest)
+	memo, known := s.tag(id)
+	if known {
+		_, known = s.cachedManifest(repo, memo.Digest)
 	}
-	checked := s.opts.Now() // before it may have changed its mind
-	m, err := ask(ctx, tag, have)
-	s.deny(key, err)
+	checked := s.now() // before the upstream may have moved the tag
+	m, err := ask(ctx, tag, known)
+	s.refuse(tagKey(repo, tag), err)
 	if errors.Is(err, fs.ErrNotExist) {
 		s.memory.tags.Remove(id)
 		return Manifest{}, Miss, goneError{errors.Join(err, s.index.RemoveTag(repo, tag))}
@@ -134,46 +155,51 @@ func (s *Store) confirm(ctx context.Context, repo Repository, tag string, ask As
 	switch {
 	case err != nil:
 	case m.Raw != nil:
-		err = s.keep(ctx, repo, &m)
+		err = s.keepManifest(ctx, repo, &m)
 	default:
-		m, state, err = s.confirmed(ctx, repo, m, ask)
+		m, state, err = s.manifestOfTag(ctx, repo, m, ask)
 	}
 	if err != nil {
-		s.leaveAlone(id)
+		s.postpone(id)
 		return Manifest{}, Miss, err
 	}
-	rec := records.Tag{Digest: m.Digest, Checked: checked}
-	s.memory.tags.Add(id, tagMemo{Tag: rec})
-	if err := s.index.PutTag(repo, tag, rec); err != nil {
-		s.trouble(slog.LevelError, "a tag was not recorded", err, "repository", repo, "tag", tag)
-	}
-	s.tagMoved(repo, tag, memo.Digest, m.Digest)
+	s.keepTag(id, records.Tag{Digest: m.Digest, Checked: checked}, memo.Digest)
 	return m, state, nil
 }
 
-// confirmed returns the manifest that an upstream says a tag of the repository
-// points at. It may be here without belonging there.
-func (s *Store) confirmed(ctx context.Context, repo Repository, head Manifest, ask Ask) (Manifest, State, error) {
-	if m, ok := s.local(repo, head.Digest); ok {
+// manifestOfTag returns the manifest that an upstream says a tag names. It may be in the
+// cache without belonging to the repository.
+func (s *Store) manifestOfTag(ctx context.Context, repo Repository, head Manifest, ask Ask) (Manifest, State, error) {
+	if m, ok := s.cachedManifest(repo, head.Digest); ok {
 		return m, Hit, nil
 	}
 	if head.Digest.Validate() == nil {
-		if m, _, err := s.fromFile(head.Digest, head.MediaType); err == nil {
-			return m, Hit, s.keep(ctx, repo, &m)
+		if m, _, err := manifest.ReadFile(s.folder.Blob(head.Digest), head.Digest, head.MediaType); err == nil {
+			return m, Hit, s.keepManifest(ctx, repo, &m)
 		}
 	}
 	return s.Manifest(ctx, repo, head.Digest, ask)
 }
 
-// leaveAlone has an upstream that could not be asked about a tag not be asked
-// again for a while. The tag is served stale meanwhile.
-func (s *Store) leaveAlone(id tagID) {
+// keepTag records a tag that was confirmed.
+func (s *Store) keepTag(id tagID, rec records.Tag, before digest.Digest) {
+	s.memory.tags.Add(id, tagMemo{Tag: rec})
+	if err := s.index.PutTag(id.repo, id.tag, rec); err != nil {
+		s.blobs.Trouble(slog.LevelError, "a tag was not recorded", err, "repository", id.repo, "tag", id.tag)
+	}
+	s.pins.TagMoved(id.repo, id.tag, before, rec.Digest)
+}
+
+// postpone makes the store wait before it asks again about a tag after the upstream could not
+// be asked. The tag is served stale meanwhile.
+func (s *Store) postpone(id tagID) {
 	if memo, known := s.tag(id); known {
-		memo.quiet = s.opts.Now().Add(s.opts.Tags.Negative)
+		memo.quietUntil = s.now().Add(s.opts.Tags.Negative)
 		s.memory.tags.Add(id, memo)
 	}
 }
 
+// tag returns the record of a tag.
 func (s *Store) tag(id tagID) (tagMemo, bool) {
 	if memo, ok := s.memory.tags.Get(id); ok {
 		return memo, true
@@ -187,7 +213,34 @@ func (s *Store) tag(id tagID) (tagMemo, bool) {
 	return memo, true
 }
 
-// Tags returns the tags of a repository that are known here, sorted.
-func (s *Store) Tags(repo Repository) ([]string, error) {
-	return s.index.Tags(repo)
+func tagKey(repo Repository, tag string) string { return "tag/" + repo.Image(tag) }
+
+// Tags returns the tags of a repository that are in the cache, sorted.
+func (s *Store) Tags(repo Repository) ([]string, error) { return s.index.Tags(repo) }
+
+// Results of checks of tags, in metrics.
+const (
+	tagNew       = "new"
+	tagUnchanged = "unchanged"
+	tagChanged   = "changed"
+	tagMissing   = "missing"
+	tagFailed    = "failed"
+)
+
+func tagResults() []string { return []string{tagNew, tagUnchanged, tagChanged, tagMissing, tagFailed} }
+
+// countTagCheck counts a question about a tag, by what it named before and what it names now.
+func (s *Store) countTagCheck(before, now digest.Digest, err error) {
+	result := tagChanged
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		result = tagMissing
+	case err != nil:
+		result = tagFailed
+	case before == "":
+		result = tagNew
+	case before == now:
+		result = tagUnchanged
+	}
+	s.counts.TagChecks.Add(result)
 }

@@ -5,6 +5,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/larder-registry/larder/cache/blobs"
 	"github.com/larder-registry/larder/cache/fill/filltest"
 )
 
@@ -49,8 +50,7 @@ func TestTouchIsRememberedForAsLongAsItsImage(t *testing.T) {
 				return err
 			},
 			"evicted": func() error {
-				_, err := s.evictOne(img.Digest, reasonRemoved)
-				return err
+				return evictOne(s, img.Digest, blobs.ReasonRemoved)
 			},
 		} {
 			if err := forget(); err != nil {

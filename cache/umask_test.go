@@ -39,7 +39,7 @@ func TestLostIndexIsRebuiltWhereTheUmaskGaveBlobsTheModeOfManifests(t *testing.T
 	opts := edgeOptions
 	opts.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelError}))
 	s = openStore(t, dir, opts)
-	<-s.scanned
+	<-s.blobs.Loaded()
 	e.check(t, s, confirming)
 	closeStore(t, s)
 	if s.index.Rebuilding() || log.Len() > 0 {

@@ -1,84 +1,55 @@
 package proxy_test
 
 import (
-	"context"
-	"sync"
+	"runtime"
 	"testing"
 	"time"
 
-	"go.opentelemetry.io/otel/metric"
-	"go.opentelemetry.io/otel/metric/noop"
+	"go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 )
 
 // maxWait is how long tests wait for something before they fail.
 const maxWait = time.Minute
 
-// meter keeps the sums of a store's counters, and lets tests wait for them. A fill is
-// counted when its result is on disk.
+// meter reads the counters of a store, and lets tests wait for them. A fill is counted when
+// its result is on disk.
 type meter struct {
-	t       testing.TB
-	mu      sync.Mutex // guards what follows
-	changed sync.Cond
-	sums    map[string]int64
+	*metric.MeterProvider
+	t      testing.TB
+	reader *metric.ManualReader
 }
 
 func newMeter(t testing.TB) *meter {
-	m := &meter{t: t, sums: make(map[string]int64)}
-	m.changed.L = &m.mu
-	return m
+	reader := metric.NewManualReader()
+	return &meter{MeterProvider: metric.NewMeterProvider(metric.WithReader(reader)), t: t, reader: reader}
 }
 
-func (m *meter) count(name string) int64 {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.sums[name]
+// count returns the sum of a counter over its labels.
+func (m *meter) count(name string) (n int64) {
+	m.t.Helper()
+	var all metricdata.ResourceMetrics
+	if err := m.reader.Collect(m.t.Context(), &all); err != nil {
+		m.t.Fatal(err)
+	}
+	for _, scope := range all.ScopeMetrics {
+		for _, it := range scope.Metrics {
+			if sum, ok := it.Data.(metricdata.Sum[int64]); ok && it.Name == name {
+				for _, point := range sum.DataPoints {
+					n += point.Value
+				}
+			}
+		}
+	}
+	return n
 }
 
 // wait returns when a counter has reached n. If that takes too long, the test fails.
 func (m *meter) wait(name string, n int64) {
 	m.t.Helper()
-	deadline := time.Now().Add(maxWait)
-	defer time.AfterFunc(maxWait, m.changed.Broadcast).Stop()
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for m.sums[name] < n {
-		if !time.Now().Before(deadline) {
-			m.t.Fatalf("%s is %d after %v, want %d", name, m.sums[name], maxWait, n)
+	for deadline := time.Now().Add(maxWait); m.count(name) < n; runtime.Gosched() {
+		if time.Now().After(deadline) {
+			m.t.Fatalf("%s is %d after %v, want %d", name, m.count(name), maxWait, n)
 		}
-		m.changed.Wait()
 	}
 }
-
-func (m *meter) add(name string, n int64) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.sums[name] += n
-	m.changed.Broadcast()
-}
-
-// provider is the meter in the form that a store takes.
-type provider struct {
-	noop.MeterProvider
-	meter *meter
-}
-
-func (p provider) Meter(string, ...metric.MeterOption) metric.Meter {
-	return instruments{meter: p.meter}
-}
-
-type instruments struct {
-	noop.Meter
-	meter *meter
-}
-
-func (i instruments) Int64Counter(name string, _ ...metric.Int64CounterOption) (metric.Int64Counter, error) {
-	return counter{meter: i.meter, name: name}, nil
-}
-
-type counter struct {
-	noop.Int64Counter
-	meter *meter
-	name  string
-}
-
-func (c counter) Add(_ context.Context, n int64, _ ...metric.AddOption) { c.meter.add(c.name, n) }

@@ -96,7 +96,7 @@ func (r *rig) start() {
 		log = slog.New(slog.NewJSONHandler(r.set.log, nil))
 	}
 	opts := r.set.cache
-	opts.Log, opts.Meter = log, provider{meter: r.meter}
+	opts.Log, opts.Meter = log, r.meter
 	if opts.Now == nil {
 		opts.Now = r.set.now
 	}

@@ -74,7 +74,7 @@ func (h *Health) Note(err error) bool {
 		return false
 	}
 	if h.fail(err) {
-		h.log.Error("the disk does not take what is fetched: it is passed through without being kept, until the disk is well again",
+		h.log.Error("the disk does not accept writes: blobs are passed through without being kept until it does",
 			"error", err)
 	}
 	return true
@@ -117,7 +117,7 @@ func (h *Health) Recovered(failures uint64) {
 	}
 	h.mu.Unlock()
 	if ends {
-		h.log.Info("the disk takes what is fetched again", "after", took.Round(time.Second))
+		h.log.Info("the disk accepts writes again", "after", took.Round(time.Second))
 	}
 }
 

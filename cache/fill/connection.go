@@ -10,6 +10,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/larder-registry/larder/cache/disk"
+	"github.com/larder-registry/larder/cache/tasks"
 )
 
 // connection is one goroutine's part in a fill: it claims a segment, fetches it, and claims
@@ -120,7 +121,7 @@ func (c *connection) fetch() error {
 			return err
 		}
 		f.resuming(broke)
-		if err := wait(f.ctx, pause); err != nil {
+		if err := tasks.Wait(f.ctx, pause); err != nil {
 			return err
 		}
 	}

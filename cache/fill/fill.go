@@ -1,6 +1,7 @@
 package fill
 
 import (
+	"cmp"
 	"context"
 	"hash"
 	"log/slog"
@@ -293,4 +294,9 @@ func (f *Fill) Info() Info {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return Info{Digest: f.digest, Size: f.size, Have: f.segs.have(), Connections: f.working, Since: f.began}
+}
+
+// CompareInfo orders fills by their age, the oldest first.
+func CompareInfo(a, b Info) int {
+	return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Digest, b.Digest))
 }

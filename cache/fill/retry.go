@@ -102,18 +102,6 @@ func (t *tries) pause(err error) time.Duration {
 	return pause
 }
 
-// wait pauses for d or until the context ends.
-func wait(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
 func setDefault[T comparable](v *T, def T) {
 	var zero T
 	if *v == zero {

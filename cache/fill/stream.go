@@ -3,6 +3,8 @@ package fill
 import (
 	"context"
 	"io"
+
+	"github.com/larder-registry/larder/cache/tasks"
 )
 
 // stream reads a blob of a known size from an offset to its end, through as many answers of
@@ -34,7 +36,7 @@ func (s *stream) Read(p []byte) (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		if err := wait(s.ctx, pause); err != nil {
+		if err := tasks.Wait(s.ctx, pause); err != nil {
 			return 0, err
 		}
 	}

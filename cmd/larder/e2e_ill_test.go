@@ -73,7 +73,7 @@ func TestReadOnlyDiskIsReportedAndBypassedUntilItIsWritable(t *testing.T) {
 	s.larder.await(t, func(ctx context.Context) bool { return s.tells(ctx, t, "/readyz") == "ok\n" })
 	image := s.ecr.add(t, plainImage{Repository: "disk/app", Tag: "d", Seed: 9, Layers: []int64{9 << 20}})
 	requirePull(t, s.newPullers(t, 1), "disk/app", "d", image.Root.Digest)
-	for text, times := range map[string]int{"the disk does not take": 1, "the disk takes what is fetched again": 1, "level=ERROR": 1} {
+	for text, times := range map[string]int{"the disk does not accept": 1, "the disk accepts writes again": 1, "level=ERROR": 1} {
 		if n := strings.Count(s.larder.logged(), text); n != times {
 			t.Errorf("%q is logged %d times, want %d", text, n, times)
 		}

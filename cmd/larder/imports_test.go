@@ -44,9 +44,18 @@ func loadPackages(t *testing.T) map[string]*packages.Package {
 // imports lists the packages of this module that the shipped code of each package below the commands may import: imports
 // flow one way, the cache knows no registry, and the upstream no cache.
 var imports = map[string][]string{
-	"cache":         {"cache/disk", "cache/fill", "cache/recency", "cache/records"},
-	"cache/fill":    {"cache/disk"},
-	"cache/records": {"cache/disk"},
+	"cache": {
+		"cache/blobs", "cache/catalog", "cache/counts", "cache/disk", "cache/fill", "cache/manifest", "cache/pins", "cache/recency",
+		"cache/records", "cache/tasks",
+	},
+	"cache/blobs": {
+		"cache/counts", "cache/disk", "cache/fill", "cache/manifest", "cache/pins", "cache/recency", "cache/records", "cache/tasks",
+	},
+	"cache/catalog":  {"cache/manifest", "cache/recency", "cache/records"},
+	"cache/fill":     {"cache/disk", "cache/tasks"},
+	"cache/manifest": {"cache/records"},
+	"cache/pins":     {"cache/disk", "cache/manifest", "cache/recency", "cache/records"},
+	"cache/records":  {"cache/disk"},
 
 	"upstream": {
 		"upstream/auth", "upstream/ecr", "upstream/guard", "upstream/name", "upstream/pace", "upstream/probe", "upstream/reply",

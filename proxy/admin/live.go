@@ -57,7 +57,7 @@ func (l *live) run(ctx context.Context) {
 	loops.Go(func() {
 		select {
 		case <-ctx.Done():
-		case <-l.store.Scanned(): // Images blocks until then, which must not delay the end
+		case <-l.store.Loaded(): // Images blocks until then, which must not delay the end
 			l.whileWatched(ctx, l.showImages)
 		}
 	})

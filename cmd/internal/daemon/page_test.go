@@ -202,7 +202,7 @@ func (p *paged) live() {
 		Repository: cache.Repository{Upstream: p.ecr.Host(), Name: "team/web"}, Digest: expired.Root.Digest,
 		Expiry: cache.Expiry{Since: time.Now().Add(-50 * time.Hour), Rule: 2, Source: upkeep.SourceECR},
 	}
-	if err := p.daemon.store.Doom([]cache.Verdict{verdict}); err != nil {
+	if err := p.daemon.store.Expire([]cache.Verdict{verdict}); err != nil {
 		p.t.Fatal(err)
 	}
 	if _, err := p.get(deadHost, "tools/build/manifests/latest", "buildkit/0.25"); err != nil {

@@ -69,7 +69,7 @@ func (l *Lifecycle) apply(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := l.store.Doom(earliest(byECR, byLocal)); err != nil {
+	if err := l.store.Expire(earliest(byECR, byLocal)); err != nil {
 		return err
 	}
 	return l.gone.remove(ctx, listed)

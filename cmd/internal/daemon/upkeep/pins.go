@@ -52,7 +52,7 @@ func (p *Pins) Run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-p.store.PinsLack():
+		case <-p.store.MissingPinnedChanged():
 		case <-again:
 		}
 		again = nil
@@ -73,7 +73,7 @@ func (p *Pins) fetchMissing(ctx context.Context) error {
 	var failed int
 	var first error
 	for more := true; more; {
-		missing, err := p.store.Lacking()
+		missing, err := p.store.MissingPinned()
 		if err != nil && first == nil {
 			first = err
 		}
@@ -103,7 +103,7 @@ func (p *Pins) fetchMissing(ctx context.Context) error {
 	return first
 }
 
-func (p *Pins) fetch(ctx context.Context, missing cache.Lack) error {
+func (p *Pins) fetch(ctx context.Context, missing cache.Missing) error {
 	if err := p.store.Degraded(); err != nil {
 		return err
 	}

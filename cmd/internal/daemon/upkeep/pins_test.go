@@ -174,7 +174,7 @@ func (p *pinned) damage(dgst digest.Digest) {
 // wantMissing fails the test unless the pinned images are missing n things.
 func (p *pinned) wantMissing(n int) {
 	p.t.Helper()
-	if missing, err := p.store.Lacking(); err != nil || len(missing) != n {
+	if missing, err := p.store.MissingPinned(); err != nil || len(missing) != n {
 		p.t.Errorf("missing: %v, %v; want %d", missing, err, n)
 	}
 }

@@ -1,0 +1,58 @@
+package blobs
+
+import (
+	"bytes"
+	"io"
+
+	"github.com/larder-registry/larder/cache/fill"
+)
+
+// State says how an answer came about. It is the value of the X-Cache header.
+type State string
+
+const (
+	Hit    State = "HIT"    // served from the cache
+	Miss   State = "MISS"   // fetched for this answer
+	Stale  State = "STALE"  // served from the cache although the upstream could not confirm it
+	Bypass State = "BYPASS" // passed through without being kept
+)
+
+// Blob is an open blob. It belongs to one request, which closes it.
+type Blob struct {
+	// A complete blob is an *os.File here, so that the kernel can copy it to a socket,
+	// unless it has a Content. Otherwise reads block until the bytes arrive, or until the
+	// context given to [Store.Open] ends.
+	io.ReadSeekCloser
+	// Content is a small blob's bytes, if they are in memory. They must not be changed.
+	Content []byte
+	Size    int64
+	State   State
+}
+
+// InMemory returns a blob whose content is in memory.
+func InMemory(content []byte) *Blob {
+	return &Blob{ReadSeekCloser: noFile{bytes.NewReader(content)}, Content: content, Size: int64(len(content)), State: Hit}
+}
+
+// noFile is a blob that needs no file.
+type noFile struct{ io.ReadSeeker }
+
+func (noFile) Close() error { return nil }
+
+// newBlob returns a blob that is read while its fill runs.
+func newBlob(r *fill.Reader) *Blob {
+	state := Miss
+	if r.PassesThrough() {
+		state = Bypass
+	}
+	return &Blob{ReadSeekCloser: r, Size: r.Size(), State: state}
+}
+
+// Err returns what cut the reading short, such as content that did not verify. The client
+// must not take what it got for the whole.
+func (b *Blob) Err() error {
+	if r, ok := b.ReadSeekCloser.(*fill.Reader); ok {
+		return r.Err()
+	}
+	return nil
+}

@@ -1,0 +1,218 @@
+package blobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
+	"github.com/larder-registry/larder/cache/disk"
+	"github.com/larder-registry/larder/cache/recency"
+)
+
+// Reasons for an eviction, in logs and metrics.
+const (
+	ReasonUnused  = "least recently used"
+	ReasonExpired = "expired by a lifecycle rule"
+	ReasonRemoved = "removed by command"
+	ReasonGone    = "expired, and gone upstream"
+)
+
+// Reasons lists all of them.
+func Reasons() []string { return []string{ReasonUnused, ReasonExpired, ReasonRemoved, ReasonGone} }
+
+// maxRounds is how often a goroutine that reserves space evicts for it. Another one may take
+// what it freed, or a fill may be about to bring all that could be evicted.
+const maxRounds = 16
+
+// ReserveBytes reserves n bytes of disk for a file that is about to be written, and evicts
+// the least recently used blobs for it. It waits until the folder is loaded.
+func (s *Store) ReserveBytes(ctx context.Context, n int64) error {
+	select {
+	case <-s.loaded:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if err := s.Health.Refuses(); err != nil {
+		return err
+	}
+	if err := s.Space.CheckFits(n); err != nil {
+		return err
+	}
+	if short, err := s.Space.Reserve(n); short <= 0 || err != nil {
+		return err
+	}
+	if s.KeepAll {
+		return s.doesNotFit(n)
+	}
+	// Goroutines that need space wait for each other, so that each evicts no more than is
+	// missing when its turn comes. No other goroutine waits.
+	if err := s.evicting.lock(ctx); err != nil {
+		return err
+	}
+	defer s.evicting.Unlock()
+	for range maxRounds {
+		short, err := s.Space.Reserve(n)
+		if short <= 0 || err != nil {
+			return err
+		}
+		if s.Pins.Evictable() < short {
+			break
+		}
+		if err := s.evictFor(short); err != nil {
+			return err
+		}
+		s.askForEviction()
+	}
+	if err := s.checkDiskFree(); err != nil {
+		return err
+	}
+	return s.doesNotFit(n)
+}
+
+func (s *Store) doesNotFit(n int64) error {
+	return disk.BoundError{Err: fmt.Errorf("%s has no room for %d bytes: %w", s.Folder.Dir(), n, unix.ENOSPC)}
+}
+
+// evictFor evicts what has expired, then what is least recently used, until need bytes are
+// free or nothing is left. The caller has locked s.evicting.
+func (s *Store) evictFor(need int64) error {
+	for tries := s.Items.Len(); need > 0 && tries > 0; tries-- {
+		d, expired, ok := s.Items.First()
+		if !ok {
+			break
+		}
+		reason := ReasonUnused
+		if expired {
+			reason = ReasonExpired
+		}
+		n, err := s.evict(d, reason)
+		if err != nil {
+			return fmt.Errorf("evict %s: %w", d, err)
+		}
+		need -= n
+	}
+	return nil
+}
+
+// evict removes a blob or a partial download, unless it is pinned or being written. The
+// caller has locked s.evicting.
+func (s *Store) evict(d digest.Digest, reason string) (freed int64, err error) {
+	if s.Pins.Holds(d) {
+		s.Items.Skip(d)
+		return 0, nil
+	}
+	if !s.locks.tryLock(d) {
+		s.Items.Use(d, s.Now())
+		return 0, nil
+	}
+	defer s.locks.unlock(d)
+	it, ok := s.Items.Remove(d)
+	if !ok {
+		return 0, nil
+	}
+	eviction := Eviction{Digest: d, Bytes: it.Bytes, Reason: reason, Partial: it.Partial, Repositories: s.someRepositories(d)}
+	if err := s.remove(d, it); err != nil {
+		s.Items.Add(d, it, s.Now()) // not the first to be tried again
+		return 0, err
+	}
+	s.Space.Release(it.Bytes)
+	s.Counts.Evicted(d, it.Bytes, reason, reason == ReasonUnused)
+	eviction.At = s.Now()
+	s.evicted.add(eviction)
+	s.Log.Info("evicted", "reason", reason, "digest", d, "bytes", it.Bytes, "partial", it.Partial)
+	return it.Bytes, nil
+}
+
+// remove deletes the files, then the records: a crash in between leaves records without a
+// file, which have no effect. Whoever reads a file keeps it.
+func (s *Store) remove(d digest.Digest, it recency.Item) error {
+	if it.Partial {
+		paths := s.Folder.Partial(d)
+		return errors.Join(s.Folder.RemoveIfExists(paths.Journal), s.Folder.RemoveIfExists(paths.Data))
+	}
+	if err := s.removeFile(d); err != nil {
+		return err
+	}
+	if err := s.Index.Forget(d); err != nil {
+		s.Trouble(slog.LevelWarn, "records of an evicted blob were left", err, "digest", d)
+	}
+	return nil
+}
+
+// removeFile deletes the file of a blob, and no record: those of a pinned blob tell that it
+// was in the cache, and what it names.
+func (s *Store) removeFile(d digest.Digest) error {
+	err := s.Folder.RemoveIfExists(s.Folder.Blob(d))
+	if err == nil {
+		s.locks.setDamaged(d, false)
+		s.Removed(d)
+	}
+	return err
+}
+
+// WithoutEvictions calls f while nothing is evicted.
+func (s *Store) WithoutEvictions(f func() error) error {
+	s.evicting.Lock()
+	defer s.evicting.Unlock()
+	return f()
+}
+
+// Remove evicts the blobs that choose returns, but not those that are used meanwhile: they
+// may be needed by an image that came in between. Nothing else is evicted meanwhile.
+func (s *Store) Remove(reason string, choose func() ([]digest.Digest, error)) (freed int64, err error) {
+	s.evicting.Lock()
+	defer s.evicting.Unlock()
+	watch := s.Items.Watch()
+	defer s.Items.EndWatch(watch)
+	chosen, err := choose()
+	if err != nil {
+		return 0, err
+	}
+	for _, d := range chosen {
+		if s.Items.UsedDuring(watch, d) {
+			continue
+		}
+		n, err := s.evict(d, reason)
+		freed += n
+		if err != nil {
+			return freed, err
+		}
+	}
+	return freed, nil
+}
+
+// LowSpace returns a channel that has a value when space is low: the receiver calls Trim
+// with the low-water mark, so that not every fill of a full cache has to evict.
+func (s *Store) LowSpace() <-chan struct{} { return s.lowSpace }
+
+func (s *Store) askForEviction() {
+	select {
+	case s.lowSpace <- struct{}{}:
+	default: // it has a value already
+	}
+}
+
+// Trim evicts until the folder takes no more than a part of its maximum size, and the
+// minimum free space is free, unless everything is to be kept.
+func (s *Store) Trim(part float64) {
+	if s.KeepAll {
+		return
+	}
+	s.evicting.Lock()
+	defer s.evicting.Unlock()
+	err := s.Space.Measure()
+	var excess int64
+	if err == nil {
+		excess, err = s.Space.Excess(part, s.Items.Bytes()-s.Pins.Evictable())
+	}
+	if err == nil && 0 < excess && excess <= s.Pins.Evictable() { // to evict everything in vain would help nobody
+		err = s.evictFor(excess)
+	}
+	if err != nil {
+		s.Trouble(slog.LevelError, "the cache cannot be kept within its bounds", err)
+	}
+}

@@ -1,0 +1,167 @@
+package blobs
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/larder-registry/larder/cache/fill"
+)
+
+// errFilling says that a fill of the blob runs.
+var errFilling = errors.New("a fill of it runs")
+
+// locks say which goroutine may change the files of a blob: one fill, one Put or one removal
+// at a time. They also know which blobs are damaged.
+type locks struct {
+	mu      sync.Mutex // guards what follows
+	fills   map[digest.Digest]*fill.Fill
+	locked  map[digest.Digest]chan struct{} // by a Put or a removal; closed when it is unlocked
+	damaged map[digest.Digest]bool          // blobs whose files are not served
+}
+
+func newLocks() *locks {
+	return &locks{
+		fills:   make(map[digest.Digest]*fill.Fill),
+		locked:  make(map[digest.Digest]chan struct{}),
+		damaged: make(map[digest.Digest]bool),
+	}
+}
+
+// tryLock locks a digest. It returns false if a fill of it runs, or it is locked.
+func (l *locks) tryLock(d digest.Digest) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.fills[d] != nil || l.locked[d] != nil {
+		return false
+	}
+	l.locked[d] = make(chan struct{})
+	return true
+}
+
+// lock waits until it can lock a digest. It does not wait for a fill, which may take as long
+// as the upstream likes: then it returns errFilling.
+func (l *locks) lock(ctx context.Context, d digest.Digest) error {
+	for !l.tryLock(d) {
+		if l.fill(d) != nil {
+			return errFilling
+		}
+		if err := l.awaitUnlocked(ctx, d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *locks) unlock(d digest.Digest) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	close(l.locked[d])
+	delete(l.locked, d)
+}
+
+// awaitUnlocked waits until a digest is not locked. For a fill that is in the table it stays
+// unlocked.
+func (l *locks) awaitUnlocked(ctx context.Context, d digest.Digest) error {
+	l.mu.Lock()
+	locked := l.locked[d]
+	l.mu.Unlock()
+	if locked == nil {
+		return nil
+	}
+	select {
+	case <-locked:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// fill returns the running fill of a blob, or nil.
+func (l *locks) fill(d digest.Digest) *fill.Fill {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.fills[d]
+}
+
+// fillOrNew returns the running fill of a blob, or the one that begin returns.
+func (l *locks) fillOrNew(d digest.Digest, begin func() (*fill.Fill, error)) (f *fill.Fill, isNew bool, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if f := l.fills[d]; f != nil {
+		return f, false, nil
+	}
+	if f, err = begin(); err != nil {
+		return nil, false, err
+	}
+	l.fills[d] = f
+	return f, true, nil
+}
+
+// filled removes a fill whose outcome is on disk.
+func (l *locks) filled(d digest.Digest) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.fills, d)
+}
+
+// running lists the fills in no order.
+func (l *locks) running() []*fill.Fill {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := make([]*fill.Fill, 0, len(l.fills))
+	for _, f := range l.fills {
+		all = append(all, f)
+	}
+	return slices.Clip(all)
+}
+
+// setDamaged marks a blob as damaged, or clears the mark. It reports whether that is a
+// change.
+func (l *locks) setDamaged(d digest.Digest, damaged bool) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.damaged[d] == damaged {
+		return false
+	}
+	if damaged {
+		l.damaged[d] = true
+	} else {
+		delete(l.damaged, d)
+	}
+	return true
+}
+
+func (l *locks) isDamaged(d digest.Digest) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.damaged[d]
+}
+
+// isServable reports whether the file of a blob may be served: no fill replaces it, and it
+// is not damaged.
+func (l *locks) isServable(d digest.Digest) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.fills[d] == nil && !l.damaged[d]
+}
+
+// gate is a mutex that can be waited for with a context.
+type gate chan struct{}
+
+func newGate() gate { return make(gate, 1) }
+
+func (g gate) Lock()   { g <- struct{}{} }
+func (g gate) Unlock() { <-g }
+
+func (g gate) lock(ctx context.Context) error {
+	select {
+	case g <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

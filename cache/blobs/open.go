@@ -1,0 +1,178 @@
+package blobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
+	"github.com/larder-registry/larder/cache/disk"
+	"github.com/larder-registry/larder/cache/fill"
+	"github.com/larder-registry/larder/cache/recency"
+)
+
+// Open opens a blob: from disk, or by joining the fill that brings it, which it starts if
+// there is none. It blocks until the size is known. hint is the size if it is known from a
+// manifest, else 0; it only saves a request. The digest must be valid.
+//
+// Reads return an error if the content turns out not to match its digest, and never its last
+// byte.
+func (s *Store) Open(ctx context.Context, d digest.Digest, hint int64, fetch fill.Fetch) (*Blob, error) {
+	for joined := false; ; joined = true {
+		f, own, file, err := s.find(ctx, d, hint, fetch)
+		if err != nil {
+			return nil, fmt.Errorf("open blob %s: %w", d, err)
+		}
+		if file != nil {
+			s.Items.Use(d, s.Now())
+			return hit(file)
+		}
+		r, err := f.Open(ctx, own)
+		switch {
+		case err == nil:
+			return newBlob(r), nil
+		case errors.Is(err, fill.ErrOver): // the next look finds the file, or starts another fill
+		case own, joined, ctx.Err() != nil, errors.Is(err, fill.ErrMismatch):
+			return nil, err
+		default: // the source of another client failed, perhaps of another registry: this client's own may not
+		}
+	}
+}
+
+// find returns the file of a complete blob, or else its fill, and whether the fill starts
+// with this request. It looks for the fill first: a fill leaves the table only when its
+// outcome is on disk, so a blob is always found in one of the two places.
+func (s *Store) find(ctx context.Context, d digest.Digest, hint int64, fetch fill.Fetch) (f *fill.Fill, own bool, file *os.File, err error) {
+	if f := s.locks.fill(d); f != nil {
+		return f, false, nil, nil
+	}
+	if !s.locks.isDamaged(d) {
+		file, err = os.Open(s.Folder.Blob(d))
+		switch {
+		case errors.Is(err, unix.EIO): // it is fetched again
+			s.Distrust(d)
+		case err == nil || !errors.Is(err, fs.ErrNotExist):
+			return nil, false, file, err
+		}
+	}
+	f, own, err = s.locks.fillOrNew(d, func() (*fill.Fill, error) {
+		f := fill.New(s.Tasks.ContextFor(ctx), &s.Fill, d, hint, fetch, s.Now())
+		return f, s.Tasks.Go(func() { s.run(f, d) })
+	})
+	return f, own, nil, err
+}
+
+// OpenFile opens the file of a complete blob, and returns nil if it cannot be served from
+// it. It does not count as a use. The digest must be valid.
+func (s *Store) OpenFile(d digest.Digest) *Blob {
+	if !s.locks.isServable(d) {
+		return nil
+	}
+	file, err := os.Open(s.Folder.Blob(d))
+	if err != nil {
+		return nil
+	}
+	blob, err := hit(file)
+	if err != nil {
+		return nil
+	}
+	return blob
+}
+
+func hit(file *os.File) (*Blob, error) {
+	info, err := file.Stat()
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return &Blob{ReadSeekCloser: file, Size: info.Size(), State: Hit}, nil
+}
+
+// run runs a fill from its beginning to its outcome on disk.
+func (s *Store) run(f *fill.Fill, d digest.Digest) {
+	began := time.Now()
+	s.Counts.Waiting.Add(1)
+	err := s.slots.Acquire(f.Context(), 1)
+	s.Counts.Waiting.Add(-1)
+	hasSlot := err == nil
+	s.Counts.FillBegins(d)
+	var old *fill.Partial
+	if err == nil {
+		old, err = s.resume(f.Context(), d)
+	}
+	err = f.Run(old, err)
+	s.locks.filled(d)
+	s.count(err, time.Since(began))
+	if hasSlot {
+		s.slots.Release(1)
+	}
+	f.End()
+}
+
+func (s *Store) count(err error, took time.Duration) {
+	switch {
+	case errors.Is(err, fill.ErrOver):
+		s.Counts.FillEnds("", took)
+		return
+	case errors.Is(err, fill.ErrMismatch):
+		s.Counts.Mismatches.Add(1)
+	}
+	s.Counts.FillEnds(fill.ResultOf(err), took)
+}
+
+// resume waits until no other goroutine changes the files of a blob, and opens what an
+// earlier process left of it, or nil. The error is [fill.ErrOver] if the blob is complete.
+func (s *Store) resume(ctx context.Context, d digest.Digest) (*fill.Partial, error) {
+	if err := s.locks.awaitUnlocked(ctx, d); err != nil {
+		return nil, err
+	}
+	if _, err := s.Stat(d); err == nil {
+		return nil, fill.ErrOver
+	}
+	if s.Health.Refuses() != nil {
+		return nil, nil // what is on disk stays there
+	}
+	reserved := s.takePartial(ctx, d)
+	part, err := fill.ResumePartial(s.Folder, d)
+	if err != nil {
+		s.removePartial(d, reserved)
+		return nil, nil
+	}
+	s.Space.Add(disk.Charge(part.Size()) - reserved) // 0, unless the scan did not see it
+	return part, nil
+}
+
+// takePartial takes a partial download out of the order of eviction, and returns how many
+// bytes are reserved for it. It waits until the folder is loaded.
+func (s *Store) takePartial(ctx context.Context, d digest.Digest) (reserved int64) {
+	select {
+	case <-s.loaded:
+	case <-ctx.Done():
+		return 0
+	}
+	it, _ := s.Items.Get(d)
+	if it.Partial {
+		s.Items.Remove(d)
+		return it.Bytes
+	}
+	return 0
+}
+
+// removePartial removes a partial download that cannot be resumed, and releases what is
+// reserved for it.
+func (s *Store) removePartial(d digest.Digest, reserved int64) {
+	if reserved == 0 {
+		return
+	}
+	left := recency.Item{Bytes: reserved, Partial: true}
+	if err := s.remove(d, left); err != nil {
+		s.Log.Warn("a partial that cannot be resumed was left behind", "digest", d, "error", err)
+		s.Items.Add(d, left, s.Now())
+		return
+	}
+	s.Space.Release(reserved)
+}

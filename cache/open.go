@@ -1,0 +1,146 @@
+package cache
+
+import (
+	"context"
+	"errors"
+
+	"go.opentelemetry.io/otel/trace/noop"
+
+	"github.com/larder-registry/larder/cache/blobs"
+	"github.com/larder-registry/larder/cache/counts"
+	"github.com/larder-registry/larder/cache/disk"
+	"github.com/larder-registry/larder/cache/fill"
+	"github.com/larder-registry/larder/cache/pins"
+	"github.com/larder-registry/larder/cache/recency"
+	"github.com/larder-registry/larder/cache/records"
+	"github.com/larder-registry/larder/cache/tasks"
+)
+
+// Open takes the folder dir, which it creates if it does not exist, and is ready at once: it
+// needs no network, and looks at the blobs in the background. An index that cannot be read
+// is set aside, and a new one is made. Open fails if another process has the folder, and
+// names that process.
+func Open(dir string, opts Options) (*Store, error) {
+	opts = opts.withDefaults()
+	folder, err := disk.Open(dir, opts.steps, opts.Log)
+	if err != nil {
+		return nil, err
+	}
+	health := disk.NewHealth(opts.Log)
+	index, err := records.Open(folder, health, opts.Log)
+	if err != nil {
+		return nil, errors.Join(err, folder.Close())
+	}
+	s, err := newStore(folder, health, index, opts)
+	if err == nil {
+		err = s.observe()
+	}
+	if err != nil {
+		return nil, errors.Join(err, index.Close(), folder.Close())
+	}
+	start := []func(){s.keepUp, s.keepSnapshots}
+	if opts.ScrubEvery > 0 {
+		start = append(start, s.blobs.KeepScrubbing)
+	}
+	for _, run := range start {
+		_ = s.tasks.Go(run) // it is not closed yet
+	}
+	return s, nil
+}
+
+// newStore returns a store that runs nothing yet.
+func newStore(folder *disk.Folder, health *disk.Health, index *records.Index, opts Options) (*Store, error) {
+	count, err := counts.New(opts.Meter, counts.Labels{Fills: fill.Results(), Evictions: blobs.Reasons(), TagChecks: tagResults()})
+	if err != nil {
+		return nil, err
+	}
+	tracer := opts.Tracer
+	if tracer == nil {
+		tracer = noop.NewTracerProvider()
+	}
+	s := &Store{
+		opts:        opts,
+		log:         opts.Log,
+		folder:      folder,
+		space:       disk.NewSpace(folder, disk.Bounds{MaxSize: opts.MaxSize, MinFree: opts.MinFree, KeepAll: opts.KeepAll}),
+		health:      health,
+		index:       index,
+		items:       recency.New(tick),
+		counts:      count,
+		tasks:       tasks.New(),
+		memory:      newMemory(),
+		snapshotDue: make(chan struct{}, 1),
+	}
+	s.pins = pins.New(pins.Settings{
+		Folder:       folder,
+		Index:        index,
+		Items:        s.items,
+		Space:        s.space,
+		Match:        opts.Pin,
+		AllPlatforms: opts.PinAllPlatforms,
+		Now:          opts.Now,
+		Log:          opts.Log,
+	})
+	s.blobs = blobs.New(blobs.Settings{
+		Folder: folder,
+		Space:  s.space,
+		Health: health,
+		Items:  s.items,
+		Index:  index,
+		Pins:   s.pins,
+		Counts: count,
+		Tasks:  s.tasks,
+		Fill: fill.Settings{
+			Segment:     opts.Segment,
+			Connections: opts.Connections,
+			Retry:       opts.Retry,
+			Log:         opts.Log,
+			Tracer:      tracer.Tracer("github.com/larder-registry/larder/cache"),
+		},
+		Fills:      opts.fills,
+		KeepAll:    opts.KeepAll,
+		ScrubRate:  opts.ScrubRate,
+		ScrubEvery: opts.ScrubEvery,
+		Removed:    s.memory.forget,
+		Now:        opts.Now,
+		Log:        opts.Log,
+	})
+	return s, nil
+}
+
+// observe exports the metrics.
+func (s *Store) observe() error {
+	known := func(value func() int64) func() (int64, bool) {
+		return func() (int64, bool) { return value(), true }
+	}
+	return s.counts.Observe(
+		counts.Gauge{Name: "larder.cache.size", Unit: "By", Text: "Bytes that the cache folder takes.", Value: known(s.space.Size)},
+		counts.Gauge{Name: "larder.cache.limit", Unit: "By", Text: "Bytes that the cache folder may take.", Value: func() (int64, bool) {
+			most := s.space.MaxSize()
+			return most, most > 0
+		}},
+		counts.Gauge{Name: "larder.cache.blobs", Unit: "{blob}", Text: "Blobs, manifests and partials in the cache.", Value: func() (int64, bool) {
+			return int64(s.items.Len()), true
+		}},
+		counts.Gauge{Name: "larder.cache.degraded", Text: "1 while the disk does not accept writes and blobs are passed through instead; else 0.", Value: func() (int64, bool) {
+			if s.health.Failure() != nil {
+				return 1, true
+			}
+			return 0, true
+		}},
+		counts.Gauge{Name: "larder.disk.free", Unit: "By", Text: "Bytes of the cache's file system that are free.", Value: func() (int64, bool) {
+			free, err := s.folder.Free() // a disk that cannot be asked shows in larder.cache.degraded
+			return free, err == nil
+		}},
+	)
+}
+
+// Close ends all fills, whose partial downloads stay for the next process, and gives the
+// folder up. Readers of unfinished fills get an error; open files stay readable.
+func (s *Store) Close() error {
+	if !s.tasks.Close() {
+		return nil
+	}
+	s.saveSnapshot(context.Background())
+	return errors.Join(s.counts.Close(), s.index.Close(), s.folder.Close())
+}

@@ -1,0 +1,67 @@
+package cache
+
+import (
+	"github.com/larder-registry/larder/cache/records"
+)
+
+// Pin keeps an image that is in the cache from eviction: all of it that is in the cache, what
+// of it is fetched later, and what its tag moves to. It returns fs.ErrNotExist if the
+// repository is not known to have the image, and ENOSPC, with the arithmetic, if the cache
+// cannot hold it beside the others.
+func (s *Store) Pin(repo Repository, reference string) error {
+	return s.pin(repo, reference, false)
+}
+
+// PinAllPlatforms is Pin for all platforms of an index: those that are not in the cache count
+// as far as their manifests are, and are among [Store.MissingPinned]. It makes an earlier pin
+// of some platforms one of all.
+func (s *Store) PinAllPlatforms(repo Repository, reference string) error {
+	return s.pin(repo, reference, true)
+}
+
+func (s *Store) pin(repo Repository, reference string, allPlatforms bool) error {
+	if err := s.awaitLoaded(); err != nil {
+		return err
+	}
+	return s.blobs.WithoutEvictions(func() error { // else what is to be pinned may be evicted
+		return s.pins.Add(records.Pin{Repository: repo, Reference: reference}, allPlatforms)
+	})
+}
+
+// Unpin lets an image be evicted again. It returns fs.ErrNotExist if it was not pinned, and
+// [ErrConfigured] if Options.Pin pins it as well.
+func (s *Store) Unpin(repo Repository, reference string) error {
+	if err := s.awaitLoaded(); err != nil {
+		return err
+	}
+	return s.pins.Remove(records.Pin{Repository: repo, Reference: reference})
+}
+
+// Pins returns all pins, sorted by name. It waits until the folder is loaded.
+func (s *Store) Pins() ([]PinInfo, error) {
+	if err := s.awaitLoaded(); err != nil {
+		return nil, err
+	}
+	return s.pins.List()
+}
+
+// MissingPinned returns what the pins hold and the cache does not have, as far as it should
+// be fetched: see [pins.Pins.Missing]. It waits until the folder is loaded, and reads the
+// records of everything that is pinned.
+func (s *Store) MissingPinned() ([]Missing, error) {
+	if err := s.awaitLoaded(); err != nil {
+		return nil, err
+	}
+	return s.pins.Missing()
+}
+
+// MissingPinnedChanged returns a channel that has a value when [Store.MissingPinned] may
+// return something new. One receiver gets it.
+func (s *Store) MissingPinnedChanged() <-chan struct{} { return s.pins.Changed() }
+
+// MissingManifests returns the manifests of an image, mostly the platforms of an index, that
+// are not in the cache. Only the manifests in the cache tell which these are: once the
+// missing ones are fetched there may be more.
+func (s *Store) MissingManifests(repo Repository, reference string) ([]Missing, error) {
+	return s.pins.MissingManifests(records.Pin{Repository: repo, Reference: reference})
+}

@@ -1,0 +1,295 @@
+package pins
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/larder-registry/larder/cache/disk"
+	"github.com/larder-registry/larder/cache/recency"
+	"github.com/larder-registry/larder/cache/records"
+)
+
+// Settings are what Pins works on, and how.
+type Settings struct {
+	Folder *disk.Folder
+	Index  *records.Index
+	Items  *recency.List
+	Space  *disk.Space
+	// Match says which images the configuration pins, by their names:
+	// <upstream>/<repository>:<tag>. Nil means none.
+	Match func(image string) bool
+	// AllPlatforms makes these pins hold all platforms of an index.
+	AllPlatforms bool
+	Now          func() time.Time
+	Log          *slog.Logger
+}
+
+// Pins are the pins of one store. Its methods may be called from several goroutines at
+// once.
+type Pins struct {
+	Settings
+	missing chan struct{} // has a value when Missing may have something new; capacity 1
+
+	changing sync.Mutex // held by the goroutine that changes what follows, during I/O
+
+	mu         sync.Mutex // guards what follows
+	names      map[records.Pin]records.PinRecord
+	digests    map[digest.Digest]int64 // what they hold: the bytes on disk, now or once it is fetched
+	bytes      int64                   // of all of them
+	configured configured
+}
+
+// configured are the pins of the configuration. They are not in the index: another
+// configuration means other pins.
+type configured struct {
+	ready bool // the tags that were in the cache at the start have been looked at
+	pins  map[records.Pin]records.PinRecord
+	// refused do not fit. They are tried again when their tag is confirmed; that they do
+	// not fit is logged once.
+	refused map[records.Pin]bool
+}
+
+var (
+	// ErrConfigured is returned by Remove for an image that the configuration pins.
+	ErrConfigured = errors.New("the configuration pins it (cache.pin), until that is changed")
+	// ErrNoImage is returned for an image that the repository is not known to have. It is
+	// fs.ErrNotExist.
+	ErrNoImage error = missingError("no such image in the cache")
+
+	errNotPinned error = missingError("it is not pinned")
+)
+
+// missingError is fs.ErrNotExist with a text for users.
+type missingError string
+
+func (e missingError) Error() string { return string(e) }
+
+// Is is for errors.Is.
+func (missingError) Is(target error) bool { return target == fs.ErrNotExist }
+
+// New returns pins that hold nothing until Start.
+func New(s Settings) *Pins {
+	return &Pins{Settings: s, missing: make(chan struct{}, 1)}
+}
+
+// Start finds out what the pins hold when the folder has been scanned: first those of
+// commands, then those of the configuration.
+func (p *Pins) Start(ctx context.Context) {
+	p.RefreshOrWarn()
+	p.changing.Lock()
+	defer p.changing.Unlock()
+	pins, err := p.matching(ctx)
+	if err != nil && ctx.Err() == nil {
+		p.Log.Warn("images that the configuration pins may be evicted", "error", err)
+	}
+	for _, pin := range pins {
+		p.admit(pin)
+	}
+	p.mu.Lock()
+	p.configured.ready = true
+	p.mu.Unlock()
+	p.signal()
+}
+
+// Holds reports whether a pin holds a blob.
+func (p *Pins) Holds(d digest.Digest) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, ok := p.digests[d]
+	return ok
+}
+
+// Evictable is how many bytes the items take that no pin holds.
+func (p *Pins) Evictable() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.Items.BytesWithout(maps.Keys(p.digests))
+}
+
+// Add pins an image that is in the cache. If rec says so, all platforms of an index count:
+// an earlier pin of some platforms becomes one of all. It returns [ErrNoImage], or ENOSPC
+// with the arithmetic if the cache cannot hold the image beside the others. The caller lets
+// nothing be evicted meanwhile.
+func (p *Pins) Add(pin records.Pin, allPlatforms bool) error {
+	rec := records.PinRecord{Since: p.Now(), AllPlatforms: allPlatforms}
+	p.changing.Lock()
+	defer p.changing.Unlock()
+	if _, err := p.Index.Resolve(pin); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("pin %s: %w", pin, ErrNoImage)
+	} else if err != nil {
+		return err
+	}
+	pins, err := p.Index.Pins()
+	if err != nil {
+		return err
+	}
+	if earlier, ok := pins[pin]; ok && (earlier.AllPlatforms || !rec.AllPlatforms) {
+		return nil
+	}
+	p.addConfigured(pins)
+	before, err := p.reach(pins)
+	if err != nil {
+		return err
+	}
+	pins[pin] = rec
+	after, err := p.reach(pins)
+	if err != nil {
+		return err
+	}
+	if err := p.Space.CheckPins(sum(before), sum(after)); err != nil {
+		return fmt.Errorf("pin %s: %w", pin, err)
+	}
+	if err := p.Index.PutPin(pin, rec); err != nil {
+		return err
+	}
+	p.set(pins, after)
+	p.signal()
+	return nil
+}
+
+// Remove lets an image be evicted again. It returns fs.ErrNotExist if it was not pinned,
+// and [ErrConfigured] if the configuration pins it as well.
+func (p *Pins) Remove(pin records.Pin) error {
+	configured := p.IsConfigured(pin)
+	err := p.Index.RemovePin(pin)
+	if err == nil {
+		err = p.Refresh()
+	} else if errors.Is(err, fs.ErrNotExist) {
+		err = errNotPinned
+	}
+	if configured && disk.IgnoreMissing(err) == nil {
+		err = ErrConfigured
+	}
+	if err != nil {
+		return fmt.Errorf("unpin %s: %w", pin, err)
+	}
+	return nil
+}
+
+// Info is a pin as commands show it.
+type Info struct {
+	Image        string `json:"image"`        // <upstream>/<repository>:<tag> or @<digest>
+	AllPlatforms bool   `json:"allPlatforms"` // not only those that are in the cache
+	Configured   bool   `json:"configured"`   // by the configuration
+}
+
+// List returns all pins, sorted by name.
+func (p *Pins) List() ([]Info, error) {
+	pins, err := p.All()
+	all := make([]Info, 0, len(pins))
+	for pin, rec := range pins {
+		all = append(all, Info{Image: pin.String(), AllPlatforms: rec.AllPlatforms, Configured: p.IsConfigured(pin)})
+	}
+	slices.SortFunc(all, func(a, b Info) int { return cmp.Compare(a.Image, b.Image) })
+	return all, err
+}
+
+// All returns the pins of commands and of the configuration.
+func (p *Pins) All() (map[records.Pin]records.PinRecord, error) {
+	pins, err := p.Index.Pins()
+	if err == nil {
+		p.addConfigured(pins)
+	}
+	return pins, err
+}
+
+// Refresh finds out anew what the pins hold. One call at a time does so, each from a look at
+// the index that is later than its caller's change.
+func (p *Pins) Refresh() error {
+	p.changing.Lock()
+	defer p.changing.Unlock()
+	pins, err := p.All()
+	if err != nil {
+		return err
+	}
+	digests, err := p.reach(pins)
+	p.reorder(digests)
+	p.set(pins, digests)
+	return err
+}
+
+// RefreshOrWarn is Refresh that logs its error.
+func (p *Pins) RefreshOrWarn() {
+	if err := p.Refresh(); err != nil {
+		p.Log.Warn("pinned images may be evicted", "error", err)
+	}
+}
+
+// ManifestKept says that a manifest, and what it names, is in the index now.
+func (p *Pins) ManifestKept(d digest.Digest) {
+	p.changing.Lock() // a Refresh that began before has not seen the manifest
+	held := p.Holds(d)
+	p.changing.Unlock()
+	if held {
+		p.RefreshOrWarn()
+		p.signal()
+	}
+}
+
+// TagMoved says that a tag has a new record in the index. It may name another manifest than
+// before.
+func (p *Pins) TagMoved(repo records.Repository, tag string, before, now digest.Digest) {
+	pin := records.Pin{Repository: repo, Reference: tag}
+	p.changing.Lock()
+	pinned := p.has(pin)
+	p.changing.Unlock()
+	switch {
+	case before == now && p.Holds(now): // nothing changes
+	case pinned:
+		p.RefreshOrWarn()
+		p.signal()
+	case p.Match != nil && p.Match(pin.String()):
+		p.admitNew(pin)
+	}
+}
+
+// reorder puts what is about to be unpinned in the order of eviction: while it was pinned,
+// evictions that skipped a part of it may have left an image behind its layers.
+func (p *Pins) reorder(holds map[digest.Digest]int64) {
+	var unpinned []digest.Digest
+	p.mu.Lock()
+	for d := range p.digests {
+		if _, ok := holds[d]; !ok {
+			unpinned = append(unpinned, d)
+		}
+	}
+	p.mu.Unlock()
+	children := func(d digest.Digest) []digest.Digest {
+		all, _ := p.Index.Children(d)
+		return all
+	}
+	for _, d := range recency.Descend(unpinned, children) {
+		p.Items.Skip(d)
+	}
+}
+
+func (p *Pins) has(pin records.Pin) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, ok := p.names[pin]
+	return ok
+}
+
+func (p *Pins) set(names map[records.Pin]records.PinRecord, digests map[digest.Digest]int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.names, p.digests, p.bytes = names, digests, sum(digests)
+}
+
+func sum(sizes map[digest.Digest]int64) int64 {
+	var n int64
+	for _, size := range sizes {
+		n += size
+	}
+	return n
+}

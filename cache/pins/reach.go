@@ -1,0 +1,177 @@
+package pins
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/larder-registry/larder/cache/disk"
+	"github.com/larder-registry/larder/cache/manifest"
+	"github.com/larder-registry/larder/cache/recency"
+	"github.com/larder-registry/larder/cache/records"
+)
+
+// Missing is a blob or manifest that a pin holds and that is not in the cache.
+type Missing struct {
+	records.Repository
+	Digest   digest.Digest
+	Size     int64 // by the manifest that names it, in bytes; 0 if that does not say
+	Manifest bool  // it is a manifest or an index
+}
+
+// Missing returns what the pins hold and the cache does not have, as far as it should be
+// fetched: what was in the cache and was damaged, and everything for pins of all platforms.
+// When the manifests among it are in the cache, there may be more. What a fill brings at the
+// moment is among it. If all platforms do not fit into the cache, parts of them that were
+// never in the cache are left out, and the error is ENOSPC with the arithmetic.
+func (p *Pins) Missing() ([]Missing, error) {
+	pins, err := p.All()
+	if err != nil {
+		return nil, err
+	}
+	tooLarge := p.checkFits()
+	leftOut := false
+	var all []Missing
+	seen := make(map[Missing]bool)
+	for pin, rec := range pins {
+		err = errors.Join(err, p.walk(pin, func(d digest.Digest, known bool) error {
+			it, ok := p.Items.Get(d)
+			switch {
+			case ok && !it.Partial, d == d.Algorithm().FromBytes(nil):
+				return nil
+			case !known && !rec.AllPlatforms:
+				return nil
+			case !known && tooLarge != nil:
+				leftOut = true
+				return nil
+			}
+			size, isManifest, err := p.announced(pin.Repository, d)
+			m := Missing{pin.Repository, d, size, isManifest}
+			if !seen[m] {
+				seen[m] = true
+				all = append(all, m)
+			}
+			return err
+		}))
+	}
+	if leftOut {
+		err = errors.Join(err, tooLarge)
+	}
+	return all, err
+}
+
+// MissingManifests returns the manifests of an image, mostly the platforms of an index, that
+// are not in the cache. Only the manifests in the cache tell which these are: once the
+// missing ones are fetched there may be more.
+func (p *Pins) MissingManifests(image records.Pin) ([]Missing, error) {
+	var all []Missing
+	err := p.walk(image, func(d digest.Digest, _ bool) error {
+		size, isManifest, err := p.announced(image.Repository, d)
+		if _, ok := p.Items.Get(d); isManifest && !ok {
+			all = append(all, Missing{image.Repository, d, size, isManifest})
+		}
+		return err
+	})
+	return all, err
+}
+
+// Changed returns a channel that has a value when Missing may return something new. One
+// receiver gets it.
+func (p *Pins) Changed() <-chan struct{} { return p.missing }
+
+// BlobDamaged says that a pinned blob was removed because it was damaged.
+func (p *Pins) BlobDamaged() { p.signal() }
+
+func (p *Pins) signal() {
+	select {
+	case p.missing <- struct{}{}:
+	default: // it has a value already
+	}
+}
+
+// checkFits returns ENOSPC if the cache cannot hold everything that the pins hold.
+func (p *Pins) checkFits() error {
+	onDisk := p.Items.Bytes() - p.Evictable()
+	p.mu.Lock()
+	all := p.bytes
+	p.mu.Unlock()
+	return p.Space.CheckPins(onDisk, all)
+}
+
+// reach returns all that the pins hold, and what it takes on disk. What is not in the cache
+// counts if a manifest in the cache tells its size. With an error comes what could be read.
+func (p *Pins) reach(pins map[records.Pin]records.PinRecord) (map[digest.Digest]int64, error) {
+	all := make(map[digest.Digest]int64)
+	var errs error
+	for pin, rec := range pins {
+		own, err := p.reachOf(pin, rec)
+		errs = errors.Join(errs, err)
+		for d, size := range own {
+			all[d] = max(all[d], size)
+		}
+	}
+	return all, errs
+}
+
+// reachOf is reach for one pin. A pin whose tag has no record holds nothing.
+func (p *Pins) reachOf(pin records.Pin, rec records.PinRecord) (map[digest.Digest]int64, error) {
+	all := make(map[digest.Digest]int64)
+	err := p.walk(pin, func(d digest.Digest, known bool) error {
+		if it, ok := p.Items.Get(d); ok {
+			all[d] = it.Bytes
+			return nil
+		}
+		size, isManifest, err := p.announced(pin.Repository, d)
+		if isManifest && !known && !rec.AllPlatforms {
+			size = 0 // most platforms of an index are never fetched
+		}
+		all[d] = disk.Charge(size)
+		return err
+	})
+	return all, err
+}
+
+// walk visits everything that a pin reaches, each digest once. known says that the index has
+// a record of it: it is in the cache, or was.
+func (p *Pins) walk(pin records.Pin, visit func(d digest.Digest, known bool) error) error {
+	root, err := p.Index.Resolve(pin)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	seen := make(map[digest.Digest]bool)
+	var walk func(d digest.Digest, depth int) error
+	walk = func(d digest.Digest, depth int) error {
+		if seen[d] {
+			return nil
+		}
+		seen[d] = true
+		rec, err := p.Index.Blob(d)
+		known := err == nil
+		if known && rec.MediaType != "" && !rec.IsManifest() { // the index was lost, and is being rebuilt
+			_, rec, _ = manifest.ReadRecord(p.Folder.Blob(d), d, rec.MediaType)
+		}
+		err = errors.Join(disk.IgnoreMissing(err), visit(d, known))
+		if depth > 0 {
+			for _, child := range rec.Children {
+				err = errors.Join(err, walk(child, depth-1))
+			}
+		}
+		return err
+	}
+	if err == nil {
+		err = walk(root, recency.MaxDepth)
+	}
+	if err != nil {
+		return fmt.Errorf("find what is pinned by %s: %w", pin, err)
+	}
+	return nil
+}
+
+// announced is the size of a blob of a repository by the manifest that names it, 0 if none
+// does, and whether it is a manifest itself.
+func (p *Pins) announced(repo records.Repository, d digest.Digest) (size int64, isManifest bool, err error) {
+	rec, err := p.Index.Member(repo, d)
+	return max(rec.Size, 0), rec.Manifest, disk.IgnoreMissing(err)
+}
