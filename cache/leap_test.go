@@ -23,7 +23,7 @@ type farOrigin struct {
 	rate    int64 // bytes per second of a connection
 }
 
-func (o *farOrigin) fetch(ctx context.Context, r Range) (Content, error) {
+func (o *farOrigin) Fetch(ctx context.Context, r Range) (Content, error) {
 	if err := tasks.Wait(ctx, o.latency); err != nil {
 		return Content{}, err
 	}

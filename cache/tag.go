@@ -36,12 +36,13 @@ func (s *Store) TagHere(repo Repository, tag string) (Manifest, bool) {
 // tag that the upstream says is gone is forgotten.
 func (s *Store) Tag(ctx context.Context, repo Repository, tag string, ask Ask) (Manifest, State, error) {
 	old, known := s.cachedTag(repo, tag)
-	switch {
-	case known == fresh:
+	switch known {
+	case fresh:
 		return old, Hit, nil
-	case known == quiet:
+	case quiet:
 		return old, Stale, nil
-	case known == unknown:
+	case servable:
+	case unknown:
 		if err := s.refused(tagKey(repo, tag)); err != nil {
 			return Manifest{}, Hit, err
 		}

@@ -10,37 +10,59 @@ import (
 	"github.com/larder-registry/larder/cache/tasks"
 )
 
-// The types of a store's face. The packages that declare them document them.
+// Repository is a repository of one upstream.
+type Repository = records.Repository
+
+// What a store serves.
 type (
-	Repository = records.Repository
-
+	// Manifest is a manifest or an index.
 	Manifest = manifest.Manifest
-	Blob     = blobs.Blob
-	State    = blobs.State
-
-	Fetch   = fill.Fetch
-	Range   = fill.Range
-	Content = fill.Content
-	Retry   = fill.Retry
-
-	ImageInfo = catalog.Image
-	Holding   = catalog.Holding
-	Expiry    = records.Expiry
-	Verdict   = records.Verdict
-	PinInfo   = pins.Info
-	Missing   = pins.Missing
-
-	FillInfo    = fill.Info
-	Eviction    = blobs.Eviction
-	ScrubResult = blobs.ScrubResult
+	// Blob is an open blob.
+	Blob = blobs.Blob
+	// State says how an answer came about.
+	State = blobs.State
 )
 
-// How an answer came about: see [blobs.State].
+// The states of an answer.
 const (
 	Hit    = blobs.Hit
 	Miss   = blobs.Miss
 	Stale  = blobs.Stale
 	Bypass = blobs.Bypass
+)
+
+// The joint between a store and what has the bytes.
+type (
+	// Fetch opens a blob's content at an offset.
+	Fetch = fill.Fetch
+	// Range is a stretch of a blob to ask for.
+	Range = fill.Range
+	// Content is an answer to a Range.
+	Content = fill.Content
+	// Retry bounds how a broken connection is replaced.
+	Retry = fill.Retry
+)
+
+// What a store tells of its content.
+type (
+	// ImageInfo is what the cache knows of an image.
+	ImageInfo = catalog.Image
+	// Holding is a manifest that a repository has in the cache.
+	Holding = catalog.Holding
+	// Verdict says that a lifecycle rule has expired an image.
+	Verdict = records.Verdict
+	// Expiry says since when, and by which rule, an image has expired.
+	Expiry = records.Expiry
+	// PinInfo is a pin.
+	PinInfo = pins.Info
+	// Missing is what a pin holds and the cache does not have.
+	Missing = pins.Missing
+	// FillInfo is the state of a fill.
+	FillInfo = fill.Info
+	// Eviction is a blob that was removed.
+	Eviction = blobs.Eviction
+	// ScrubResult is what a scrub found.
+	ScrubResult = blobs.ScrubResult
 )
 
 // MaxManifest is the size of the largest manifest, in bytes.

@@ -75,10 +75,10 @@ func (t *throttle) storage(host string) *pace.Limiter { return t.all.Of(host, ho
 
 // limiters returns the limiters for the registry itself.
 func (t *throttle) limiters() []*pace.Limiter {
-	switch {
-	case t.pulls == nil:
+	switch t.pulls {
+	case nil:
 		return []*pace.Limiter{t.requests}
-	case t.pulls == t.anonymousPulls:
+	case t.anonymousPulls:
 		return []*pace.Limiter{t.requests, t.pulls}
 	}
 	return []*pace.Limiter{t.requests, t.pulls, t.anonymousPulls}

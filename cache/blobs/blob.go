@@ -10,6 +10,7 @@ import (
 // State says how an answer came about. It is the value of the X-Cache header.
 type State string
 
+// The states of an answer.
 const (
 	Hit    State = "HIT"    // served from the cache
 	Miss   State = "MISS"   // fetched for this answer

@@ -133,16 +133,16 @@ func (s *Store) resume(ctx context.Context, d digest.Digest) (*fill.Partial, err
 	if _, err := s.Stat(d); err == nil {
 		return nil, fill.ErrOver
 	}
-	if s.Health.Refuses() != nil {
+	if mayWrite := s.Health.Refuses() == nil; !mayWrite {
 		return nil, nil // what is on disk stays there
 	}
 	reserved := s.takePartial(ctx, d)
-	part, err := fill.ResumePartial(s.Folder, d)
-	if err != nil {
+	part, _ := fill.ResumePartial(s.Folder, d) // an error means that it cannot be resumed
+	if part == nil {
 		s.removePartial(d, reserved)
-		return nil, nil
+	} else {
+		s.Space.Add(disk.Charge(part.Size()) - reserved) // 0, unless the scan did not see it
 	}
-	s.Space.Add(disk.Charge(part.Size()) - reserved) // 0, unless the scan did not see it
 	return part, nil
 }
 

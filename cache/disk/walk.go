@@ -42,10 +42,10 @@ func (f *Folder) EachBlob(after digest.Digest, visit func(digest.Digest, fs.File
 			note(err)
 			return nil
 		}
-		if d.Validate() != nil {
-			return nil // not ours
+		if isDigest := d.Validate() == nil; isDigest { // else it is not ours
+			return visit(d, info)
 		}
-		return visit(d, info)
+		return nil
 	})
 	return errors.Join(err, unread)
 }

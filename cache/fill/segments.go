@@ -80,11 +80,6 @@ func (s *segments) behind(off int64) int64 {
 	return 0
 }
 
-// isEmpty reports whether no byte is on disk.
-func (s *segments) isEmpty() bool {
-	return !slices.ContainsFunc(s.list, func(seg *segment) bool { return seg.have > 0 })
-}
-
 // claim gives up to n missing bytes from off on to a connection. It returns nil if a
 // connection already fetches the byte at off, or it is on disk. A released segment that has
 // bytes already is continued after them.

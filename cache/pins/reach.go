@@ -32,7 +32,7 @@ func (p *Pins) Missing() ([]Missing, error) {
 		return nil, err
 	}
 	tooLarge := p.checkFits()
-	leftOut := false
+	fits, leftOut := tooLarge == nil, false
 	var all []Missing
 	seen := make(map[Missing]bool)
 	for pin, rec := range pins {
@@ -43,7 +43,7 @@ func (p *Pins) Missing() ([]Missing, error) {
 				return nil
 			case !known && !rec.AllPlatforms:
 				return nil
-			case !known && tooLarge != nil:
+			case !known && !fits:
 				leftOut = true
 				return nil
 			}

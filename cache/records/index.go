@@ -155,10 +155,10 @@ func (ix *Index) RemoveBlob(d digest.Digest) error { return ix.db.remove(blobKey
 func (ix *Index) EachManifest(visit func(digest.Digest, Blob) error) error {
 	return ix.db.each(blobPrefix, func(name, raw []byte) error {
 		var rec Blob
-		if decodeManifest(raw, &rec) != nil || rec.MediaType == "" {
-			return nil
+		if ok := decodeManifest(raw, &rec) == nil; ok && rec.MediaType != "" {
+			return visit(digest.Digest(name), rec)
 		}
-		return visit(digest.Digest(name), rec)
+		return nil
 	})
 }
 
@@ -224,10 +224,10 @@ func (ix *Index) EachMember(of func(digest.Digest) bool, visit func(RepoDigest, 
 			return nil
 		}
 		var rec Member
-		if json.Unmarshal(raw, &rec) != nil {
-			return nil
+		if readable := json.Unmarshal(raw, &rec) == nil; readable {
+			return visit(RepoDigest{repo, d}, rec)
 		}
-		return visit(RepoDigest{repo, d}, rec)
+		return nil
 	})
 }
 
@@ -281,11 +281,11 @@ func (ix *Index) Tags(repo Repository) ([]string, error) {
 func (ix *Index) EachTag(visit func(repo Repository, tag string, rec Tag) error) error {
 	return ix.db.each(tagPrefix, func(name, raw []byte) error {
 		var rec Tag
-		if json.Unmarshal(raw, &rec) != nil {
-			return nil
+		if readable := json.Unmarshal(raw, &rec) == nil; readable {
+			repo, tag := parseTag(string(name))
+			return visit(repo, tag, rec)
 		}
-		repo, tag := parseTag(string(name))
-		return visit(repo, tag, rec)
+		return nil
 	})
 }
 

@@ -75,3 +75,6 @@ func require(t *testing.T, program string) string {
 	t.Skip(program + " is not installed")
 	return ""
 }
+
+// pass lets time pass by the clock of a synctest bubble.
+func pass(d time.Duration) { <-time.After(d) }

@@ -34,13 +34,13 @@ func NewDoorbell(t *testing.T) *Doorbell {
 			if err != nil {
 				return
 			}
-			conn.Close()
+			_ = conn.Close() // nothing was left to write
 			b.came.Add(1)
 			b.arrived <- struct{}{}
 		}
 	}()
 	t.Cleanup(func() {
-		l.Close()
+		_ = l.Close() // nothing was left to write
 		<-done
 	})
 	return b
@@ -67,7 +67,7 @@ func (b *Doorbell) WantNobody(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn.Close()
+	_ = conn.Close() // nothing was left to write
 	<-b.arrived
 	if n := b.came.Load(); n != 1 {
 		t.Errorf("%d connections came besides the test's own", n-1)
@@ -109,7 +109,7 @@ func Resolver(t *testing.T, addr [4]byte) *net.Resolver {
 		}
 	}()
 	t.Cleanup(func() {
-		server.Close()
+		_ = server.Close() // nothing was left to write
 		<-done
 	})
 	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
