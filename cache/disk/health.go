@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"golang.org/x/sys/unix"
 )
 
@@ -19,14 +20,19 @@ type Health struct {
 	mu       sync.Mutex // guards what follows
 	cause    error      // nil while the disk is healthy
 	since    time.Time
-	until    time.Time     // when the failure before this one ended
-	failures uint64        // how many were noted
-	failed   time.Time     // the latest of them
-	patience time.Duration // how long without a failure before the disk counts as healthy
+	until    time.Time                   // when the failure before this one ended
+	failures uint64                      // how many were noted
+	failed   time.Time                   // the latest of them
+	patience time.Duration               // how long without a failure before the disk counts as healthy
+	relapses *backoff.ExponentialBackOff // the patience after each relapse
 }
 
 // NewHealth returns the Health of a disk that has not failed yet.
-func NewHealth(log *slog.Logger) *Health { return &Health{log: log} }
+func NewHealth(log *slog.Logger) *Health {
+	return &Health{log: log, relapses: &backoff.ExponentialBackOff{
+		InitialInterval: leastPatience, Multiplier: 2, MaxInterval: mostPatience,
+	}}
+}
 
 // A disk that fails again within relapse after it recovered must then go without a
 // failure for longer than before: some disks take a small file and no large one, because
@@ -92,8 +98,9 @@ func (h *Health) fail(err error) bool {
 	h.cause, h.since = err, h.failed
 	if h.until.IsZero() || h.since.Sub(h.until) > relapse {
 		h.patience = 0
+		h.relapses.Reset()
 	} else {
-		h.patience = min(max(2*h.patience, leastPatience), mostPatience)
+		h.patience = h.relapses.NextBackOff()
 	}
 	return true
 }
