@@ -14,17 +14,16 @@ import (
 	"github.com/larder-registry/larder/cache/fill/filltest"
 )
 
-// TestFolderIsNeverAboveItsBound has 16 clients pull images at random for ten
-// minutes, three times as many as the bound holds, and looks at the folder
-// whenever something takes space in it.
-func TestFolderIsNeverAboveItsBound(t *testing.T) {
+// Sixteen clients pull random images for ten minutes. All images together are three times
+// as large as the bound. The folder is measured after each step that takes space.
+func TestFolderNeverExceedsItsBound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
 		var largest atomic.Int64
-		var steps sync.Mutex // held during a step: what is measured is no mixture
+		var steps sync.Mutex // locked during a step, so that no other step changes the folder while it is measured
 		opts := bounded
 		opts.LowWater = 0.9
-		most := opts.MaxSize - disk.OverheadSlack + 1<<20 // the index is not going to grow by more
+		most := opts.MaxSize - disk.OverheadSlack + 1<<20 // the index does not grow by more
 		opts.Segment = 128 << 10
 		opts.steps.Around = func(s disk.Step, take func() error) error {
 			steps.Lock()
@@ -34,7 +33,7 @@ func TestFolderIsNeverAboveItsBound(t *testing.T) {
 			case disk.OpMkdir, disk.OpCreate, disk.OpPreallocate, disk.OpSync:
 				n, err := cachetest.Usage(dir)
 				if err != nil || n > most {
-					t.Errorf("after %s %s the folder takes %d bytes of %d: %v", s.Op, s.Path, n, most, err)
+					t.Errorf("after %s %s the folder takes %d bytes, want at most %d: %v", s.Op, s.Path, n, most, err)
 				}
 				largest.Store(max(largest.Load(), n))
 			}
@@ -43,7 +42,7 @@ func TestFolderIsNeverAboveItsBound(t *testing.T) {
 		s := openStore(t, dir, opts)
 
 		base := filltest.New(300<<10, 1000)
-		layers := make([]*filltest.Origin, 56) // of 8 MiB three times, and then some
+		layers := make([]*filltest.Origin, 56) // together more than three times 8 MiB
 		images := make([]*image, len(layers)/2)
 		for i := range layers {
 			layers[i] = filltest.New((100+i*12)<<10+i, uint64(i))
@@ -58,7 +57,7 @@ func TestFolderIsNeverAboveItsBound(t *testing.T) {
 			random := rand.New(rand.NewPCG(1, uint64(c)))
 			clients.Go(func() {
 				for time.Now().Before(end) {
-					i := min(random.IntN(len(images)), random.IntN(len(images))) // some more than others
+					i := min(random.IntN(len(images)), random.IntN(len(images))) // some images more often than others
 					if _, _, err := s.Manifest(t.Context(), team, images[i].Digest, images[i].ask); err != nil {
 						t.Error(err)
 					}
@@ -73,11 +72,11 @@ func TestFolderIsNeverAboveItsBound(t *testing.T) {
 			})
 		}
 		clients.Wait()
-		settle(s)
+		settle(t, s)
 		checkCharges(t, s)
 		t.Logf("%d of %d pulls were hits; the folder took up to %d bytes of %d", hits.Load(), pulls.Load(), largest.Load(), most)
 		if part := float64(hits.Load()) / float64(pulls.Load()); part < 0.4 || part > 0.9 {
-			t.Errorf("%v of the pulls were hits: the cache is none, or not full", part)
+			t.Errorf("%v of the pulls were hits, want 0.4 to 0.9: the cache does not work, or is not full", part)
 		}
 	})
 }

@@ -21,23 +21,23 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// The tests of this file take a store through all that changes its folder, and
-// have it crash, or have a step fail, at each step in turn.
+// The tests of this file run a scenario with every operation that changes the folder. They
+// let the store crash, or a step fail, at each step in turn.
 
-// errDisk is why a step fails. It does not say that the disk as a whole is ill, as
-// EIO would: then nothing that follows would be tried.
-var errDisk = errors.New("the disk failed by the test")
+// errDisk is the error of a step that fails. Unlike EIO it is not an error of the disk as a
+// whole: after one of these the store would not try any later step.
+var errDisk = errors.New("the test made this step fail")
 
-// failure is how a step goes.
+// failure says whether and how a step fails.
 type failure int
 
 const (
 	works failure = iota
 	failsBefore
-	failsAfter // although it took effect
+	failsAfter // after it took effect
 )
 
-// tiny makes a blob of some KiB one of several segments, and gives up at once.
+// tiny splits a blob of some KiB into several segments, and does not retry.
 var tiny = Options{
 	Segment:     4 << 10,
 	Connections: 2,
@@ -47,42 +47,41 @@ var tiny = Options{
 	Log:         slog.New(slog.DiscardHandler),
 }
 
-// life is what happens to a store: fills, one that breaks off and is resumed,
-// manifests, tags, a pin, evictions of blobs and of a partial, a removal,
-// snapshots of the index, and a scrub that finds damage. Where steps fail, clients
-// notice nothing.
-type life struct {
-	t       *testing.T
-	store   *Store
-	platter *platter
-	blobs   []*filltest.Origin
+// scenario is what happens to a store: fills, one of which fails and is resumed, manifests,
+// tags, a pin, evictions of blobs and of a partial, a removal, snapshots of the index, and a
+// scrub that finds damage. Clients must not see that steps fail.
+type scenario struct {
+	t     *testing.T
+	store *Store
+	model *diskModel
+	blobs []*filltest.Origin
 
 	mu   sync.Mutex             // guards what follows
-	safe map[digest.Digest]bool // what no crash may take
-	bad  digest.Digest          // damaged, and perhaps not found yet
-	kept snapshotLife
+	safe map[digest.Digest]bool // blobs that no crash may lose
+	bad  digest.Digest          // damaged, and perhaps not removed yet
+	kept snapshotState
 }
 
-// snapshotLife is what a snapshot has that is durable: it is known without an
-// index.
-type snapshotLife struct {
+// snapshotState says what the latest durable snapshot contains. The store must know this much
+// without an index.
+type snapshotState struct {
 	v1, v2, pin bool
 }
 
-func newLife(t *testing.T) *life {
-	l := &life{t: t, safe: make(map[digest.Digest]bool)}
+func newScenario(t *testing.T) *scenario {
+	l := &scenario{t: t, safe: make(map[digest.Digest]bool)}
 	for i := range 6 {
 		l.blobs = append(l.blobs, filltest.New(10<<10+i*1000, uint64(i)))
 	}
 	return l
 }
 
-// images are one of the first two blobs, and one of the first and the fourth.
-func (l *life) images() (pinned, removed *image) {
+// images returns an image of the first two blobs, and one of the first and the fourth.
+func (l *scenario) images() (pinned, removed *image) {
 	return newImage("pinned", l.blobs[:2]...), newImage("removed", l.blobs[0], l.blobs[3])
 }
 
-func (l *life) lead() {
+func (l *scenario) run() {
 	pinned, removed := l.images()
 	l.tag("v1", pinned)
 	for _, o := range l.blobs[:4] {
@@ -101,7 +100,7 @@ func (l *life) lead() {
 	l.pull(l.blobs[3])
 	l.save()
 	l.unsafe(removed.Digest, l.blobs[3].Digest)
-	if _, err := l.store.Stat(pinned.Digest); err != nil { // a step failed: then nobody else needs the blob
+	if _, err := l.store.Stat(pinned.Digest); err != nil { // a step failed, so no other image needs the blob
 		l.unsafe(l.blobs[0].Digest)
 	}
 	_, err := l.store.Remove(team, "v2")
@@ -112,22 +111,22 @@ func (l *life) lead() {
 	l.pull(l.blobs[2])
 }
 
-// must fails the test for an error that no step's failure explains.
-func (l *life) must(err error) {
+// must fails the test for an error that is not that of a failed step.
+func (l *scenario) must(err error) {
 	l.t.Helper()
 	if err != nil && !errors.Is(err, errDisk) {
 		l.t.Error(err)
 	}
 }
 
-func (l *life) pull(o *filltest.Origin) {
+func (l *scenario) pull(o *filltest.Origin) {
 	l.t.Helper()
 	pull(l.t, l.store, o)
-	settle(l.store)
+	settle(l.t, l.store)
 	l.isSafe(o.Digest)
 }
 
-func (l *life) tag(tag string, img *image) {
+func (l *scenario) tag(tag string, img *image) {
 	l.t.Helper()
 	m, _, err := l.store.Tag(l.t.Context(), team, tag, img.ask)
 	if err != nil || m.Digest != img.Digest {
@@ -136,8 +135,8 @@ func (l *life) tag(tag string, img *image) {
 	l.isSafe(img.Digest)
 }
 
-// breakOff leaves a partial.
-func (l *life) breakOff(o *filltest.Origin) {
+// breakOff makes a fill fail, which leaves a partial.
+func (l *scenario) breakOff(o *filltest.Origin) {
 	l.t.Helper()
 	o.Plan = func(_ int, r Range) filltest.Act {
 		if r.Off >= tiny.Segment {
@@ -151,47 +150,47 @@ func (l *life) breakOff(o *filltest.Origin) {
 	} else if !errors.Is(err, filltest.ErrBroken) {
 		l.t.Error(err)
 	}
-	settle(l.store)
+	settle(l.t, l.store)
 	o.Plan = nil
 }
 
-func (l *life) evict(d digest.Digest) {
+func (l *scenario) evict(d digest.Digest) {
 	l.unsafe(d)
 	l.must(evictOne(l.store, d, blobs.ReasonUnused))
 }
 
-// scrub has a scrub find damage.
-func (l *life) scrub(d digest.Digest) {
+// scrub damages a blob and scrubs the store.
+func (l *scenario) scrub(d digest.Digest) {
 	l.t.Helper()
 	if _, err := l.store.Stat(d); err != nil {
-		return // some step failed
+		return // a step failed
 	}
 	l.unsafe(d)
 	l.mu.Lock()
 	l.bad = d
 	l.mu.Unlock()
-	l.must(l.platter.damage(l.store.folder.Blob(d), func(content []byte) { content[100] ^= 1 }))
+	l.must(l.model.damage(l.store.folder.Blob(d), func(content []byte) { content[100] ^= 1 }))
 	_, err := l.store.Scrub(l.t.Context(), nil)
 	l.must(err)
 	if _, err := os.Lstat(l.store.folder.Blob(d)); err == nil {
-		return // some step failed: it is not served any more, but a restart forgets why
+		return // a step failed: the blob is not served any more, but a restart forgets this
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.bad = ""
 }
 
-// isSafe notes that no crash may take a blob, if it is kept.
-func (l *life) isSafe(d digest.Digest) {
+// isSafe records that no crash may lose a blob, if it is in the store.
+func (l *scenario) isSafe(d digest.Digest) {
 	if _, err := l.store.Stat(d); err != nil {
-		return // some step failed
+		return // a step failed
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.safe[d] = true
 }
 
-func (l *life) unsafe(digests ...digest.Digest) {
+func (l *scenario) unsafe(digests ...digest.Digest) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	_, removed := l.images()
@@ -204,13 +203,13 @@ func (l *life) unsafe(digests ...digest.Digest) {
 }
 
 // save writes a snapshot.
-func (l *life) save() {
+func (l *scenario) save() {
 	pinned, removed := l.images()
 	s := l.store
-	if s.index.InMemory() { // some step failed
+	if s.index.InMemory() { // a step failed
 		return
 	}
-	now := snapshotLife{v1: l.recorded("v1", pinned), v2: l.recorded("v2", removed)}
+	now := snapshotState{v1: l.recorded("v1", pinned), v2: l.recorded("v2", removed)}
 	now.pin = now.v1 && s.pins.Holds(pinned.Digest)
 	err := s.writeSnapshot(l.t.Context())
 	l.must(err)
@@ -221,24 +220,23 @@ func (l *life) save() {
 	}
 }
 
-// recorded reports whether the index has all that it takes to serve a tag.
-func (l *life) recorded(tag string, img *image) bool {
+// recorded reports whether the index has all records that are needed to serve a tag.
+func (l *scenario) recorded(tag string, img *image) bool {
 	_, known := l.store.index.Children(img.Digest)
 	_, noTag := l.store.index.Tag(team, tag)
 	_, noMember := l.store.index.Member(team, img.Digest)
 	return known && noTag == nil && noMember == nil
 }
 
-// after opens a store on what a crash left, or failed steps, and checks that it
-// is in order, that nothing is lost that must not be, and that what is pulled is
-// right.
-func (l *life) after(t *testing.T, dir string, safe []digest.Digest, bad digest.Digest, kept snapshotLife) {
+// checkAfter opens a store on the folder after a crash or failed steps. It checks the
+// folder, that no safe blob is lost, and the content of pulls.
+func (l *scenario) checkAfter(t *testing.T, dir string, safe []digest.Digest, bad digest.Digest, kept snapshotState) {
 	t.Helper()
 	if err := cachetest.CheckSnapshot(dir); err != nil {
 		t.Error(err)
 	}
 	opts := tiny
-	opts.steps.Around = newPlatter(dir).take
+	opts.steps.Around = newDiskModel(dir).take
 	s, err := Open(dir, opts)
 	if err != nil {
 		t.Error(err)
@@ -254,7 +252,7 @@ func (l *life) after(t *testing.T, dir string, safe []digest.Digest, bad digest.
 			t.Errorf("lost: %v", err)
 		}
 	}
-	l.afterSnapshot(t, s, kept)
+	l.checkSnapshot(t, s, kept)
 	pinned, removed := l.images()
 	for tag, img := range map[string]*image{"v1": pinned, "v2": removed} {
 		if m, _, err := s.Tag(t.Context(), team, tag, img.ask); err != nil || m.Digest != img.Digest {
@@ -265,13 +263,13 @@ func (l *life) after(t *testing.T, dir string, safe []digest.Digest, bad digest.
 		again := &filltest.Origin{Content: o.Content, Digest: o.Digest}
 		pull(t, s, again)
 	}
-	settle(s)
+	settle(t, s)
 	closeStore(t, s)
 }
 
-// afterSnapshot checks that what a snapshot has is known, whatever there is of the
-// index.
-func (l *life) afterSnapshot(t *testing.T, s *Store, kept snapshotLife) {
+// checkSnapshot checks that the store knows what its snapshot contains, whatever is left of
+// the index.
+func (l *scenario) checkSnapshot(t *testing.T, s *Store, kept snapshotState) {
 	t.Helper()
 	pinned, removed := l.images()
 	for _, c := range []struct {
@@ -286,43 +284,42 @@ func (l *life) afterSnapshot(t *testing.T, s *Store, kept snapshotLife) {
 			t.Errorf("tag %s with the upstream dead: %s, %v", c.tag, m.Digest, err)
 		}
 	}
-	<-s.blobs.Loaded()
+	loaded(t, s)
 	if kept.pin && !s.pins.Holds(pinned.Digest) {
-		t.Error("what was pinned is not any more")
+		t.Error("the pinned image is no longer pinned")
 	}
 }
 
-// wrecked is a crash at one step.
-type wrecked struct {
+// crashCase is a crash at one step.
+type crashCase struct {
 	name  string
-	files wreck
-	index string // a copy of the index as it was then, or before, or "" for none
+	files leftover
+	index string // a copy of the index at that step or at the one before, or "" for none
 	safe  []digest.Digest
 	bad   digest.Digest
-	kept  snapshotLife
+	kept  snapshotState
 }
 
-func TestNoCrashCostsWhatIsDurable(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %#x", seed)
+func TestCrashLosesNothingDurable(t *testing.T) {
+	seed := testSeed(t)
 	random := rand.New(rand.NewPCG(seed, 0))
 	maybe := func() bool { return random.IntN(2) == 0 }
 	modes := []struct {
 		name string
-		crashing
+		crashMode
 	}{
-		{"nothing is lost", crashing{survives: func() bool { return true }}},
-		{"all is lost that was not synced", crashing{survives: func() bool { return false }}},
-		{"some is lost, some torn", crashing{survives: maybe, torn: random}},
+		{"everything survives", crashMode{survives: func() bool { return true }}},
+		{"what was not synced is lost", crashMode{survives: func() bool { return false }}},
+		{"some of it is lost, some torn", crashMode{survives: maybe, torn: random}},
 	}
 
 	dir, copies := t.TempDir(), t.TempDir()
-	l := newLife(t)
-	l.platter = newPlatter(dir)
-	var wrecks []wrecked
+	l := newScenario(t)
+	l.model = newDiskModel(dir)
+	var cases []crashCase
 	index, steps := "", 0
 	opts := tiny
-	opts.steps.Around = l.platter.around(nil, func(s disk.Step) {
+	opts.steps.Around = l.model.around(nil, func(s disk.Step) {
 		steps++
 		earlier := index
 		if now := filepath.Join(copies, fmt.Sprint(steps)); clone(filepath.Join(dir, "index"), now) == nil {
@@ -335,9 +332,9 @@ func TestNoCrashCostsWhatIsDurable(t *testing.T) {
 				continue
 			}
 			indexes := []string{index, earlier, ""}
-			wrecks = append(wrecks, wrecked{
+			cases = append(cases, crashCase{
 				name:  fmt.Sprintf("step %d, %s %s, %s", steps, s.Op, filepath.Base(s.Path), mode.name),
-				files: l.platter.crash(s, mode.crashing),
+				files: l.model.crash(s, mode.crashMode),
 				index: indexes[random.IntN(len(indexes))],
 				safe:  keys(l.safe),
 				bad:   l.bad,
@@ -346,15 +343,15 @@ func TestNoCrashCostsWhatIsDurable(t *testing.T) {
 		}
 	})
 	l.store = openStore(t, dir, opts)
-	<-l.store.blobs.Loaded()
-	l.lead()
+	loaded(l.t, l.store)
+	l.run()
 	closeStore(t, l.store)
-	t.Logf("%d steps, %d crashes", steps, len(wrecks))
-	inParallel(len(wrecks), func(i int) { l.inspect(t, wrecks[i]) })
+	t.Logf("%d steps, %d crashes", steps, len(cases))
+	inParallel(len(cases), func(i int) { l.inspect(t, cases[i]) })
 }
 
-// inspect builds what a crash left and looks at it.
-func (l *life) inspect(t *testing.T, w wrecked) {
+// inspect creates the folder that a crash left, and checks it.
+func (l *scenario) inspect(t *testing.T, w crashCase) {
 	t.Run(w.name, func(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "cache")
 		err := w.files.build(dir)
@@ -364,7 +361,7 @@ func (l *life) inspect(t *testing.T, w wrecked) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		l.after(t, dir, w.safe, w.bad, w.kept)
+		l.checkAfter(t, dir, w.safe, w.bad, w.kept)
 	})
 }
 
@@ -376,24 +373,24 @@ func keys(m map[digest.Digest]bool) []digest.Digest {
 	return slices.Clip(all)
 }
 
-func TestNoFailedStepIsNoticedByAClient(t *testing.T) {
+func TestClientsDoNotSeeFailedSteps(t *testing.T) {
 	type fault struct {
 		name string
 		fail func(n, at int) failure
 	}
 	faults := []fault{
 		{"fails", func(n, at int) failure { return when(n == at, failsBefore) }},
-		{"fails though it took effect", func(n, at int) failure { return when(n == at, failsAfter) }},
-		{"and all that follow fail", func(n, at int) failure { return when(n >= at, failsBefore) }},
+		{"fails after it took effect", func(n, at int) failure { return when(n == at, failsAfter) }},
+		{"and all later steps fail", func(n, at int) failure { return when(n >= at, failsBefore) }},
 	}
-	seed := rand.Uint64()
-	steps := leadWithFault(t, func(int) failure { return works })
-	t.Logf("seed %#x, %d steps", seed, steps)
+	seed := testSeed(t)
+	steps := runWithFault(t, func(int) failure { return works })
+	t.Logf("%d steps", steps)
 	inParallel(steps, func(i int) {
 		for j, f := range faults {
 			if at := i + 1; sampled(at+j, seed) {
 				t.Run(fmt.Sprintf("step %d %s", at, f.name), func(t *testing.T) {
-					leadWithFault(t, func(n int) failure { return f.fail(n, at) })
+					runWithFault(t, func(n int) failure { return f.fail(n, at) })
 				})
 			}
 		}
@@ -407,31 +404,32 @@ func when(is bool, how failure) failure {
 	return works
 }
 
-// leadWithFault takes a store through its life with steps failing, counted from
-// 1, and returns how many there were.
-func leadWithFault(t *testing.T, fail func(n int) failure) (steps int) {
+// runWithFault runs the scenario, and returns the number of its steps. fail decides about
+// the n-th step, counted from 1.
+func runWithFault(t *testing.T, fail func(n int) failure) (steps int) {
 	dir := t.TempDir()
-	l := newLife(t)
-	l.platter = newPlatter(dir)
+	l := newScenario(t)
+	l.model = newDiskModel(dir)
 	opts := tiny
-	opts.steps.Around = l.platter.around(func(disk.Step) failure { steps++; return fail(steps) }, nil)
+	opts.steps.Around = l.model.around(func(disk.Step) failure { steps++; return fail(steps) }, nil)
 	s, err := Open(dir, opts)
 	if err == nil {
 		l.store = s
-		<-s.blobs.Loaded()
-		l.lead()
+		loaded(t, s)
+		l.run()
 		err = errors.Join(s.Close(), checkAccount(s, false))
 		if l.bad == "" {
 			err = errors.Join(err, cachetest.CheckBlobs(dir))
 		}
 	}
 	l.must(err)
-	l.after(t, dir, keys(l.safe), l.bad, l.kept)
+	l.checkAfter(t, dir, keys(l.safe), l.bad, l.kept)
 	return steps
 }
 
-// sampled picks one way for each step to go wrong, out of three, and of these a
-// fourth where tests must be quick. With LARDER_CRASH_TESTS=all it is all of them.
+// sampled selects a third of the cases, and a twelfth if the tests must be quick, so that a
+// test with three ways to fail tries one of them at each step. LARDER_CRASH_TESTS=all selects
+// all cases.
 func sampled(n int, seed uint64) bool {
 	of := uint64(3)
 	switch {
@@ -443,12 +441,12 @@ func sampled(n int, seed uint64) bool {
 	return (uint64(n)+seed%of)%of == 0
 }
 
-// inParallel calls each for the numbers below n, several at a time.
+// inParallel calls each with the numbers below n, up to four at a time.
 func inParallel(n int, each func(i int)) {
 	var group errgroup.Group
 	group.SetLimit(4)
 	for i := range n {
 		group.Go(func() error { each(i); return nil })
 	}
-	_ = group.Wait() // nobody returns an error
+	_ = group.Wait() // each call returns nil
 }

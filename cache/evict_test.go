@@ -17,15 +17,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bounded leaves 8 MiB of its bound for blobs.
+// bounded leaves 8 MiB for blobs.
 var bounded = Options{
 	Segment: 512 << 10,
 	MaxSize: 8<<20 + disk.BallastSize + disk.OverheadSlack + 1<<20,
 
-	LowWater: 1, // so that a test sees which one had to go
+	LowWater: 1, // so that no more is evicted than needed
 }
 
-// evictNow evicts need bytes.
+// evictNow evicts need bytes, or everything that may be evicted.
 func evictNow(s *Store, need int64) error {
 	for tries := s.items.Len(); need > 0 && tries > 0; tries-- {
 		d, expired, ok := s.items.First()
@@ -51,7 +51,7 @@ func evictOne(s *Store, d digest.Digest, reason string) error {
 	return err
 }
 
-// usage is what the folder takes on disk, as du counts it.
+// usage returns what the folder takes on disk, as du counts it.
 func usage(t *testing.T, s *Store) int64 {
 	t.Helper()
 	n, err := disk.Usage(s.folder.Dir())
@@ -74,20 +74,20 @@ func TestFolderStaysWithinItsBound(t *testing.T) {
 			for range 10 {
 				pull(t, s, all[random.IntN(len(all))])
 				if n := usage(t, s); n > bounded.MaxSize {
-					t.Errorf("the folder takes %d bytes of %d", n, bounded.MaxSize)
+					t.Errorf("the folder takes %d bytes, want at most %d", n, bounded.MaxSize)
 				}
 			}
 		})
 	}
 	clients.Wait()
-	settle(s)
+	settle(t, s)
 	if kept := len(files(t, filepath.Join(s.folder.Dir(), "blobs"))); kept < 4 {
 		t.Errorf("only %d blobs are kept", kept)
 	}
 	checkCharges(t, s)
 }
 
-// checkCharges compares what the store believes with the disk. No fill runs.
+// checkCharges compares the account of the store with the disk. No fill may run.
 func checkCharges(t *testing.T, s *Store) {
 	t.Helper()
 	var sum int64
@@ -99,23 +99,23 @@ func checkCharges(t *testing.T, s *Store) {
 		sum += n
 	}
 	if used, unconfirmed := s.space.Account(); used != s.items.Bytes() || unconfirmed != 0 || sum > s.items.Bytes() {
-		t.Errorf("reserved %d bytes, of which %d are not confirmed; items %d; on disk %d", used, unconfirmed, s.items.Bytes(), sum)
+		t.Errorf("%d bytes are reserved, %d of them unconfirmed; items have %d; the files take %d", used, unconfirmed, s.items.Bytes(), sum)
 	}
 }
 
-func TestLeastRecentlyUsedGoesFirst(t *testing.T) {
+func TestLeastRecentlyUsedBlobIsEvictedFirst(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir, bounded)
 	a, b, c := filltest.New(2<<20, 1), filltest.New(2<<20, 2), filltest.New(2<<20, 3)
 	for _, o := range []*filltest.Origin{a, b, c} {
 		pull(t, s, o)
-		settle(s)
+		settle(t, s)
 	}
-	pull(t, s, a) // b is the oldest now
+	pull(t, s, a) // now b is the least recently used
 	pull(t, s, filltest.New(3<<20, 4))
-	settle(s)
+	settle(t, s)
 	if _, err := s.Stat(b.Digest); err == nil {
-		t.Error("the least recently used blob is still there")
+		t.Error("the least recently used blob was not evicted")
 	}
 	for _, o := range []*filltest.Origin{c, a} {
 		if state := pull(t, s, o); state != Hit {
@@ -124,35 +124,35 @@ func TestLeastRecentlyUsedGoesFirst(t *testing.T) {
 	}
 }
 
-func TestOrderOutlivesTheStore(t *testing.T) {
+func TestEvictionOrderSurvivesARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
 		s := openStore(t, dir, bounded)
 		a, b := filltest.New(3<<20, 1), filltest.New(3<<20, 2)
 		for _, o := range []*filltest.Origin{a, b, a} {
 			pull(t, s, o)
-			settle(s)
+			settle(t, s)
 			pass(time.Minute)
 		}
 		closeStore(t, s)
 		s = openStore(t, dir, bounded)
 		pull(t, s, filltest.New(3<<20, 3))
-		settle(s)
+		settle(t, s)
 		_, errA := s.Stat(a.Digest)
 		_, errB := s.Stat(b.Digest)
 		if errA != nil || errB == nil {
-			t.Errorf("the one used last: %v; the other: %v", errA, errB)
+			t.Errorf("the blob used last: %v; the other: %v", errA, errB)
 		}
 	})
 }
 
-func TestKilledStoreForgetsTheLastBatchOfUsesAlone(t *testing.T) {
+func TestKilledStoreLosesOnlyTheLastBatchOfUses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := openStore(t, t.TempDir(), bounded)
 		a, b := filltest.New(1000, 1), filltest.New(1000, 2)
 		for _, o := range []*filltest.Origin{a, b, a} {
 			pull(t, s, o)
-			settle(s)
+			settle(t, s)
 			pass(2 * tick)
 		}
 		noted := time.Now().Add(-2 * tick)
@@ -173,9 +173,9 @@ func TestKilledStoreForgetsTheLastBatchOfUsesAlone(t *testing.T) {
 	})
 }
 
-// TestSharedLayerOutlivesTheImageThatGoes pulls as containerd does: the second
-// image's client does not ask for the layer that it has of the first.
-func TestSharedLayerOutlivesTheImageThatGoes(t *testing.T) {
+// The clients pull as containerd does: that of the second image does not request the layer
+// that it has from the first.
+func TestSharedLayerSurvivesTheEvictionOfAnImage(t *testing.T) {
 	s := openStore(t, t.TempDir(), bounded)
 	base := filltest.New(2<<20, 1)
 	own := []*filltest.Origin{filltest.New(2<<20, 2), filltest.New(2<<20, 3)}
@@ -188,19 +188,19 @@ func TestSharedLayerOutlivesTheImageThatGoes(t *testing.T) {
 	manifest(images[0], images[0].ask)
 	pull(t, s, base)
 	pull(t, s, own[0])
-	settle(s)
+	settle(t, s)
 	manifest(images[1], images[1].ask)
 	pull(t, s, own[1])
-	settle(s)
+	settle(t, s)
 	pull(t, s, filltest.New(3<<20, 4))
-	settle(s)
+	settle(t, s)
 	if _, err := s.Stat(images[0].Digest); err == nil {
-		t.Error("the older image's manifest outlived its layers")
+		t.Error("the manifest of the older image was not evicted")
 	}
 	manifest(images[1], dead)
 	for _, o := range []*filltest.Origin{base, own[1]} {
 		if state := pull(t, s, o); state != Hit {
-			t.Errorf("a layer of the image that stays: %s", state)
+			t.Errorf("a layer of the other image: %s", state)
 		}
 	}
 }
@@ -217,20 +217,20 @@ func TestUsingAnImageUsesItsLayers(t *testing.T) {
 		}
 		use()
 		pull(t, s, layer)
-		settle(s)
+		settle(t, s)
 		pull(t, s, other)
-		settle(s)
+		settle(t, s)
 		pass(2 * tick)
 		use()
 		pull(t, s, filltest.New(3<<20, 3))
-		settle(s)
+		settle(t, s)
 		if state := pull(t, s, layer); state != Hit {
 			t.Errorf("the layer of an image in use: %s", state)
 		}
 	})
 }
 
-func TestManyWhoNeedSpaceEvictNoMoreThanIsMissing(t *testing.T) {
+func TestConcurrentReservationsEvictOnlyWhatIsMissing(t *testing.T) {
 	dir := t.TempDir()
 	opts := bounded
 	opts.MaxSize += 20 << 20
@@ -238,9 +238,9 @@ func TestManyWhoNeedSpaceEvictNoMoreThanIsMissing(t *testing.T) {
 	for i := range 24 {
 		pull(t, s, filltest.New(1<<20, uint64(i)))
 	}
-	settle(s)
+	settle(t, s)
 	closeStore(t, s)
-	s = openStore(t, dir, bounded) // with less than half of the room
+	s = openStore(t, dir, bounded) // with less than half of the space
 	var needy sync.WaitGroup
 	for range 4 {
 		needy.Go(func() {
@@ -258,7 +258,7 @@ func TestManyWhoNeedSpaceEvictNoMoreThanIsMissing(t *testing.T) {
 	}
 }
 
-func TestPartialThatCannotBeResumedIsRemovedBeforeItsSpaceIsGiven(t *testing.T) {
+func TestPartialThatCannotBeResumedReleasesItsSpace(t *testing.T) {
 	dir := t.TempDir()
 	o := filltest.New(9<<20, 1)
 	interrupt(t, dir, o)
@@ -270,7 +270,7 @@ func TestPartialThatCannotBeResumedIsRemovedBeforeItsSpaceIsGiven(t *testing.T) 
 	if _, err := s.Open(t.Context(), o.Digest, 0, o.Fetch); err == nil {
 		t.Error("opened")
 	}
-	settle(s)
+	settle(t, s)
 	checkCharges(t, s)
 }
 
@@ -278,12 +278,12 @@ func TestBlobLargerThanTheCacheEvictsNothing(t *testing.T) {
 	s := openStore(t, t.TempDir(), bounded)
 	small := filltest.New(1<<20, 1)
 	pull(t, s, small)
-	settle(s)
+	settle(t, s)
 	if state := pull(t, s, filltest.New(20<<20, 2)); state != Bypass {
 		t.Errorf("a blob larger than the cache: %s", state)
 	}
 	if state := pull(t, s, small); state != Hit {
-		t.Errorf("what was there: %s", state)
+		t.Errorf("the blob in the cache: %s", state)
 	}
 }
 
@@ -291,7 +291,7 @@ func TestEvictedBlobIsReadToItsEnd(t *testing.T) {
 	s := openStore(t, t.TempDir(), bounded)
 	o := filltest.New(2<<20, 1)
 	pull(t, s, o)
-	settle(s)
+	settle(t, s)
 	blob := open(t, s, o)
 	defer blob.Close()
 	if err := evictNow(s, 1); err != nil {
@@ -303,7 +303,7 @@ func TestEvictedBlobIsReadToItsEnd(t *testing.T) {
 	o.Compare(t, blob, 0, 2<<20)
 }
 
-func TestPartialThatNobodyWaitsForIsEvicted(t *testing.T) {
+func TestUnusedPartialIsEvicted(t *testing.T) {
 	dir := t.TempDir()
 	lost := filltest.New(9<<20, 1)
 	interrupt(t, dir, lost)
@@ -314,22 +314,22 @@ func TestPartialThatNobodyWaitsForIsEvicted(t *testing.T) {
 	if state := pull(t, s, o); state != Miss {
 		t.Errorf("got %s", state)
 	}
-	settle(s)
+	settle(t, s)
 	if left := files(t, filepath.Join(dir, "partial")); len(left) > 0 {
 		t.Errorf("left: %v", left)
 	}
 	pull(t, s, lost)
-	settle(s)
+	settle(t, s)
 	checkCharges(t, s)
 }
 
-func TestResumedPartialIsChargedOnce(t *testing.T) {
+func TestResumedPartialIsCountedOnce(t *testing.T) {
 	dir := t.TempDir()
 	o := filltest.New(9<<20, 1)
 	interrupt(t, dir, o)
 	s := openStore(t, dir, resumable)
 	pull(t, s, o)
-	settle(s)
+	settle(t, s)
 	checkCharges(t, s)
 }
 
@@ -340,11 +340,11 @@ func TestEvictionEndsAtTheLowWaterMark(t *testing.T) {
 		s := openStore(t, t.TempDir(), opts)
 		for i := range 12 {
 			pull(t, s, filltest.New(1<<20, uint64(i)))
-			settle(s)
+			settle(t, s)
 		}
 		synctest.Wait()
 		if over, err := s.space.Excess(opts.LowWater, 0); err != nil || over > 1<<20 {
-			t.Errorf("%d bytes above the low water mark, %v", over, err)
+			t.Errorf("%d bytes are above the low water mark, %v", over, err)
 		}
 	})
 }
@@ -356,7 +356,7 @@ func TestCacheShrinksWhenOthersFillTheDisk(t *testing.T) {
 	for i := range 8 {
 		all = append(all, filltest.New(4<<20, uint64(i)))
 		pull(t, s, all[i])
-		settle(s)
+		settle(t, s)
 	}
 	hog, err := os.Create(filepath.Join(disk, "more"))
 	if err != nil {
@@ -382,8 +382,8 @@ func TestCacheShrinksWhenOthersFillTheDisk(t *testing.T) {
 	}
 }
 
-// A command that looks into the folder may not know how large it may be.
-func TestNothingIsEvictedWhereAllIsToBeKept(t *testing.T) {
+// A command that opens the folder may not know the bounds of the daemon.
+func TestKeepAllEvictsNothing(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir, Options{Tags: freshness})
 	layers := []*filltest.Origin{filltest.New(6<<20, 1), filltest.New(6<<20, 2)}

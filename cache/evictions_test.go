@@ -10,7 +10,7 @@ import (
 	"github.com/larder-registry/larder/cache/blobs"
 )
 
-func TestEvictionsTellWhatWentAndWhy(t *testing.T) {
+func TestEvictionsListDigestReasonAndRepositories(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{Tags: freshness})
 	old, expired, removed := newImage("old"), newImage("expired"), newImage("removed")
 	pullTag(t, s, team, "old", old)
@@ -20,7 +20,7 @@ func TestEvictionsTellWhatWentAndWhy(t *testing.T) {
 	if err := s.Expire([]Verdict{{Repository: team, Digest: expired.Digest, Expiry: Expiry{Since: time.Now()}}}); err != nil {
 		t.Fatal(err)
 	}
-	evicted(t, s, 2)
+	evictN(t, s, 2)
 	if _, err := s.Remove(team, "removed"); err != nil {
 		t.Fatal(err)
 	}
@@ -41,13 +41,13 @@ func TestEvictionsTellWhatWentAndWhy(t *testing.T) {
 	}
 }
 
-func TestEvictionOfASharedLayerNamesAFewOfItsRepositories(t *testing.T) {
+func TestEvictionListsAtMostFourRepositories(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{Tags: freshness})
 	img := newImage("shared")
 	for i := range 10 {
 		pullTag(t, s, Repository{Upstream: team.Upstream, Name: fmt.Sprint("app", i)}, "v1", img)
 	}
-	evicted(t, s, 1)
+	evictN(t, s, 1)
 	if got := s.Evictions(); len(got) != 1 || len(got[0].Repositories) != 4 {
 		t.Errorf("%+v", got)
 	}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,7 +18,7 @@ import (
 	"github.com/larder-registry/larder/cache/fill/filltest"
 )
 
-// small makes a blob of some MiB one of many segments.
+// small splits a blob of some MiB into many segments.
 var small = Options{Segment: 512 << 10, Connections: 4}
 
 func TestFillServesSixteenReadersFromOneFetch(t *testing.T) {
@@ -28,7 +29,7 @@ func TestFillServesSixteenReadersFromOneFetch(t *testing.T) {
 		readers.Go(func() { pull(t, s, o) })
 	}
 	readers.Wait()
-	settle(s)
+	settle(t, s)
 	if n, most := o.Total(); n != int64(len(o.Content)) || most != 1 {
 		t.Errorf("%d bytes were sent, one of them %d times", n, most)
 	}
@@ -37,85 +38,118 @@ func TestFillServesSixteenReadersFromOneFetch(t *testing.T) {
 	}
 }
 
-func TestFillOfASmallBlobAsksOnce(t *testing.T) {
+func TestSmallBlobIsFetchedWithOneRequest(t *testing.T) {
 	for _, size := range []int{1, 1000, disk.ChunkSize, 1 << 20} {
 		s := openStore(t, t.TempDir(), small)
 		o := filltest.New(size, 1)
 		pull(t, s, o)
-		settle(s)
-		if asks := o.Requests(); len(asks) != 1 || asks[0] != (Range{Len: int64(size)}) {
-			t.Errorf("%d bytes were asked for as %v", size, asks)
+		settle(t, s)
+		if requests := o.Requests(); len(requests) != 1 || requests[0] != (Range{Len: int64(size)}) {
+			t.Errorf("%d bytes were requested as %v", size, requests)
 		}
 	}
 }
 
 func TestFillOfALargeBlobUsesSeveralConnections(t *testing.T) {
-	s := openStore(t, t.TempDir(), small)
-	o := filltest.New(5<<20, 1)
-	var mu sync.Mutex
-	together, arrived := 0, make(chan struct{})
-	o.Plan = func(int, Range) filltest.Act {
-		return filltest.Act{Gate: func(off int64) {
-			if off != disk.ChunkSize && (off == 0 || off%small.Segment != 0) {
-				return
-			}
-			mu.Lock()
-			together++
-			if together == small.Connections {
-				close(arrived) // all four have begun, and none has ended
-			}
-			mu.Unlock()
-			<-arrived
-		}}
-	}
-	pull(t, s, o)
-	for _, ask := range o.Requests() {
-		if ask.Len > small.Segment || ask.Off == 0 && ask.Spare {
-			t.Errorf("asked for %+v", ask)
+	synctest.Test(t, func(t *testing.T) {
+		s := openStore(t, t.TempDir(), small)
+		o := filltest.New(5<<20, 1)
+		var mu sync.Mutex
+		together, arrived := 0, make(chan struct{})
+		o.Plan = func(int, Range) filltest.Act {
+			return filltest.Act{Gate: func(off int64) {
+				if off != disk.ChunkSize && (off == 0 || off%small.Segment != 0) {
+					return
+				}
+				mu.Lock()
+				together++
+				if together == small.Connections {
+					close(arrived) // all four have begun, and none has ended
+				}
+				mu.Unlock()
+				select {
+				case <-arrived:
+				case <-time.After(time.Second): // when nothing moves any more
+					t.Errorf("the blob is not fetched by %d connections at the same time", small.Connections)
+				}
+			}}
 		}
-	}
+		pull(t, s, o)
+		for _, request := range o.Requests() {
+			if request.Len > small.Segment || request.Off == 0 && request.Spare {
+				t.Errorf("requested %+v", request)
+			}
+		}
+	})
 }
 
-func TestFirstBytesAreAskedForAlone(t *testing.T) {
+func TestFillsShareThirtyTwoSpareConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const fills = 12 // together they would use 36 spare connections
+		s := openStore(t, t.TempDir(), small)
+		var spare atomic.Int64
+		release := make(chan struct{})
+		for i := range fills {
+			o := filltest.New(5<<20, uint64(i))
+			o.Plan = func(_ int, r Range) filltest.Act {
+				if !r.Spare {
+					return filltest.Act{}
+				}
+				spare.Add(1)
+				return filltest.Act{Wait: release}
+			}
+			blob := open(t, s, o)
+			defer blob.Close()
+		}
+		synctest.Wait()
+		if n := spare.Load(); n != 32 {
+			t.Errorf("%d fills use %d spare connections, want 32", fills, n)
+		}
+		close(release)
+		settle(t, s)
+	})
+}
+
+func TestFirstBytesAreFetchedByOneConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := openStore(t, t.TempDir(), small)
 		o := filltest.New(5<<20, 1)
 		o.Plan = func(int, Range) filltest.Act {
 			return filltest.Act{Gate: func(off int64) {
 				if off == 0 {
-					<-time.After(time.Second) // so all else has come to rest
-					if asks := o.Requests(); len(asks) != 1 {
-						t.Errorf("before the first byte it was asked for %v", asks)
+					<-time.After(time.Second) // when nothing else moves any more
+					if requests := o.Requests(); len(requests) != 1 {
+						t.Errorf("the requests before the first byte are %v", requests)
 					}
 				}
 			}}
 		}
 		pull(t, s, o)
-		settle(s)
+		settle(t, s)
 		if len(o.Requests()) < 10 {
-			t.Errorf("then it was asked for %v", o.Requests())
+			t.Errorf("the requests after it are %v", o.Requests())
 		}
 	})
 }
 
-func TestFillTakesAnEmptyBlob(t *testing.T) {
+func TestEmptyBlobIsAHit(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
 	o := filltest.New(0, 1)
-	for _, want := range []State{Hit, Hit} { // the first one is complete before it is opened
+	for _, want := range []State{Hit, Hit} { // even the first: its fill is complete before the blob is opened
 		if state := pull(t, s, o); state != want {
 			t.Errorf("got %s, want %s", state, want)
 		}
 	}
 }
 
-func TestFillGoesOnWhenItsReadersLeave(t *testing.T) {
+func TestFillContinuesAfterItsReadersLeft(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
 	o := filltest.New(5<<20, 1)
-	hold := make(chan struct{})
+	release := make(chan struct{})
 	o.Plan = func(int, Range) filltest.Act {
 		return filltest.Act{Gate: func(off int64) {
 			if off > 0 {
-				<-hold
+				<-release
 			}
 		}}
 	}
@@ -131,8 +165,8 @@ func TestFillGoesOnWhenItsReadersLeave(t *testing.T) {
 		defer blob.Close()
 	}
 	leave()
-	close(hold)
-	settle(s)
+	close(release)
+	settle(t, s)
 	if state := pull(t, s, o); state != Hit {
 		t.Errorf("after the readers had left: %s", state)
 	}
@@ -141,7 +175,7 @@ func TestFillGoesOnWhenItsReadersLeave(t *testing.T) {
 	}
 }
 
-func TestReaderThatWaitsEndsWithItsContext(t *testing.T) {
+func TestWaitingReaderEndsWithItsContext(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
 	o := filltest.New(1000, 1)
 	o.Plan = func(int, Range) filltest.Act { return filltest.Act{Stall: 10} }
@@ -161,7 +195,7 @@ func TestReaderThatWaitsEndsWithItsContext(t *testing.T) {
 	}
 }
 
-func TestSlowReaderHoldsNobody(t *testing.T) {
+func TestSlowReaderDelaysNoOtherReader(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
 	o := filltest.New(5<<20, 1)
 	slow := open(t, s, o)
@@ -169,36 +203,36 @@ func TestSlowReaderHoldsNobody(t *testing.T) {
 	if _, err := slow.Read(make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}
-	pull(t, s, o) // while the slow one does not read
-	settle(s)
-	o.Compare(t, slow, 0, int64(len(o.Content))) // from the file that was renamed meanwhile
+	pull(t, s, o) // while the slow reader does not read
+	settle(t, s)
+	o.Compare(t, slow, 0, int64(len(o.Content))) // from the file, which has been renamed
 	if n, _ := o.Total(); n != int64(len(o.Content)) {
 		t.Errorf("%d bytes were sent", n)
 	}
 }
 
-func TestReaderFarAheadIsServedBeforeWhatLiesBetween(t *testing.T) {
+func TestReaderFarAheadIsServedBeforeTheBytesBetween(t *testing.T) {
 	opts := small
 	opts.Connections = 1
 	s := openStore(t, t.TempDir(), opts)
 	o := filltest.New(6<<20, 1)
-	hold := make(chan struct{})
+	release := make(chan struct{})
 	o.Plan = func(_ int, r Range) filltest.Act {
 		if r.Off >= 4<<20 {
 			return filltest.Act{}
 		}
 		return filltest.Act{Gate: func(off int64) {
 			if off > 0 {
-				<-hold
+				<-release
 			}
 		}}
 	}
 	blob := open(t, s, o)
 	defer blob.Close()
 	o.Compare(t, blob, 4<<20, 4<<20+1000)
-	close(hold)
+	close(release)
 	o.Compare(t, blob, 0, int64(len(o.Content)))
-	settle(s)
+	settle(t, s)
 	if n, most := o.Total(); n != int64(len(o.Content)) || most != 1 {
 		t.Errorf("%d bytes were sent, one of them %d times", n, most)
 	}
@@ -212,18 +246,18 @@ func TestSourceWithoutRangesGetsOneConnection(t *testing.T) {
 	defer blob.Close()
 	o.Compare(t, blob, 4<<20, 5<<20)
 	pull(t, s, o)
-	settle(s)
+	settle(t, s)
 	if n := len(o.Requests()); n != 1 {
 		t.Errorf("%d requests", n)
 	}
 }
 
-func TestFillTakesTheSizeFromTheManifestWhereTheSourceTellsNone(t *testing.T) {
+func TestFillUsesTheSizeOfTheManifestIfTheSourceSendsNone(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
 	o := filltest.New(3<<20, 1)
 	o.NoSize, o.NoRanges = true, true
 	pull(t, s, o)
-	settle(s)
+	settle(t, s)
 	other := filltest.New(1000, 2)
 	other.NoSize = true
 	if blob, err := s.Open(t.Context(), other.Digest, 0, other.Fetch); err == nil || !strings.Contains(err.Error(), "tells the size") {
@@ -231,18 +265,18 @@ func TestFillTakesTheSizeFromTheManifestWhereTheSourceTellsNone(t *testing.T) {
 	}
 }
 
-func TestFillSurvivesWhatConnectionsDo(t *testing.T) {
+func TestFillSurvivesBrokenConnections(t *testing.T) {
 	for name, plan := range map[string]func(n int, r Range) filltest.Act{
-		"all break":              func(int, Range) filltest.Act { return filltest.Act{Cut: 100 << 10} },
-		"all stall":              func(int, Range) filltest.Act { return filltest.Act{Stall: 200 << 10} },
-		"every second is denied": func(n int, _ Range) filltest.Act { return filltest.Act{Err: []error{nil, filltest.ErrBroken}[n%2]} },
+		"all break":               func(int, Range) filltest.Act { return filltest.Act{Cut: 100 << 10} },
+		"all stall":               func(int, Range) filltest.Act { return filltest.Act{Stall: 200 << 10} },
+		"every second is refused": func(n int, _ Range) filltest.Act { return filltest.Act{Err: []error{nil, filltest.ErrBroken}[n%2]} },
 		"spares are refused": func(_ int, r Range) filltest.Act {
 			if r.Spare {
 				return filltest.Act{Err: filltest.ErrBroken}
 			}
 			return filltest.Act{}
 		},
-		"the first one is lost": func(n int, r Range) filltest.Act {
+		"the first one stalls": func(n int, r Range) filltest.Act {
 			if r.Off < small.Segment && n < 9 {
 				return filltest.Act{Stall: 1000}
 			}
@@ -257,7 +291,7 @@ func TestFillSurvivesWhatConnectionsDo(t *testing.T) {
 				if state := pull(t, s, o); state != Miss {
 					t.Errorf("pulled: %s", state)
 				}
-				settle(s)
+				settle(t, s)
 				if n, most := o.Total(); n != int64(len(o.Content)) || most != 1 {
 					t.Errorf("%d bytes were sent, one of them %d times", n, most)
 				}
@@ -266,7 +300,7 @@ func TestFillSurvivesWhatConnectionsDo(t *testing.T) {
 	}
 }
 
-func TestFillThatIsGivenUpIsResumedByTheNextRequest(t *testing.T) {
+func TestFailedFillIsResumedByTheNextRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := openStore(t, t.TempDir(), small)
 		o := filltest.New(6<<20, 1)
@@ -283,10 +317,10 @@ func TestFillThatIsGivenUpIsResumedByTheNextRequest(t *testing.T) {
 			t.Fatalf("read from a dead source: %v", err)
 		}
 		blob.Close()
-		settle(s)
+		settle(t, s)
 		down = false
 		pull(t, s, o)
-		settle(s)
+		settle(t, s)
 		if n, most := o.Total(); n != int64(len(o.Content)) || most != 1 {
 			t.Errorf("%d bytes were sent, one of them %d times", n, most)
 		}
@@ -312,13 +346,13 @@ func TestClientDoesNotShareTheFailureOfAnothersSource(t *testing.T) {
 				t.Errorf("the client of the dead source: %v", err)
 			}
 		})
-		<-begun
+		receive(t, begun, "the first client's source is asked")
 		pull(t, s, o)
 		first.Wait()
 	})
 }
 
-func TestOpenFailsSoonWhereTheSourceIsDead(t *testing.T) {
+func TestOpenFailsSoonIfTheSourceIsDead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := openStore(t, t.TempDir(), small)
 		o := filltest.New(1000, 1)
@@ -333,8 +367,8 @@ func TestOpenFailsSoonWhereTheSourceIsDead(t *testing.T) {
 	})
 }
 
-// The source is tried again while its client waits, and the client goes first.
-func TestWhoCannotWaitAnyMoreIsToldWhatTheFillWaitsFor(t *testing.T) {
+// The fill waits before it asks the source again. The time of its client ends before that.
+func TestErrorOfAnEndedWaitSaysWhatTheFillWaitsFor(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{Retry: Retry{Pause: time.Millisecond}})
 	late, busy := errors.New("the client's time is over"), errors.New("too many requests")
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -353,7 +387,7 @@ func TestWhoCannotWaitAnyMoreIsToldWhatTheFillWaitsFor(t *testing.T) {
 	}
 }
 
-func TestContentThatDoesNotVerifyIsCutAndForgotten(t *testing.T) {
+func TestMismatchingContentIsTruncatedAndDiscarded(t *testing.T) {
 	for name, size := range map[string]int{"one byte": 1, "one chunk": 1000, "many segments": 3 << 20} {
 		t.Run(name, func(t *testing.T) {
 			var log bytes.Buffer
@@ -363,7 +397,7 @@ func TestContentThatDoesNotVerifyIsCutAndForgotten(t *testing.T) {
 			o := filltest.New(size, 1)
 			o.Plan = func(int, Range) filltest.Act { return filltest.Act{Flip: int64(size)*8 - 3} }
 			blob, err := s.Open(t.Context(), o.Digest, 0, o.Fetch)
-			if err == nil { // else the fill was over before its first reader came
+			if err == nil { // else the fill ended before its first reader came
 				var got []byte
 				got, err = io.ReadAll(blob)
 				if len(got) >= size || !errors.Is(blob.Err(), fill.ErrMismatch) {
@@ -374,7 +408,7 @@ func TestContentThatDoesNotVerifyIsCutAndForgotten(t *testing.T) {
 			if !errors.Is(err, fill.ErrMismatch) {
 				t.Errorf("it ended with %v", err)
 			}
-			settle(s)
+			settle(t, s)
 			if left := files(t, s.folder.Dir()+"/partial"); len(left) > 0 {
 				t.Errorf("left behind: %v", left)
 			}
@@ -389,7 +423,7 @@ func TestContentThatDoesNotVerifyIsCutAndForgotten(t *testing.T) {
 	}
 }
 
-func TestReaderGetsNothingMoreOnceAMismatchIsKnown(t *testing.T) {
+func TestReaderGetsNoFurtherChunkAfterAMismatch(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
 	o := filltest.New(3<<20, 1)
 	last := make(chan struct{})
@@ -402,29 +436,29 @@ func TestReaderGetsNothingMoreOnceAMismatchIsKnown(t *testing.T) {
 	}
 	blob := open(t, s, o)
 	defer blob.Close()
-	o.Compare(t, blob, 2<<20, 2<<20+1000) // of a stretch that is here to its end
+	o.Compare(t, blob, 2<<20, 2<<20+1000) // all bytes of this range have arrived
 	close(last)
-	settle(s)
+	settle(t, s)
 	if got, err := io.ReadAll(blob); len(got) >= disk.ChunkSize || !errors.Is(err, fill.ErrMismatch) {
 		t.Errorf("read %d bytes more, %v", len(got), err)
 	}
 }
 
-func TestReaderBehindAMismatchGetsNothingMore(t *testing.T) {
+func TestReaderThatHasReadNothingGetsNothingAfterAMismatch(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
 	o := filltest.New(1<<20, 1)
-	hold := make(chan struct{})
-	o.Plan = func(int, Range) filltest.Act { return filltest.Act{Flip: 1, Gate: func(int64) { <-hold }} }
+	release := make(chan struct{})
+	o.Plan = func(int, Range) filltest.Act { return filltest.Act{Flip: 1, Gate: func(int64) { <-release }} }
 	blob := open(t, s, o)
 	defer blob.Close()
-	close(hold)
-	settle(s)
+	close(release)
+	settle(t, s)
 	if n, err := blob.Read(make([]byte, 10)); n > 0 || !errors.Is(err, fill.ErrMismatch) {
 		t.Errorf("read %d bytes, %v", n, err)
 	}
 }
 
-func TestSourceThatChangesItsMindIsDropped(t *testing.T) {
+func TestSourceThatReportsAnotherSizeIsDropped(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
 	o := filltest.New(3<<20, 1)
 	o.Plan = func(n int, _ Range) filltest.Act {
@@ -434,20 +468,20 @@ func TestSourceThatChangesItsMindIsDropped(t *testing.T) {
 		return filltest.Act{}
 	}
 	blob, err := s.Open(t.Context(), o.Digest, 0, o.Fetch)
-	if err == nil { // else it was found out before the first reader came
+	if err == nil { // else the fill failed before its first reader came
 		_, err = io.Copy(io.Discard, blob)
 		blob.Close()
 	}
 	if err == nil || !strings.Contains(err.Error(), "another size") {
 		t.Errorf("it ended with %v", err)
 	}
-	settle(s)
+	settle(t, s)
 	o.Plan = nil
 	pull(t, s, o)
 }
 
-// A client asks for its next layer at once: the sync of a large one leaves the
-// first bytes of that alone, unless the store ends.
+// A client requests its next layer at once. The sync of a large layer waits, so that it does
+// not delay the first bytes of the next one. Close does not wait.
 func TestLargeBlobIsSyncedAfterAPause(t *testing.T) {
 	for name, test := range map[string]struct {
 		size  int
@@ -475,7 +509,7 @@ func TestLargeBlobIsSyncedAfterAPause(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				settle(s)
+				settle(t, s)
 				if got := synced.Sub(pulled); synced.IsZero() || got != test.pause {
 					t.Errorf("synced after %v, want %v", got, test.pause)
 				}

@@ -19,7 +19,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// newList is an index of images.
+// newList returns an index of images.
 func newList(platforms ...*image) *image {
 	var list []string
 	for _, p := range platforms {
@@ -34,7 +34,7 @@ func newList(platforms ...*image) *image {
 	}}
 }
 
-// pullTag brings a tag of a repository, and these layers of it.
+// pullTag pulls a tag of a repository, and these layers.
 func pullTag(t testing.TB, s *Store, repo Repository, tag string, img *image, layers ...*filltest.Origin) {
 	t.Helper()
 	if _, _, err := s.Tag(t.Context(), repo, tag, img.ask); err != nil {
@@ -43,7 +43,7 @@ func pullTag(t testing.TB, s *Store, repo Repository, tag string, img *image, la
 	pullLayers(t, s, layers...)
 }
 
-// pullDigest brings a manifest by its digest, and these layers of it.
+// pullDigest pulls a manifest by its digest, and these layers.
 func pullDigest(t testing.TB, s *Store, repo Repository, img *image, layers ...*filltest.Origin) {
 	t.Helper()
 	if _, _, err := s.Manifest(t.Context(), repo, img.Digest, img.ask); err != nil {
@@ -56,7 +56,7 @@ func pullLayers(t testing.TB, s *Store, layers ...*filltest.Origin) {
 	t.Helper()
 	for _, l := range layers {
 		pull(t, s, l)
-		settle(s)
+		settle(t, s)
 	}
 }
 
@@ -77,7 +77,7 @@ func listed(t testing.TB, s *Store) map[string]ImageInfo {
 	return all
 }
 
-func TestImagesAreTagsAndManifestsThatNothingReaches(t *testing.T) {
+func TestImagesAreTagsAndUnreferencedManifests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
 		opts := Options{Tags: freshness}
@@ -141,7 +141,7 @@ func TestTagOfAnEvictedManifestIsListedAsIncomplete(t *testing.T) {
 	}
 }
 
-func TestStatsCountWhatIsThere(t *testing.T) {
+func TestStatsCountBlobsPartialsAndFills(t *testing.T) {
 	dir := t.TempDir()
 	interrupt(t, dir, filltest.New(9<<20, 9))
 	opts := Options{Tags: freshness, MaxSize: 1 << 30, Segment: 512 << 10}
@@ -153,13 +153,13 @@ func TestStatsCountWhatIsThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	slow := filltest.New(1<<20, 2)
-	hold := make(chan struct{})
-	slow.Plan = func(int, Range) filltest.Act { return filltest.Act{Gate: func(int64) { <-hold }} }
+	release := make(chan struct{})
+	slow.Plan = func(int, Range) filltest.Act { return filltest.Act{Gate: func(int64) { <-release }} }
 	blob := open(t, s, slow)
 	got, err := s.Stats()
-	close(hold)
+	close(release)
 	blob.Close()
-	settle(s)
+	settle(t, s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +172,7 @@ func TestStatsCountWhatIsThere(t *testing.T) {
 	}
 }
 
-func TestImagesOfAClosedStoreAreAnError(t *testing.T) {
+func TestImagesFailsAfterClose(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{})
 	closeStore(t, s)
 	if images, err := s.Images(); err == nil {
@@ -180,7 +180,7 @@ func TestImagesOfAClosedStoreAreAnError(t *testing.T) {
 	}
 }
 
-func TestRemoveLeavesWhatOthersNeed(t *testing.T) {
+func TestRemoveKeepsWhatOtherImagesNeed(t *testing.T) {
 	base, own := filltest.New(100_000, 1), filltest.New(10_000, 2)
 	a, b := newImage("a", base, own), newImage("b", base)
 	for _, c := range []struct {
@@ -253,11 +253,11 @@ func TestRemoveLeavesWhatOthersNeed(t *testing.T) {
 				}
 			}
 			if len(all) != len(c.left) {
-				t.Errorf("listed: %v", all)
+				t.Errorf("the images are %v", all)
 			}
 			for _, d := range c.removed {
 				if _, err := s.Stat(d); !errors.Is(err, fs.ErrNotExist) {
-					t.Errorf("%s is still there: %v", d, err)
+					t.Errorf("%s was not removed: %v", d, err)
 				}
 			}
 			for _, d := range c.stay {
@@ -269,7 +269,7 @@ func TestRemoveLeavesWhatOthersNeed(t *testing.T) {
 	}
 }
 
-func TestRemoveOfWhatIsNotAnImageChangesNothing(t *testing.T) {
+func TestRemoveOfAMissingImageChangesNothing(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{Tags: freshness})
 	layer := filltest.New(10_000, 1)
 	part := newImage("part", layer)
@@ -290,27 +290,27 @@ func TestRemoveOfWhatIsNotAnImageChangesNothing(t *testing.T) {
 	}
 }
 
-func TestRemoveLetsARunningFillGoOn(t *testing.T) {
+func TestRemoveDoesNotStopARunningFill(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{Tags: freshness, Segment: 512 << 10})
 	layer := filltest.New(1<<20, 1)
-	hold := make(chan struct{})
-	layer.Plan = func(int, Range) filltest.Act { return filltest.Act{Gate: func(int64) { <-hold }} }
+	release := make(chan struct{})
+	layer.Plan = func(int, Range) filltest.Act { return filltest.Act{Gate: func(int64) { <-release }} }
 	pullTag(t, s, team, "v1", newImage("a", layer))
 	blob := open(t, s, layer)
 	defer blob.Close()
 	_, err := s.Remove(team, "v1")
-	close(hold)
+	close(release)
 	if err != nil {
 		t.Fatal(err)
 	}
 	layer.Compare(t, blob, 0, 1<<20)
-	settle(s)
+	settle(t, s)
 	if _, err := s.Stat(layer.Digest); err != nil {
 		t.Error(err)
 	}
 }
 
-func TestRemoveKeepsWhatIsUsedMeanwhile(t *testing.T) {
+func TestRemoveKeepsBlobsThatAreUsedDuringIt(t *testing.T) {
 	layers := []*filltest.Origin{filltest.New(10_000, 1), filltest.New(10_000, 2)}
 	img := newImage("a", layers...)
 	var s *Store
@@ -321,18 +321,18 @@ func TestRemoveKeepsWhatIsUsedMeanwhile(t *testing.T) {
 			for _, d := range []digest.Digest{img.Digest, layers[0].Digest, layers[1].Digest} {
 				s.items.Use(d, s.opts.Now())
 			}
-			s.recordUses() // as from time to time
+			s.recordUses() // as the store does from time to time
 		}
 		return take()
 	}
 	s = openStore(t, t.TempDir(), opts)
 	pullTag(t, s, team, "v1", img, layers...)
-	settle(s)
+	settle(t, s)
 	removing.Store(true)
 	if _, err := s.Remove(team, "v1"); err != nil {
 		t.Fatal(err)
 	}
-	if left := files(t, filepath.Join(s.folder.Dir(), "blobs")); len(left) != 2 { // the first was on its way out
+	if left := files(t, filepath.Join(s.folder.Dir(), "blobs")); len(left) != 2 { // the removal of the first had begun
 		t.Errorf("left: %v", left)
 	}
 }

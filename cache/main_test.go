@@ -6,9 +6,11 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"testing"
 	"time"
 
@@ -30,19 +32,18 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// useMemory has the tests' folders be in memory where the machine has room for
-// them, unless TMPDIR says where else: a store syncs each time it is opened, and
-// the tests open it a thousand times. Those of cmd/larder are on a disk.
+// useMemory makes the tests create their folders in memory if the machine has enough of it
+// and TMPDIR is not set: a store syncs each time it is opened, and the tests open about a
+// thousand stores. The tests of cmd/larder use a disk.
 func useMemory() {
-	const shm, room = "/dev/shm", 1 << 30
+	const shm, enough = "/dev/shm", 1 << 30
 	var fs unix.Statfs_t
-	if os.Getenv("TMPDIR") == "" && unix.Statfs(shm, &fs) == nil && int64(fs.Bavail)*fs.Bsize >= room {
-		_ = os.Setenv("TMPDIR", shm) // or they take longer
+	if os.Getenv("TMPDIR") == "" && unix.Statfs(shm, &fs) == nil && int64(fs.Bavail)*fs.Bsize >= enough {
+		_ = os.Setenv("TMPDIR", shm) // if this fails, the tests only take longer
 	}
 }
 
-// openStore opens a store that lasts as long as the test, and checks the folder
-// afterwards.
+// openStore opens a store that is closed with the test. The folder is checked then.
 func openStore(t testing.TB, dir string, opts Options) *Store {
 	t.Helper()
 	if opts.Log == nil {
@@ -56,13 +57,13 @@ func openStore(t testing.TB, dir string, opts Options) *Store {
 	return s
 }
 
-// closeStore closes a store and checks what must hold for it and its folder
-// whatever happened.
+// closeStore closes a store, unless the test has closed it, and checks its folder and its
+// account of the folder.
 func closeStore(t testing.TB, s *Store) {
 	t.Helper()
-	if end, err := s.tasks.Begin(); err == nil { // else it was closed by the test, which may have gone on with the folder
+	if end, err := s.tasks.Begin(); err == nil { // else the test has closed it, and may have changed the folder since
 		end()
-		<-s.blobs.Loaded()
+		loaded(t, s)
 		if err := s.Close(); err != nil {
 			t.Errorf("close: %v", err)
 		}
@@ -75,8 +76,9 @@ func closeStore(t testing.TB, s *Store) {
 	}
 }
 
-// checkAccount compares what a store that is closed believes to be in its folder
-// with what is there: nothing more and, where no step failed, nothing less.
+// checkAccount compares the account of a closed store with its folder: every file must be
+// accounted for. If exactly is true, which needs that no step failed, the account must have
+// no other items.
 func checkAccount(s *Store, exactly bool) error {
 	complete, err := blobs.Complete(context.Background(), s.folder)
 	if err != nil {
@@ -89,14 +91,14 @@ func checkAccount(s *Store, exactly bool) error {
 	var errs []error
 	for _, f := range append(complete, partials...) {
 		if it, ok := s.items.Get(f.Digest()); !ok || it.Partial != f.Partial || it.Bytes < f.Bytes {
-			errs = append(errs, fmt.Errorf("%s takes %+v on disk, and is taken for %+v", f.Digest(), f.Item, it))
+			errs = append(errs, fmt.Errorf("%s is %+v on disk and %+v in the account", f.Digest(), f.Item, it))
 		}
 	}
 	if n, believed := len(complete)+len(partials), s.items.Len(); n > believed || exactly && n < believed {
-		errs = append(errs, fmt.Errorf("%d blobs and partials are there, and %d are believed to be", n, believed))
+		errs = append(errs, fmt.Errorf("%d blobs and partials are in the folder and %d in the account", n, believed))
 	}
 	if used, unconfirmed := s.space.Account(); used != s.items.Bytes() || unconfirmed != 0 {
-		errs = append(errs, fmt.Errorf("%d bytes are reserved, of which %d are not confirmed, for %d bytes of items",
+		errs = append(errs, fmt.Errorf("%d bytes are reserved, %d of them unconfirmed, for %d bytes of items",
 			used, unconfirmed, s.items.Bytes()))
 	}
 	return errors.Join(errs...)
@@ -128,7 +130,7 @@ func open(t testing.TB, s *Store, o *filltest.Origin) *Blob {
 	return blob
 }
 
-// pull reads the origin's blob to its end, and compares.
+// pull reads all of the origin's blob, and compares it.
 func pull(t testing.TB, s *Store, o *filltest.Origin) State {
 	t.Helper()
 	blob := open(t, s, o)
@@ -137,11 +139,55 @@ func pull(t testing.TB, s *Store, o *filltest.Origin) State {
 	return blob.State
 }
 
-// settle waits until no fill runs.
-func settle(s *Store) {
-	for fills := s.Fills(); len(fills) > 0; fills = s.Fills() {
-		s.blobs.AwaitFill(fills[0].Digest)
+// settle waits until no fill runs, and fails the test if that takes five minutes.
+func settle(t testing.TB, s *Store) {
+	t.Helper()
+	settled := make(chan struct{})
+	go func() {
+		defer close(settled)
+		for fills := s.Fills(); len(fills) > 0; fills = s.Fills() {
+			s.blobs.AwaitFill(fills[0].Digest)
+		}
+	}()
+	select {
+	case <-settled:
+	case <-time.After(5 * time.Minute):
+		t.Fatalf("after five minutes fills still run: %+v", s.Fills())
 	}
+}
+
+// receive returns the next value of a channel, or the zero value if it is closed. It fails
+// the test if that takes a minute.
+func receive[T any](t testing.TB, from <-chan T, what string) T {
+	t.Helper()
+	select {
+	case v := <-from:
+		return v
+	case <-time.After(time.Minute):
+		t.Fatalf("waited a minute until %s", what)
+		panic("unreachable")
+	}
+}
+
+// loaded waits until a store knows what is in its folder.
+func loaded(t testing.TB, s *Store) {
+	t.Helper()
+	receive(t, s.blobs.Loaded(), "the folder is loaded")
+}
+
+// testSeed returns the seed of a random test, and logs it. LARDER_TEST_SEED sets it, to
+// repeat a failure.
+func testSeed(t *testing.T) uint64 {
+	t.Helper()
+	seed := rand.Uint64()
+	if text := os.Getenv("LARDER_TEST_SEED"); text != "" {
+		var err error
+		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("LARDER_TEST_SEED=%d", seed)
+	return seed
 }
 
 // eventually waits until ok returns true, and fails the test if that takes a minute.
@@ -154,7 +200,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// openIdle opens a store that does nothing by itself: it does not look at its folder.
+// openIdle opens a store that does no work in the background: its folder is not loaded.
 func openIdle(t testing.TB, dir string, opts Options) *Store {
 	t.Helper()
 	opts.Log = slog.New(slog.DiscardHandler)
@@ -175,7 +221,7 @@ func openIdle(t testing.TB, dir string, opts Options) *Store {
 	t.Cleanup(func() {
 		select {
 		case <-s.blobs.Loaded():
-		default: // Close waits for it
+		default: // Close waits until the folder is loaded
 			if err := s.blobs.Load(context.Background(), func() {}); err != nil {
 				t.Error(err)
 			}

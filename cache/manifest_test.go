@@ -22,13 +22,13 @@ var (
 	other = Repository{Upstream: "registry.example", Name: "other/app"}
 )
 
-// image is a manifest at an upstream, which counts the questions.
+// image is a manifest at an upstream that records the requests.
 type image struct {
 	Manifest
 
 	mu    sync.Mutex // guards what follows
 	asked []string   // "HEAD v1", "GET sha256:…"
-	err   error      // instead of an answer
+	err   error      // is returned instead of an answer, unless it is nil
 }
 
 func newImage(name string, layers ...*filltest.Origin) *image {
@@ -59,7 +59,7 @@ func (i *image) ask(_ context.Context, reference string, head bool) (Manifest, e
 	return m, i.err
 }
 
-// questions returns what was asked since the last call.
+// questions returns the requests since the last call.
 func (i *image) questions() []string {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -74,7 +74,7 @@ func (i *image) fail(err error) {
 	i.err = err
 }
 
-// dead is an upstream that cannot be asked.
+// dead is an upstream that cannot be reached.
 func dead(context.Context, string, bool) (Manifest, error) {
 	return Manifest{}, filltest.ErrBroken
 }
@@ -103,13 +103,13 @@ func TestManifestIsFetchedOnceAndKept(t *testing.T) {
 	}
 }
 
-func TestManifestIsAskedForOnceByAll(t *testing.T) {
+func TestConcurrentRequestsFetchAManifestOnce(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{})
 	img := newImage("a")
-	hold, asked := make(chan struct{}), make(chan struct{})
+	release, asked := make(chan struct{}), make(chan struct{})
 	ask := func(ctx context.Context, reference string, head bool) (Manifest, error) {
-		close(asked) // panics when it is asked twice
-		<-hold
+		close(asked) // a second request panics
+		<-release
 		return img.ask(ctx, reference, head)
 	}
 	var clients sync.WaitGroup
@@ -119,7 +119,7 @@ func TestManifestIsAskedForOnceByAll(t *testing.T) {
 		}
 	}
 	clients.Go(get)
-	<-asked
+	receive(t, asked, "the upstream is asked")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, _, err := s.Manifest(ctx, team, img.Digest, ask); !errors.Is(err, context.Canceled) {
@@ -128,7 +128,7 @@ func TestManifestIsAskedForOnceByAll(t *testing.T) {
 	for range 8 {
 		clients.Go(get)
 	}
-	close(hold)
+	close(release)
 	clients.Wait()
 }
 
@@ -144,7 +144,7 @@ func TestManifestOfOneRepositoryIsNotServedForAnother(t *testing.T) {
 	}
 }
 
-func TestDamagedManifestIsFetchedAnew(t *testing.T) {
+func TestDamagedManifestIsFetchedAgain(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir, Options{})
 	img := newImage("a")
@@ -164,18 +164,18 @@ func TestDamagedManifestIsFetchedAnew(t *testing.T) {
 	}
 }
 
-func TestManifestThatIsNotWhatItClaimsIsRefused(t *testing.T) {
+func TestInvalidManifestIsRefused(t *testing.T) {
 	const index, image = ocispec.MediaTypeImageIndex, ocispec.MediaTypeImageManifest
 	for _, c := range []struct {
 		name, mediaType, raw string
 	}{
-		{"no JSON", image, `{`},
+		{"invalid JSON", image, `{`},
 		{"another type", image, `{"mediaType": "` + index + `", "manifests": []}`},
 		{"no type", "", `{"layers": []}`},
-		{"two things at once", index, `{"manifests": [], "layers": []}`},
+		{"an index with layers", index, `{"manifests": [], "layers": []}`},
 		{"an index with a config", index, `{"manifests": [], "config": {"digest": "` + string(digest.FromString("")) + `"}}`},
-		{"a name that is no digest", image, `{"layers": [{"digest": "sha256:../../etc/passwd"}]}`},
-		{"a name without a digest", image, `{"layers": [{"size": 5}]}`},
+		{"an invalid digest", image, `{"layers": [{"digest": "sha256:../../etc/passwd"}]}`},
+		{"a layer without a digest", image, `{"layers": [{"size": 5}]}`},
 		{"too large", image, `{"layers": []` + strings.Repeat(" ", MaxManifest) + `}`},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -14,7 +14,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 )
 
-// by returns a counter's values by one of its attributes.
+// by returns the values of a counter, by one of its attributes.
 func (m meter) by(t *testing.T, name, key string) map[string]int64 {
 	t.Helper()
 	var all metricdata.ResourceMetrics
@@ -35,8 +35,8 @@ func (m meter) by(t *testing.T, name, key string) map[string]int64 {
 	return values
 }
 
-// Prometheus takes a counter that begins with 1 for one that never changed.
-func TestCountersBeginWithZero(t *testing.T) {
+// A counter that first appears with the value 1 shows no increase in Prometheus.
+func TestCountersBeginAtZero(t *testing.T) {
 	m := newMeter()
 	openStore(t, t.TempDir(), Options{Meter: m})
 	for name, key := range map[string]string{
@@ -45,7 +45,7 @@ func TestCountersBeginWithZero(t *testing.T) {
 	} {
 		values := m.by(t, name, key)
 		if len(values) == 0 {
-			t.Errorf("%s is not there", name)
+			t.Errorf("%s is missing", name)
 		}
 		if key == "reason" && len(values) != 4 {
 			t.Errorf("%s has %v", name, values)
@@ -58,35 +58,35 @@ func TestCountersBeginWithZero(t *testing.T) {
 	}
 }
 
-func TestCacheThatIsTooSmallFetchesWhatItEvicted(t *testing.T) {
+func TestRefetchesOfEvictedBlobsAreCounted(t *testing.T) {
 	m := newMeter()
 	opts := bounded
 	opts.Meter = m
 	s := openStore(t, t.TempDir(), opts)
 	a, b, c := filltest.New(3<<20, 1), filltest.New(3<<20, 2), filltest.New(3<<20, 3)
-	for i, o := range []*filltest.Origin{a, b, c, a, a} { // c has a go
+	for i, o := range []*filltest.Origin{a, b, c, a, a} { // c evicts a
 		pull(t, s, o)
-		settle(s)
+		settle(t, s)
 		want := int64(0)
 		if i >= 3 {
 			want = 1
 		}
 		if n := m.value(t, "larder.fill.refetches"); n != want {
-			t.Errorf("after %d pulls %d fills brought back what was evicted, want %d", i+1, n, want)
+			t.Errorf("after %d pulls %d refetches are counted, want %d", i+1, n, want)
 		}
 	}
 	if by := m.by(t, "larder.evictions", "reason"); by[blobs.ReasonUnused] != 2 || by[blobs.ReasonExpired] != 0 {
-		t.Errorf("evicted: %v", by)
+		t.Errorf("evictions: %v", by)
 	}
 }
 
-func TestQuestionsAboutTagsAreCountedByResult(t *testing.T) {
+func TestTagRevalidationsAreCountedByResult(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMeter()
 		s := openStore(t, t.TempDir(), Options{Tags: freshness, Meter: m})
 		old, moved := newImage("old"), newImage("new")
 		resolve(t, s, old.ask, Miss, old)
-		resolve(t, s, old.ask, Hit, old) // which asks nobody
+		resolve(t, s, old.ask, Hit, old) // without a request to the upstream
 		pass(freshness.TTL)
 		resolve(t, s, old.ask, Hit, old)
 		pass(freshness.TTL)
@@ -95,7 +95,7 @@ func TestQuestionsAboutTagsAreCountedByResult(t *testing.T) {
 		resolve(t, s, dead, Stale, moved)
 		missing := func(context.Context, string, bool) (Manifest, error) { return Manifest{}, fs.ErrNotExist }
 		if _, _, err := s.Tag(t.Context(), team, "none", missing); err == nil {
-			t.Error("a tag that is not there was found")
+			t.Error("a missing tag was found")
 		}
 		got := m.by(t, "larder.tag.revalidations", "result")
 		want := map[string]int64{tagNew: 1, tagUnchanged: 1, tagChanged: 1, tagFailed: 1, tagMissing: 1}
@@ -118,7 +118,7 @@ func TestFillsAreCountedByResult(t *testing.T) {
 			blob.Close()
 		}
 	}
-	settle(s)
+	settle(t, s)
 	got := m.by(t, "larder.fills", "result")
 	if got[fill.ResultOK] != 1 || got["mismatch"] != 1 || got["upstream"] != 1 {
 		t.Errorf("%v", got)

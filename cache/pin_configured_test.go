@@ -10,19 +10,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// v1Pinned has the images of team with the tag v1… pinned.
+// v1Pinned pins the images of team whose tag begins with v1.
 func v1Pinned(opts Options) Options {
 	opts.Tags = freshness
 	opts.Pin = func(image string) bool { return strings.HasPrefix(image, team.String()+":v1") }
 	return opts
 }
 
-func TestConfiguredPinsComeWithTheirTags(t *testing.T) {
+func TestConfiguredPinsApplyToTagsThatArrive(t *testing.T) {
 	dir := t.TempDir()
 	layers := []*filltest.Origin{filltest.New(10_000, 1), filltest.New(10_000, 2), filltest.New(10_000, 3)}
 	names := []string{"v1", "v1.2", "v2"}
 	s := openStore(t, dir, Options{Tags: freshness})
-	pullTag(t, s, team, "v1", newImage("v1", layers[0]), layers[0]) // before there is such a pin
+	pullTag(t, s, team, "v1", newImage("v1", layers[0]), layers[0]) // before the pin is configured
 	closeStore(t, s)
 
 	s = openStore(t, dir, v1Pinned(Options{}))
@@ -49,11 +49,11 @@ func TestConfiguredPinsComeWithTheirTags(t *testing.T) {
 		s = openStore(t, dir, v1Pinned(Options{}))
 	}
 
-	closeStore(t, s) // and with another configuration
+	closeStore(t, s) // and then without the configuration
 	s = openStore(t, dir, Options{Tags: freshness})
 	evictAll(t, s)
 	if n := s.items.Len(); n > 0 {
-		t.Errorf("%d blobs are held by pins that are no longer configured", n)
+		t.Errorf("%d blobs are protected by pins that are no longer configured", n)
 	}
 }
 
@@ -68,15 +68,15 @@ func TestConfiguredPinFollowsItsTag(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := s.Stat(before.Digest); err == nil {
-		t.Error("what the tag pointed at before is still kept")
+		t.Error("the old image of the tag is still pinned")
 	}
 }
 
-func TestConfiguredPinIsNotTakenBackByCommand(t *testing.T) {
+func TestUnpinRefusesAConfiguredPin(t *testing.T) {
 	s := openStore(t, t.TempDir(), v1Pinned(Options{}))
 	layer := filltest.New(10_000, 1)
 	pullTag(t, s, team, "v1", newImage("a", layer), layer)
-	for range 2 { // the second time it is a command's, too
+	for range 2 { // the second time the image is also pinned by a command
 		if err := s.Unpin(team, "v1"); !errors.Is(err, ErrConfigured) {
 			t.Errorf("unpin: %v", err)
 		}
@@ -90,9 +90,9 @@ func TestConfiguredPinIsNotTakenBackByCommand(t *testing.T) {
 	}
 }
 
-func TestConfiguredPinBeyondTheBoundIsRefusedAndSaidOnce(t *testing.T) {
+func TestConfiguredPinBeyondTheBoundIsRefusedAndLoggedOnce(t *testing.T) {
 	dir := t.TempDir()
-	var log journal
+	var log logBuffer
 	opts := v1Pinned(bounded)
 	opts.Log = log.log()
 	opts.Tags.TTL = 0
@@ -104,30 +104,31 @@ func TestConfiguredPinBeyondTheBoundIsRefusedAndSaidOnce(t *testing.T) {
 	}
 	const arithmetic = "5246976 bytes beside the 5246976 that are pinned make 10493952"
 	if n := log.lines(arithmetic); n != 1 || log.lines("it does not fit") != 1 {
-		t.Errorf("it was said %d times:\n%s", n, &log.text)
+		t.Errorf("it was logged %d times:\n%s", n, &log.text)
 	}
 	all := listed(t, s)
 	if !all[team.String()+":v1.1"].Pinned || all[team.String()+":v1.2"].Pinned {
 		t.Errorf("%+v", all)
 	}
-	closeStore(t, s) // the folder is the same, and so is the sum
+	closeStore(t, s) // the sizes are the same after a restart
 	s = openStore(t, dir, opts)
-	<-s.blobs.Loaded()
+	loaded(t, s)
 	if n := log.lines(arithmetic); n != 2 {
-		t.Errorf("after a restart it was said %d times:\n%s", n, &log.text)
+		t.Errorf("after a restart it was logged %d times:\n%s", n, &log.text)
 	}
 	if err := s.Unpin(team, "v1.2"); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("unpin what was refused: %v", err)
+		t.Errorf("unpin of a refused pin: %v", err)
 	}
 }
 
-// lacks returns what the pins lack, and fails the test if none was announced.
-func lacks(t *testing.T, s *Store) []Missing {
+// missingPinned returns what is missing of pinned images. It fails the test if no change was
+// announced.
+func missingPinned(t *testing.T, s *Store) []Missing {
 	t.Helper()
 	select {
 	case <-s.MissingPinnedChanged():
 	default:
-		t.Error("nobody was told to look at what the pins lack")
+		t.Error("MissingPinnedChanged did not announce a change")
 	}
 	all, err := s.MissingPinned()
 	if err != nil {
@@ -136,14 +137,14 @@ func lacks(t *testing.T, s *Store) []Missing {
 	return all
 }
 
-func TestPinOfAllPlatformsLacksWhatNobodyPulled(t *testing.T) {
+func TestPinOfAllPlatformsReportsUnpulledPlatformsAsMissing(t *testing.T) {
 	layers := []*filltest.Origin{filltest.New(10_000, 1), filltest.New(10_000, 2)}
 	amd, arm := newImage("amd", layers[0]), newImage("arm", layers[1])
 	for name, pin := range map[string]func(*Store) error{
-		"by command":          func(s *Store) error { return s.PinAllPlatforms(team, "v1") },
-		"after one of some":   func(s *Store) error { return errors.Join(s.Pin(team, "v1"), s.PinAllPlatforms(team, "v1")) },
-		"by configuration":    nil,
-		"of some, it is less": func(s *Store) error { return s.Pin(team, "v1") },
+		"by command":                      func(s *Store) error { return s.PinAllPlatforms(team, "v1") },
+		"after a pin of pulled platforms": func(s *Store) error { return errors.Join(s.Pin(team, "v1"), s.PinAllPlatforms(team, "v1")) },
+		"by configuration":                nil,
+		"of pulled platforms only":        func(s *Store) error { return s.Pin(team, "v1") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -159,33 +160,33 @@ func TestPinOfAllPlatformsLacksWhatNobodyPulled(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if name == "of some, it is less" {
-				if got := lacks(t, s); len(got) > 0 {
+			if name == "of pulled platforms only" {
+				if got := missingPinned(t, s); len(got) > 0 {
 					t.Errorf("%v", got)
 				}
 				return
 			}
 			for range 2 { // the second time after a restart
-				got := lacks(t, s)
+				got := missingPinned(t, s)
 				if len(got) != 1 || got[0] != (Missing{Repository: team, Digest: arm.Digest, Size: arm.Size, Manifest: true}) {
 					t.Errorf("%v", got)
 				}
 				closeStore(t, s)
 				s = openStore(t, dir, opts)
-				<-s.blobs.Loaded()
+				loaded(t, s)
 			}
 			pullDigest(t, s, team, arm)
-			got := lacks(t, s)
+			got := missingPinned(t, s)
 			if len(got) != 1 || got[0].Digest != layers[1].Digest || got[0].Manifest {
-				t.Errorf("with the other manifest: %v", got)
+				t.Errorf("after the other manifest was pulled: %v", got)
 			}
 			pullLayers(t, s, layers[1])
 			evictAll(t, s)
 			if n := s.items.Len(); n != 5 {
-				t.Errorf("%d of 5 are held", n)
+				t.Errorf("%d of 5 blobs are protected", n)
 			}
 			if all, err := s.MissingPinned(); err != nil || len(all) > 0 {
-				t.Errorf("at the end: %v, %v", all, err)
+				t.Errorf("after everything was pulled: %v, %v", all, err)
 			}
 		})
 	}
@@ -204,7 +205,7 @@ func TestPinOfAllPlatformsThatDoNotFitIsRefused(t *testing.T) {
 		t.Errorf("missing: %v, %v", missing, err)
 	}
 	pullDigest(t, s, team, arm)
-	if err := s.Pin(team, "v1"); !errors.Is(err, unix.ENOSPC) { // both manifests are here by now
+	if err := s.Pin(team, "v1"); !errors.Is(err, unix.ENOSPC) { // both manifests have been pulled
 		t.Errorf("pin of both: %v", err)
 	}
 	if err := s.PinAllPlatforms(team, "v1"); !errors.Is(err, unix.ENOSPC) {
@@ -212,9 +213,9 @@ func TestPinOfAllPlatformsThatDoNotFitIsRefused(t *testing.T) {
 	}
 }
 
-// A pin of all platforms that was taken while these were not known may come to
-// be beyond the bound. Then they are not fetched in vain.
-func TestPlatformsThatDoNotFitAreNotLacking(t *testing.T) {
+// A pin of all platforms may exceed the bound once more of its manifests are known. Then the
+// missing blobs are not reported, so that they are not fetched in vain.
+func TestPlatformsThatDoNotFitAreNotReportedAsMissing(t *testing.T) {
 	opts := bounded
 	opts.Tags = freshness
 	s := openStore(t, t.TempDir(), opts)
@@ -231,7 +232,7 @@ func TestPlatformsThatDoNotFitAreNotLacking(t *testing.T) {
 	}
 }
 
-func TestDamagedPinnedBlobIsLacking(t *testing.T) {
+func TestDamagedPinnedBlobIsReportedAsMissing(t *testing.T) {
 	for name, which := range map[string]int{"a layer": 0, "the manifest": 1} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -242,7 +243,7 @@ func TestDamagedPinnedBlobIsLacking(t *testing.T) {
 			if err := s.Pin(team, "v1"); err != nil {
 				t.Fatal(err)
 			}
-			if got := lacks(t, s); len(got) > 0 {
+			if got := missingPinned(t, s); len(got) > 0 {
 				t.Errorf("before: %v", got)
 			}
 			want := []Missing{{Repository: team, Digest: layer.Digest, Size: 10_000}, {Repository: team, Digest: img.Digest, Size: img.Size, Manifest: true}}[which]
@@ -252,7 +253,7 @@ func TestDamagedPinnedBlobIsLacking(t *testing.T) {
 				t.Errorf("scrub: %+v, %v", got, err)
 			}
 			for range 2 { // the second time after a restart
-				if got := lacks(t, s); len(got) != 1 || got[0] != want {
+				if got := missingPinned(t, s); len(got) != 1 || got[0] != want {
 					t.Errorf("%v", got)
 				}
 				closeStore(t, s)
@@ -260,8 +261,8 @@ func TestDamagedPinnedBlobIsLacking(t *testing.T) {
 				evictAll(t, s)
 			}
 			pullDigest(t, s, team, img, layer)
-			if got := lacks(t, s); len(got) > 0 || s.items.Len() != 2 {
-				t.Errorf("when it is here again: %v, and %d blobs", got, s.items.Len())
+			if got := missingPinned(t, s); len(got) > 0 || s.items.Len() != 2 {
+				t.Errorf("after it was pulled again: %v, and %d blobs", got, s.items.Len())
 			}
 		})
 	}

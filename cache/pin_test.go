@@ -13,16 +13,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// evictAll evicts whatever may be.
+// evictAll evicts everything that may be evicted.
 func evictAll(t *testing.T, s *Store) {
 	t.Helper()
-	<-s.blobs.Loaded()
+	loaded(t, s)
 	if err := evictNow(s, math.MaxInt64); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func TestPinnedImageOutlivesEverythingElse(t *testing.T) {
+func TestPinnedImageIsNotEvicted(t *testing.T) {
 	dir := t.TempDir()
 	opts := bounded
 	opts.Tags = freshness
@@ -60,7 +60,7 @@ func TestPinnedImageOutlivesEverythingElse(t *testing.T) {
 	}
 	evictAll(t, s)
 	if n := s.items.Len(); n != 1 {
-		t.Errorf("%d blobs are left after one pin was taken back", n)
+		t.Errorf("%d blobs are left after one image was unpinned", n)
 	}
 }
 
@@ -81,12 +81,12 @@ func TestPinFollowsItsTag(t *testing.T) {
 			t.Error(err)
 		}
 		if _, err := s.Stat(before.Digest); err == nil {
-			t.Error("what the tag pointed at before is still kept")
+			t.Error("the old image of the tag is still pinned")
 		}
 	})
 }
 
-func TestPinOfAnIndexHoldsThePlatformsThatArrive(t *testing.T) {
+func TestPinOfAnIndexProtectsPlatformsThatArriveLater(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{Tags: freshness})
 	layer := filltest.New(10_000, 1)
 	platform := newImage("amd", layer)
@@ -108,7 +108,7 @@ func TestPinsBeyondTheBoundAreRefused(t *testing.T) {
 	s := openStore(t, t.TempDir(), opts)
 	first, second := filltest.New(5<<20, 1), filltest.New(5<<20, 2)
 	pullTag(t, s, team, "v1", newImage("a", first), first)
-	pullTag(t, s, team, "v2", newImage("b", second)) // its layer has yet to come
+	pullTag(t, s, team, "v2", newImage("b", second)) // without its layer
 	if err := s.Pin(team, "v1"); err != nil {
 		t.Fatal(err)
 	}
@@ -117,13 +117,12 @@ func TestPinsBeyondTheBoundAreRefused(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	if pins, err := s.Pins(); err != nil || len(pins) != 1 {
-		t.Errorf("pinned: %v, %v", pins, err)
+		t.Errorf("pins: %v, %v", pins, err)
 	}
 }
 
-// TestFullOfPinsPassesThrough would never end if room were sought where there is
-// none.
-func TestFullOfPinsPassesThrough(t *testing.T) {
+// Eviction must not go on forever if it finds nothing to evict.
+func TestBlobsArePassedThroughIfPinsFillTheCache(t *testing.T) {
 	opts := bounded
 	opts.Tags = freshness
 	s := openStore(t, t.TempDir(), opts)
@@ -134,10 +133,10 @@ func TestFullOfPinsPassesThrough(t *testing.T) {
 		t.Fatal(err)
 	}
 	if state := pull(t, s, filltest.New(4<<20, 3)); state != Bypass {
-		t.Errorf("a blob for which no room can be made: %s", state)
+		t.Errorf("a blob for which no space can be freed: %s", state)
 	}
 	if state := pull(t, s, small); state != Hit {
-		t.Errorf("what had to go for nothing: %s", state)
+		t.Errorf("a blob whose eviction would not suffice: %s", state)
 	}
 }
 
@@ -156,7 +155,7 @@ func TestPinnedImageIsNotRemoved(t *testing.T) {
 		t.Error(err)
 	}
 	if !listed(t, s)[team.String()+":v1"].Complete {
-		t.Error("what the pin needs was removed")
+		t.Error("a layer of the pinned image was removed")
 	}
 }
 
@@ -170,7 +169,7 @@ func TestOnlyImagesCanBePinned(t *testing.T) {
 		}
 	}
 	if err := s.Unpin(team, "v1"); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("unpin what is not pinned: %v", err)
+		t.Errorf("unpin of an image that is not pinned: %v", err)
 	}
 	for range 2 {
 		if err := s.Pin(team, "v1"); err != nil {

@@ -13,11 +13,11 @@ import (
 	"github.com/larder-registry/larder/cache/fill/filltest"
 )
 
-// resumable has segments of several journal steps.
+// resumable has segments for which the journal gets several notes.
 var resumable = Options{Segment: 2 << 20, Connections: 3}
 
-// interrupt begins a fill and closes the store when every connection hangs in
-// the middle of its segment. It returns how many bytes had been sent.
+// interrupt begins a fill, and closes the store when every connection hangs in the middle of
+// its segment. It returns how many bytes were sent.
 func interrupt(t *testing.T, dir string, o *filltest.Origin) int64 {
 	t.Helper()
 	s := openStore(t, dir, resumable)
@@ -43,7 +43,7 @@ func TestPartialIsResumedAfterARestart(t *testing.T) {
 	}
 	s := openStore(t, dir, resumable)
 	pull(t, s, o)
-	settle(s)
+	settle(t, s)
 	if n, most := o.Total(); n != int64(len(o.Content)) || most != 1 {
 		t.Errorf("%d bytes were sent, one of them %d times", n, most)
 	}
@@ -51,28 +51,28 @@ func TestPartialIsResumedAfterARestart(t *testing.T) {
 
 func TestPartialIsResumedAfterACrash(t *testing.T) {
 	opts := resumable
-	opts.Retry.Stall = time.Hour // on a slow machine too, nothing moves once all connections hang
+	opts.Retry.Stall = time.Hour // so that the hanging connections are not replaced, even on a slow machine
 	s := openStore(t, t.TempDir(), opts)
 	o := filltest.New(9<<20, 1)
-	const sent = 1<<20 + 500<<10 // of each segment, of which the journal has the MiB
+	const sent = 1<<20 + 500<<10 // of each segment; the journal has a note for one MiB of it
 	o.Plan = func(int, Range) filltest.Act { return filltest.Act{Stall: sent} }
 	blob := open(t, s, o)
 	defer blob.Close()
-	for i := range int64(opts.Connections) { // what can be read behind a MiB comes after its note
+	for i := range int64(opts.Connections) { // bytes after a MiB can be read only when its note is written
 		o.Compare(t, blob, i*opts.Segment, i*opts.Segment+sent)
 	}
 	dir := crash(t, s.folder.Dir())
 	o.Plan = nil
 	after := openStore(t, dir, resumable)
 	pull(t, after, o)
-	settle(after)
+	settle(t, after)
 	n, most := o.Total()
 	if again := n - int64(len(o.Content)); again > int64(opts.Connections)*(sent-(1<<20)) || most > 2 {
 		t.Errorf("%d bytes were sent again, one of them %d times", again, most)
 	}
 }
 
-func TestWhatIsOnDiskIsNotTrusted(t *testing.T) {
+func TestDamagedPartialIsFetchedAgain(t *testing.T) {
 	for name, damage := range map[string]func(t *testing.T, data *os.File){
 		"a bit": func(t *testing.T, data *os.File) {
 			flip := make([]byte, 1)
@@ -113,7 +113,7 @@ func TestWhatIsOnDiskIsNotTrusted(t *testing.T) {
 	}
 }
 
-func TestPartialOfADeadSourceIsAnErrorAndNotHalfABody(t *testing.T) {
+func TestOpenOfAPartialFailsIfTheSourceIsDead(t *testing.T) {
 	dir := t.TempDir()
 	o := filltest.New(9<<20, 1)
 	interrupt(t, dir, o)
@@ -130,7 +130,7 @@ func TestPartialOfADeadSourceIsAnErrorAndNotHalfABody(t *testing.T) {
 		o.Plan = nil
 		before, _ := o.Total()
 		pull(t, s, o)
-		settle(s)
+		settle(t, s)
 		if n, most := o.Total(); n != int64(len(o.Content)) || most != 1 || before == 0 {
 			t.Errorf("%d bytes were sent, one of them %d times", n, most)
 		}
@@ -144,13 +144,13 @@ func TestResumeFromASourceWithoutRangesUsesOneConnection(t *testing.T) {
 	o.NoRanges, o.Most = true, 0
 	s := openStore(t, dir, resumable)
 	pull(t, s, o)
-	settle(s)
+	settle(t, s)
 	if o.Most != 1 {
 		t.Errorf("%d connections at the same time", o.Most)
 	}
 }
 
-func TestResumeGoesOnBehindATornNote(t *testing.T) {
+func TestResumeContinuesAfterATornNote(t *testing.T) {
 	dir := t.TempDir()
 	o := filltest.New(9<<20, 1)
 	interrupt(t, dir, o)
@@ -165,14 +165,14 @@ func TestResumeGoesOnBehindATornNote(t *testing.T) {
 	interrupt(t, dir, o)
 	s := openStore(t, dir, resumable)
 	pull(t, s, o)
-	settle(s)
+	settle(t, s)
 	n, _ := o.Total()
 	if again := n - int64(len(o.Content)); again > (1 << 20) {
 		t.Errorf("%d bytes were sent again for one torn note", again)
 	}
 }
 
-// A note may be right about bytes that were never right: the digest decides.
+// Notes may match bytes of another blob: only the digest tells.
 func TestResumedBlobIsVerifiedAsAWhole(t *testing.T) {
 	dir := t.TempDir()
 	good, bad := filltest.New(9<<20, 1), filltest.New(9<<20, 2)
@@ -187,14 +187,14 @@ func TestResumedBlobIsVerifiedAsAWhole(t *testing.T) {
 	s := openStore(t, dir, resumable)
 	blob := open(t, s, good)
 	if _, err := io.Copy(io.Discard, blob); err == nil {
-		t.Error("another blob's bytes were served")
+		t.Error("the bytes of another blob were served")
 	}
 	blob.Close()
-	settle(s)
+	settle(t, s)
 	pull(t, s, good)
 }
 
-func TestStartUpRemovesWhatCannotBeResumed(t *testing.T) {
+func TestStartUpRemovesFilesThatCannotBeResumed(t *testing.T) {
 	dir := t.TempDir()
 	o := filltest.New(9<<20, 1)
 	interrupt(t, dir, o)

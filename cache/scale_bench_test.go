@@ -22,8 +22,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// scales returns how many blobs the benchmarks of scale run with. A million
-// takes minutes to set up: LARDER_SCALE=1 asks for it.
+// scales returns the numbers of blobs for the benchmarks. LARDER_SCALE=1 adds a hundred
+// thousand and a million, which take minutes to create.
 func scales() []int {
 	if os.Getenv("LARDER_SCALE") == "" {
 		return []int{1000}
@@ -31,12 +31,11 @@ func scales() []int {
 	return []int{1000, 100_000, 1_000_000}
 }
 
-// perImage is how many blobs an image of the benchmarks has, its manifest among
-// them.
+// perImage is how many blobs an image of the benchmarks has, including its manifest.
 const perImage = 8
 
-// scaleBlob is the i-th blob of a large folder. Each perImage-th is the manifest
-// of those that follow.
+// scaleBlob returns the i-th blob of a large folder. Every perImage-th is a manifest, and the
+// blobs up to the next one are its layers.
 func scaleBlob(i int) digest.Digest {
 	if i%perImage == 0 {
 		return digest.FromBytes(scaleManifest(i))
@@ -56,8 +55,8 @@ func scaleRepo(i int) Repository {
 	return Repository{Upstream: "123456789012.dkr.ecr.us-east-1.amazonaws.com", Name: fmt.Sprintf("team-%d/app-%d", i%50, i%1000)}
 }
 
-// makeLarge makes a folder with n blobs, which have a size and no content, and
-// an index that knows all of them.
+// makeLarge creates a folder with n blobs and an index that knows them. The blobs are holes,
+// apart from the manifests.
 func makeLarge(b *testing.B, n int) string {
 	b.Helper()
 	dir := b.TempDir()
@@ -113,8 +112,8 @@ func makeLargeBlob(l *disk.Folder, i int) error {
 	return errors.Join(os.WriteFile(path, nil, 0o640), os.Truncate(path, disk.BlockSize))
 }
 
-// openLarge opens a folder whose blobs have no content. The caller closes it:
-// the checks of closeStore would not like it.
+// openLarge opens a folder whose blobs do not match their digests. The caller closes it with
+// closeLarge: closeStore would report the mismatches.
 func openLarge(b *testing.B, dir string) *Store {
 	b.Helper()
 	opts := edgeOptions
@@ -133,12 +132,11 @@ func closeLarge(b *testing.B, s *Store) {
 	}
 }
 
-// BenchmarkScale takes large folders through what must not take long:
+// BenchmarkScale measures what must not take long with large folders:
 //
-//   - starts, with the index and when it was lost: until a tag and a layer are
-//     served (serving-ms), and until it is known what may be evicted
-//     (scanned-ms); rss-MB is what the process takes then, heap-MB what of it is
-//     in use;
+//   - starts, with the index and without: until a tag and a layer are served
+//     (serving-ms), and until the folder is loaded (scanned-ms); rss-MB is the
+//     memory of the process then, heap-MB the part of it that is in use;
 //   - a snapshot;
 //   - the eviction of one blob.
 func BenchmarkScale(b *testing.B) {
@@ -156,7 +154,7 @@ func BenchmarkScale(b *testing.B) {
 				})
 			})
 			s := openLarge(b, dir)
-			<-s.blobs.Loaded()
+			loaded(b, s)
 			b.Run("snapshot", func(b *testing.B) { benchmarkSnapshot(b, s) })
 			b.Run("evict", func(b *testing.B) { benchmarkEvict(b, s) })
 			closeLarge(b, s)
@@ -184,7 +182,7 @@ func benchmarkStart(b *testing.B, dir string, n int, before func()) {
 		if err := blob.Close(); err != nil {
 			b.Error(err)
 		}
-		<-s.blobs.Loaded()
+		loaded(b, s)
 		scanned += time.Since(begin)
 		rss, heap = residentMB(b), heapMB()
 		if got := s.items.Len(); got != n {
@@ -202,7 +200,7 @@ func benchmarkStart(b *testing.B, dir string, n int, before func()) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// residentMB is how much memory the process takes, as the kernel counts it.
+// residentMB returns the memory of the process, as the kernel counts it.
 func residentMB(b *testing.B) float64 {
 	b.Helper()
 	raw, err := os.ReadFile("/proc/self/status")
@@ -220,7 +218,7 @@ func residentMB(b *testing.B) float64 {
 func heapMB() float64 {
 	var m runtime.MemStats
 	runtime.GC()
-	runtime.GC() // what pools keep goes with the second one
+	runtime.GC() // the second collection frees what pools keep
 	runtime.ReadMemStats(&m)
 	return float64(m.HeapAlloc) / 1e6
 }
@@ -243,7 +241,7 @@ func benchmarkSnapshot(b *testing.B, s *Store) {
 	b.ReportMetric(float64(info.Size())/1e6, "MB")
 }
 
-// benchmarkEvict puts a blob back for each that went: their number stays.
+// benchmarkEvict puts each evicted blob back, so that their number stays the same.
 func benchmarkEvict(b *testing.B, s *Store) {
 	for b.Loop() {
 		d, _, ok := s.items.First()

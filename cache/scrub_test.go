@@ -22,7 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stock pulls n blobs of different sizes, in the order of their digests.
+// stock pulls n blobs of different sizes, and returns them in the order of their digests.
 func stock(t *testing.T, s *Store, n, size int) []*filltest.Origin {
 	t.Helper()
 	var all []*filltest.Origin
@@ -31,12 +31,12 @@ func stock(t *testing.T, s *Store, n, size int) []*filltest.Origin {
 		pull(t, s, o)
 		all = append(all, o)
 	}
-	settle(s)
+	settle(t, s)
 	slices.SortFunc(all, func(a, b *filltest.Origin) int { return strings.Compare(a.Digest.String(), b.Digest.String()) })
 	return all
 }
 
-// flip turns one bit of a blob at rest.
+// flip flips one bit of a blob at rest.
 func flip(t *testing.T, s *Store, d digest.Digest, at int64) {
 	t.Helper()
 	f, err := os.OpenFile(s.folder.Blob(d), os.O_RDWR, 0)
@@ -54,17 +54,17 @@ func flip(t *testing.T, s *Store, d digest.Digest, at int64) {
 	}
 }
 
-// scrubbed scrubs everything, and fails the test unless so many blobs are right
-// and so many damaged.
-func scrubbed(t *testing.T, s *Store, right, damaged int64) {
+// scrubbed scrubs everything, and fails the test unless this many blobs are intact and this
+// many damaged.
+func scrubbed(t *testing.T, s *Store, intact, damaged int64) {
 	t.Helper()
 	got, err := s.Scrub(t.Context(), nil)
-	if err != nil || got.Blobs != right || got.Mismatches != damaged {
-		t.Errorf("scrub: %+v, %v; want %d blobs that are right and %d that are damaged", got, err, right, damaged)
+	if err != nil || got.Blobs != intact || got.Mismatches != damaged {
+		t.Errorf("scrub: %+v, %v; want %d intact and %d damaged blobs", got, err, intact, damaged)
 	}
 }
 
-// meter counts what the scrub reads.
+// meter reads the metrics of a store.
 type meter struct {
 	*metric.MeterProvider
 	reader *metric.ManualReader
@@ -98,7 +98,7 @@ func (m meter) scrubbed(t *testing.T) int64 {
 	return m.value(t, "larder.scrub.bytes")
 }
 
-func TestScrubFindsTheBitsThatFlipped(t *testing.T) {
+func TestScrubFindsFlippedBits(t *testing.T) {
 	var log bytes.Buffer
 	m := newMeter()
 	s := openStore(t, t.TempDir(), Options{Meter: m, Log: slog.New(slog.NewTextHandler(&log, nil))})
@@ -115,7 +115,7 @@ func TestScrubFindsTheBitsThatFlipped(t *testing.T) {
 	var last, whole int64
 	got, err := s.Scrub(t.Context(), func(done, total int64) {
 		if done < last || done > total {
-			t.Errorf("progress: %d of %d, after %d", done, total, last)
+			t.Errorf("progress went to %d of %d, after %d", done, total, last)
 		}
 		last, whole = done, total
 	})
@@ -123,7 +123,7 @@ func TestScrubFindsTheBitsThatFlipped(t *testing.T) {
 		t.Errorf("got %+v, %v; want %+v", got, err, want)
 	}
 	if last != size || whole != size {
-		t.Errorf("progress ended at %d of %d; there are %d bytes", last, whole, size)
+		t.Errorf("progress ended at %d of %d, want %d", last, whole, size)
 	}
 	if n, read := m.value(t, "larder.scrub.mismatches"), m.scrubbed(t); n != 3 || read != size {
 		t.Errorf("counted %d mismatches in %d bytes", n, read)
@@ -134,26 +134,26 @@ func TestScrubFindsTheBitsThatFlipped(t *testing.T) {
 		if slices.Contains(damaged, o) {
 			want = Miss
 			if !strings.Contains(log.String(), o.Digest.String()) {
-				t.Errorf("blob %d is not in the log", i)
+				t.Errorf("the log does not name blob %d", i)
 			}
 		}
 		if state := pull(t, s, o); state != want {
 			t.Errorf("blob %d: %s, want %s", i, state, want)
 		}
 	}
-	settle(s)
+	settle(t, s)
 	scrubbed(t, s, 20, 0)
 }
 
-func TestScrubFindsAnotherSize(t *testing.T) {
+func TestScrubFindsWrongSizes(t *testing.T) {
 	for name, damage := range map[string]func(s *Store, o *filltest.Origin) error{
-		"cut short": func(s *Store, o *filltest.Origin) error { return os.Truncate(s.folder.Blob(o.Digest), 999) },
+		"truncated": func(s *Store, o *filltest.Origin) error { return os.Truncate(s.folder.Blob(o.Digest), 999) },
 		"empty":     func(s *Store, o *filltest.Origin) error { return os.Truncate(s.folder.Blob(o.Digest), 0) },
 		"too long":  func(s *Store, o *filltest.Origin) error { return os.Truncate(s.folder.Blob(o.Digest), 1<<20) },
-		"cut short, and no record": func(s *Store, o *filltest.Origin) error {
+		"truncated, without a record": func(s *Store, o *filltest.Origin) error {
 			return errors.Join(os.Truncate(s.folder.Blob(o.Digest), 999), s.index.RemoveBlob(o.Digest))
 		},
-		"right, with a record that is not": func(s *Store, o *filltest.Origin) error {
+		"intact, with a wrong record": func(s *Store, o *filltest.Origin) error {
 			return s.index.PutBlob(o.Digest, records.Blob{Size: 1})
 		},
 	} {
@@ -172,7 +172,7 @@ func TestScrubFindsAnotherSize(t *testing.T) {
 	}
 }
 
-func TestDamagedManifestIsAskedForAgain(t *testing.T) {
+func TestManifestRemovedByAScrubIsFetchedAgain(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{})
 	img := newImage("a")
 	get := func(want State) {
@@ -196,13 +196,13 @@ func TestBlobThatCannotBeReadIsDamaged(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
 	o := stock(t, s, 2, 1000)[0]
 	path := s.folder.Blob(o.Digest)
-	if err := s.index.RemoveBlob(o.Digest); err != nil { // its size would tell
+	if err := s.index.RemoveBlob(o.Digest); err != nil { // so that its size does not show the damage
 		t.Fatal(err)
 	}
-	// Nothing is mapped at the address 0: reading there is EIO. And what is
-	// mounted cannot be removed.
+	// Nothing is mapped at the address 0, so a read of this file fails with EIO. A mount point
+	// cannot be removed.
 	if err := unix.Mount("/proc/self/mem", path, "", unix.MS_BIND, ""); err != nil {
-		t.Skipf("mounting takes root: %v", err)
+		t.Skipf("mounting needs root: %v", err)
 	}
 	_, err := s.Scrub(t.Context(), nil)
 	if umount := unix.Unmount(path, unix.MNT_DETACH); umount != nil {
@@ -215,7 +215,7 @@ func TestBlobThatCannotBeReadIsDamaged(t *testing.T) {
 	scrubbed(t, s, 2, 0)
 }
 
-func TestScrubPassesOverWhatGoesMeanwhile(t *testing.T) {
+func TestScrubSkipsBlobsThatAreEvictedDuringIt(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{})
 	all := stock(t, s, 6, 300<<10)
 	began := false
@@ -237,7 +237,7 @@ func TestScrubPassesOverWhatGoesMeanwhile(t *testing.T) {
 	}
 }
 
-func TestScrubSparesABlobThatTookTheDamagedOnesPlace(t *testing.T) {
+func TestScrubKeepsABlobThatReplacedADamagedOne(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{})
 	o := stock(t, s, 1, 300<<10)[0]
 	flip(t, s, o.Digest, 0)
@@ -254,24 +254,24 @@ func TestScrubSparesABlobThatTookTheDamagedOnesPlace(t *testing.T) {
 		t.Errorf("%+v, %v", got, err)
 	}
 	if state := pull(t, s, o); state != Hit {
-		t.Errorf("the new one: %s", state)
+		t.Errorf("the new blob: %s", state)
 	}
 }
 
-func TestScrubSparesWhatAFillBrings(t *testing.T) {
+func TestScrubIgnoresBlobsOfRunningFills(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{})
 	o := filltest.New(1000, 1)
-	hold := make(chan struct{})
-	o.Plan = func(int, Range) filltest.Act { return filltest.Act{Gate: func(int64) { <-hold }} }
+	release := make(chan struct{})
+	o.Plan = func(int, Range) filltest.Act { return filltest.Act{Gate: func(int64) { <-release }} }
 	blob := open(t, s, o)
 	defer blob.Close()
 	if err := s.folder.WriteBlob(o.Digest, []byte("something else")); err != nil {
 		t.Fatal(err)
 	}
 	scrubbed(t, s, 0, 0)
-	close(hold)
+	close(release)
 	o.Compare(t, blob, 0, 1000)
-	settle(s)
+	settle(t, s)
 	scrubbed(t, s, 1, 0)
 }
 
@@ -288,16 +288,17 @@ func TestCloseEndsAScrub(t *testing.T) {
 	if !errors.Is(err, ErrClosed) {
 		t.Errorf("scrub: %v", err)
 	}
-	if err := <-closed; err != nil {
+	if err := receive(t, closed, "the store is closed"); err != nil {
 		t.Errorf("close: %v", err)
 	}
 	if _, err := s.Scrub(t.Context(), nil); !errors.Is(err, ErrClosed) {
-		t.Errorf("afterwards: %v", err)
+		t.Errorf("scrub after Close: %v", err)
 	}
 }
 
-// slow are blobs that take the background pass more than a second.
-func slow(t *testing.T, s *Store) (size int64) {
+// stockSlow stores blobs for which a background pass takes more than a second, and returns
+// their size.
+func stockSlow(t *testing.T, s *Store) (size int64) {
 	t.Helper()
 	for i := range 6 {
 		o := filltest.New(4<<20, uint64(i))
@@ -309,18 +310,18 @@ func slow(t *testing.T, s *Store) (size int64) {
 	return size
 }
 
-// background takes a background pass, or the rest of one, without the hour
-// before it: Badger wakes up so often that an hour in a bubble takes a second.
+// background runs a background pass, or the rest of one, without the hour before it: Badger
+// wakes up so often that an hour in a bubble takes a second.
 func background(s *Store) {
 	pos := s.index.ScrubPosition()
 	_ = s.tasks.Go(func() { _ = s.blobs.ContinueScrub(s.tasks.Context(), &pos) })
 }
 
-func TestBackgroundScrubKeepsItsPace(t *testing.T) {
+func TestBackgroundScrubKeepsTheDefaultRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMeter()
 		s := openStore(t, t.TempDir(), Options{Meter: m, ScrubEvery: -1})
-		size := slow(t, s)
+		size := stockSlow(t, s)
 		background(s)
 		pass(time.Second)
 		synctest.Wait()
@@ -329,7 +330,7 @@ func TestBackgroundScrubKeepsItsPace(t *testing.T) {
 		}
 		pass(time.Second)
 		if n := m.scrubbed(t); n != size {
-			t.Errorf("%d of %d bytes were read in the end", n, size)
+			t.Errorf("%d of %d bytes were read after two seconds", n, size)
 		}
 	})
 }
@@ -339,7 +340,7 @@ func TestBackgroundScrubKeepsTheRateItIsGiven(t *testing.T) {
 		const rate = 5_000_000
 		m := newMeter()
 		s := openStore(t, t.TempDir(), Options{Meter: m, ScrubEvery: -1, ScrubRate: rate})
-		slow(t, s)
+		stockSlow(t, s)
 		background(s)
 		pass(2 * time.Second)
 		synctest.Wait()
@@ -349,7 +350,7 @@ func TestBackgroundScrubKeepsTheRateItIsGiven(t *testing.T) {
 	})
 }
 
-func TestBackgroundScrubRemovesWhatIsDamaged(t *testing.T) {
+func TestBackgroundScrubRemovesDamagedBlobs(t *testing.T) {
 	for name, c := range map[string]struct {
 		every time.Duration
 		want  State
@@ -362,15 +363,15 @@ func TestBackgroundScrubRemovesWhatIsDamaged(t *testing.T) {
 				pass(time.Hour - 1)
 				synctest.Wait()
 				if _, err := s.Stat(all[1].Digest); err != nil {
-					t.Error("the pass began before its time")
+					t.Error("the pass began before it was due")
 				}
 				pass(time.Second)
 				blob := open(t, s, all[1])
 				if blob.Close(); blob.State != c.want {
 					t.Errorf("the damaged blob: %s, want %s", blob.State, c.want)
 				}
-				settle(s)
-				if _, err := s.Scrub(t.Context(), nil); err != nil { // for the check of the folder
+				settle(t, s)
+				if _, err := s.Scrub(t.Context(), nil); err != nil { // so that the folder passes its check
 					t.Error(err)
 				}
 			})
@@ -378,7 +379,7 @@ func TestBackgroundScrubRemovesWhatIsDamaged(t *testing.T) {
 	}
 }
 
-func TestBackgroundScrubGoesOnAfterARestart(t *testing.T) {
+func TestBackgroundScrubContinuesAfterARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
 		var size int64
@@ -386,7 +387,7 @@ func TestBackgroundScrubGoesOnAfterARestart(t *testing.T) {
 			m := newMeter()
 			s := openStore(t, dir, Options{Meter: m, ScrubEvery: -1})
 			if size == 0 {
-				size = slow(t, s)
+				size = stockSlow(t, s)
 			}
 			background(s)
 			pass(d)
@@ -401,23 +402,23 @@ func TestBackgroundScrubGoesOnAfterARestart(t *testing.T) {
 		}
 		second := run(10 * time.Second)
 		if repeated := first + second - size; repeated < 0 || repeated > 4<<20 {
-			t.Errorf("%d of %d bytes were read, and %d after a restart", first, size, second)
+			t.Errorf("%d of %d bytes were read before a restart, and %d after it", first, size, second)
 		}
 		s := openStore(t, dir, Options{ScrubEvery: -1})
 		if pos := s.index.ScrubPosition(); !pos.Over() {
-			t.Errorf("in the end the pass is at %+v", pos)
+			t.Errorf("after the pass the position is %+v", pos)
 		}
 	})
 }
 
-func TestOneScrubAtATime(t *testing.T) {
+func TestScrubsRunOneAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMeter()
 		s := openStore(t, t.TempDir(), Options{Meter: m, ScrubEvery: -1})
-		size := slow(t, s)
-		hold, done := make(chan struct{}), make(chan error, 1)
+		size := stockSlow(t, s)
+		release, done := make(chan struct{}), make(chan error, 1)
 		go func() {
-			_, err := s.Scrub(t.Context(), func(int64, int64) { <-hold })
+			_, err := s.Scrub(t.Context(), func(int64, int64) { <-release })
 			done <- err
 		}()
 		synctest.Wait()
@@ -425,18 +426,18 @@ func TestOneScrubAtATime(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if _, err := s.Scrub(ctx, nil); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("a second one: %v", err)
+			t.Errorf("a second scrub: %v", err)
 		}
 		if n := m.scrubbed(t); n != 0 {
 			t.Errorf("%d bytes were read in the background", n)
 		}
-		close(hold)
-		if err := <-done; err != nil {
+		close(release)
+		if err := receive(t, done, "the scrub is over"); err != nil {
 			t.Error(err)
 		}
 		pass(10 * time.Second)
 		if n := m.scrubbed(t); n != 2*size {
-			t.Errorf("%d bytes were read, by two passes over %d", n, size)
+			t.Errorf("two passes over %[2]d bytes read %[1]d", n, size)
 		}
 	})
 }

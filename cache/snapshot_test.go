@@ -23,7 +23,7 @@ func TestSnapshotIsWrittenAtMostAMinuteAfterAChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := openStore(t, t.TempDir(), edgeOptions)
 		img, o := newImage("a"), filltest.New(1000, 1)
-		<-s.blobs.Loaded()
+		loaded(t, s)
 		written := func() fs.FileInfo {
 			t.Helper()
 			pass(time.Minute)
@@ -34,29 +34,29 @@ func TestSnapshotIsWrittenAtMostAMinuteAfterAChange(t *testing.T) {
 			}
 			return info
 		}
-		last := written() // what was there at the start
+		last := written() // the content of the folder at the start
 		for name, change := range map[string]func(){
 			"a tag":  func() { resolve(t, s, img.ask, Miss, img) },
-			"a blob": func() { pull(t, s, o); settle(s) },
+			"a blob": func() { pull(t, s, o); settle(t, s) },
 		} {
 			change()
 			next := written()
 			if os.SameFile(last, next) {
-				t.Errorf("after %s there was no new snapshot", name)
+				t.Errorf("there was no new snapshot after %s", name)
 			}
 			if last = next; !os.SameFile(last, written()) {
-				t.Errorf("after %s another one was written for nothing", name)
+				t.Errorf("another snapshot was written without a change after %s", name)
 			}
 		}
-		pull(t, s, o) // its access time changes
+		pull(t, s, o) // this changes the time of its use
 		if next := written(); os.SameFile(last, next) {
-			t.Error("after a hit there was no new snapshot")
+			t.Error("there was no new snapshot after a hit")
 		}
 	})
 }
 
-// TestSnapshotStaysUntilThereIsANewOne has each step of the writing fail.
-func TestSnapshotStaysUntilThereIsANewOne(t *testing.T) {
+// Each step of writing the new snapshot fails.
+func TestSnapshotIsKeptUntilANewOneIsWritten(t *testing.T) {
 	for _, failing := range []disk.Op{disk.OpCreate, disk.OpWrite, disk.OpSync, disk.OpRename, disk.OpSyncDir} {
 		t.Run(string(failing), func(t *testing.T) {
 			dir := t.TempDir()
@@ -66,12 +66,12 @@ func TestSnapshotStaysUntilThereIsANewOne(t *testing.T) {
 			opts.Log = slog.New(slog.NewTextHandler(&log, nil))
 			opts.steps.Around = func(s disk.Step, take func() error) error {
 				if fail && s.Op == failing {
-					return unix.EINVAL // EIO would have the disk be left alone
+					return unix.EINVAL // after EIO the store would not write at all
 				}
 				return take()
 			}
 			s := openStore(t, dir, opts)
-			<-s.blobs.Loaded()
+			loaded(t, s)
 			e := newEdge()
 			e.fill(t, s)
 			s.saveSnapshot(t.Context())
@@ -84,10 +84,10 @@ func TestSnapshotStaysUntilThereIsANewOne(t *testing.T) {
 			}
 			fail = false
 			if n := strings.Count(log.String(), "could not be written"); n != 1 {
-				t.Errorf("said %d times", n)
+				t.Errorf("the failure was logged %d times", n)
 			}
 			if _, err := os.Stat(s.folder.NewSnapshot()); !errors.Is(err, fs.ErrNotExist) {
-				t.Errorf("what was begun is left: %v", err)
+				t.Errorf("the unfinished snapshot is left: %v", err)
 			}
 			kept := indexOf(t, s.folder.Snapshot())
 			if _, err := kept.Tag(team, "plain"); err != nil {
@@ -98,7 +98,7 @@ func TestSnapshotStaysUntilThereIsANewOne(t *testing.T) {
 	}
 }
 
-func TestSnapshotCountsAndMakesRoom(t *testing.T) {
+func TestSnapshotIsCountedAndEvictsBlobs(t *testing.T) {
 	s := openStore(t, t.TempDir(), bounded)
 	var all []*filltest.Origin
 	for i := range 8 {
@@ -106,9 +106,9 @@ func TestSnapshotCountsAndMakesRoom(t *testing.T) {
 	}
 	for _, o := range all {
 		pull(t, s, o)
-		settle(s)
+		settle(t, s)
 	}
-	// Long names, so that it does not fit beside the blobs.
+	// With these long names the snapshot does not fit beside the blobs.
 	for i := range 60 {
 		repo := Repository{Upstream: "registry.example", Name: strings.Repeat(fmt.Sprint(i%10), 60_000) + fmt.Sprint(i)}
 		if err := s.index.PutTag(repo, "v", records.Tag{Digest: all[0].Digest, Checked: time.Now()}); err != nil {
@@ -121,16 +121,16 @@ func TestSnapshotCountsAndMakesRoom(t *testing.T) {
 		t.Fatalf("the snapshot: %v, %v", info, err)
 	}
 	if n := usage(t, s); n > bounded.MaxSize {
-		t.Errorf("the folder takes %d bytes of %d", n, bounded.MaxSize)
+		t.Errorf("the folder takes %d bytes, want at most %d", n, bounded.MaxSize)
 	}
 	used, _ := s.space.Account()
-	charged := s.space.Size() - used
-	if charged < info.Size()+disk.BallastSize {
-		t.Errorf("%d bytes are charged beside the blobs", charged)
+	counted := s.space.Size() - used
+	if want := info.Size() + disk.BallastSize; counted < want {
+		t.Errorf("%d bytes are counted beside the blobs, want at least %d", counted, want)
 	}
 }
 
-func TestSnapshotIsTakenIntoMemoryOnAFullDisk(t *testing.T) {
+func TestSnapshotIsLoadedIntoMemoryOnAFullDisk(t *testing.T) {
 	disk := fullDisk(t, 200<<20, 110<<20)
 	dir := filepath.Join(disk, "cache")
 	s := openStore(t, dir, edgeOptions)
@@ -150,11 +150,11 @@ func TestSnapshotIsTakenIntoMemoryOnAFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	closeStore(t, s)
-	s = openStore(t, dir, edgeOptions) // it was not written over
+	s = openStore(t, dir, edgeOptions) // the snapshot was not overwritten
 	e.checkKept(t, s)
 }
 
-// indexOf returns the index that a snapshot makes in another folder.
+// indexOf returns the index that is restored from a snapshot in another folder.
 func indexOf(t *testing.T, snapshot string) *records.Index {
 	t.Helper()
 	dir := t.TempDir()

@@ -15,13 +15,13 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// recorded is a tracer, and what it has traced.
+// recorded returns a tracer and the spans that it records.
 func recorded() (*sdktrace.TracerProvider, *tracetest.SpanRecorder) {
 	spans := tracetest.NewSpanRecorder()
 	return sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)), spans
 }
 
-// named returns the spans of a name that have ended.
+// named returns the ended spans of a name.
 func named(spans *tracetest.SpanRecorder, name string) (all []sdktrace.ReadOnlySpan) {
 	for _, span := range spans.Ended() {
 		if span.Name() == name {
@@ -31,7 +31,7 @@ func named(spans *tracetest.SpanRecorder, name string) (all []sdktrace.ReadOnlyS
 	return all
 }
 
-// A fill is no one request's, so those that join it do not become parts of the trace of the first: they link to it.
+// A fill belongs to the trace of the first request. Later requests link to it.
 func TestRequestsLinkToTheFillThatServesThem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		provider, spans := recorded()
@@ -55,7 +55,7 @@ func TestRequestsLinkToTheFillThatServesThem(t *testing.T) {
 		synctest.Wait() // until both wait for the fill
 		close(gate)
 		both.Wait()
-		closeStore(t, s) // when all fills have ended
+		closeStore(t, s) // this waits for all fills
 		fills, requests := named(spans, "fill"), named(spans, "request")
 		if len(fills) != 1 || len(requests) != 2 {
 			t.Fatalf("%d fills and %d requests", len(fills), len(requests))
@@ -63,7 +63,7 @@ func TestRequestsLinkToTheFillThatServesThem(t *testing.T) {
 		fill, parents := fills[0].SpanContext(), 0
 		for _, request := range requests {
 			if links := request.Links(); len(links) != 1 || !links[0].SpanContext.Equal(fill) {
-				t.Errorf("a request has the links %v, want the fill", links)
+				t.Errorf("a request has the links %v, want one to the fill", links)
 			}
 			if request.SpanContext().Equal(fills[0].Parent()) {
 				parents++
@@ -75,8 +75,8 @@ func TestRequestsLinkToTheFillThatServesThem(t *testing.T) {
 	})
 }
 
-// What a fill asks for is in its trace, though its context is not that of the request.
-func TestQuestionsAreInTheTraceOfTheOneWhoAsksFirst(t *testing.T) {
+// The context of a fill is not that of the request, but its requests are in the same trace.
+func TestUpstreamRequestsAreInTheTraceOfTheFirstRequest(t *testing.T) {
 	provider, spans := recorded()
 	s := openStore(t, t.TempDir(), Options{Tracer: provider})
 	o, img := filltest.New(1000, 1), newImage("a")
@@ -98,14 +98,14 @@ func TestQuestionsAreInTheTraceOfTheOneWhoAsksFirst(t *testing.T) {
 	got.Close()
 	closeStore(t, s)
 	if !manifest.Equal(request.SpanContext()) {
-		t.Errorf("a manifest was asked for under %v, want the request's %v", manifest, request.SpanContext())
+		t.Errorf("a manifest was requested in the span %v, want that of the request, %v", manifest, request.SpanContext())
 	}
 	if fills := named(spans, "fill"); len(fills) != 1 || !blob.Equal(fills[0].SpanContext()) {
-		t.Errorf("a blob was asked for under %v, want the fill's: %v", blob, fills)
+		t.Errorf("a blob was requested in the span %v, want that of the fill: %v", blob, fills)
 	}
 }
 
-func TestFillThatFailsSaysSo(t *testing.T) {
+func TestSpanOfAFailedFillHasAnError(t *testing.T) {
 	provider, spans := recorded()
 	s := openStore(t, t.TempDir(), Options{Tracer: provider})
 	o := filltest.New(1000, 1)

@@ -18,18 +18,18 @@ func TestFolderHasOneOwner(t *testing.T) {
 	s := openStore(t, dir, Options{})
 	_, err := Open(dir, Options{})
 	if want := fmt.Sprintf("in use by process %d:", os.Getpid()); err == nil || !strings.Contains(err.Error(), want) {
-		t.Errorf("a second owner was told %v", err)
+		t.Errorf("a second owner got %v", err)
 	}
 	closeStore(t, s)
 	openStore(t, dir, Options{})
 }
 
-func TestBlobsOutliveTheStore(t *testing.T) {
+func TestBlobsSurviveARestart(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir, small)
 	o := filltest.New(3<<20, 1)
 	pull(t, s, o)
-	settle(s)
+	settle(t, s)
 	closeStore(t, s)
 	s = openStore(t, dir, small)
 	if state := pull(t, s, o); state != Hit {
@@ -44,7 +44,7 @@ func TestHitIsAFile(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
 	o := filltest.New(1000, 1)
 	pull(t, s, o)
-	settle(s)
+	settle(t, s)
 	blob := open(t, s, o)
 	defer blob.Close()
 	if _, ok := blob.ReadSeekCloser.(*os.File); !ok || blob.Size != 1000 {
@@ -57,13 +57,13 @@ func TestSha512BlobsAreKeptToo(t *testing.T) {
 	o := filltest.New(1<<20, 1)
 	o.Digest = digest.SHA512.FromBytes(o.Content)
 	pull(t, s, o)
-	settle(s)
+	settle(t, s)
 	if state := pull(t, s, o); state != Hit {
 		t.Errorf("got %s", state)
 	}
 }
 
-func TestDigestThatIsNoneTouchesNothing(t *testing.T) {
+func TestInvalidDigestChangesNothing(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
 	o := filltest.New(10, 1)
 	for _, dgst := range []digest.Digest{"", "sha256:", "sha256:../../../../etc/passwd", "md5:d41d8cd98f00b204e9800998ecf8427e"} {
@@ -77,7 +77,7 @@ func TestDigestThatIsNoneTouchesNothing(t *testing.T) {
 			t.Errorf("manifest %q: %v", dgst, err)
 		}
 		if _, err := s.Holds(t.Context(), team, dgst, nil); err == nil {
-			t.Errorf("%q is held", dgst)
+			t.Errorf("a repository contains %q", dgst)
 		}
 	}
 	if n := len(o.Requests()); n > 0 {
@@ -108,11 +108,11 @@ func TestCloseEndsReadersAndFills(t *testing.T) {
 	}
 }
 
-func TestFillsBeyondTheBoundWait(t *testing.T) {
+func TestFillsBeyondTheLimitWait(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{fills: 1})
 	first, second := filltest.New(1000, 1), filltest.New(1000, 2)
-	hold := make(chan struct{})
-	first.Plan = func(int, Range) filltest.Act { return filltest.Act{Gate: func(int64) { <-hold }} }
+	release := make(chan struct{})
+	first.Plan = func(int, Range) filltest.Act { return filltest.Act{Gate: func(int64) { <-release }} }
 	blob := open(t, s, first)
 	defer blob.Close()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -123,7 +123,7 @@ func TestFillsBeyondTheBoundWait(t *testing.T) {
 	if n := len(second.Requests()); n > 0 {
 		t.Errorf("%d requests beyond the bound", n)
 	}
-	close(hold)
+	close(release)
 	pull(t, s, second)
 	pull(t, s, first)
 }

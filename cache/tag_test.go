@@ -15,12 +15,12 @@ import (
 
 var freshness = Freshness{TTL: time.Minute, StaleIfError: time.Hour, Negative: 10 * time.Second}
 
-// pass lets time go by in a bubble.
+// pass lets time pass in a bubble.
 func pass(d time.Duration) {
 	time.Sleep(d) //nolint:forbidigo // synctest's clock: no real time passes
 }
 
-// resolve asks for team's tag v1.
+// resolve requests the tag v1 of team, and checks the answer.
 func resolve(t *testing.T, s *Store, ask Ask, want State, img *image) {
 	t.Helper()
 	m, state, err := s.Tag(t.Context(), team, "v1", ask)
@@ -29,10 +29,11 @@ func resolve(t *testing.T, s *Store, ask Ask, want State, img *image) {
 	}
 }
 
-func asked(t *testing.T, img *image, want ...string) {
+// wantAsked fails the test unless these requests reached the upstream since the last call.
+func wantAsked(t *testing.T, img *image, want ...string) {
 	t.Helper()
 	if got := img.questions(); !slices.Equal(got, want) {
-		t.Errorf("asked %v, want %v", got, want)
+		t.Errorf("the upstream got %v, want %v", got, want)
 	}
 }
 
@@ -41,27 +42,27 @@ func TestTagIsConfirmedWhenItIsNoLongerFresh(t *testing.T) {
 		s := openStore(t, t.TempDir(), Options{Tags: freshness})
 		img := newImage("a")
 		resolve(t, s, img.ask, Miss, img)
-		asked(t, img, "GET v1")
+		wantAsked(t, img, "GET v1")
 		pass(freshness.TTL - 1)
 		resolve(t, s, img.ask, Hit, img)
-		asked(t, img)
+		wantAsked(t, img)
 		pass(1)
 		resolve(t, s, img.ask, Hit, img)
-		asked(t, img, "HEAD v1")
+		wantAsked(t, img, "HEAD v1")
 	})
 }
 
-func TestTagThatMovedIsFollowed(t *testing.T) {
+func TestMovedTagIsFollowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := openStore(t, t.TempDir(), Options{Tags: freshness})
 		old, moved := newImage("old"), newImage("new")
 		resolve(t, s, old.ask, Miss, old)
 		pass(freshness.TTL)
 		resolve(t, s, moved.ask, Miss, moved)
-		asked(t, moved, "HEAD v1", "GET "+moved.Digest.String())
+		wantAsked(t, moved, "HEAD v1", "GET "+moved.Digest.String())
 		pass(freshness.TTL)
-		resolve(t, s, old.ask, Hit, old) // and back: its manifest is still here
-		asked(t, old, "GET v1", "HEAD v1")
+		resolve(t, s, old.ask, Hit, old) // and back: its manifest is still stored
+		wantAsked(t, old, "GET v1", "HEAD v1")
 	})
 }
 
@@ -77,7 +78,7 @@ func TestTagIsServedStaleWhileTheUpstreamFails(t *testing.T) {
 		for range 3 {
 			resolve(t, s, img.ask, Stale, img)
 		}
-		asked(t, img, "HEAD v1") // then it is left alone for a while
+		wantAsked(t, img, "HEAD v1") // the upstream is not asked again for a while
 		pass(freshness.Negative)
 		img.fail(nil)
 		resolve(t, s, img.ask, Hit, img)
@@ -85,7 +86,7 @@ func TestTagIsServedStaleWhileTheUpstreamFails(t *testing.T) {
 		closeStore(t, s)
 		pass(freshness.StaleIfError - 1)
 		s = openStore(t, dir, Options{Tags: freshness})
-		resolve(t, s, dead, Stale, img) // after a restart too
+		resolve(t, s, dead, Stale, img) // also after a restart
 		pass(1)
 		if _, _, err := s.Tag(t.Context(), team, "v1", dead); !errors.Is(err, filltest.ErrBroken) {
 			t.Errorf("a tag that is too old: %v", err)
@@ -93,7 +94,7 @@ func TestTagIsServedStaleWhileTheUpstreamFails(t *testing.T) {
 	})
 }
 
-func TestTagIsServedStaleWhenTheUpstreamTakesLong(t *testing.T) {
+func TestTagIsServedStaleIfTheUpstreamIsSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := openStore(t, t.TempDir(), Options{Tags: freshness})
 		img := newImage("a")
@@ -110,11 +111,11 @@ func TestTagIsServedStaleWhenTheUpstreamTakesLong(t *testing.T) {
 		}
 		pass(5 * time.Second)
 		synctest.Wait()
-		resolve(t, s, dead, Hit, img) // the check went on
+		resolve(t, s, dead, Hit, img) // the request was completed
 	})
 }
 
-func TestTagIsAskedForOnceByAll(t *testing.T) {
+func TestConcurrentRequestsResolveATagOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := openStore(t, t.TempDir(), Options{Tags: freshness})
 		img := newImage("a")
@@ -132,13 +133,13 @@ func TestTagIsAskedForOnceByAll(t *testing.T) {
 				})
 			}
 			clients.Wait()
-			asked(t, img, want)
+			wantAsked(t, img, want)
 			pass(freshness.TTL)
 		}
 	})
 }
 
-func TestTagThatIsGoneIsForgotten(t *testing.T) {
+func TestTagThatWasDeletedUpstreamIsForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := openStore(t, t.TempDir(), Options{Tags: freshness})
 		img := newImage("a")
@@ -151,7 +152,7 @@ func TestTagThatIsGoneIsForgotten(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 		}
-		asked(t, img, "HEAD v1") // and the no is remembered
+		wantAsked(t, img, "HEAD v1") // the missing tag is remembered
 		if tags, err := s.Tags(team); err != nil || len(tags) > 0 {
 			t.Errorf("tags %v, %v", tags, err)
 		}
@@ -161,7 +162,7 @@ func TestTagThatIsGoneIsForgotten(t *testing.T) {
 	})
 }
 
-func TestTagIsNotGoneBecauseItsManifestIs(t *testing.T) {
+func TestTagStaysIfOnlyItsManifestIsMissing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := openStore(t, t.TempDir(), Options{Tags: freshness})
 		old, moved := newImage("old"), newImage("new")
@@ -175,7 +176,7 @@ func TestTagIsNotGoneBecauseItsManifestIs(t *testing.T) {
 		}
 		resolve(t, s, half, Stale, old)
 		resolve(t, s, half, Stale, old)
-		asked(t, moved, "HEAD v1") // then it is left alone for a while
+		wantAsked(t, moved, "HEAD v1") // the upstream is not asked again for a while
 	})
 }
 
@@ -189,11 +190,11 @@ func TestTagFromTheFutureIsNotFresh(t *testing.T) {
 		img.questions()
 		s := openStore(t, dir, Options{Tags: freshness})
 		resolve(t, s, img.ask, Hit, img)
-		asked(t, img, "HEAD v1")
+		wantAsked(t, img, "HEAD v1")
 	})
 }
 
-func TestTagsListsARepositoryOnly(t *testing.T) {
+func TestTagsListsOneRepository(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{Tags: freshness})
 	img := newImage("a")
 	for _, repo := range []Repository{team, other, {Upstream: team.Upstream, Name: team.Name + "2"}, {Upstream: team.Upstream, Name: "team"}} {
@@ -210,7 +211,7 @@ func TestTagsListsARepositoryOnly(t *testing.T) {
 
 func TestImmutableTagIsNotConfirmedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var since time.Time // while zero nothing is known
+		var since time.Time // zero while nothing is known
 		rules := freshness
 		rules.ImmutableTTL = time.Hour
 		rules.Immutable = func(repo Repository, tag string) (time.Time, bool) {
@@ -222,22 +223,22 @@ func TestImmutableTagIsNotConfirmedAgain(t *testing.T) {
 		s := openStore(t, t.TempDir(), Options{Tags: rules})
 		img := newImage("a")
 		resolve(t, s, img.ask, Miss, img)
-		asked(t, img, "GET v1")
+		wantAsked(t, img, "GET v1")
 		pass(rules.TTL)
 		since = time.Now()
 		pass(1)
-		resolve(t, s, img.ask, Hit, img) // it may have moved before that was known
-		asked(t, img, "HEAD v1")
+		resolve(t, s, img.ask, Hit, img) // the tag may have moved before it was immutable
+		wantAsked(t, img, "HEAD v1")
 		pass(rules.ImmutableTTL - 1)
 		resolve(t, s, img.ask, Hit, img)
-		asked(t, img)
+		wantAsked(t, img)
 		pass(1)
-		resolve(t, s, img.ask, Hit, img) // it may have been deleted, and pushed again
-		asked(t, img, "HEAD v1")
+		resolve(t, s, img.ask, Hit, img) // the tag may have been deleted and pushed again
+		wantAsked(t, img, "HEAD v1")
 
 		pass(rules.TTL)
 		since = time.Time{}
 		resolve(t, s, img.ask, Hit, img)
-		asked(t, img, "HEAD v1")
+		wantAsked(t, img, "HEAD v1")
 	})
 }

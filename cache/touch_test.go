@@ -9,7 +9,7 @@ import (
 	"github.com/larder-registry/larder/cache/fill/filltest"
 )
 
-// touched returns what is recorded of an image of team.
+// touched returns the recorded time of an image of team.
 func touched(t *testing.T, s *Store, img *image) time.Time {
 	t.Helper()
 	all, err := s.Holdings()
@@ -21,18 +21,18 @@ func touched(t *testing.T, s *Store, img *image) time.Time {
 			return h.Touched
 		}
 	}
-	t.Fatalf("%s is not held", img.Digest)
+	t.Fatalf("the repository does not contain %s", img.Digest)
 	return time.Time{}
 }
 
-func TestTouchIsRememberedForAsLongAsItsImage(t *testing.T) {
+func TestTouchIsRecordedAsLongAsItsImage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
 		s := openStore(t, dir, Options{})
 		img, layer := newImage("a"), filltest.New(100, 1)
 		pullTag(t, s, team, "v1", img, layer)
 		if at := touched(t, s, img); !at.Equal(time.Now()) {
-			t.Errorf("a new image was touched at %v, want when it was fetched", at)
+			t.Errorf("a new image was touched at %v, want the time when it was fetched", at)
 		}
 		pass(2 * time.Minute)
 		want := time.Now()
@@ -67,8 +67,8 @@ func TestTouchIsRememberedForAsLongAsItsImage(t *testing.T) {
 	})
 }
 
-// A machine that slept, and woke up in a later hour, has not used all since.
-func TestUseIsNotedThoughNothingWasWrittenDownForLong(t *testing.T) {
+// A machine may sleep for hours, so that no batch of uses is written meanwhile.
+func TestUseIsRecordedAfterALongPause(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	s := openStore(t, t.TempDir(), Options{Now: func() time.Time { return now }})
 	img := newImage("a")
@@ -77,6 +77,6 @@ func TestUseIsNotedThoughNothingWasWrittenDownForLong(t *testing.T) {
 	resolve(t, s, img.ask, Hit, img)
 	all, err := s.Holdings()
 	if err != nil || len(all[team]) != 1 || !all[team][0].Used.Equal(now) {
-		t.Errorf("it holds %+v, %v; want one use at %v", all[team], err, now)
+		t.Errorf("the repository contains %+v, %v; want one image used at %v", all[team], err, now)
 	}
 }

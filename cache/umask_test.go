@@ -10,10 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A umask of 0077 gives blobs the mode of manifests, by which a lost index finds the manifests among the files. The test
-// is white-box: that the rebuild has come to its end is not seen from outside.
+// A rebuild finds the manifests among the files by their mode. With a umask of 0077 blobs have
+// the mode of manifests. The test is white-box: the end of a rebuild is not visible from outside.
 func TestLostIndexIsRebuiltWhereTheUmaskGaveBlobsTheModeOfManifests(t *testing.T) {
-	before := unix.Umask(0o077) // the process's own: no test runs beside this one
+	before := unix.Umask(0o077) // of the process: no other test may run now
 	defer unix.Umask(before)
 	e, dir := newEdge(), t.TempDir()
 	s := openStore(t, dir, edgeOptions)
@@ -39,7 +39,7 @@ func TestLostIndexIsRebuiltWhereTheUmaskGaveBlobsTheModeOfManifests(t *testing.T
 	opts := edgeOptions
 	opts.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelError}))
 	s = openStore(t, dir, opts)
-	<-s.blobs.Loaded()
+	loaded(t, s)
 	e.check(t, s, confirming)
 	closeStore(t, s)
 	if s.index.Rebuilding() || log.Len() > 0 {

@@ -1,4 +1,4 @@
-package blobs // white-box: a fill that is queued, and the pauses of the scrub, show in no other way
+package blobs // white-box: a queued fill and the pauses of the scrub are not visible from outside
 
 import (
 	"log/slog"
@@ -20,7 +20,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// openStore opens a store that leaves room for 8 MiB of blobs.
+// openStore opens a store with space for 8 MiB of blobs.
 func openStore(t *testing.T) *Store {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
@@ -60,16 +60,16 @@ func openStore(t *testing.T) *Store {
 	return s
 }
 
-func TestReserveFailsIfAFillIsAboutToReplaceAllThatCouldBeEvicted(t *testing.T) {
+func TestReserveFailsIfAFillReplacesTheOnlyEvictableBlob(t *testing.T) {
 	s := openStore(t)
 	content := make([]byte, 4<<20)
 	d := digest.FromBytes(content)
 	if err := s.Put(t.Context(), d, content, func() error { return nil }); err != nil {
 		t.Fatal(err)
 	}
-	s.locks.fills[d] = fill.New(t.Context(), &s.Fill, d, 0, nil, time.Now()) // queued, and not begun
+	s.locks.fills[d] = fill.New(t.Context(), &s.Fill, d, 0, nil, time.Now()) // queued, not begun
 	if err := s.ReserveBytes(t.Context(), 6<<20); err == nil {
-		t.Error("space was reserved by the eviction of a blob that a fill is about to replace")
+		t.Error("a blob that a fill is about to replace was evicted")
 	}
 	delete(s.locks.fills, d)
 	if err := s.ReserveBytes(t.Context(), 6<<20); err != nil {

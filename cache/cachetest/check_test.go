@@ -76,11 +76,11 @@ func TestCheckFindsEachMistake(t *testing.T) {
 			func(_ *testing.T, dir string) error { return os.Truncate(filepath.Join(dir, blob), 0) },
 			"does not match its name",
 		},
-		"a blob that everybody may read": {
+		"a blob with mode 0644": {
 			func(_ *testing.T, dir string) error { return os.Chmod(filepath.Join(dir, blob), 0o644) },
 			"mode",
 		},
-		"a folder that everybody may read": {
+		"a folder with mode 0755": {
 			func(_ *testing.T, dir string) error { return os.Chmod(filepath.Dir(filepath.Join(dir, blob)), 0o755) },
 			"mode",
 		},
@@ -117,10 +117,10 @@ func TestCheckFindsEachMistake(t *testing.T) {
 		"a verdict without a time":          {put("verdict/r/n@"+d.String(), `{}`), "not expired"},
 		"an invalid subject":                {put("blob/"+d.String(), `{"size":6,"mediaType":"m","subject":"x"}`), "it names"},
 		"a scrub at an invalid position":    {put("scrub/position", `{"after":"x"}`), "invalid"},
-		"a record that is not known":        {put("blob", `{}`), "invalid"},
-		"a kind that is not known":          {put("pins/r/n:v1", `{}`), "not known"},
-		"a manifest to be read":             {put("blob/"+d.String(), `{"size":0,"mediaType":"m"}`), "says 0 bytes"},
-		"a manifest to be read while the index is rebuilt": {
+		"an unknown record":                 {put("blob", `{}`), "invalid"},
+		"an unknown kind":                   {put("pins/r/n:v1", `{}`), "not known"},
+		"a manifest of size 0":              {put("blob/"+d.String(), `{"size":0,"mediaType":"m"}`), "says 0 bytes"},
+		"a manifest of size 0 while the index is rebuilt": {
 			func(t *testing.T, dir string) error {
 				return errors.Join(
 					put("blob/"+d.String(), `{"size":0,"mediaType":"m"}`)(t, dir),
@@ -129,18 +129,18 @@ func TestCheckFindsEachMistake(t *testing.T) {
 			},
 			"",
 		},
-		"another version":                    {put("format", `{"version":2}`), "version"},
-		"an unknown file":                    {touch("core"), "not belong"},
-		"an unfinished snapshot":             {touch("index.snapshot.new"), "not belong"},
-		"a file for a folder":                {replace("partial"), "not belong"},
-		"an index set aside":                 {touch("index.broken-20260101T000000.000"), ""},
-		"a start that crashed":               {touch("index.opening"), ""},
-		"an empty snapshot":                  {snapshot(func([]byte) []byte { return nil }), "header"},
-		"a torn snapshot":                    {snapshot(func(b []byte) []byte { return b[:len(b)-1] }), "checksum"},
-		"a snapshot that is only a header":   {snapshot(func([]byte) []byte { return []byte("larder-snapshot 1\n") }), "checksum"},
-		"a snapshot with a flipped bit":      {snapshot(func(b []byte) []byte { b[len(b)/2] ^= 1; return b }), "checksum"},
-		"no snapshot":                        {func(_ *testing.T, dir string) error { return os.Remove(filepath.Join(dir, "index.snapshot")) }, ""},
-		"a snapshot that everybody may read": {func(_ *testing.T, dir string) error { return os.Chmod(filepath.Join(dir, "index.snapshot"), 0o644) }, "mode"},
+		"another version":                  {put("format", `{"version":2}`), "version"},
+		"an unknown file":                  {touch("core"), "not belong"},
+		"an unfinished snapshot":           {touch("index.snapshot.new"), "not belong"},
+		"a file in place of a folder":      {replace("partial"), "not belong"},
+		"an index set aside":               {touch("index.broken-20260101T000000.000"), ""},
+		"a start that crashed":             {touch("index.opening"), ""},
+		"an empty snapshot":                {snapshot(func([]byte) []byte { return nil }), "header"},
+		"a torn snapshot":                  {snapshot(func(b []byte) []byte { return b[:len(b)-1] }), "checksum"},
+		"a snapshot that is only a header": {snapshot(func([]byte) []byte { return []byte("larder-snapshot 1\n") }), "checksum"},
+		"a snapshot with a flipped bit":    {snapshot(func(b []byte) []byte { b[len(b)/2] ^= 1; return b }), "checksum"},
+		"no snapshot":                      {func(_ *testing.T, dir string) error { return os.Remove(filepath.Join(dir, "index.snapshot")) }, ""},
+		"a snapshot with mode 0644":        {func(_ *testing.T, dir string) error { return os.Chmod(filepath.Join(dir, "index.snapshot"), 0o644) }, "mode"},
 		"a torn index": {
 			func(_ *testing.T, dir string) error { return os.Truncate(filepath.Join(dir, "index/MANIFEST"), 3) },
 			"open the index",
@@ -208,7 +208,7 @@ func put(key, value string) func(t *testing.T, dir string) error {
 	}
 }
 
-func TestUsageIsWhatDuCounts(t *testing.T) {
+func TestUsageAgreesWithDu(t *testing.T) {
 	dir := t.TempDir()
 	before, err := cachetest.Usage(dir)
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"github.com/larder-registry/larder/cache/disk"
 )
 
-// ownerOf is the owner of a file.
+// ownerOf returns the owner of a file.
 func ownerOf(info os.FileInfo) disk.Owner {
 	stat := info.Sys().(*syscall.Stat_t)
 	return disk.Owner{User: int(stat.Uid), Group: int(stat.Gid)}
@@ -28,7 +28,7 @@ func TestGiveToGivesAllOfACacheAndNothingElse(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new", "cache")
 	for _, makeFolder := range []func(t *testing.T){
 		func(*testing.T) {}, // no folder
-		func(t *testing.T) { // one that root used before
+		func(t *testing.T) { // a folder that root used before
 			if err := os.Chown(dir, 0, 0); err != nil {
 				t.Fatal(err)
 			}
@@ -66,7 +66,7 @@ func TestGiveToGivesAllOfACacheAndNothingElse(t *testing.T) {
 		}
 	}
 	if info, err := os.Lstat(outside); err != nil || ownerOf(info) != (disk.Owner{}) {
-		t.Errorf("what a link leads to belongs to %v now, %v", ownerOf(info), err)
+		t.Errorf("the target of a link belongs to %v, %v", ownerOf(info), err)
 	}
 }
 

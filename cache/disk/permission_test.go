@@ -14,7 +14,7 @@ import (
 	"github.com/larder-registry/larder/cache/disk"
 )
 
-// asNobody gives dir away, and calls f with the rights of its new owner.
+// asNobody gives dir to another user, and calls f with the rights of this user.
 func asNobody(t *testing.T, dir string, f func() error) error {
 	t.Helper()
 	if os.Geteuid() != 0 {

@@ -8,8 +8,7 @@ import (
 	"github.com/larder-registry/larder/cache/disk"
 )
 
-// TestSizeCountsEverythingInTheFolder compares what is counted beside blobs with what the
-// files take.
+// The size includes every file but those of blobs and partials, which the store reserves.
 func TestSizeCountsEverythingInTheFolder(t *testing.T) {
 	dir := t.TempDir()
 	f := openFolder(t, dir)

@@ -34,7 +34,7 @@ func (s folderStore) Abandon(_ digest.Digest, p *fill.Partial, _ int64, _ error)
 // countingConn is a connection that counts the bytes that it is given and reads none.
 type countingConn struct {
 	n    atomic.Int64
-	more chan struct{} // capacity 1; n has grown
+	more chan struct{} // capacity 1; receives when n has grown
 	gone chan struct{} // closed when the client has left
 }
 
@@ -48,7 +48,7 @@ func (c *countingConn) ReadFrom(src io.Reader) (int64, error) {
 	return n, nil
 }
 
-// await returns when the connection was given n bytes.
+// await returns when the connection got n bytes, or the client has left.
 func (c *countingConn) await(n int64) {
 	for c.n.Load() < n {
 		select {
@@ -60,10 +60,10 @@ func (c *countingConn) await(n int64) {
 }
 
 // A fill moves a chunk from its source to the disk, the hash and a client without
-// allocating. Only a note in the journal, for every fourth chunk, is one allocation.
+// allocations. Each fourth chunk needs one for its note in the journal.
 //
-// The store here has no index: Badger's goroutines allocate too, more the longer the fill
-// takes.
+// The store of this test has no index: Badger's goroutines allocate too, and more of it the
+// longer the fill takes.
 func TestChunksAllocateLittle(t *testing.T) {
 	folder, err := disk.Open(t.TempDir(), disk.Steps{}, slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -84,7 +84,7 @@ func TestChunksAllocateLittle(t *testing.T) {
 		o := filltest.New(size, 1)
 		return testing.AllocsPerRun(1, func() {
 			conn := &countingConn{more: make(chan struct{}, 1), gone: make(chan struct{})}
-			// The client has every chunk before the next is sent, or it would get several at once.
+			// The next chunk is sent when the client has the one before, so that it gets one at a time.
 			o.Plan = func(int, fill.Range) filltest.Act { return filltest.Act{Gate: conn.await} }
 			f := fill.New(t.Context(), &set, o.Digest, 0, o.Fetch, time.Now())
 			ended := make(chan error, 1)

@@ -5,8 +5,8 @@ import (
 	"io"
 )
 
-// Stream is a stream for tests of the rule by which a broken connection is replaced: its
-// pauses and bounds are of no other face.
+// Stream is a stream for tests of how a broken connection is replaced. The pauses and limits
+// of this are not visible through the face of the package.
 type Stream interface {
 	io.Reader
 	HangUp()
@@ -16,8 +16,8 @@ type testStream struct{ *stream }
 
 func (s testStream) HangUp() { s.hangUp() }
 
-// NewStream reads all of a blob. patient says that clients have their headers; spare, that
-// other connections do the work.
+// NewStream returns a stream of all of a blob. patient says that clients have their headers;
+// spare, that the fill has other connections.
 func NewStream(ctx context.Context, fetch Fetch, size int64, patient, spare bool) Stream {
 	return testStream{&stream{
 		ctx:   ctx,

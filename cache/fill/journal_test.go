@@ -1,4 +1,4 @@
-package fill // white-box: the syntax of the journal is of no other face
+package fill // white-box: the syntax of the journal is not visible from outside
 
 import (
 	"errors"
@@ -8,20 +8,20 @@ import (
 	"testing"
 )
 
-func TestJournalIsReadUpToTheFirstLineThatIsNoNote(t *testing.T) {
+func TestJournalIsReadUpToTheFirstInvalidLine(t *testing.T) {
 	const head = "larder-partial 1 100\n"
 	one, two := note{off: 0, n: 10, crc: 0xabc}, note{off: 90, n: 10, crc: 1}
 	for _, c := range []struct {
 		name, text string
 		want       []note
 	}{
-		{"nothing noted", head, nil},
+		{"no notes", head, nil},
 		{"two notes", head + "0 10 abc\n90 10 1\n", []note{one, two}},
 		{"torn at the end", head + "0 10 abc\n90 10 1", []note{one}},
 		{"torn in the middle", head + "0 10 abc\n90 1\x00\x00\n90 10 1\n", []note{one}},
 		{"beyond the end", head + "0 10 abc\n91 10 1\n90 10 1\n", []note{one}},
 		{"before the beginning", head + "0 10 abc\n-1 10 1\n", []note{one}},
-		{"of no length", head + "0 10 abc\n5 0 1\n", []note{one}},
+		{"of length 0", head + "0 10 abc\n5 0 1\n", []note{one}},
 		{"that overflows", head + "0 10 abc\n9223372036854775807 9223372036854775807 1\n", []note{one}},
 		{"with a checksum that is too long", head + "0 10 abc\n90 10 123456789\n", []note{one}},
 	} {
@@ -53,12 +53,12 @@ func FuzzReadJournal(f *testing.F) {
 			return
 		}
 		if size <= 0 || length > int64(len(text)) {
-			t.Fatalf("size %d, %d bytes are good", size, length)
+			t.Fatalf("size %d, %d valid bytes", size, length)
 		}
 		segs := newSegments(size)
 		for _, n := range notes {
 			if n.off < 0 || n.n <= 0 || n.off+n.n < 0 || n.off+n.n > size {
-				t.Fatalf("note %+v is outside of %d bytes", n, size)
+				t.Fatalf("note %+v is not within %d bytes", n, size)
 			}
 			segs.claim(n.off, n.n)
 		}

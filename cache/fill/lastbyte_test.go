@@ -1,4 +1,4 @@
-package fill // white-box: between the last byte and its check there is no time for a client
+package fill // white-box: a client cannot act between the arrival of the last byte and its check
 
 import (
 	"log/slog"

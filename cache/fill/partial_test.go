@@ -1,4 +1,4 @@
-package fill // white-box: notes are read back by the fill alone
+package fill // white-box: only the fill reads notes back
 
 import (
 	"errors"
@@ -59,7 +59,7 @@ func TestPartialKeepsItsNotes(t *testing.T) {
 	}
 }
 
-func TestPartialThatCannotBeMadeLeavesNoFile(t *testing.T) {
+func TestPartialThatCannotBeCreatedLeavesNoFile(t *testing.T) {
 	for _, failing := range []disk.Op{disk.OpPreallocate, disk.OpWrite} {
 		fails := false
 		folder := openFolder(t, disk.Steps{Around: func(s disk.Step, take func() error) error {

@@ -1,4 +1,4 @@
-package fill // white-box: segments are of no other face
+package fill // white-box: segments are not visible from outside
 
 import (
 	"testing"
@@ -6,15 +6,14 @@ import (
 	"pgregory.net/rapid"
 )
 
-// What a byte of the model is.
+// The states of a byte of the model.
 const (
-	byteNew  = iota // nobody has begun it
-	byteHeld        // a connection will bring it
-	byteHere
+	byteMissing = iota
+	byteClaimed // by a connection
+	byteArrived
 )
 
-// TestSegmentsAgreeWithAByteMap drives the segments as connections do, beside a
-// model that keeps one state for each byte.
+// The segments are used as connections do. The model has one state for each byte.
 func TestSegmentsAgreeWithAByteMap(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		size := rapid.Int64Range(0, 200).Draw(t, "size")
@@ -23,7 +22,7 @@ func TestSegmentsAgreeWithAByteMap(t *testing.T) {
 		var active []*segment
 		pick := func(t *rapid.T) int {
 			if len(active) == 0 {
-				t.Skip("no connection")
+				t.Skip("there is no connection")
 			}
 			return rapid.IntRange(0, len(active)-1).Draw(t, "connection")
 		}
@@ -32,32 +31,32 @@ func TestSegmentsAgreeWithAByteMap(t *testing.T) {
 				off := rapid.Int64Range(-1, size+1).Draw(t, "off")
 				n := rapid.Int64Range(1, size+1).Draw(t, "n")
 				seg := segs.claim(off, n)
-				idle := 0 <= off && off < size && model[off] == byteNew
+				idle := 0 <= off && off < size && model[off] == byteMissing
 				if idle && seg == nil {
-					t.Fatalf("idle ground at %d cannot be claimed", off)
+					t.Fatalf("the missing bytes at %d cannot be claimed", off)
 				}
 				if seg == nil {
 					return
 				}
 				for i := seg.next(); i < seg.end; i++ {
-					if model[i] != byteNew {
+					if model[i] != byteMissing {
 						t.Fatalf("byte %d was claimed twice", i)
 					}
-					model[i] = byteHeld
+					model[i] = byteClaimed
 				}
 				if seg.done() || idle && (seg.next() != off || seg.end > off+n) {
-					t.Fatalf("claim(%d, %d) gave [%d,%d)", off, n, seg.next(), seg.end)
+					t.Fatalf("claim(%d, %d) returned [%d,%d)", off, n, seg.next(), seg.end)
 				}
 				active = append(active, seg)
 			},
 			"arrive": func(t *rapid.T) {
 				seg := active[pick(t)]
 				if seg.done() {
-					t.Skip("nothing to come")
+					t.Skip("all its bytes have arrived")
 				}
 				n := rapid.Int64Range(1, seg.end-seg.next()).Draw(t, "n")
 				for i := seg.next(); i < seg.next()+n; i++ {
-					model[i] = byteHere
+					model[i] = byteArrived
 				}
 				seg.have += n
 			},
@@ -66,13 +65,13 @@ func TestSegmentsAgreeWithAByteMap(t *testing.T) {
 				end := seg.end
 				segs.extend(seg)
 				for i := end; i < seg.end; i++ {
-					if model[i] != byteNew {
-						t.Fatalf("byte %d was taken from another connection", i)
+					if model[i] != byteMissing {
+						t.Fatalf("byte %d was claimed by another connection", i)
 					}
-					model[i] = byteHeld
+					model[i] = byteClaimed
 				}
-				if seg.end < size && model[seg.end] == byteNew && segs.list[segs.at(seg.end)].have == 0 {
-					t.Fatalf("idle ground at %d was left out", seg.end)
+				if seg.end < size && model[seg.end] == byteMissing && segs.list[segs.at(seg.end)].have == 0 {
+					t.Fatalf("the missing bytes at %d were not claimed", seg.end)
 				}
 			},
 			"release": func(t *rapid.T) {
@@ -80,7 +79,7 @@ func TestSegmentsAgreeWithAByteMap(t *testing.T) {
 				seg := active[i]
 				active = append(active[:i], active[i+1:]...)
 				for b := seg.next(); b < seg.end; b++ {
-					model[b] = byteNew
+					model[b] = byteMissing
 				}
 				segs.release(seg)
 			},
@@ -89,7 +88,7 @@ func TestSegmentsAgreeWithAByteMap(t *testing.T) {
 	})
 }
 
-// checkSegments compares what can be asked of the segments with the model.
+// checkSegments compares the segments with the model.
 func checkSegments(t *rapid.T, segs *segments, model []int) {
 	end, firstNew := int64(0), int64(-1)
 	for _, seg := range segs.list {
@@ -102,14 +101,14 @@ func checkSegments(t *rapid.T, segs *segments, model []int) {
 		t.Fatalf("segments end at %d of %d", end, len(model))
 	}
 	for off := int64(len(model)) - 1; off >= 0; off-- {
-		if model[off] == byteNew {
+		if model[off] == byteMissing {
 			firstNew = off
 		}
-		if got := segs.isIdle(off); got != (model[off] == byteNew) {
+		if got := segs.isIdle(off); got != (model[off] == byteMissing) {
 			t.Fatalf("isIdle(%d) = %v, and the byte is %d", off, got, model[off])
 		}
 		n := int64(0)
-		for off+n < int64(len(model)) && model[off+n] == byteHere {
+		for off+n < int64(len(model)) && model[off+n] == byteArrived {
 			n++
 		}
 		if got := segs.available(off); got != n {
@@ -121,8 +120,8 @@ func checkSegments(t *rapid.T, segs *segments, model []int) {
 	}
 }
 
-// What is known to lie before an offset says that a client reads on, and did not jump there.
-func TestSegmentsTellWhatLiesBehind(t *testing.T) {
+// Bytes that are known before an offset show that a client reads on and did not jump there.
+func TestBehindCountsTheBytesBeforeAnOffset(t *testing.T) {
 	s := newSegments(100)
 	done := s.claim(0, 30)
 	done.have = 30
@@ -141,7 +140,7 @@ func TestSegmentsTellWhatLiesBehind(t *testing.T) {
 		100: 0,
 	} {
 		if got := s.behind(off); got != want {
-			t.Errorf("%d bytes lie behind %d, want %d", got, off, want)
+			t.Errorf("behind(%[2]d) = %[1]d, want %[3]d", got, off, want)
 		}
 	}
 }

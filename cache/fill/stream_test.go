@@ -16,12 +16,12 @@ import (
 	"github.com/larder-registry/larder/cache/fill/filltest"
 )
 
-// newStream reads all of the origin's blob.
+// newStream returns a stream of all of the origin's blob.
 func newStream(ctx context.Context, o *filltest.Origin) fill.Stream {
 	return fill.NewStream(ctx, o.Fetch, int64(len(o.Content)), false, false)
 }
 
-func TestStreamGoesOnWhereAConnectionEnded(t *testing.T) {
+func TestStreamContinuesWhereAConnectionEnded(t *testing.T) {
 	for name, plan := range map[string]func(n int, r fill.Range) filltest.Act{
 		"broken":  func(int, fill.Range) filltest.Act { return filltest.Act{Cut: 300} },
 		"stalled": func(int, fill.Range) filltest.Act { return filltest.Act{Stall: 300} },
@@ -29,7 +29,7 @@ func TestStreamGoesOnWhereAConnectionEnded(t *testing.T) {
 			return filltest.Act{Cut: 300, Err: []error{nil, filltest.ErrBroken}[n%2]}
 		},
 		"ended early": func(int, fill.Range) filltest.Act { return filltest.Act{Short: 300} },
-		"without news": func(n int, _ fill.Range) filltest.Act {
+		"empty": func(n int, _ fill.Range) filltest.Act {
 			return filltest.Act{Cut: 300, Err: []error{nil, nil, io.EOF}[n%3]}
 		},
 	} {
@@ -51,7 +51,7 @@ func TestStreamGoesOnWhereAConnectionEnded(t *testing.T) {
 	}
 }
 
-func TestStreamNoticesAStallAfterTheBoundedTime(t *testing.T) {
+func TestStreamReplacesAStalledConnectionAfter15Seconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := filltest.New(1000, 1)
 		o.Plan = func(n int, _ fill.Range) filltest.Act { return []filltest.Act{{Stall: 10}, {}}[n] }
@@ -87,7 +87,7 @@ func TestStreamSkipsWhatASourceWithoutRangesRepeats(t *testing.T) {
 	}
 }
 
-func TestStreamGivesUpWhenNothingComes(t *testing.T) {
+func TestStreamGivesUpWithoutProgress(t *testing.T) {
 	for _, c := range []struct {
 		name           string
 		patient, spare bool
@@ -117,7 +117,7 @@ func TestStreamGivesUpWhenNothingComes(t *testing.T) {
 	}
 }
 
-func TestStreamEndsAtOnceWhereAnotherTryIsOfNoUse(t *testing.T) {
+func TestStreamDoesNotRetryPermanentErrors(t *testing.T) {
 	for name, err := range map[string]error{
 		"missing": fmt.Errorf("blob: %w", fs.ErrNotExist),
 		"denied":  fmt.Errorf("blob: %w", fs.ErrPermission),
@@ -140,7 +140,7 @@ func TestStreamEndsAtOnceWhereAnotherTryIsOfNoUse(t *testing.T) {
 	}
 }
 
-// busyError is a source that wants to be left alone for a while.
+// busyError is the error of a source that asks for a pause.
 type busyError time.Duration
 
 func (busyError) Error() string               { return "busy" }
@@ -159,7 +159,7 @@ func TestStreamWaitsAsLongAsTheSourceAsks(t *testing.T) {
 			t.Fatal(err)
 		}
 		if took := time.Since(begin); took != 7*time.Second {
-			t.Errorf("asked again after %v", took)
+			t.Errorf("requested again after %v", took)
 		}
 	})
 }

@@ -12,8 +12,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestListAgreesWithAModel drives a List beside a plain slice, the least recently used
-// item first.
+// The model is a slice, the least recently used item first.
 func TestListAgreesWithAModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := recency.New(time.Minute)
@@ -110,7 +109,7 @@ func TestLoadedItemsAreOlderThanUsesBeforeLoad(t *testing.T) {
 		t.Errorf("uses after they were taken: %v", uses)
 	}
 	if got := r.Digests(); !slices.Equal(got, want) {
-		t.Errorf("evicted %v, want %v", got, want)
+		t.Errorf("the order is %v, want %v", got, want)
 	}
 }
 
@@ -120,7 +119,7 @@ func ranked(d digest.Digest, it recency.Item, used time.Time, r recency.Rank) re
 	return f
 }
 
-// TestItemTakesLittleMemory checks the figure in FORMAT.md.
+// FORMAT.md has the figure.
 func TestItemTakesLittleMemory(t *testing.T) {
 	const n = 100_000
 	all := make([]recency.Found, n)

@@ -12,11 +12,10 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// A trace is a sequence of pulls of whole images: of a hot set that takes half
-// the bound, each as likely as the others, and of a scan that takes five times
-// the bound, each once. Images are a layer that a hundred others share, and some
-// of their own; all blobs are of one size, for which evicting what is next used
-// last is the optimum.
+// A trace is a sequence of pulls of whole images. Those of a hot set take half the bound, and
+// are pulled with equal probability. Those of a scan take five times the bound, and are
+// pulled once each. A hundred images share a layer; the other layers belong to one image. All
+// blobs have the same size, so the optimum is to evict the blob whose next use is last.
 const (
 	traceBound  = 2000 // blobs
 	traceLayers = 8    // of an image
@@ -24,14 +23,13 @@ const (
 	traceScan   = 5 * traceBound / traceLayers
 )
 
-// imagePull is a pull of an image. Those of the hot set have the numbers below
-// traceHot.
+// imagePull is a pull of an image. The images of the hot set have numbers below traceHot.
 type imagePull struct {
 	image int
-	blobs []digest.Digest // that it needs, the first one last, as List wants it
+	blobs []digest.Digest // its blobs, in the reverse order of their pulls, as List expects them
 }
 
-// pulls lists the images that are pulled. Of every ten some are of the hot set.
+// pulls returns a trace. Of ten pulls hotOfTen are of the hot set, on average.
 func pulls(hotOfTen int) []imagePull {
 	random := rand.New(rand.NewPCG(1, uint64(hotOfTen)))
 	hot := make([]imagePull, traceHot)
@@ -58,13 +56,13 @@ func newImagePull(image int) imagePull {
 	return imagePull{image, blobs}
 }
 
-// policy decides what stays. It is told of every pull of a blob, and answers
-// whether it was there.
+// policy decides what is evicted. It is called for each pull of a blob, and says whether the
+// blob was stored.
 type policy interface {
 	pull(d digest.Digest) (hit bool)
 }
 
-// ordered is the store's own order of eviction.
+// ordered evicts in the order of the store.
 type ordered struct{ *recency.List }
 
 func newOrdered() ordered {
@@ -86,8 +84,8 @@ func (o ordered) pull(d digest.Digest) bool {
 	return false
 }
 
-// hinted is the same where a lifecycle policy has expired what was scanned, but
-// for the latest images: it says so once in a while.
+// hinted is the same with a lifecycle policy, which from time to time expires all scanned
+// images but the latest.
 type hinted struct {
 	ordered
 	keep    int
@@ -107,8 +105,8 @@ func (h *hinted) after(p imagePull) {
 	}
 }
 
-// segmented keeps what was used twice apart: it may take four fifths of the
-// bound, and what was used once goes first.
+// segmented is a segmented LRU: blobs that were used twice may take four fifths of the bound,
+// and blobs that were used once are evicted first.
 type segmented struct{ once, twice ordered }
 
 func (s segmented) pull(d digest.Digest) bool {
@@ -133,8 +131,8 @@ func (s segmented) pull(d digest.Digest) bool {
 	return false
 }
 
-// hitRatio is the part of the hot set's blobs that were there when they were
-// pulled, after the first pull of each.
+// hitRatio returns which part of the pulls of hot blobs were hits, without the first pull of
+// each image.
 func hitRatio(trace []imagePull, p policy) float64 {
 	seen := make(map[int]bool)
 	var asked, hits int
@@ -156,15 +154,15 @@ func hitRatio(trace []imagePull, p policy) float64 {
 	return float64(hits) / float64(asked)
 }
 
-// optimum knows the future: when each blob is pulled next.
+// optimum evicts the blob whose next pull is last.
 type optimum struct {
-	next  map[digest.Digest][]int // when it is pulled, the soonest first
-	there map[digest.Digest]bool
-	last  nextPulls // of what is there, and some that are over
+	next   map[digest.Digest][]int // the times of its pulls, the next one first
+	stored map[digest.Digest]bool
+	last   nextPulls // of the stored blobs; some entries are outdated
 }
 
 func newOptimum(trace []imagePull) *optimum {
-	o := &optimum{next: make(map[digest.Digest][]int), there: make(map[digest.Digest]bool)}
+	o := &optimum{next: make(map[digest.Digest][]int), stored: make(map[digest.Digest]bool)}
 	at := 0
 	for _, pulled := range trace {
 		for _, d := range slices.Backward(pulled.blobs) {
@@ -177,23 +175,23 @@ func newOptimum(trace []imagePull) *optimum {
 
 func (o *optimum) pull(d digest.Digest) bool {
 	o.next[d] = o.next[d][1:]
-	hit := o.there[d]
+	hit := o.stored[d]
 	if len(o.next[d]) == 0 {
-		delete(o.there, d)
+		delete(o.stored, d)
 		return hit
 	}
-	o.there[d] = true
+	o.stored[d] = true
 	heap.Push(&o.last, nextPull{d, o.next[d][0]})
-	for len(o.there) > traceBound {
-		// The entry of a blob that was pulled since says nothing any more.
+	for len(o.stored) > traceBound {
+		// The entry of a blob that was pulled since then is outdated.
 		if p := heap.Pop(&o.last).(nextPull); len(o.next[p.digest]) > 0 && o.next[p.digest][0] == p.at {
-			delete(o.there, p.digest)
+			delete(o.stored, p.digest)
 		}
 	}
 	return hit
 }
 
-// nextPulls is a heap of when blobs are pulled next, the latest first.
+// nextPulls is a heap of next pulls, the latest first.
 type nextPulls []nextPull
 
 type nextPull struct {
@@ -213,13 +211,12 @@ func (n *nextPulls) Pop() any {
 	return last
 }
 
-// TestLifecycleHintsKeepAHotSetFromAScan prints what part of a hot set stays while
-// a scan goes by: FORMAT.md has the figures.
+// The test logs which part of a hot set survives a scan. FORMAT.md has the figures.
 func TestLifecycleHintsKeepAHotSetFromAScan(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		hotOfTen int
-		least    float64 // of the order by last use alone
+		least    float64 // the least hit ratio without hints
 	}{{8, 0.99}, {5, 0.82}, {2, 0.61}} {
 		trace := pulls(c.hotOfTen)
 		plain := hitRatio(trace, newOrdered())
@@ -229,7 +226,7 @@ func TestLifecycleHintsKeepAHotSetFromAScan(t *testing.T) {
 		t.Logf("of ten pulls %d hot: hits by last use %.1f%%, with lifecycle hints %.1f%%, used once and twice apart %.1f%%, optimum %.1f%%",
 			c.hotOfTen, 100*plain, 100*hints, 100*apart, 100*best)
 		if plain < c.least || hints < 0.999 || best < max(plain, hints, apart) {
-			t.Errorf("of ten pulls %d hot: they do worse than they did", c.hotOfTen)
+			t.Errorf("of ten pulls %d hot: the hit ratios are lower than expected", c.hotOfTen)
 		}
 	}
 }

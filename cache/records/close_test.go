@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestCloseEndsOnADiskThatFails has the folder of the index disappear, so that
-// Badger cannot write its table, and tries again every second.
-func TestCloseEndsOnADiskThatFails(t *testing.T) {
+// The folder of the index disappears, so that Badger cannot write its table and tries again
+// every second.
+func TestCloseReturnsOnAFailingDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := open(t, t.TempDir())
 		s.closed = true // by this test
@@ -28,7 +28,7 @@ func TestCloseEndsOnADiskThatFails(t *testing.T) {
 				t.Errorf("closed: %v", err)
 			}
 		case <-time.After(6 * time.Second):
-			t.Error("it is not closed after six seconds")
+			t.Error("the index is not closed after six seconds")
 		}
 		must(t, os.Rename(elsewhere, s.folder.Index()), s.folder.Close())
 		<-time.After(time.Minute) // so that Badger can end

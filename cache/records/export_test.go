@@ -2,9 +2,9 @@ package records
 
 import "encoding/json"
 
-// These methods write records that this version of Larder does not write.
+// These methods write records that only other versions of Larder write, or none.
 
-// SetVersion makes the index one of another version.
+// SetVersion records another version of the format.
 func (ix *Index) SetVersion(version int) error {
 	ix.format.Version = version
 	return ix.putFormat()

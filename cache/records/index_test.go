@@ -61,7 +61,7 @@ func TestMissingRecordDoesNotExist(t *testing.T) {
 	_, noTag := ix.Tag(team, "v1")
 	_, noManifest := ix.Resolve(records.Pin{Repository: team, Reference: layer.String()})
 	for name, err := range map[string]error{
-		"a blob": noBlob, "a member": noMember, "a tag": noTag, "what a digest names": noManifest,
+		"a blob": noBlob, "a member": noMember, "a tag": noTag, "the manifest of a digest": noManifest,
 		"a pin": ix.RemovePin(records.Pin{Repository: team, Reference: "v1"}),
 	} {
 		if !errors.Is(err, fs.ErrNotExist) {
@@ -169,7 +169,7 @@ func TestVerdictsAreReplaced(t *testing.T) {
 	}
 }
 
-func TestNothingIsWrittenToADiskThatFails(t *testing.T) {
+func TestFailingDiskIsNotWrittenTo(t *testing.T) {
 	s := open(t, t.TempDir())
 	fill(t, s.Index)
 	s.health.Note(unix.EIO)
@@ -195,7 +195,7 @@ func TestIndexThatCannotBeOpenedIsInMemory(t *testing.T) {
 		return take()
 	}}, discard)
 	if !s.InMemory() {
-		t.Error("it is on disk")
+		t.Error("the index is on disk")
 	}
 	if diff := cmp.Diff(everything(), read(t, s.Index)); diff != "" {
 		t.Error(diff)

@@ -36,8 +36,7 @@ type site struct {
 	closed bool
 }
 
-// open opens the index of a folder. It is closed with the test, and the folder is
-// checked then.
+// open opens the index of a folder. It is closed with the test. The folder is checked then.
 func open(t testing.TB, dir string) *site {
 	t.Helper()
 	return openWith(t, dir, disk.Steps{}, discard)
@@ -74,7 +73,7 @@ func (s *site) close(t testing.TB) {
 	}
 }
 
-// save writes a snapshot. There is space for it.
+// save writes a snapshot.
 func (s *site) save(t testing.TB) {
 	t.Helper()
 	if err := s.Save(t.Context(), unbounded); err != nil {
@@ -94,7 +93,7 @@ func must(t testing.TB, errs ...error) {
 	}
 }
 
-// contents is everything that an index says and files do not.
+// contents is everything in an index that the files of blobs do not show.
 type contents struct {
 	MediaTypes map[digest.Digest]string
 	Uses       map[digest.Digest]int64
@@ -137,8 +136,7 @@ func read(t testing.TB, ix *records.Index) contents {
 	return c
 }
 
-// everything has each kind of record that a snapshot contains, with every field
-// set.
+// everything returns each kind of record that a snapshot contains, with every field set.
 func everything() contents {
 	return contents{
 		MediaTypes: map[digest.Digest]string{manifest: "application/vnd.oci.image.index.v1+json"},

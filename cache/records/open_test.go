@@ -16,8 +16,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// withSnapshot returns a folder with everything in its index and its snapshot.
-// It has a blob, as a cache with an index does.
+// withSnapshot returns a folder with everything in its index and its snapshot, and with a
+// blob.
 func withSnapshot(t *testing.T) (dir string, folder *disk.Folder) {
 	t.Helper()
 	dir = t.TempDir()
@@ -29,7 +29,7 @@ func withSnapshot(t *testing.T) (dir string, folder *disk.Folder) {
 	return dir, s.folder
 }
 
-// setAside returns the indexes that were set aside.
+// setAside returns the folders of indexes that were set aside.
 func setAside(t *testing.T, dir string) []string {
 	t.Helper()
 	aside, err := filepath.Glob(filepath.Join(dir, "index.broken-*"))
@@ -58,7 +58,7 @@ func noise(path string) error {
 	return os.WriteFile(path, bytes.Repeat([]byte("noise"), 100), 0o600)
 }
 
-func TestDamagedIndexIsMadeFromItsSnapshot(t *testing.T) {
+func TestDamagedIndexIsRestoredFromItsSnapshot(t *testing.T) {
 	for name, damage := range map[string]func(dir string) error{
 		"deleted":                 os.RemoveAll,
 		"emptied":                 func(dir string) error { return errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700)) },
@@ -93,10 +93,10 @@ func TestDamagedIndexIsMadeFromItsSnapshot(t *testing.T) {
 func TestNewIndexIsRebuiltAndScrubbed(t *testing.T) {
 	dir, folder := withSnapshot(t)
 	if s := open(t, t.TempDir()); s.Rebuilding() || s.ScrubPosition().AtOnce {
-		t.Error("the index of an empty folder is taken for one that was lost")
+		t.Error("the index of an empty folder is treated as lost")
 	}
 	must(t, os.RemoveAll(folder.Index()))
-	for range 2 { // it is remembered until it is done
+	for range 2 { // this is recorded until the rebuild is done
 		s := open(t, dir)
 		if !s.Rebuilding() || !s.ScrubPosition().AtOnce {
 			t.Errorf("rebuilding: %t, scrub: %+v", s.Rebuilding(), s.ScrubPosition())
@@ -107,7 +107,7 @@ func TestNewIndexIsRebuiltAndScrubbed(t *testing.T) {
 	must(t, s.SetRebuilding(false))
 	s.close(t)
 	if open(t, dir).Rebuilding() {
-		t.Error("it is rebuilt again")
+		t.Error("the index is rebuilt again")
 	}
 }
 
@@ -116,7 +116,7 @@ func TestIndexOfAnotherVersionIsSetAside(t *testing.T) {
 		dir, _ := withSnapshot(t)
 		s := open(t, dir)
 		must(t, s.SetVersion(version), s.Close(), s.folder.Close())
-		s.closed = true // the checker does not know the version
+		s.closed = true // the checker does not accept the version
 		s = open(t, dir)
 		if diff := cmp.Diff(everything(), read(t, s.Index)); diff != "" {
 			t.Error(diff)
@@ -127,8 +127,8 @@ func TestIndexOfAnotherVersionIsSetAside(t *testing.T) {
 	}
 }
 
-// TestIndexThatEndsTheProcessIsSetAside has processes end while they open it.
-func TestIndexThatEndsTheProcessIsSetAside(t *testing.T) {
+// Processes crash while they open the index.
+func TestIndexThatCrashesTheProcessIsSetAside(t *testing.T) {
 	const patience = 3 // as FORMAT.md says
 	dir, folder := withSnapshot(t)
 	for crashes := range patience + 1 {
@@ -158,10 +158,10 @@ func TestIndexThatHasLostItsLatestRecordsTakesThemFromTheSnapshot(t *testing.T) 
 		t.Errorf("the tag: %+v, %v", rec, err)
 	}
 	if rec, err := s.Blob(manifest); err != nil || !rec.IsManifest() {
-		t.Errorf("the record of a manifest was replaced by what the snapshot says: %+v, %v", rec, err)
+		t.Errorf("the record of a manifest was replaced by that of the snapshot: %+v, %v", rec, err)
 	}
 	if !s.Rebuilding() {
-		t.Error("records of manifests may be missing, and the index does not say so")
+		t.Error("records of manifests may be missing, but the index is not being rebuilt")
 	}
 }
 
@@ -173,15 +173,14 @@ func TestUndecodableScrubPositionIsForgotten(t *testing.T) {
 			t.Errorf("%s: %+v", raw, pos)
 		}
 	}
-	must(t, s.PutScrubPosition(records.ScrubPosition{})) // so that the folder is in order
+	must(t, s.PutScrubPosition(records.ScrubPosition{})) // so that the folder passes its check
 }
 
-// TestIndexIsMadeOnDiskOnlyWhereThereIsSpace has a snapshot from which an index
-// would follow that is about as large as the free space. The snapshot is all hole,
-// so it is ignored in the end.
-func TestIndexIsMadeOnDiskOnlyWhereThereIsSpace(t *testing.T) {
+// The index of the snapshot would be about as large as the free space. The snapshot is a hole,
+// so it is ignored after that decision.
+func TestIndexIsCreatedOnDiskOnlyIfThereIsSpace(t *testing.T) {
 	for name, c := range map[string]struct {
-		part     float64 // of the free space that the index needs
+		part     float64 // of the free space, which the index needs
 		inMemory bool
 	}{
 		"it fits":         {0.8, false},
@@ -199,13 +198,12 @@ func TestIndexIsMadeOnDiskOnlyWhereThereIsSpace(t *testing.T) {
 			if s.InMemory() != c.inMemory {
 				t.Errorf("in memory: %t", s.InMemory())
 			}
-			must(t, os.Remove(folder.Snapshot())) // so that the folder is in order
+			must(t, os.Remove(folder.Snapshot())) // so that the folder passes its check
 		})
 	}
 }
 
-// TestLargeSnapshotIsNotLoadedIntoMemory has the index in memory, and a snapshot
-// a little below and above 16 MiB.
+// The index is in memory. The snapshot is a little smaller or larger than 16 MiB.
 func TestLargeSnapshotIsNotLoadedIntoMemory(t *testing.T) {
 	const bound, name = 16 << 20, 60_000
 	for _, c := range []struct {
@@ -239,7 +237,7 @@ func TestLargeSnapshotIsNotLoadedIntoMemory(t *testing.T) {
 			if _, err := s.Tag(repo(0), "v1"); (err == nil) != c.loaded {
 				t.Errorf("the first tag: %v", err)
 			}
-			must(t, os.Remove(s.folder.IndexOpening())) // so that the folder is in order
+			must(t, os.Remove(s.folder.IndexOpening())) // so that the folder passes its check
 		})
 	}
 }

@@ -21,12 +21,12 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-func TestSnapshotHasAllThatFilesCannotTell(t *testing.T) {
+func TestSnapshotContainsWhatFilesDoNotShow(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
 	fill(t, s.Index)
 	must(t,
-		s.PutBlob(layer, records.Blob{Size: 1, Fetched: now}), // its file tells
+		s.PutBlob(layer, records.Blob{Size: 1, Fetched: now}), // its file shows this
 		s.PutScrubPosition(records.ScrubPosition{Begun: now}),
 		s.PutTouch(team, manifest, now),
 	)
@@ -42,7 +42,7 @@ func TestSnapshotHasAllThatFilesCannotTell(t *testing.T) {
 		t.Errorf("the record of a layer is in the snapshot: %v", err)
 	}
 	if rec, err := s.Blob(manifest); err != nil || rec.IsManifest() || !cmp.Equal(rec, records.Blob{MediaType: rec.MediaType}) {
-		t.Errorf("the record of a manifest has more than its type: %+v, %v", rec, err)
+		t.Errorf("the record of a manifest has more than the media type: %+v, %v", rec, err)
 	}
 	if touches, err := s.Touches(); err != nil || len(touches) > 0 {
 		t.Errorf("touches: %v, %v", touches, err)
@@ -76,8 +76,7 @@ func TestSnapshotIsWrittenOnlyAfterAChange(t *testing.T) {
 	}
 }
 
-// TestSnapshotIsSmall holds FORMAT.md to its word: 60 bytes a blob, with its part
-// of a tag and of a repository's name.
+// FORMAT.md says: 60 bytes a blob, including its part of a tag and of the name of a repository.
 func TestSnapshotIsSmall(t *testing.T) {
 	const n, perImage = 5000, 8
 	s := open(t, t.TempDir())
@@ -107,7 +106,7 @@ func TestSnapshotIsSmall(t *testing.T) {
 	info, err := os.Stat(s.folder.Snapshot())
 	must(t, err)
 	if most := int64(n * 60); info.Size() > most {
-		t.Errorf("%d blobs take %d bytes, want %d at most", n, info.Size(), most)
+		t.Errorf("%d blobs take %d bytes, want at most %d", n, info.Size(), most)
 	}
 }
 
@@ -119,10 +118,10 @@ func TestDamagedSnapshotIsIgnored(t *testing.T) {
 	must(t, err)
 	const header = "larder-snapshot 1\n"
 	damaged := map[string][]byte{
-		"empty":           {},
-		"noise":           bytes.Repeat([]byte("noise"), 100),
-		"another version": append([]byte("larder-snapshot 2\n"), whole[len(header):]...),
-		"something more":  append(bytes.Clone(whole), 0),
+		"empty":              {},
+		"noise":              bytes.Repeat([]byte("noise"), 100),
+		"another version":    append([]byte("larder-snapshot 2\n"), whole[len(header):]...),
+		"an additional byte": append(bytes.Clone(whole), 0),
 	}
 	for i := range 16 {
 		at := len(whole) * i / 16
@@ -138,17 +137,17 @@ func TestDamagedSnapshotIsIgnored(t *testing.T) {
 			var log bytes.Buffer
 			s := openWith(t, dir, disk.Steps{}, slog.New(slog.NewTextHandler(&log, nil)))
 			if diff := cmp.Diff(read(t, open(t, t.TempDir()).Index), read(t, s.Index)); diff != "" {
-				t.Errorf("it was believed: %s", diff)
+				t.Errorf("the snapshot was used: %s", diff)
 			}
 			if !strings.Contains(log.String(), "ignored") {
 				t.Errorf("the log says %q", &log)
 			}
-			s.save(t) // so that the folder is in order
+			s.save(t) // so that the folder passes its check
 		})
 	}
 }
 
-func TestSnapshotStaysUntilThereIsANewOne(t *testing.T) {
+func TestSnapshotIsKeptUntilANewOneIsWritten(t *testing.T) {
 	for _, failing := range []disk.Op{disk.OpCreate, disk.OpWrite, disk.OpSync, disk.OpRename} {
 		t.Run(string(failing), func(t *testing.T) {
 			dir := t.TempDir()
@@ -207,7 +206,7 @@ func TestSaveEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// readSnapshot returns what an index says that is made from a snapshot.
+// readSnapshot returns the contents of an index that is restored from a snapshot.
 func readSnapshot(t *testing.T, path string) contents {
 	t.Helper()
 	raw, err := os.ReadFile(path)

@@ -20,12 +20,12 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestEvictionKeepsItsOrder drives a store beside a model that tells, of each
-// thing that goes, whether it was one of those that had to.
-func TestEvictionKeepsItsOrder(t *testing.T) {
+// A store and a model do the same random operations. The model checks each eviction: whether
+// another blob should have been evicted first.
+func TestEvictionOrderAgreesWithAModel(t *testing.T) {
 	log := &evictionLog{Handler: slog.DiscardHandler}
 	s := openStore(t, t.TempDir(), Options{Log: slog.New(log), ScrubEvery: -1})
-	<-s.blobs.Loaded()
+	loaded(t, s)
 	rapid.Check(t, func(rt *rapid.T) {
 		clearOut(t, s)
 		m := drawModel(t, rt, s)
@@ -33,7 +33,7 @@ func TestEvictionKeepsItsOrder(t *testing.T) {
 		rt.Repeat(map[string]func(*rapid.T){
 			"pull":   m.pull,
 			"use":    m.use,
-			"doom":   m.doom,
+			"expire": m.expire,
 			"pin":    m.pin,
 			"unpin":  m.unpin,
 			"remove": m.remove,
@@ -43,7 +43,7 @@ func TestEvictionKeepsItsOrder(t *testing.T) {
 	})
 }
 
-// clearOut leaves nothing in a store.
+// clearOut removes everything from a store.
 func clearOut(t *testing.T, s *Store) {
 	t.Helper()
 	pins, err := s.index.Pins()
@@ -66,27 +66,27 @@ func clearOut(t *testing.T, s *Store) {
 	}
 }
 
-// evictionLog keeps the latest reason of each thing's eviction, as it is logged.
+// evictionLog records the latest reason that was logged for the eviction of each blob.
 type evictionLog struct {
-	slog.Handler // for all else
+	slog.Handler // for all other records
 	reasons      map[digest.Digest]string
 }
 
 func (*evictionLog) Enabled(context.Context, slog.Level) bool { return true }
 
 func (l *evictionLog) Handle(_ context.Context, r slog.Record) error {
-	said := make(map[string]slog.Value)
+	attrs := make(map[string]slog.Value)
 	r.Attrs(func(a slog.Attr) bool {
-		said[a.Key] = a.Value
+		attrs[a.Key] = a.Value
 		return true
 	})
 	if r.Message == "evicted" && l.reasons != nil {
-		l.reasons[said["digest"].Any().(digest.Digest)] = said["reason"].String()
+		l.reasons[attrs["digest"].Any().(digest.Digest)] = attrs["reason"].String()
 	}
 	return nil
 }
 
-// orderModel knows all that eviction goes by, and looks through all of it at
+// orderModel knows everything that determines the order of eviction. It examines all of it at
 // each step.
 type orderModel struct {
 	t     *testing.T
@@ -97,23 +97,23 @@ type orderModel struct {
 	layers []*filltest.Origin
 	parts  map[digest.Digest][]digest.Digest
 
-	here   map[digest.Digest]modelItem
-	clock  int
-	tags   map[int]bool                  // the images that have theirs, by their place
-	pins   map[int]bool                  // the same
-	doomed map[digest.Digest]modelExpiry // what goes first
+	stored  map[digest.Digest]modelItem
+	clock   int
+	tags    map[int]bool                  // the images that have a tag, by their place
+	pins    map[int]bool                  // the same
+	expired map[digest.Digest]modelExpiry // what is evicted first
 }
 
-// modelItem is what the store has.
+// modelItem is a blob in the store.
 type modelItem struct {
 	bytes int64
 	used  int // by the model's clock
-	// loose is set where the store may put things of the same time in any order,
-	// but for an image before its parts.
+	// loose is set if the store may evict blobs of the same time in any order, as long as
+	// images come before their parts.
 	loose bool
 }
 
-// modelExpiry is that of the last of the images that need something.
+// modelExpiry is that of the image that expired last, of those that need a blob.
 type modelExpiry struct {
 	since time.Time
 	image digest.Digest
@@ -130,11 +130,11 @@ func (e modelExpiry) before(other modelExpiry) bool {
 func drawModel(t *testing.T, rt *rapid.T, s *Store) *orderModel {
 	m := &orderModel{
 		t: t, store: s,
-		parts:  make(map[digest.Digest][]digest.Digest),
-		here:   make(map[digest.Digest]modelItem),
-		tags:   make(map[int]bool),
-		pins:   make(map[int]bool),
-		doomed: make(map[digest.Digest]modelExpiry),
+		parts:   make(map[digest.Digest][]digest.Digest),
+		stored:  make(map[digest.Digest]modelItem),
+		tags:    make(map[int]bool),
+		pins:    make(map[int]bool),
+		expired: make(map[digest.Digest]modelExpiry),
 	}
 	for i := range 6 {
 		m.layers = append(m.layers, filltest.New(1+5000*i, uint64(i)))
@@ -168,13 +168,13 @@ func (m *orderModel) drawImage(rt *rapid.T) int {
 	return rapid.IntRange(0, len(m.images)-1).Draw(rt, "image")
 }
 
-// reach is what the roots lead to, by way of manifests that are here.
-func (m *orderModel) reach(roots ...digest.Digest) map[digest.Digest]bool {
+// reachable returns the roots and everything they lead to through stored manifests.
+func (m *orderModel) reachable(roots ...digest.Digest) map[digest.Digest]bool {
 	all := make(map[digest.Digest]bool)
 	for len(roots) > 0 {
 		d := roots[0]
 		roots = roots[1:]
-		if _, here := m.here[d]; here && !all[d] {
+		if _, stored := m.stored[d]; stored && !all[d] {
 			roots = append(roots, m.parts[d]...)
 		}
 		all[d] = true
@@ -182,27 +182,27 @@ func (m *orderModel) reach(roots ...digest.Digest) map[digest.Digest]bool {
 	return all
 }
 
-// listed are the images by the letter of ls: what has a tag, and manifests that
-// no tag leads to and no manifest names.
+// listed returns the images that ls lists: those with a tag, and stored manifests that no tag
+// leads to and no stored manifest names.
 func (m *orderModel) listed() []digest.Digest {
 	var all []digest.Digest
 	for i := range m.tags {
 		all = append(all, m.images[i].Digest)
 	}
-	led := m.reach(all...)
+	led := m.reachable(all...)
 	for _, img := range m.images {
-		if _, here := m.here[img.Digest]; here && !led[img.Digest] && len(m.needing(img.Digest)) == 0 {
+		if _, stored := m.stored[img.Digest]; stored && !led[img.Digest] && len(m.needing(img.Digest)) == 0 {
 			all = append(all, img.Digest)
 		}
 	}
 	return all
 }
 
-// needing are the manifests that are here and name a thing.
+// needing returns the stored manifests that name a blob.
 func (m *orderModel) needing(d digest.Digest) []digest.Digest {
 	var all []digest.Digest
 	for _, img := range m.images {
-		if _, here := m.here[img.Digest]; here && slices.Contains(m.parts[img.Digest], d) {
+		if _, stored := m.stored[img.Digest]; stored && slices.Contains(m.parts[img.Digest], d) {
 			all = append(all, img.Digest)
 		}
 	}
@@ -214,30 +214,30 @@ func (m *orderModel) pinned() map[digest.Digest]bool {
 	for i := range m.pins {
 		roots = append(roots, m.images[i].Digest)
 	}
-	return m.reach(roots...)
+	return m.reachable(roots...)
 }
 
-// touch makes things that are here the most recent, all at once.
+// touch makes stored blobs the most recently used ones, all at the same time.
 func (m *orderModel) touch(all map[digest.Digest]bool, loose bool) {
 	m.clock++
 	for d := range all {
-		if it, ok := m.here[d]; ok {
+		if it, ok := m.stored[d]; ok {
 			it.used, it.loose = m.clock, loose
-			m.here[d] = it
-			delete(m.doomed, d)
+			m.stored[d] = it
+			delete(m.expired, d)
 		}
 	}
 }
 
 func (m *orderModel) usedImage(img *image) {
-	m.here[img.Digest] = modelItem{bytes: disk.Charge(img.Size)}
-	m.touch(m.reach(img.Digest), false)
+	m.stored[img.Digest] = modelItem{bytes: disk.Charge(img.Size)}
+	m.touch(m.reachable(img.Digest), false)
 }
 
-// pull brings an image as runtimes do, or part of it.
+// pull pulls an image, or part of it, as container runtimes do.
 func (m *orderModel) pull(rt *rapid.T) {
 	i := m.drawImage(rt)
-	m.store.recordUses() // or what was used a moment ago is left as it is
+	m.store.recordUses() // else a blob that was used a moment ago keeps its time
 	pullTag(m.t, m.store, team, tagOf(i), m.images[i])
 	m.tags[i] = true
 	m.usedImage(m.images[i])
@@ -248,37 +248,37 @@ func (m *orderModel) pull(rt *rapid.T) {
 			m.usedImage(img)
 		}
 	}
-	needs := m.reach(m.images[i].Digest)
+	needs := m.reachable(m.images[i].Digest)
 	for _, l := range m.layers {
 		if needs[l.Digest] && rapid.IntRange(0, 3).Draw(rt, "layer") > 0 {
 			pullLayers(m.t, m.store, l)
-			m.here[l.Digest] = modelItem{bytes: disk.Charge(int64(len(l.Content)))}
+			m.stored[l.Digest] = modelItem{bytes: disk.Charge(int64(len(l.Content)))}
 			m.touch(map[digest.Digest]bool{l.Digest: true}, false)
 		}
 	}
 }
 
-// use asks for a manifest or a layer that is here.
+// use requests a stored manifest or layer.
 func (m *orderModel) use(rt *rapid.T) {
 	m.store.recordUses()
 	if img := m.images[m.drawImage(rt)]; rapid.Bool().Draw(rt, "whole") {
-		if _, here := m.here[img.Digest]; here {
+		if _, stored := m.stored[img.Digest]; stored {
 			pullDigest(m.t, m.store, team, img)
-			m.touch(m.reach(img.Digest), false)
+			m.touch(m.reachable(img.Digest), false)
 		}
 		return
 	}
 	l := rapid.SampledFrom(m.layers).Draw(rt, "layer")
-	if _, here := m.here[l.Digest]; here {
+	if _, stored := m.stored[l.Digest]; stored {
 		pullLayers(m.t, m.store, l)
 		m.touch(map[digest.Digest]bool{l.Digest: true}, false)
 	}
 }
 
-// doom has some images expire, some of which are not here.
-func (m *orderModel) doom(rt *rapid.T) {
+// expire makes some images expire, not all of which are stored.
+func (m *orderModel) expire(rt *rapid.T) {
 	var verdicts []Verdict
-	expired := make(map[digest.Digest]modelExpiry)
+	roots := make(map[digest.Digest]modelExpiry)
 	for _, img := range m.images {
 		hours := rapid.IntRange(-3, 3).Draw(rt, "hours")
 		if hours < 1 {
@@ -286,23 +286,23 @@ func (m *orderModel) doom(rt *rapid.T) {
 		}
 		since := time.Unix(0, 0).Add(time.Duration(hours) * time.Hour)
 		verdicts = append(verdicts, Verdict{Repository: team, Digest: img.Digest, Expiry: Expiry{Since: since}})
-		if _, here := m.here[img.Digest]; here {
-			expired[img.Digest] = modelExpiry{since, img.Digest}
+		if _, stored := m.stored[img.Digest]; stored {
+			roots[img.Digest] = modelExpiry{since, img.Digest}
 		}
 	}
 	if err := m.store.Expire(verdicts); err != nil {
 		rt.Fatal(err)
 	}
-	stay := m.reach(slices.DeleteFunc(m.listed(), func(d digest.Digest) bool { _, goes := expired[d]; return goes })...)
-	doomed := make(map[digest.Digest]modelExpiry)
-	for root, e := range expired {
-		for d := range m.reach(root) {
-			if _, here := m.here[d]; here && !stay[d] && (doomed[d].image == "" || doomed[d].before(e)) {
-				doomed[d] = e
+	stay := m.reachable(slices.DeleteFunc(m.listed(), func(d digest.Digest) bool { _, gone := roots[d]; return gone })...)
+	expired := make(map[digest.Digest]modelExpiry)
+	for root, e := range roots {
+		for d := range m.reachable(root) {
+			if _, stored := m.stored[d]; stored && !stay[d] && (expired[d].image == "" || expired[d].before(e)) {
+				expired[d] = e
 			}
 		}
 	}
-	m.doomed = doomed
+	m.expired = expired
 }
 
 func (m *orderModel) pin(rt *rapid.T) {
@@ -338,15 +338,15 @@ func (m *orderModel) remove(rt *rapid.T) {
 		return
 	}
 	rest := slices.DeleteFunc(m.listed(), func(d digest.Digest) bool { return d == m.images[i].Digest })
-	gone := m.reach(m.images[i].Digest)
+	gone := m.reachable(m.images[i].Digest)
 	delete(m.tags, i)
 	want := make(map[digest.Digest]string)
-	others := m.reach(rest...)
+	others := m.reachable(rest...)
 	for d := range gone {
-		if _, here := m.here[d]; here && !others[d] {
+		if _, stored := m.stored[d]; stored && !others[d] {
 			want[d] = blobs.ReasonRemoved
-			delete(m.here, d)
-			delete(m.doomed, d)
+			delete(m.stored, d)
+			delete(m.expired, d)
 		}
 	}
 	if diff := cmp.Diff(want, m.log.reasons); diff != "" {
@@ -354,7 +354,7 @@ func (m *orderModel) remove(rt *rapid.T) {
 	}
 }
 
-// evict has one thing go.
+// evict evicts one blob.
 func (m *orderModel) evict(rt *rapid.T) {
 	m.log.reasons = make(map[digest.Digest]string)
 	if err := evictNow(m.store, 1); err != nil {
@@ -366,23 +366,23 @@ func (m *orderModel) evict(rt *rapid.T) {
 	}
 	gone := slices.Collect(maps.Keys(m.log.reasons))
 	if len(gone) != 1 {
-		rt.Fatalf("%d things went, and %d could", len(gone), len(candidates))
+		rt.Fatalf("%d blobs were evicted, and %d could be", len(gone), len(candidates))
 	}
 	d, want := gone[0], blobs.ReasonUnused
-	if _, expired := m.doomed[d]; expired {
+	if _, expired := m.expired[d]; expired {
 		want = blobs.ReasonExpired
 	}
 	if wrong := m.wrong(d, candidates); wrong != "" || m.log.reasons[d] != want {
-		rt.Fatalf("%s went, %s: %s\n%s", m.name(d), m.log.reasons[d], wrong, m)
+		rt.Fatalf("%s was evicted as %s: %s\n%s", m.name(d), m.log.reasons[d], wrong, m)
 	}
-	delete(m.here, d)
-	delete(m.doomed, d)
+	delete(m.stored, d)
+	delete(m.expired, d)
 }
 
 func (m *orderModel) evictable() []digest.Digest {
 	pinned := m.pinned()
 	var all []digest.Digest
-	for d := range m.here {
+	for d := range m.stored {
 		if !pinned[d] {
 			all = append(all, d)
 		}
@@ -390,7 +390,7 @@ func (m *orderModel) evictable() []digest.Digest {
 	return all
 }
 
-// wrong says why something had to stay, or nothing.
+// wrong says why a blob should not have been evicted, or nothing.
 func (m *orderModel) wrong(d digest.Digest, candidates []digest.Digest) string {
 	if !slices.Contains(candidates, d) {
 		return "it is pinned"
@@ -398,11 +398,11 @@ func (m *orderModel) wrong(d digest.Digest, candidates []digest.Digest) string {
 	if needing := m.needing(d); len(needing) > 0 {
 		return m.name(needing[0]) + " needs it"
 	}
-	it := m.here[d]
-	e, expired := m.doomed[d]
+	it := m.stored[d]
+	e, expired := m.expired[d]
 	for _, other := range candidates {
-		than := m.here[other]
-		oe, otherExpired := m.doomed[other]
+		than := m.stored[other]
+		oe, otherExpired := m.expired[other]
 		switch {
 		case !expired && otherExpired:
 			return m.name(other) + " has expired"
@@ -410,7 +410,7 @@ func (m *orderModel) wrong(d digest.Digest, candidates []digest.Digest) string {
 			return m.name(other) + " expired earlier"
 		case expired || otherExpired:
 		case than.used < it.used:
-			return m.name(other) + " was not used for longer"
+			return m.name(other) + " was used less recently"
 		case than.used == it.used && !it.loose && m.isLayer(d) && m.isLayer(other) && than.bytes > it.bytes:
 			return m.name(other) + " is larger"
 		}
@@ -420,7 +420,7 @@ func (m *orderModel) wrong(d digest.Digest, candidates []digest.Digest) string {
 
 func (m *orderModel) isLayer(d digest.Digest) bool { return m.parts[d] == nil }
 
-// compare wants the store to have what the model has.
+// compare fails the test unless the store has what the model has.
 func (m *orderModel) compare(rt *rapid.T) {
 	got := make(map[string]int64)
 	for d := range resident(m.store) {
@@ -428,15 +428,15 @@ func (m *orderModel) compare(rt *rapid.T) {
 		got[m.name(d)] = it.Bytes
 	}
 	want := make(map[string]int64)
-	for d, it := range m.here {
+	for d, it := range m.stored {
 		want[m.name(d)] = it.bytes
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
-		rt.Fatalf("here (-want +got):\n%s", diff)
+		rt.Fatalf("stored (-want +got):\n%s", diff)
 	}
 }
 
-// resident is what a store has in its folder.
+// resident returns the blobs in the folder of a store.
 func resident(s *Store) map[digest.Digest]bool {
 	all := make(map[digest.Digest]bool)
 	for _, d := range s.items.Digests() {
@@ -459,16 +459,16 @@ func (m *orderModel) name(d digest.Digest) string {
 	return string(d)
 }
 
-// String tells what there was to choose from.
+// String lists the stored blobs, with what determines their order.
 func (m *orderModel) String() string {
 	var b strings.Builder
 	pinned := m.pinned()
-	for d, it := range m.here {
+	for d, it := range m.stored {
 		fmt.Fprintf(&b, "%s: used %d, %d bytes, pinned %t, needs", m.name(d), it.used, it.bytes, pinned[d])
 		for _, p := range m.parts[d] {
 			fmt.Fprintf(&b, " %s,", m.name(p))
 		}
-		if e, ok := m.doomed[d]; ok {
+		if e, ok := m.expired[d]; ok {
 			fmt.Fprintf(&b, " expired %s of %s", e.since.Format(time.TimeOnly), m.name(e.image))
 		}
 		b.WriteByte('\n')

@@ -18,15 +18,14 @@ import (
 	"github.com/larder-registry/larder/cache/disk"
 	"github.com/larder-registry/larder/cache/fill/filltest"
 	"github.com/larder-registry/larder/cache/records"
-	"github.com/larder-registry/larder/cache/tasks"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 )
 
-// edge is a cache as at a site whose link goes down: a plain image, one of
-// several platforms of which one is here, and one whose manifest does not say
-// what it is. The second one is pinned.
+// edge is the content of a cache at a site whose link goes down: a plain image; an index of two
+// platforms, of which one is stored; and an image whose manifest has no media type. The index
+// is pinned.
 type edge struct {
 	plain, index, platform, untyped *image
 	layers                          [3]*filltest.Origin // of plain, platform and untyped
@@ -54,12 +53,12 @@ func newDocument(mediaType, raw string) *image {
 	}}
 }
 
-// tagged are the images that have a tag: their own name.
+// tagged returns the images that have a tag, by tag.
 func (e *edge) tagged() map[string]*image {
 	return map[string]*image{"plain": e.plain, "index": e.index, "untyped": e.untyped}
 }
 
-// fill brings all of it into a folder.
+// fill stores everything.
 func (e *edge) fill(t *testing.T, s *Store) {
 	t.Helper()
 	for tag, img := range e.tagged() {
@@ -73,12 +72,12 @@ func (e *edge) fill(t *testing.T, s *Store) {
 	for _, o := range e.layers {
 		pull(t, s, o)
 	}
-	settle(s)
+	settle(t, s)
 	if err := s.Pin(team, "index"); err != nil {
 		t.Fatal(err)
 	}
-	<-s.blobs.Loaded()
-	// Not the order in which they came, nor that of their sizes.
+	loaded(t, s)
+	// This is neither the order in which they were stored nor that of their sizes.
 	for i, d := range []digest.Digest{
 		e.layers[2].Digest, e.plain.Digest, e.untyped.Digest, e.layers[0].Digest,
 		e.platform.Digest, e.index.Digest, e.layers[1].Digest,
@@ -88,8 +87,7 @@ func (e *edge) fill(t *testing.T, s *Store) {
 	e.order = s.items.Digests()
 }
 
-// check asks for all of it, of an upstream that has only tags to say about, if
-// anything.
+// check requests everything. ask is the upstream for tags; there is none for anything else.
 func (e *edge) check(t *testing.T, s *Store, ask func(*image) Ask) {
 	t.Helper()
 	never := func(context.Context) (int64, error) { return 0, filltest.ErrBroken }
@@ -115,23 +113,23 @@ func (e *edge) check(t *testing.T, s *Store, ask func(*image) Ask) {
 		}
 	}
 	if _, _, err := s.Manifest(t.Context(), other, e.plain.Digest, dead); err == nil {
-		t.Error("a manifest is served for a repository that never had it")
+		t.Error("a manifest is served for a repository that does not contain it")
 	}
 	if _, err := s.Holds(t.Context(), other, e.layers[0].Digest, never); err == nil {
-		t.Error("a layer is served for a repository that never had it")
+		t.Error("a layer is served for a repository that does not contain it")
 	}
 }
 
-// checkKept fails unless what is evicted first, and what never, is as it was.
+// checkKept checks that the order of eviction and the pins are as they were.
 func (e *edge) checkKept(t *testing.T, s *Store) {
 	t.Helper()
-	<-s.blobs.Loaded()
+	loaded(t, s)
 	if got := s.items.Digests(); !slices.Equal(got, e.order) {
-		t.Errorf("the order of eviction is\n%s, was\n%s", strings.Join(names(got), "\n"), strings.Join(names(e.order), "\n"))
+		t.Errorf("the order of eviction is\n%s, want\n%s", strings.Join(names(got), "\n"), strings.Join(names(e.order), "\n"))
 	}
 	for _, d := range []digest.Digest{e.index.Digest, e.platform.Digest, e.layers[1].Digest} {
 		if !s.pins.Holds(d) {
-			t.Errorf("%s is not pinned any more", d)
+			t.Errorf("%s is no longer pinned", d)
 		}
 	}
 }
@@ -146,7 +144,7 @@ func names(digests []digest.Digest) []string {
 
 func silent(*image) Ask { return dead }
 
-// confirming tells only where tags point, and what the manifest there is.
+// confirming returns an upstream that serves only a tag, and the manifest of the tag.
 func confirming(img *image) Ask {
 	return func(ctx context.Context, reference string, head bool) (Manifest, error) {
 		if strings.Contains(reference, ":") {
@@ -156,7 +154,7 @@ func confirming(img *image) Ask {
 	}
 }
 
-// flipBit returns the damage of one bit.
+// flipBit returns a function that flips one bit of a file.
 func flipBit(name string, bit int64) func(dir string) error {
 	return func(dir string) error {
 		path := filepath.Join(dir, name)
@@ -190,7 +188,7 @@ func noise(path string) error {
 	return os.WriteFile(path, bytes.Repeat([]byte("noise"), 100), 0o600)
 }
 
-// damages are what may have happened to the folder of an index.
+// damages returns what may have happened to the folder of an index.
 func damages() map[string]func(dir string) error {
 	return map[string]func(dir string) error{
 		"nothing":                 func(string) error { return nil },
@@ -212,7 +210,7 @@ func damages() map[string]func(dir string) error {
 	}
 }
 
-func TestLostIndexIsMadeAnew(t *testing.T) {
+func TestLostIndexIsRebuilt(t *testing.T) {
 	for _, with := range []string{"snapshot", "files only"} {
 		for name, damage := range damages() {
 			t.Run(with+"/"+name, func(t *testing.T) {
@@ -239,15 +237,14 @@ func TestLostIndexIsMadeAnew(t *testing.T) {
 				e.check(t, s, ask)
 				closeStore(t, s)
 
-				s = openStore(t, dir, edgeOptions) // what was made anew is as good
+				s = openStore(t, dir, edgeOptions) // the rebuilt index survives a restart
 				e.check(t, s, silent)
 			})
 		}
 	}
 }
 
-// TestLostIndexServesFromTheFirstRequest asks before the files were looked at.
-func TestLostIndexServesFromTheFirstRequest(t *testing.T) {
+func TestStoreServesHitsBeforeALostIndexIsRebuilt(t *testing.T) {
 	e := newEdge()
 	dir := t.TempDir()
 	s := openStore(t, dir, edgeOptions)
@@ -259,7 +256,7 @@ func TestLostIndexServesFromTheFirstRequest(t *testing.T) {
 	e.check(t, openIdle(t, dir, edgeOptions), silent)
 }
 
-func TestIndexWithAFlippedBitIsMadeAnew(t *testing.T) {
+func TestIndexWithAFlippedBitIsRebuilt(t *testing.T) {
 	const flips = 8 // in each file
 	e := newEdge()
 	dir := t.TempDir()
@@ -289,18 +286,17 @@ func TestIndexWithAFlippedBitIsMadeAnew(t *testing.T) {
 				}
 				s := openStore(t, dir, edgeOptions)
 				e.check(t, s, silent)
-				<-s.blobs.Loaded()
+				loaded(t, s)
 				if !s.pins.Holds(e.layers[1].Digest) {
-					t.Error("what was pinned is not any more")
+					t.Error("the pinned layer is no longer pinned")
 				}
 			})
 		}
 	}
 }
 
-// TestKilledProcessLosesNothingThatASnapshotHas damages what a killed process
-// had not yet written to its tables.
-func TestKilledProcessLosesNothingThatASnapshotHas(t *testing.T) {
+// The killed process had not written its latest records to tables. Their log is damaged.
+func TestKilledProcessLosesNothingInItsSnapshot(t *testing.T) {
 	for name, damage := range map[string]func(dir string) error{
 		"nothing":      func(string) error { return nil },
 		"no log":       eachFile("*.mem", os.Remove),
@@ -343,7 +339,7 @@ func TestKilledProcessLosesNothingThatASnapshotHas(t *testing.T) {
 	}
 }
 
-func TestLostIndexHasEverythingVerified(t *testing.T) {
+func TestLostIndexIsFollowedByAFullScrub(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir, edgeOptions)
 	e := newEdge()
@@ -355,7 +351,7 @@ func TestLostIndexHasEverythingVerified(t *testing.T) {
 	if err := os.RemoveAll(s.folder.Index()); err != nil {
 		t.Fatal(err)
 	}
-	for range 2 { // it is remembered until it is done
+	for range 2 { // this is recorded until the scrub is done
 		closeStore(t, openStore(t, dir, edgeOptions))
 		if pos := scrubPositionOf(t, dir); !pos.AtOnce || pos.After != "" {
 			t.Errorf("the scrub is at %+v", pos)
@@ -365,19 +361,14 @@ func TestLostIndexHasEverythingVerified(t *testing.T) {
 	scrubbing := edgeOptions
 	scrubbing.ScrubEvery = time.Hour
 	s = openStore(t, dir, scrubbing)
-	for pos := (records.ScrubPosition{AtOnce: true}); pos.AtOnce; pos = s.index.ScrubPosition() {
-		if err := tasks.Wait(t.Context(), time.Millisecond); err != nil {
-			t.Fatal(err)
-		}
-	}
+	eventually(t, "the scrub is over", func() bool { return !s.index.ScrubPosition().AtOnce })
 	if _, err := s.Stat(e.layers[0].Digest); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("a damaged blob is still there: %v", err)
+		t.Errorf("a damaged blob was not removed: %v", err)
 	}
 }
 
-// TestScrubSparesManifestsThatAreYetToBeRead has a scrub come to manifests of which
-// only a snapshot told.
-func TestScrubSparesManifestsThatAreYetToBeRead(t *testing.T) {
+// The records of manifests come from a snapshot, so they have no sizes.
+func TestScrubKeepsManifestsWhoseRecordsAreIncomplete(t *testing.T) {
 	s := openStore(t, t.TempDir(), edgeOptions)
 	e := newEdge()
 	e.fill(t, s)
@@ -387,7 +378,7 @@ func TestScrubSparesManifestsThatAreYetToBeRead(t *testing.T) {
 		}
 	}
 	scrubbed(t, s, int64(4+len(e.layers)), 0)
-	<-s.blobs.Loaded()
+	loaded(t, s)
 	if err := s.index.SetRebuilding(true); err != nil {
 		t.Fatal(err)
 	}
@@ -395,9 +386,9 @@ func TestScrubSparesManifestsThatAreYetToBeRead(t *testing.T) {
 	e.check(t, s, silent)
 }
 
-// On a disk that is ill an index cannot be made anew. Pins hold what they are to
-// hold all the same, and it is tried again.
-func TestLostIndexThatCannotBeWrittenIsMadeAnewLater(t *testing.T) {
+// An index cannot be rebuilt on a failing disk. Pins protect their blobs nevertheless, and the
+// rebuild is tried again later.
+func TestRebuildIsRetriedAfterADiskFailure(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{Tags: freshness})
 	layer := filltest.New(10_000, 1)
 	img := newImage("a", layer)
@@ -405,7 +396,7 @@ func TestLostIndexThatCannotBeWrittenIsMadeAnewLater(t *testing.T) {
 	if err := s.Pin(team, "v1"); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.index.PutBlob(img.Digest, records.Blob{MediaType: img.MediaType}); err != nil { // as of a snapshot
+	if err := s.index.PutBlob(img.Digest, records.Blob{MediaType: img.MediaType}); err != nil { // as a snapshot restores it
 		t.Fatal(err)
 	}
 	if err := s.index.SetRebuilding(true); err != nil {
@@ -416,25 +407,25 @@ func TestLostIndexThatCannotBeWrittenIsMadeAnewLater(t *testing.T) {
 	s.continueRebuild(s.tasks.Context())
 	s.pins.RefreshOrWarn()
 	if _, known := s.index.Children(img.Digest); known || !s.pins.Holds(layer.Digest) {
-		t.Errorf("while the disk is ill: written %t, and the layer is pinned: %t", known, s.pins.Holds(layer.Digest))
+		t.Errorf("while the disk fails: the record is complete: %t, the layer is pinned: %t", known, s.pins.Holds(layer.Digest))
 	}
 	s.health.Recovered(s.health.Failures())
 	if s.rebuildNotBefore.IsZero() {
-		t.Error("it would be tried again at once")
+		t.Error("the rebuild would be tried again at once")
 	}
 	s.rebuildNotBefore = time.Now().Add(time.Hour)
 	s.continueRebuild(s.tasks.Context())
 	if _, known := s.index.Children(img.Digest); known {
-		t.Error("it was tried again before its time")
+		t.Error("the rebuild was tried again before it was due")
 	}
 	s.rebuildNotBefore = time.Time{}
 	s.continueRebuild(s.tasks.Context())
 	if _, known := s.index.Children(img.Digest); !known || s.index.Rebuilding() {
-		t.Error("it was not made anew")
+		t.Error("the index was not rebuilt")
 	}
 }
 
-func TestIndexThatCannotBeOpenedStopsNoStart(t *testing.T) {
+func TestStoreOpensIfItsIndexCannotBeOpened(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir, Options{Tags: freshness})
 	layer := filltest.New(10_000, 1)
@@ -445,16 +436,15 @@ func TestIndexThatCannotBeOpenedStopsNoStart(t *testing.T) {
 	opts.Tags = freshness
 	s = openStore(t, dir, opts)
 	if m, _, err := s.Tag(t.Context(), team, "v1", dead); err != nil || m.Digest != img.Digest {
-		t.Errorf("the tag, with the upstream dead: %s, %v", m.Digest, err) // by the snapshot
+		t.Errorf("the tag, without an upstream: %s, %v", m.Digest, err) // the snapshot has it
 	}
 	if state := pull(t, s, layer); state != Hit {
 		t.Errorf("its layer: %s", state)
 	}
 }
 
-// TestLostIndexKnowsWhatLifecycleRulesGoBy compares what the rules are told, and
-// what they said, with what it was.
-func TestLostIndexKnowsWhatLifecycleRulesGoBy(t *testing.T) {
+// The input of lifecycle rules, and their verdicts, are as they were before the index was lost.
+func TestRebuiltIndexHasWhatLifecycleRulesNeed(t *testing.T) {
 	e := newEdge()
 	signature := newDocument(ocispec.MediaTypeImageManifest,
 		fmt.Sprintf(`{"mediaType": %q, "layers": [], "subject": {"digest": %q}}`, ocispec.MediaTypeImageManifest, e.plain.Digest))
@@ -472,15 +462,15 @@ func TestLostIndexKnowsWhatLifecycleRulesGoBy(t *testing.T) {
 		t.Fatal(err)
 	}
 	s = openStore(t, dir, edgeOptions)
-	// When something came is when its file was made.
+	// The time of the file replaces the time when the blob was fetched.
 	if diff := cmp.Diff(want, holdings(t, s), cmpopts.EquateApproxTime(time.Minute)); diff != "" {
-		t.Errorf("holdings (-were +are):\n%s", diff)
+		t.Errorf("holdings (-want +got):\n%s", diff)
 	}
 	if got, err := s.Verdicts(); err != nil || !cmp.Equal(got, expired) {
 		t.Errorf("verdicts: %v, %v", got, err)
 	}
 	if d, first, _ := s.items.First(); d != e.untyped.Digest || !first {
-		t.Errorf("%s goes first; expired: %t", d, first)
+		t.Errorf("%s is evicted first, expired: %t", d, first)
 	}
 }
 

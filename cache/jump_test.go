@@ -15,8 +15,8 @@ import (
 	"github.com/larder-registry/larder/cache/tasks"
 )
 
-// farOrigin is an origin at the end of a line: each answer takes its time to
-// begin, and each connection its time to send. It counts nothing.
+// farOrigin is an origin with a latency for each answer and a rate for each connection. It
+// does not count what it sends.
 type farOrigin struct {
 	*filltest.Origin
 	latency time.Duration
@@ -46,9 +46,9 @@ func (b *slowBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// A lazy snapshotter reads here and there in a layer while it is fetched. Hardly
-// any of its reads takes much longer than it would at the origin.
-func TestReadersThatJumpWaitLittle(t *testing.T) {
+// A lazy snapshotter reads at random offsets of a layer while it is fetched. Nine in ten of its
+// reads take at most three times as long as at the origin.
+func TestJumpingReadersWaitLittle(t *testing.T) {
 	const (
 		size    = 128 << 20
 		length  = 50 << 10
@@ -76,7 +76,7 @@ func TestReadersThatJumpWaitLittle(t *testing.T) {
 		}
 		all.Wait()
 		slices.Sort(took)
-		// The worst wait for the first segments, which nobody asked for.
+		// The slowest reads wait for the first segments, which no client requested.
 		if at := took[len(took)*9/10]; at > 3*alone {
 			t.Errorf("one read in ten took %v or longer, want %v at most", at, 3*alone)
 		}

@@ -13,14 +13,14 @@ import (
 	"github.com/larder-registry/larder/cache/disk"
 )
 
-// platter follows the steps of a store and knows what of them is durable: the
-// content of a file as of its last sync, the names in a folder as of the
-// folder's. It makes folders as a crash at a given time may leave them. What does
-// not go through disk it does not know: the index, and the lock.
-type platter struct {
+// diskModel follows the steps of a store and knows what is durable: the content of a file
+// as of its last sync, and the names in a folder as of the last sync of the folder. It
+// creates folders as a crash at a given step may leave them. It knows only what goes through
+// package disk, so neither the index nor the lock.
+type diskModel struct {
 	dir string
 
-	mu   sync.Mutex // guards what follows; held during a step
+	mu   sync.Mutex // guards what follows; locked during a step
 	root *node
 }
 
@@ -29,21 +29,21 @@ type node struct {
 	folder        bool
 	names, synced map[string]*node // of a folder
 
-	mode     fs.FileMode // of a file, as all that follows
+	mode     fs.FileMode // this and what follows is of a file
 	content  []byte
 	durable  []byte
-	unsynced []disk.Step // since durable
+	unsynced []disk.Step // changes since durable
 }
 
-func newPlatter(dir string) *platter { return &platter{dir: dir, root: newFolder()} }
+func newDiskModel(dir string) *diskModel { return &diskModel{dir: dir, root: newFolder()} }
 
 func newFolder() *node {
 	return &node{folder: true, names: make(map[string]*node), synced: make(map[string]*node)}
 }
 
-// around takes a step, between before, which sees it coming, and the model's
-// taking note of it. fail says how it goes.
-func (p *platter) around(fail func(disk.Step) failure, before func(disk.Step)) func(disk.Step, func() error) error {
+// around returns a function that takes a step. It first calls before, then does what fail
+// says, and then updates the model.
+func (p *diskModel) around(fail func(disk.Step) failure, before func(disk.Step)) func(disk.Step, func() error) error {
 	return func(s disk.Step, take func() error) error {
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -68,17 +68,17 @@ func (p *platter) around(fail func(disk.Step) failure, before func(disk.Step)) f
 	}
 }
 
-// take leaves out what only a power cut could tell from nothing, and the space
-// for the ballast: hundreds of stores are opened.
-func (p *platter) take(s disk.Step, take func() error) error {
+// take skips steps that only make a difference after a power cut, and the preallocation of
+// the ballast: the tests open hundreds of stores.
+func (p *diskModel) take(s disk.Step, take func() error) error {
 	if s.Op == disk.OpSync || s.Op == disk.OpSyncDir || s.Op == disk.OpPreallocate && !p.knows(s) {
 		return nil
 	}
 	return take()
 }
 
-// find returns a node, and the names of the folder that it stands in.
-func (p *platter) find(path string) (n *node, in map[string]*node, name string) {
+// find returns a node, the names in its folder, and its own name.
+func (p *diskModel) find(path string) (n *node, in map[string]*node, name string) {
 	rel, err := filepath.Rel(p.dir, path)
 	if err != nil || rel == "." {
 		return p.root, nil, ""
@@ -94,13 +94,13 @@ func (p *platter) find(path string) (n *node, in map[string]*node, name string) 
 	return n, in, name
 }
 
-// knows reports whether a step is of this model.
-func (p *platter) knows(s disk.Step) bool {
+// knows reports whether a step changes what the model contains.
+func (p *diskModel) knows(s disk.Step) bool {
 	l := disk.At(p.dir)
 	return s.Path != l.Ballast() && !strings.HasPrefix(s.Path, l.Index()+".broken-") && s.Path != l.Index() && s.Path != p.dir
 }
 
-func (p *platter) note(s disk.Step) {
+func (p *diskModel) note(s disk.Step) {
 	if s.Op == disk.OpSyncDir {
 		n, _, _ := p.find(s.Path)
 		n.synced = maps.Clone(n.names)
@@ -132,7 +132,7 @@ func (p *platter) note(s disk.Step) {
 	}
 }
 
-// modeOf is by FORMAT.md.
+// modeOf returns the mode that FORMAT.md gives a new file.
 func modeOf(path string) fs.FileMode {
 	name := filepath.Base(path)
 	if strings.HasPrefix(name, "put-") || name == filepath.Base(disk.At("").NewSnapshot()) {
@@ -141,7 +141,7 @@ func modeOf(path string) fs.FileMode {
 	return 0o640
 }
 
-// change notes a change of content, as long as it is not synced.
+// change records a change of content that is not synced yet.
 func (n *node) change(s disk.Step) {
 	s.Data = slices.Clone(s.Data)
 	if s.Op == disk.OpWrite && s.Off < 0 {
@@ -168,23 +168,23 @@ func applied(s disk.Step, content []byte) []byte {
 	return after
 }
 
-// wreck is what a crash leaves: the content of files, and nil for folders, by
-// path below the folder.
-type wreck map[string]*wreckFile
+// leftover is what a crash leaves: files by their path below the folder, and nil for
+// folders.
+type leftover map[string]*leftoverFile
 
-type wreckFile struct {
+type leftoverFile struct {
 	content []byte
 	mode    fs.FileMode
 }
 
-// crashing is a way for the machine to end.
-type crashing struct {
-	survives func() bool // asked of each change that was not synced
-	torn     *rand.Rand  // nil where writes are there whole or not at all
+// crashMode is how a machine crashes.
+type crashMode struct {
+	survives func() bool // called for each change that was not synced
+	torn     *rand.Rand  // nil if each write survives whole or not at all
 }
 
-// crash returns the folder as it may be when the machine ends while s happens.
-func (p *platter) crash(s disk.Step, how crashing) wreck {
+// crash returns the folder as a crash during the step s may leave it.
+func (p *diskModel) crash(s disk.Step, how crashMode) leftover {
 	if s.Op == disk.OpWrite && how.torn != nil && p.knows(s) {
 		n, _, _ := p.find(s.Path)
 		before := *n
@@ -192,12 +192,12 @@ func (p *platter) crash(s disk.Step, how crashing) wreck {
 		n.change(s)
 		defer func() { *n = before }()
 	}
-	w := make(wreck)
+	w := make(leftover)
 	how.leave(w, p.root, "")
 	return w
 }
 
-func (how crashing) leave(w wreck, folder *node, path string) {
+func (how crashMode) leave(w leftover, folder *node, path string) {
 	names := maps.Clone(folder.synced)
 	for name, n := range folder.names {
 		if names[name] != n && how.survives() {
@@ -215,13 +215,13 @@ func (how crashing) leave(w wreck, folder *node, path string) {
 			w[at] = nil
 			how.leave(w, n, at)
 		} else {
-			w[at] = &wreckFile{how.left(n), n.mode}
+			w[at] = &leftoverFile{how.left(n), n.mode}
 		}
 	}
 }
 
-// left is what a file holds afterwards.
-func (how crashing) left(n *node) []byte {
+// left returns the content of a file after the crash.
+func (how crashMode) left(n *node) []byte {
 	content := n.durable
 	for _, s := range n.unsynced {
 		if !how.survives() {
@@ -235,12 +235,12 @@ func (how crashing) left(n *node) []byte {
 	return content
 }
 
-// build makes the folder.
-func (w wreck) build(dir string) error {
+// build creates the folder.
+func (w leftover) build(dir string) error {
 	if err := os.Mkdir(dir, 0o750); err != nil {
 		return err
 	}
-	for _, path := range slices.Sorted(maps.Keys(w)) { // folders before what is in them
+	for _, path := range slices.Sorted(maps.Keys(w)) { // folders before their files
 		var err error
 		if f := w[path]; f == nil {
 			err = os.Mkdir(filepath.Join(dir, path), 0o750)
@@ -254,8 +254,8 @@ func (w wreck) build(dir string) error {
 	return nil
 }
 
-// damage has a file be another one at rest than it was.
-func (p *platter) damage(path string, change func([]byte)) error {
+// damage changes a file at rest, as a bad disk does.
+func (p *diskModel) damage(path string, change func([]byte)) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	n, _, _ := p.find(path)

@@ -18,8 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// spoil makes the folder of the partials unusable, for root too.
-func spoil(t *testing.T, s *Store) {
+// breakPartials makes the folder of the partials unusable, even for root.
+func breakPartials(t *testing.T, s *Store) {
 	t.Helper()
 	dir := filepath.Join(s.folder.Dir(), "partial")
 	if err := errors.Join(os.Remove(dir), os.WriteFile(dir, nil, 0o600)); err != nil {
@@ -32,9 +32,9 @@ func spoil(t *testing.T, s *Store) {
 	})
 }
 
-func TestBlobPassesByADiskThatCannotTakeIt(t *testing.T) {
+func TestBlobIsPassedThroughIfTheDiskDoesNotAcceptIt(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
-	spoil(t, s)
+	breakPartials(t, s)
 	o := filltest.New(3<<20, 1)
 	for range 2 {
 		if state := pull(t, s, o); state != Bypass {
@@ -45,13 +45,13 @@ func TestBlobPassesByADiskThatCannotTakeIt(t *testing.T) {
 
 func TestEmptyBlobNeedsNoDisk(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
-	spoil(t, s)
+	breakPartials(t, s)
 	o := filltest.New(0, 1)
 	if state := pull(t, s, o); state != Hit || len(o.Requests()) > 0 {
 		t.Errorf("%s, with %d requests", state, len(o.Requests()))
 	}
 	other := filltest.New(1, 1)
-	other.Content = nil // a source that has nothing under this digest
+	other.Content = nil // a source whose content does not match the digest
 	if _, err := s.Open(t.Context(), other.Digest, 0, other.Fetch); !errors.Is(err, fill.ErrMismatch) {
 		t.Errorf("an empty blob with another digest: %v", err)
 	}
@@ -59,7 +59,7 @@ func TestEmptyBlobNeedsNoDisk(t *testing.T) {
 
 func TestPassThroughSeeks(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
-	spoil(t, s)
+	breakPartials(t, s)
 	o := filltest.New(3<<20, 1)
 	blob := open(t, s, o)
 	defer blob.Close()
@@ -68,18 +68,18 @@ func TestPassThroughSeeks(t *testing.T) {
 		o.Compare(t, blob, r[0], r[1])
 	}
 	if n, err := blob.Read(make([]byte, 1)); n != 0 || err != io.EOF {
-		t.Errorf("behind the end: %d, %v", n, err)
+		t.Errorf("read at the end: %d, %v", n, err)
 	}
 	if _, err := blob.Seek(-1, io.SeekStart); err == nil {
-		t.Error("a seek before the beginning was taken")
+		t.Error("a seek before the beginning succeeded")
 	}
 }
 
-func TestPassThroughKeepsTheLastByteOfContentThatDoesNotVerify(t *testing.T) {
+func TestPassThroughWithholdsTheLastByteOfMismatchingContent(t *testing.T) {
 	for name, from := range map[string]int64{"from the beginning": 0, "from the middle": 2 << 20, "only the last byte": 3<<20 - 1} {
 		t.Run(name, func(t *testing.T) {
 			s := openStore(t, t.TempDir(), small)
-			spoil(t, s)
+			breakPartials(t, s)
 			o := filltest.New(3<<20, 1)
 			o.Plan = func(int, Range) filltest.Act { return filltest.Act{Flip: 9} }
 			blob := open(t, s, o)
@@ -92,13 +92,13 @@ func TestPassThroughKeepsTheLastByteOfContentThatDoesNotVerify(t *testing.T) {
 				t.Errorf("read ended with %v", err)
 			}
 			if int64(len(got)) >= int64(len(o.Content))-from {
-				t.Error("the last byte was given out")
+				t.Error("the client got the last byte")
 			}
 		})
 	}
 }
 
-func TestReadersGoOnWhenAWriteFails(t *testing.T) {
+func TestReadersContinueAfterAFailedWrite(t *testing.T) {
 	var fails atomic.Bool
 	opts := small
 	opts.steps.Around = func(s disk.Step, take func() error) error {
@@ -109,11 +109,11 @@ func TestReadersGoOnWhenAWriteFails(t *testing.T) {
 	}
 	s := openStore(t, t.TempDir(), opts)
 	o := filltest.New(3<<20, 1)
-	hold := make(chan struct{})
+	release := make(chan struct{})
 	o.Plan = func(int, Range) filltest.Act {
 		return filltest.Act{Gate: func(off int64) {
 			if off >= disk.ChunkSize {
-				<-hold
+				<-release
 			}
 		}}
 	}
@@ -121,9 +121,9 @@ func TestReadersGoOnWhenAWriteFails(t *testing.T) {
 	defer blob.Close()
 	o.Compare(t, blob, 0, disk.ChunkSize)
 	fails.Store(true)
-	close(hold)
+	close(release)
 	o.Compare(t, blob, disk.ChunkSize, int64(len(o.Content)))
-	settle(s)
+	settle(t, s)
 	if err := blob.Err(); err != nil {
 		t.Errorf("the reader saw %v", err)
 	}
@@ -136,12 +136,12 @@ func TestReadersGoOnWhenAWriteFails(t *testing.T) {
 	}
 }
 
-// fullDisk mounts a small file system and leaves free bytes of it.
+// fullDisk mounts a file system of size bytes of which free bytes are free.
 func fullDisk(t *testing.T, size, free int64) string {
 	t.Helper()
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d", size)); err != nil {
-		t.Skipf("mounting a file system of its own takes root: %v", err)
+		t.Skipf("mounting a file system needs root: %v", err)
 	}
 	t.Cleanup(func() {
 		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
@@ -159,12 +159,12 @@ func fullDisk(t *testing.T, size, free int64) string {
 	return dir
 }
 
-func TestFullDiskIsPassedBy(t *testing.T) {
+func TestBlobsArePassedThroughOnAFullDisk(t *testing.T) {
 	disk := fullDisk(t, 200<<20, 110<<20)
 	s := openStore(t, filepath.Join(disk, "cache"), small)
 	kept, o := filltest.New(1<<20, 1), filltest.New(20<<20, 2)
 	pull(t, s, kept)
-	settle(s)
+	settle(t, s)
 	if state := pull(t, s, o); state != Bypass {
 		t.Errorf("a blob that does not fit: %s", state)
 	}
@@ -172,11 +172,11 @@ func TestFullDiskIsPassedBy(t *testing.T) {
 	if err := os.Truncate(filepath.Join(disk, "hog"), 0); err != nil {
 		t.Fatal(err)
 	}
-	settle(s)
+	settle(t, s)
 	if state := pull(t, s, o); state != Miss {
-		t.Errorf("with room again: %s", state)
+		t.Errorf("with free space again: %s", state)
 	}
-	settle(s)
+	settle(t, s)
 
 	fillUp(t, disk)
 	if state := pull(t, s, kept); state != Hit {
@@ -214,7 +214,7 @@ func TestStoreOpensOnAFullDisk(t *testing.T) {
 	}
 }
 
-// fillUp leaves no byte free.
+// fillUp uses all free space of a disk.
 func fillUp(t *testing.T, disk string) {
 	t.Helper()
 	f, err := os.Create(filepath.Join(disk, "more"))
@@ -234,13 +234,12 @@ func (zeros) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestDiskThatFillsUpDuringPullsFailsNone has others take the last byte of the
-// disk again and again, and give it back.
-func TestDiskThatFillsUpDuringPullsFailsNone(t *testing.T) {
+// Another process takes all free space of the disk again and again, and frees it.
+func TestNoPullFailsWhileTheDiskFillsUp(t *testing.T) {
 	disk := fullDisk(t, 200<<20, 199<<20)
 	s := openStore(t, filepath.Join(disk, "cache"), small)
 	var all []*filltest.Origin
-	for i := range 60 { // so that there is always something to fetch
+	for i := range 60 { // so that there is always a blob to fetch
 		all = append(all, filltest.New(1<<20+i, uint64(i)))
 	}
 	pulls, done := make(chan struct{}), make(chan struct{})
@@ -260,7 +259,7 @@ func TestDiskThatFillsUpDuringPullsFailsNone(t *testing.T) {
 	}
 	await := func(n int) {
 		for range n {
-			<-pulls
+			receive(t, pulls, "a pull ends")
 		}
 	}
 	for range 5 {
@@ -273,12 +272,12 @@ func TestDiskThatFillsUpDuringPullsFailsNone(t *testing.T) {
 	}
 	close(done)
 	clients.Wait()
-	settle(s)
+	settle(t, s)
 	o := filltest.New(2<<20, 1000)
 	for _, want := range []State{Miss, Hit} {
 		if state := pull(t, s, o); state != want {
-			t.Errorf("with room again: %s, want %s", state, want)
+			t.Errorf("with free space again: %s, want %s", state, want)
 		}
-		settle(s)
+		settle(t, s)
 	}
 }

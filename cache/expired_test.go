@@ -17,27 +17,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestSharedLayersOutliveAnImageThatGoes removes one of two images that share a
-// layer, or has it expire and go, and then pulls the other one without an
-// upstream.
-func TestSharedLayersOutliveAnImageThatGoes(t *testing.T) {
+// One of two images that share a layer is removed, or expires and is evicted. The other one
+// is then pulled without an upstream.
+func TestSharedLayersSurviveRemovalAndExpiryOfAnImage(t *testing.T) {
 	base, own := filltest.New(10_000, 1), []*filltest.Origin{filltest.New(1000, 2), filltest.New(1000, 3)}
-	goes, stays := newImage("goes", base, own[0]), newImage("stays", base, own[1])
-	for name, let := range map[string]func(*testing.T, *Store){
+	gone, kept := newImage("gone", base, own[0]), newImage("kept", base, own[1])
+	for name, remove := range map[string]func(*testing.T, *Store){
 		"removed": func(t *testing.T, s *Store) {
-			if _, err := s.Remove(team, "goes"); err != nil {
+			if _, err := s.Remove(team, "gone"); err != nil {
 				t.Fatal(err)
 			}
 		},
 		"expired": func(t *testing.T, s *Store) {
-			if err := s.Expire([]Verdict{{Repository: team, Digest: goes.Digest, Expiry: Expiry{Since: time.Now()}}}); err != nil {
+			if err := s.Expire([]Verdict{{Repository: team, Digest: gone.Digest, Expiry: Expiry{Since: time.Now()}}}); err != nil {
 				t.Fatal(err)
 			}
-			for {
-				if _, expired, _ := s.items.First(); !expired {
-					return
-				}
-				evicted(t, s, 1)
+			evictN(t, s, 2)
+			if d, expired, _ := s.items.First(); expired {
+				t.Errorf("%s has expired too", d)
 			}
 		},
 	} {
@@ -45,18 +42,18 @@ func TestSharedLayersOutliveAnImageThatGoes(t *testing.T) {
 			dir := t.TempDir()
 			opts := Options{Tags: freshness}
 			s := openStore(t, dir, opts)
-			pullTag(t, s, team, "stays", stays, base, own[1])
-			pullTag(t, s, team, "goes", goes, own[0])
-			let(t, s)
-			for _, d := range []digest.Digest{goes.Digest, own[0].Digest} {
+			pullTag(t, s, team, "kept", kept, base, own[1])
+			pullTag(t, s, team, "gone", gone, own[0])
+			remove(t, s)
+			for _, d := range []digest.Digest{gone.Digest, own[0].Digest} {
 				if _, err := s.Stat(d); err == nil {
 					t.Errorf("%s is still there", d)
 				}
 			}
 			closeStore(t, s)
 			s = openStore(t, dir, opts)
-			m, _, err := s.Tag(t.Context(), team, "stays", dead)
-			if err != nil || m.Digest != stays.Digest {
+			m, _, err := s.Tag(t.Context(), team, "kept", dead)
+			if err != nil || m.Digest != kept.Digest {
 				t.Errorf("the other tag: %v, %v", m.Digest, err)
 			}
 			for _, l := range []*filltest.Origin{base, own[1]} {
@@ -68,20 +65,8 @@ func TestSharedLayersOutliveAnImageThatGoes(t *testing.T) {
 	}
 }
 
-// hold brings an image into the cache, its layers too.
-func hold(t *testing.T, s *Store, repo Repository, tag string, img *image, layers ...*filltest.Origin) {
-	t.Helper()
-	if _, _, err := s.Tag(t.Context(), repo, tag, img.ask); err != nil {
-		t.Fatal(err)
-	}
-	for _, l := range layers {
-		pull(t, s, l)
-		settle(s)
-	}
-}
-
-// evicted evicts n items and returns which ones went.
-func evicted(t *testing.T, s *Store, n int) []digest.Digest {
+// evictN evicts n items and returns their digests, in order.
+func evictN(t *testing.T, s *Store, n int) []digest.Digest {
 	t.Helper()
 	var gone []digest.Digest
 	for range n {
@@ -94,7 +79,7 @@ func evicted(t *testing.T, s *Store, n int) []digest.Digest {
 	return gone
 }
 
-func TestExpiredImagesGoFirstTheOldestExpiryBeforeTheOthers(t *testing.T) {
+func TestExpiredImagesAreEvictedFirstByAgeOfExpiry(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
 	base := filltest.New(1000, 1)
 	own := []*filltest.Origin{filltest.New(1000, 2), filltest.New(1000, 3), filltest.New(1000, 4)}
@@ -102,92 +87,92 @@ func TestExpiredImagesGoFirstTheOldestExpiryBeforeTheOthers(t *testing.T) {
 	for i, l := range own {
 		img := newImage(fmt.Sprint(i), base, l)
 		images = append(images, img)
-		hold(t, s, team, fmt.Sprint("v", i), img, base, l)
+		pullTag(t, s, team, fmt.Sprint("v", i), img, base, l)
 	}
 	now := time.Now()
 	err := s.Expire([]Verdict{
 		{Repository: team, Digest: images[1].Digest, Expiry: Expiry{Since: now.Add(-time.Hour)}},
 		{Repository: team, Digest: images[2].Digest, Expiry: Expiry{Since: now.Add(-2 * time.Hour)}},
-		{Repository: team, Digest: digest.FromString("not here"), Expiry: Expiry{Since: now}},
+		{Repository: team, Digest: digest.FromString("not stored"), Expiry: Expiry{Since: now}},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := []digest.Digest{images[2].Digest, own[2].Digest, images[1].Digest, own[1].Digest, images[0].Digest}
-	if gone := evicted(t, s, 5); !slices.Equal(gone, want) {
-		t.Errorf("gone: %v, want %v", gone, want)
+	if gone := evictN(t, s, 5); !slices.Equal(gone, want) {
+		t.Errorf("evicted %v, want %v", gone, want)
 	}
 }
 
-func TestExpiredImageThatIsUsedStays(t *testing.T) {
+func TestUsedImageIsNoLongerExpired(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
 	layers := []*filltest.Origin{filltest.New(1000, 1), filltest.New(1000, 2)}
 	old, young := newImage("old", layers[0]), newImage("young", layers[1])
-	hold(t, s, team, "old", old, layers[0])
-	hold(t, s, team, "young", young, layers[1])
+	pullTag(t, s, team, "old", old, layers[0])
+	pullTag(t, s, team, "young", young, layers[1])
 	if err := s.Expire([]Verdict{{Repository: team, Digest: old.Digest, Expiry: Expiry{Since: time.Now()}}}); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, err := s.Manifest(t.Context(), team, old.Digest, dead); err != nil {
 		t.Fatal(err)
 	}
-	if gone := evicted(t, s, 2); !slices.Equal(gone, []digest.Digest{young.Digest, layers[1].Digest}) {
-		t.Errorf("gone: %v", gone)
+	if gone := evictN(t, s, 2); !slices.Equal(gone, []digest.Digest{young.Digest, layers[1].Digest}) {
+		t.Errorf("evicted %v", gone)
 	}
 }
 
-func TestImageThatHasExpiredInOneRepositoryOnlyStays(t *testing.T) {
+func TestImageExpiresOnlyIfExpiredInAllRepositories(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
 	img, younger := newImage("a"), newImage("b")
-	hold(t, s, team, "v1", img)
-	hold(t, s, other, "v1", img)
-	hold(t, s, team, "v2", younger)
+	pullTag(t, s, team, "v1", img)
+	pullTag(t, s, other, "v1", img)
+	pullTag(t, s, team, "v2", younger)
 	if err := s.Expire([]Verdict{{Repository: team, Digest: img.Digest, Expiry: Expiry{Since: time.Now()}}}); err != nil {
 		t.Fatal(err)
 	}
 	if _, expired, _ := s.items.First(); expired {
-		t.Error("it goes, though the other repository keeps it")
+		t.Error("the image has expired although it has not in the other repository")
 	}
 	if err := s.Expire([]Verdict{{Repository: team, Digest: img.Digest, Expiry: Expiry{Since: time.Now()}}, {Repository: other, Digest: img.Digest, Expiry: Expiry{Since: time.Now()}}}); err != nil {
 		t.Fatal(err)
 	}
 	if d, expired, _ := s.items.First(); !expired || d != img.Digest {
-		t.Error("it stays, though no repository keeps it")
+		t.Error("the image has not expired although it has in all repositories")
 	}
 	if err := s.Expire(nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, expired, _ := s.items.First(); expired {
-		t.Error("it goes, though the policy was taken back")
+		t.Error("the image is still expired after the verdicts were withdrawn")
 	}
 }
 
-func TestExpiredIndexTakesItsPlatformsAlong(t *testing.T) {
+func TestPlatformsExpireWithTheirIndex(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
 	layer := filltest.New(1000, 1)
 	platform := newImage("platform", layer)
 	raw := fmt.Appendf(nil, `{"mediaType": %q, "manifests": [{"digest": %q, "size": %d}]}`,
 		ocispec.MediaTypeImageIndex, platform.Digest, platform.Size)
 	index := &image{Manifest: Manifest{Digest: digest.FromBytes(raw), MediaType: ocispec.MediaTypeImageIndex, Size: int64(len(raw)), Raw: raw}}
-	hold(t, s, team, "v1", index)
+	pullTag(t, s, team, "v1", index)
 	if _, _, err := s.Manifest(t.Context(), team, platform.Digest, platform.ask); err != nil {
 		t.Fatal(err)
 	}
 	pull(t, s, layer)
-	settle(s)
-	hold(t, s, team, "v2", newImage("other"))
+	settle(t, s)
+	pullTag(t, s, team, "v2", newImage("other"))
 	if err := s.Expire([]Verdict{{Repository: team, Digest: index.Digest, Expiry: Expiry{Since: time.Now()}}}); err != nil {
 		t.Fatal(err)
 	}
-	if gone := evicted(t, s, 3); !slices.Equal(gone, []digest.Digest{index.Digest, platform.Digest, layer.Digest}) {
-		t.Errorf("gone: %v", gone)
+	if gone := evictN(t, s, 3); !slices.Equal(gone, []digest.Digest{index.Digest, platform.Digest, layer.Digest}) {
+		t.Errorf("evicted %v", gone)
 	}
 	if _, expired, _ := s.items.First(); expired {
-		t.Error("another image goes too")
+		t.Error("another image has expired too")
 	}
 }
 
-func TestImageThatTwoRepositoriesHoldExpiresWithTheLater(t *testing.T) {
+func TestImageOfTwoRepositoriesExpiresWithTheLaterVerdict(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{})
 	img, between := newImage("a"), newImage("b")
 	pullTag(t, s, team, "v1", img)
@@ -202,12 +187,12 @@ func TestImageThatTwoRepositoriesHoldExpiresWithTheLater(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if gone := evicted(t, s, 2); !slices.Equal(gone, []digest.Digest{between.Digest, img.Digest}) {
-		t.Errorf("gone: %v", gone)
+	if gone := evictN(t, s, 2); !slices.Equal(gone, []digest.Digest{between.Digest, img.Digest}) {
+		t.Errorf("evicted %v", gone)
 	}
 }
 
-func TestLayerOfTwoExpiredImagesStaysWithTheLater(t *testing.T) {
+func TestLayerOfTwoExpiredImagesIsEvictedAfterBoth(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{})
 	base := filltest.New(1000, 1)
 	first, second := newImage("first", base), newImage("second", base)
@@ -221,12 +206,12 @@ func TestLayerOfTwoExpiredImagesStaysWithTheLater(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if gone := evicted(t, s, 3); !slices.Equal(gone, []digest.Digest{first.Digest, second.Digest, base.Digest}) {
-		t.Errorf("gone: %v", gone)
+	if gone := evictN(t, s, 3); !slices.Equal(gone, []digest.Digest{first.Digest, second.Digest, base.Digest}) {
+		t.Errorf("evicted %v", gone)
 	}
 }
 
-func TestVerdictThatIsTakenBackLeavesAnImageInItsPlace(t *testing.T) {
+func TestWithdrawnVerdictRestoresTheEvictionOrder(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{})
 	images := []*image{newImage("a"), newImage("b"), newImage("c")}
 	for i, img := range images {
@@ -237,14 +222,13 @@ func TestVerdictThatIsTakenBackLeavesAnImageInItsPlace(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if gone := evicted(t, s, 3); !slices.Equal(gone, []digest.Digest{images[0].Digest, images[1].Digest, images[2].Digest}) {
-		t.Errorf("gone: %v", gone)
+	if gone := evictN(t, s, 3); !slices.Equal(gone, []digest.Digest{images[0].Digest, images[1].Digest, images[2].Digest}) {
+		t.Errorf("evicted %v", gone)
 	}
 }
 
-// TestLayerOfAnImageThatComesWhileOthersAreDoomedStays has the image come after
-// the index was read, and before what it says is acted upon.
-func TestLayerOfAnImageThatComesWhileOthersAreDoomedStays(t *testing.T) {
+// The image is pulled after the index was read, and before its items are marked as expired.
+func TestLayerOfAnImagePulledDuringExpireStays(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{})
 	base := filltest.New(1000, 1)
 	old, young := newImage("old", base), newImage("young", base)
@@ -257,12 +241,12 @@ func TestLayerOfAnImageThatComesWhileOthersAreDoomedStays(t *testing.T) {
 	pullTag(t, s, team, "young", young)
 	s.items.Expire(c.OnlyNeededBy([]digest.Digest{old.Digest}), watch)
 	s.items.EndWatch(watch)
-	if gone := evicted(t, s, 2); !slices.Equal(gone, []digest.Digest{old.Digest, young.Digest}) {
-		t.Errorf("gone: %v", gone)
+	if gone := evictN(t, s, 2); !slices.Equal(gone, []digest.Digest{old.Digest, young.Digest}) {
+		t.Errorf("evicted %v", gone)
 	}
 }
 
-func TestVerdictsOutliveTheStoreAndGoWithTheImage(t *testing.T) {
+func TestVerdictsSurviveARestartAndEndWithTheImage(t *testing.T) {
 	dir := t.TempDir()
 	opts := Options{Tags: freshness}
 	s := openStore(t, dir, opts)
@@ -288,8 +272,8 @@ func TestVerdictsOutliveTheStoreAndGoWithTheImage(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("listed (-want +got):\n%s", diff)
 	}
-	if gone := evicted(t, s, 1); !slices.Equal(gone, []digest.Digest{images[2].Digest}) {
-		t.Errorf("gone after a restart: %v", gone)
+	if gone := evictN(t, s, 1); !slices.Equal(gone, []digest.Digest{images[2].Digest}) {
+		t.Errorf("evicted after a restart: %v", gone)
 	}
 	verdicts, err := s.Verdicts()
 	if diff := cmp.Diff([]Verdict{{Repository: team, Digest: images[1].Digest, Expiry: old}}, verdicts); diff != "" || err != nil {
@@ -303,8 +287,8 @@ func TestVerdictsOutliveTheStoreAndGoWithTheImage(t *testing.T) {
 	}
 }
 
-func TestVerdictsCountThoughTheDiskDoesNotTakeThem(t *testing.T) {
-	var log journal
+func TestVerdictsApplyIfTheDiskDoesNotAcceptThem(t *testing.T) {
+	var log logBuffer
 	s := openStore(t, t.TempDir(), Options{Tags: freshness, Log: log.log()})
 	layer := filltest.New(1000, 1)
 	img := newImage("a", layer)
@@ -314,9 +298,9 @@ func TestVerdictsCountThoughTheDiskDoesNotTakeThem(t *testing.T) {
 		t.Error(err)
 	}
 	if d, expired, _ := s.items.First(); d != img.Digest || !expired {
-		t.Errorf("first to go is %s, expired %t", d, expired)
+		t.Errorf("%s is evicted first, expired: %t", d, expired)
 	}
-	log.said(t, 1, 0)
+	log.wantLogged(t, 1, 0)
 }
 
 func TestEvictionsAreCountedByReason(t *testing.T) {
@@ -328,7 +312,7 @@ func TestEvictionsAreCountedByReason(t *testing.T) {
 	if err := s.Expire([]Verdict{{Repository: team, Digest: newImage("2").Digest, Expiry: Expiry{Since: time.Now()}}}); err != nil {
 		t.Fatal(err)
 	}
-	evicted(t, s, 2)
+	evictN(t, s, 2)
 	if _, err := s.Remove(team, "v1"); err != nil {
 		t.Fatal(err)
 	}
@@ -351,7 +335,7 @@ func TestEvictionsAreCountedByReason(t *testing.T) {
 	}
 }
 
-func TestHoldingsAreWhatLifecycleRulesGoBy(t *testing.T) {
+func TestHoldingsHaveWhatLifecycleRulesNeed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := openStore(t, t.TempDir(), Options{Tags: freshness, ScrubEvery: -1})
 		layer := filltest.New(1000, 1)
@@ -365,7 +349,7 @@ func TestHoldingsAreWhatLifecycleRulesGoBy(t *testing.T) {
 		signature := &image{Manifest: Manifest{Digest: digest.FromBytes(raw), MediaType: ocispec.MediaTypeImageManifest, Size: int64(len(raw)), Raw: raw}}
 		pullDigest(t, s, team, signature)
 		pass(2 * time.Minute)
-		pullDigest(t, s, other, amd) // which is here already, for another repository
+		pullDigest(t, s, other, amd) // already stored, but for another repository
 		got, err := s.Holdings()
 		if err != nil {
 			t.Fatal(err)

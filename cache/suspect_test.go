@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestDistrustedBlobIsRemovedIfItIsDamaged(t *testing.T) {
+func TestSuspectBlobIsRemovedIfItIsDamaged(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
 	origins := stock(t, s, 2, 100_000)
 	damaged, right := origins[0], origins[1]
@@ -19,7 +19,7 @@ func TestDistrustedBlobIsRemovedIfItIsDamaged(t *testing.T) {
 	for _, o := range origins {
 		s.Distrust(o.Digest)
 	}
-	s.Distrust(filltest.New(10, 9).Digest) // which is not here
+	s.Distrust(filltest.New(10, 9).Digest) // this blob is not in the store
 	eventually(t, "both blobs are checked", func() bool {
 		_, gone := os.Lstat(s.folder.Blob(damaged.Digest))
 		_, err := s.Stat(right.Digest)
@@ -33,14 +33,13 @@ func TestDistrustedBlobIsRemovedIfItIsDamaged(t *testing.T) {
 	}
 }
 
-// A terminal whose other side has not unlocked it is what opening fails for with
-// EIO.
+// Opening a terminal whose other side has not unlocked it fails with EIO.
 func TestBlobThatCannotBeOpenedIsFetchedAgain(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
 	o := stock(t, s, 1, 100_000)[0]
 	terminals, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
-		t.Skipf("there are no terminals: %v", err)
+		t.Skipf("this system has no terminals: %v", err)
 	}
 	defer terminals.Close()
 	n, err := unix.IoctlGetInt(int(terminals.Fd()), unix.TIOCGPTN)
@@ -49,7 +48,7 @@ func TestBlobThatCannotBeOpenedIsFetchedAgain(t *testing.T) {
 	}
 	locked := fmt.Sprintf("/dev/pts/%d", n)
 	if _, err := os.Open(locked); !errors.Is(err, unix.EIO) {
-		t.Skipf("a terminal that is locked can be opened: %v", err)
+		t.Skipf("a locked terminal can be opened: %v", err)
 	}
 	path := s.folder.Blob(o.Digest)
 	if err := errors.Join(os.Remove(path), os.Symlink(locked, path)); err != nil {
@@ -58,15 +57,16 @@ func TestBlobThatCannotBeOpenedIsFetchedAgain(t *testing.T) {
 	if state := pull(t, s, o); state != Miss {
 		t.Errorf("pulled: %s", state)
 	}
-	settle(s)
+	settle(t, s)
 	eventually(t, "the blob is checked", func() bool { _, err := s.Stat(o.Digest); return err == nil })
 	if state := pull(t, s, o); state != Hit {
 		t.Errorf("pulled again: %s", state)
 	}
 }
 
-// Before the folder is loaded it is not known what is pinned, and is to be fetched again.
-func TestNoBlobIsFoundDamagedBeforeTheFolderIsLoaded(t *testing.T) {
+// A damaged blob that is pinned is to be fetched again. What is pinned is known only when
+// the folder is loaded.
+func TestDamagedBlobsStayUntilTheFolderIsLoaded(t *testing.T) {
 	dir := t.TempDir()
 	first := openStore(t, dir, small)
 	origins := stock(t, first, 2, 100_000)
@@ -95,10 +95,10 @@ func TestNoBlobIsFoundDamagedBeforeTheFolderIsLoaded(t *testing.T) {
 		if err := s.blobs.Load(t.Context(), func() {}); err != nil {
 			t.Error(err)
 		}
-		<-done
+		receive(t, done, "the scrub is over")
 		synctest.Wait()
 		if n := s.items.Len(); n != 0 {
-			t.Errorf("%d damaged blobs are left", n)
+			t.Errorf("%d damaged blobs were not removed", n)
 		}
 	})
 }

@@ -7,24 +7,24 @@ import (
 	"github.com/larder-registry/larder/cache/fill/filltest"
 )
 
-func TestFillsTellWhatIsOnItsWay(t *testing.T) {
+func TestFillsListsRunningAndWaitingFills(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{Segment: 512 << 10, fills: 1})
 	if fills := s.Fills(); len(fills) != 0 {
-		t.Errorf("nothing was asked for: %+v", fills)
+		t.Errorf("before any request: %+v", fills)
 	}
 	o, behind := filltest.New(1<<20, 1), filltest.New(1000, 2)
-	hold, held := make(chan struct{}), make(chan struct{})
+	release, reached := make(chan struct{}), make(chan struct{})
 	o.Plan = func(int, Range) filltest.Act {
 		return filltest.Act{Gate: func(off int64) {
-			if off == disk.ChunkSize { // that much has been read, and written
-				close(held)
-				<-hold
+			if off == disk.ChunkSize { // one chunk has been read and written
+				close(reached)
+				<-release
 			}
 		}}
 	}
 	blob := open(t, s, o)
 	defer blob.Close()
-	<-held
+	receive(t, reached, "the second chunk is sent")
 	waited := make(chan error, 1)
 	go func() {
 		blob, err := s.Open(t.Context(), behind.Digest, 0, behind.Fetch)
@@ -37,18 +37,18 @@ func TestFillsTellWhatIsOnItsWay(t *testing.T) {
 	fills := s.Fills()
 	runs, waits := fills[0], fills[1]
 	if runs.Digest != o.Digest || runs.Size != 1<<20 || runs.Have != disk.ChunkSize || runs.Connections != 1 || runs.Since.IsZero() {
-		t.Errorf("the one that runs: %+v", runs)
+		t.Errorf("the running fill: %+v", runs)
 	}
 	if waits.Digest != behind.Digest || waits.Size != 0 || waits.Have != 0 || waits.Connections != 0 || waits.Since.Before(runs.Since) {
-		t.Errorf("the one whose turn has not come: %+v", waits)
+		t.Errorf("the waiting fill: %+v", waits)
 	}
-	close(hold)
+	close(release)
 	o.Compare(t, blob, 0, 1<<20)
-	settle(s)
-	if err := <-waited; err != nil {
+	settle(t, s)
+	if err := receive(t, waited, "the second blob is opened"); err != nil {
 		t.Error(err)
 	}
 	if fills := s.Fills(); len(fills) != 0 {
-		t.Errorf("all is here: %+v", fills)
+		t.Errorf("after both fills: %+v", fills)
 	}
 }

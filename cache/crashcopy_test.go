@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// crash copies a folder as kill -9 would leave it: every write that was made is
-// there, and nothing is closed.
+// crash copies a folder as kill -9 would leave it: with every write that was made, and
+// without what closing the store would write.
 func crash(t *testing.T, dir string) string {
 	t.Helper()
 	to := filepath.Join(t.TempDir(), "crashed")
@@ -23,8 +23,8 @@ func crash(t *testing.T, dir string) string {
 	return to
 }
 
-// clone copies a folder that is in use, with its modes. Of the index's files,
-// which are mostly holes, it copies what is written.
+// clone copies a folder that is in use, with the modes of its files. It does not copy holes:
+// the files of the index consist mostly of these.
 func clone(from, to string) error {
 	return filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
@@ -65,7 +65,7 @@ func cloneFile(from, to string, info fs.FileInfo) error {
 	for off := int64(0); off < info.Size(); {
 		begin, err := in.Seek(off, unix.SEEK_DATA)
 		if errors.Is(err, unix.ENXIO) {
-			return nil // nothing but a hole
+			return nil // the rest is a hole
 		}
 		if err != nil {
 			return err

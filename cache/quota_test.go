@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// quota is a disk on which no more than so many bytes can be preallocated.
+// quota is a disk on which at most this many bytes can be preallocated.
 type quota struct {
 	most int64
 
@@ -41,8 +41,8 @@ func (q *quota) around(s disk.Step, take func() error) error {
 	return err
 }
 
-func TestCacheKeepsBelowAQuota(t *testing.T) {
-	var log journal
+func TestCacheStaysBelowAQuota(t *testing.T) {
+	var log logBuffer
 	q := &quota{most: disk.BallastSize + disk.BlobReserve + 40<<20, sizes: make(map[string]int64)}
 	opts := Options{MaxSize: 1 << 30, LowWater: 1, Log: log.log()}
 	opts.steps.Around = q.around
@@ -52,7 +52,7 @@ func TestCacheKeepsBelowAQuota(t *testing.T) {
 		if state := pull(t, s, o); state != Miss {
 			t.Errorf("blob %d: %s", i, state)
 		}
-		settle(s)
+		settle(t, s)
 		if state := pull(t, s, o); state != Hit {
 			t.Errorf("blob %d again: %s", i, state)
 		}
@@ -61,7 +61,7 @@ func TestCacheKeepsBelowAQuota(t *testing.T) {
 		t.Errorf("degraded: %v", err)
 	}
 	if n := log.lines("level=WARN"); n != 1 || log.lines("a quota does not let") != 1 || log.lines("level=ERROR") > 0 {
-		t.Errorf("it was said %d times:\n%s", n, &log.text)
+		t.Errorf("it was logged %d times:\n%s", n, &log.text)
 	}
 	if used := s.items.Bytes(); used > 40<<20 {
 		t.Errorf("%d bytes are left for the index", q.most-disk.BallastSize-used)

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -19,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// failing has steps fail, before they happen or, with late, after they did.
+// failing makes the selected steps fail: before they take effect or, with late, after.
 func failing(late bool, which func(disk.Step) bool) Options {
 	opts := small
 	opts.Log = slog.New(slog.DiscardHandler)
@@ -37,11 +36,11 @@ func failing(late bool, which func(disk.Step) bool) Options {
 	return opts
 }
 
-// closeFaulty closes a store that steps failed of. What they left is known and
-// no blob, and gone after the next start.
+// closeFaulty closes a store some of whose steps failed. Files that these left must be in
+// the account, must not be blobs, and must be removed by the next start.
 func closeFaulty(t *testing.T, s *Store) {
 	t.Helper()
-	<-s.blobs.Loaded()
+	loaded(t, s)
 	err := s.Close()
 	err = errors.Join(err, checkAccount(s, false), cachetest.CheckBlobs(s.folder.Dir()))
 	if err != nil {
@@ -52,23 +51,23 @@ func closeFaulty(t *testing.T, s *Store) {
 	closeStore(t, openStore(t, s.folder.Dir(), opts))
 }
 
-func TestBlobThatCannotBePublishedIsLeftNowhere(t *testing.T) {
+func TestFailedStepsOfAFillLeaveTheFolderConsistent(t *testing.T) {
 	for name, which := range map[string]func(disk.Step) bool{
-		"its file is not synced":       func(s disk.Step) bool { return s.Op == disk.OpSync },
-		"its folder is not made":       func(s disk.Step) bool { return s.Op == disk.OpMkdir && len(filepath.Base(s.Path)) == 2 },
-		"it is not renamed":            func(s disk.Step) bool { return s.Op == disk.OpRename },
-		"its folder is not synced":     func(s disk.Step) bool { return s.Op == disk.OpSyncDir && len(filepath.Base(s.Path)) == 2 },
-		"its journal is not removed":   func(s disk.Step) bool { return s.Op == disk.OpRemove && strings.HasSuffix(s.Path, ".journal") },
-		"its partial is not made":      func(s disk.Step) bool { return s.Op == disk.OpCreate && strings.Contains(s.Path, "sha256-") },
-		"its partial is not allocated": func(s disk.Step) bool { return s.Op == disk.OpPreallocate && strings.Contains(s.Path, "sha256-") },
-		"its bytes are not written":    func(s disk.Step) bool { return s.Op == disk.OpWrite && s.Off > 0 },
-		"its journal is not written":   func(s disk.Step) bool { return s.Op == disk.OpWrite && strings.HasSuffix(s.Path, ".journal") },
-		"it is neither synced nor taken": func(s disk.Step) bool {
+		"file not synced":       func(s disk.Step) bool { return s.Op == disk.OpSync },
+		"folder not created":    func(s disk.Step) bool { return s.Op == disk.OpMkdir && len(filepath.Base(s.Path)) == 2 },
+		"not renamed":           func(s disk.Step) bool { return s.Op == disk.OpRename },
+		"folder not synced":     func(s disk.Step) bool { return s.Op == disk.OpSyncDir && len(filepath.Base(s.Path)) == 2 },
+		"journal not removed":   func(s disk.Step) bool { return s.Op == disk.OpRemove && strings.HasSuffix(s.Path, ".journal") },
+		"partial not created":   func(s disk.Step) bool { return s.Op == disk.OpCreate && strings.Contains(s.Path, "sha256-") },
+		"partial not allocated": func(s disk.Step) bool { return s.Op == disk.OpPreallocate && strings.Contains(s.Path, "sha256-") },
+		"bytes not written":     func(s disk.Step) bool { return s.Op == disk.OpWrite && s.Off > 0 },
+		"journal not written":   func(s disk.Step) bool { return s.Op == disk.OpWrite && strings.HasSuffix(s.Path, ".journal") },
+		"neither synced nor removed": func(s disk.Step) bool {
 			return s.Op == disk.OpSyncDir && len(filepath.Base(s.Path)) == 2 || s.Op == disk.OpRemove
 		},
 	} {
 		for _, late := range []bool{false, true} {
-			t.Run(name+map[bool]string{true: ", it says"}[late], func(t *testing.T) {
+			t.Run(name+map[bool]string{true: " although the step took effect"}[late], func(t *testing.T) {
 				s, err := Open(t.TempDir(), failing(late, which))
 				if err != nil {
 					t.Fatal(err)
@@ -78,25 +77,24 @@ func TestBlobThatCannotBePublishedIsLeftNowhere(t *testing.T) {
 				if _, _, err := s.Manifest(t.Context(), team, img.Digest, img.ask); err != nil {
 					t.Error(err)
 				}
-				settle(s)
+				settle(t, s)
 				pull(t, s, o)
-				settle(s)
+				settle(t, s)
 				closeFaulty(t, s)
 			})
 		}
 	}
 }
 
-// TestManifestIsNotEvictedWhileItIsPut has an eviction come by when the file is
-// in its place and the records are not.
-func TestManifestIsNotEvictedWhileItIsPut(t *testing.T) {
+// An eviction runs when the file of the manifest is in place and its records are not.
+func TestManifestIsNotEvictedWhileItIsStored(t *testing.T) {
 	img := newImage("a")
 	var s *Store
 	opts := small
 	opts.steps.Around = func(st disk.Step, take func() error) error {
 		err := take()
 		if st.Op == disk.OpRename && st.To == s.folder.Blob(img.Digest) {
-			s.items.Add(img.Digest, recency.Item{}, s.opts.Now()) // as of an older file
+			s.items.Add(img.Digest, recency.Item{}, s.opts.Now()) // as if there were an older file
 			if err := evictOne(s, img.Digest, blobs.ReasonUnused); err != nil {
 				t.Error(err)
 			}
@@ -115,14 +113,14 @@ func TestManifestIsNotEvictedWhileItIsPut(t *testing.T) {
 	}
 }
 
-// manifestAsBlob is what a client gets that asks for a manifest among the blobs.
+// manifestAsBlob returns the origin of a manifest that is requested as a blob.
 func manifestAsBlob(img *image) *filltest.Origin {
 	o := filltest.New(len(img.Raw), 1)
 	o.Content, o.Digest = img.Raw, img.Digest
 	return o
 }
 
-func TestManifestTakesThePlaceOfItsPartial(t *testing.T) {
+func TestManifestReplacesItsPartial(t *testing.T) {
 	img := newImage("a")
 	o := manifestAsBlob(img)
 	dir := t.TempDir()
@@ -137,8 +135,7 @@ func TestManifestTakesThePlaceOfItsPartial(t *testing.T) {
 	}
 }
 
-// writePartial leaves a partial of the origin's blob, as a store that was closed
-// does.
+// writePartial leaves a partial of the origin's blob, as a closed store does.
 func writePartial(t *testing.T, l *disk.Folder, o *filltest.Origin) {
 	t.Helper()
 	part, err := fill.CreatePartial(l, o.Digest, int64(len(o.Content)))
@@ -150,12 +147,12 @@ func writePartial(t *testing.T, l *disk.Folder, o *filltest.Origin) {
 	}
 }
 
-func TestManifestIsServedWhileAFillBringsItAsABlob(t *testing.T) {
+func TestManifestIsServedWhileAFillFetchesItAsABlob(t *testing.T) {
 	img := newImage("a")
 	o := manifestAsBlob(img)
-	hold := make(chan struct{})
-	o.Plan = func(int, Range) filltest.Act { return filltest.Act{Gate: func(int64) { <-hold }} }
-	var log journal
+	release := make(chan struct{})
+	o.Plan = func(int, Range) filltest.Act { return filltest.Act{Gate: func(int64) { <-release }} }
+	var log logBuffer
 	opts := small
 	opts.Log = log.log()
 	dir := t.TempDir()
@@ -165,20 +162,18 @@ func TestManifestIsServedWhileAFillBringsItAsABlob(t *testing.T) {
 	if _, _, err := s.Manifest(t.Context(), team, img.Digest, img.ask); err != nil {
 		t.Error(err)
 	}
-	close(hold)
+	close(release)
 	o.Compare(t, blob, 0, int64(len(o.Content)))
-	for known := false; !known; _, known = s.index.Children(img.Digest) { // once the fill is over
-		runtime.Gosched()
-	}
+	eventually(t, "the manifest is stored after the fill", func() bool { _, known := s.index.Children(img.Digest); return known })
 	closeStore(t, s)
 	s = openStore(t, dir, opts)
 	if _, state, err := s.Manifest(t.Context(), team, img.Digest, dead); err != nil || state != Hit {
 		t.Errorf("afterwards: %s, %v", state, err)
 	}
-	log.said(t, 0, 0)
+	log.wantLogged(t, 0, 0)
 }
 
-func TestWhatStartUpCannotRemoveStopsNoStart(t *testing.T) {
+func TestStoreOpensIfItCannotRemoveATemporaryFile(t *testing.T) {
 	dir := t.TempDir()
 	closeStore(t, openStore(t, dir, small))
 	junk := filepath.Join(dir, "partial", "put-"+"1")
@@ -191,7 +186,7 @@ func TestWhatStartUpCannotRemoveStopsNoStart(t *testing.T) {
 	}
 	o := filltest.New(1000, 1)
 	pull(t, s, o)
-	settle(s)
+	settle(t, s)
 	closeFaulty(t, s)
 }
 
@@ -200,7 +195,7 @@ func TestStartUpRemovesThePartialOfACompleteBlob(t *testing.T) {
 	s := openStore(t, dir, small)
 	o := filltest.New(1000, 1)
 	pull(t, s, o)
-	settle(s)
+	settle(t, s)
 	closeStore(t, s)
 	writePartial(t, s.folder, o)
 	s = openStore(t, dir, small)
@@ -209,25 +204,24 @@ func TestStartUpRemovesThePartialOfACompleteBlob(t *testing.T) {
 	}
 }
 
-// TestResumedPartialThatTheScanDidNotSeeIsCharged is about a folder that could
-// not be read at start-up.
-func TestResumedPartialThatTheScanDidNotSeeIsCharged(t *testing.T) {
+// The scan at start-up misses the partial if its folder cannot be read.
+func TestResumedPartialMissedByTheScanIsCounted(t *testing.T) {
 	dir := t.TempDir()
 	o := filltest.New(9<<20, 1)
 	interrupt(t, dir, o)
 	s := openStore(t, dir, resumable)
-	<-s.blobs.Loaded()
+	loaded(t, s)
 	it, _ := s.items.Remove(o.Digest)
 	s.space.Release(it.Bytes)
 	pull(t, s, o)
-	settle(s)
+	settle(t, s)
 	checkCharges(t, s)
 }
 
-func TestReserveDoesNotWaitLongerThanItsCaller(t *testing.T) {
+func TestReserveEndsWithItsContext(t *testing.T) {
 	s := openStore(t, t.TempDir(), bounded)
 	pull(t, s, filltest.New(4<<20, 1))
-	settle(s)
+	settle(t, s)
 	gone := errors.New("gone")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(gone)
