@@ -17,6 +17,9 @@ type Config struct {
 	// Admin is the host:port of metrics, health and the status page; "" means
 	// that there is none. Default 127.0.0.1:5001.
 	Admin string
+	// Names are host names and addresses, without ports and in lower case, by which
+	// clients may call both listeners beside the listeners' own addresses.
+	Names []string
 
 	Cache Cache
 	Tags  Tags

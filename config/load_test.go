@@ -72,6 +72,7 @@ func TestEveryKeyIsLoaded(t *testing.T) {
 	want := &config.Config{
 		Listen: "0.0.0.0:5500",
 		Admin:  "",
+		Names:  []string{"cache.example.internal", "192.0.2.7", "fd00::7"},
 		Cache: config.Cache{
 			Dir: testdata(t, "cache"), MaxSize: config.Amount{Percent: 62.5}, MinFree: config.Amount{Bytes: 1536 << 20}, LowWater: 0.75,
 			Pin: []name.ImagePattern{"*/team/*:v1*", "docker.io/library/busybox:1.36"}, PinAllPlatforms: true,

@@ -28,6 +28,18 @@ func address(to *string) setter {
 	})
 }
 
+// hostName accepts a host name or an address, without a port.
+func hostName(to *string) setter {
+	const want = "a host name such as cache.example.internal or an address, without a port"
+	return parsed(to, want, func(s string) (string, bool) {
+		if addr, err := netip.ParseAddr(s); err == nil {
+			return addr.String(), addr.Zone() == ""
+		}
+		host, ok := name.ParseHost(s)
+		return host, ok && !strings.ContainsAny(host, "[:")
+	})
+}
+
 func exactHost(to *string) setter {
 	return parsed(to, "a host such as docker.io or registry.example.com:5000", name.ParseHost)
 }

@@ -27,6 +27,7 @@ func fields(c *Config, base string) []field {
 	return []field{
 		{name: "listen", set: address(&c.Listen)},
 		{name: "admin", set: orNone(&c.Admin, address(&c.Admin))},
+		{name: "names", list: items(&c.Names, hostName)},
 		{name: "cache", section: func() []field {
 			return []field{
 				{name: "dir", set: filePath(&c.Cache.Dir, base)},

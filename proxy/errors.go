@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/distribution/distribution/v3/registry/api/errcode"
+
+	"github.com/larder-registry/larder/proxy/origin"
 )
 
 // Only this file turns errors into responses. Each is chosen so that the client goes to
@@ -26,6 +28,8 @@ var (
 	errNameTooLong = errcode.ErrorCodeNameInvalid.WithMessage("the repository's name is longer than 255 characters")
 	errTag         = errcode.ErrorCodeTagInvalid.WithMessage("the path does not have a valid tag or digest")
 	errDigest      = errcode.ErrorCodeDigestInvalid.WithMessage("the path does not have a valid sha256 or sha512 digest")
+	errQuery       = errcode.ErrorCodeNameInvalid.WithMessage("the query is longer than 4096 bytes")
+	errRanges      = errcode.ErrorCodeRangeInvalid.WithMessage("the header Range has more than 1024 ranges")
 	errPageSize    = errcode.ErrorCodePaginationNumberInvalid.WithMessage("n is not a number of tags")
 )
 
@@ -63,6 +67,10 @@ func failureOf(err error, t target) failure {
 	var detail errcode.Error
 	hasDetail := errors.As(err, &detail)
 	switch {
+	case errors.Is(err, origin.ErrHost):
+		return failure{http.StatusMisdirectedRequest, errcode.ErrorCodeUnsupported, text, 0}
+	case errors.Is(err, origin.ErrSite):
+		return failure{http.StatusForbidden, errcode.ErrorCodeDenied, text, 0}
 	case errors.Is(err, fs.ErrNotExist):
 		return failure{http.StatusNotFound, notFoundCode(t, detail), text, 0}
 	case errors.Is(err, fs.ErrPermission) && t.bare:

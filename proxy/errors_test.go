@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/distribution/distribution/v3/registry/api/errcode"
+
+	"github.com/larder-registry/larder/proxy/origin"
 )
 
 // busy is the error of an upstream that throttles.
@@ -38,6 +40,8 @@ func TestFailureOf(t *testing.T) {
 		retry  time.Duration
 	}{
 		{"no upstream", errcode.ErrorCodeNameUnknown.WithMessage("x"), target{}, 404, errcode.ErrorCodeNameUnknown, 0},
+		{"another Host", fmt.Errorf("%w: x", origin.ErrHost), target{}, 421, errcode.ErrorCodeUnsupported, 0},
+		{"another site's page", origin.ErrSite, target{}, 403, errcode.ErrorCodeDenied, 0},
 		{"a write", errcode.ErrorCodeUnsupported.WithMessage("x"), target{}, 405, errcode.ErrorCodeUnsupported, 0},
 		{"a bad digest", errcode.ErrorCodeDigestInvalid.WithMessage("x"), target{}, 400, errcode.ErrorCodeDigestInvalid, 0},
 		{"a bad page", errcode.ErrorCodePaginationNumberInvalid.WithMessage("x"), known(kindTags), 400, errcode.ErrorCodePaginationNumberInvalid, 0},

@@ -5,8 +5,25 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 )
+
+const (
+	// maxLogged bounds what a client's request line adds to its log line, in bytes.
+	maxLogged = 256
+	// maxReason bounds the error of a log line, in bytes. It may quote an upstream. AWS's
+	// longest denials, with the statement that would allow the action, have some 2,000.
+	maxReason = 4 << 10
+)
+
+// cut returns at most n bytes of a text, and marks where it was cut.
+func cut(text string, n int) string {
+	if len(text) <= n {
+		return text
+	}
+	return strings.ToValidUTF8(text[:n], "") + "…"
+}
 
 // requestLog logs one line for each request.
 type requestLog struct{ log *slog.Logger }
@@ -23,7 +40,7 @@ func (l requestLog) write(r *http.Request, w *recorder, t target, took time.Dura
 	attrs := make([]slog.Attr, 0, 12)
 	attrs = append(attrs,
 		slog.String("client", r.RemoteAddr),
-		slog.String("method", r.Method),
+		slog.String("method", cut(r.Method, maxLogged)),
 		slog.String("upstream", t.repo.Upstream),
 		slog.String("repository", t.repo.Name),
 		slog.String("reference", t.reference),
@@ -33,13 +50,13 @@ func (l requestLog) write(r *http.Request, w *recorder, t target, took time.Dura
 		slog.String("cache", w.Header().Get(xCache)),
 	)
 	if t.repo.Name == "" {
-		attrs = append(attrs, slog.String("url", r.URL.RequestURI()))
+		attrs = append(attrs, slog.String("url", cut(r.URL.RequestURI(), maxLogged)))
 	}
 	if aborted {
 		attrs = append(attrs, slog.Bool("aborted", true))
 	}
 	if w.err != nil {
-		attrs = append(attrs, slog.String("error", w.err.Error()))
+		attrs = append(attrs, slog.String("error", cut(w.err.Error(), maxReason)))
 		attrs = append(attrs, denialOf(w.err)...)
 	}
 	l.log.LogAttrs(ctx, level, "request", attrs...)

@@ -151,3 +151,31 @@ func TestLogHasNoSecrets(t *testing.T) {
 		}
 	}
 }
+
+func TestLogLineIsShortWhateverTheClientSends(t *testing.T) {
+	log := new(logs)
+	r := newRig(t, settings{log: log})
+	long := strings.Repeat("x", 100<<10)
+	for _, req := range []*http.Request{
+		r.request(http.MethodGet, "/v2/"+long+"/manifests/v1"),
+		r.request(http.MethodGet, "/v2/"+app+"/manifests/"+long),
+		r.request(http.MethodGet, "/"+long),
+		r.request(http.MethodGet, "/v2/?ns="+long),
+		r.request(http.MethodGet, "/v2/"+app+"/tags/list?last="+long),
+		r.request(strings.Repeat("X", 100<<10), "/v2/"),
+		r.request(http.MethodGet, "/v2/"+app+"/manifests/v1", "User-Agent", long),
+	} {
+		if a := r.try(req); a.err != nil {
+			t.Error(a.err)
+		}
+	}
+	r.server.Close() // waits for the last line
+	if n := len(log.requests(t)); n != 7 {
+		t.Fatalf("%d lines for 7 requests", n)
+	}
+	for line := range strings.Lines(log.String()) {
+		if len(line) > 1500 {
+			t.Errorf("a line of %d bytes: %.300s", len(line), line)
+		}
+	}
+}

@@ -14,7 +14,17 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/proxy/origin"
 	"github.com/larder-registry/larder/upstream/name"
+)
+
+const (
+	// maxQuery bounds a request's query, in bytes, of which a list passes most on. The
+	// longest that clients send is a registry's own Link with some hundred.
+	maxQuery = 4 << 10
+	// maxRanges bounds the ranges of a request: each costs a part of the response with its
+	// own header. podman sends up to 1,024 for zstd:chunked layers.
+	maxRanges = 1024
 )
 
 // Options are the settings of a [Proxy]. Upstreams and Store are required.
@@ -26,6 +36,9 @@ type Options struct {
 	// fail.
 	Default string
 	Store   *cache.Store
+	// CheckHost returns an error, origin.ErrHost, for a request whose Host header is
+	// not one of the listener. Nil means that every Host is answered.
+	CheckHost func(*http.Request) error
 	// Log gets one line for each request. Nil means slog.Default().
 	Log *slog.Logger
 	// Meter provides the instruments. Nil means that nothing is measured.
@@ -42,6 +55,7 @@ type Options struct {
 type Proxy struct {
 	upstreams func(host, repository string) (Source, bool)
 	fallback  string // the host for requests that name none
+	checkHost func(*http.Request) error
 	store     *cache.Store
 	pulls     pulls
 	lists     lists
@@ -57,9 +71,13 @@ func New(opts Options) *Proxy {
 	if opts.Log == nil {
 		opts.Log = slog.Default()
 	}
+	if opts.CheckHost == nil {
+		opts.CheckHost = func(*http.Request) error { return nil }
+	}
 	p := &Proxy{
 		upstreams: opts.Upstreams,
 		fallback:  opts.Default,
+		checkHost: opts.CheckHost,
 		store:     opts.Store,
 		pulls:     pulls{store: opts.Store},
 		lists:     lists{store: opts.Store},
@@ -130,8 +148,20 @@ func (p *Proxy) answer(w *recorder, r *http.Request, t target) error {
 
 // targetOf returns what a request is for.
 func (p *Proxy) targetOf(r *http.Request) (target, error) {
+	if err := p.checkHost(r); err != nil {
+		return target{}, err
+	}
+	if err := origin.CheckSite(r); err != nil {
+		return target{}, err
+	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		return target{}, errReadOnly
+	}
+	if len(r.URL.RawQuery) > maxQuery {
+		return target{}, errQuery
+	}
+	if strings.Count(r.Header.Get("Range"), ",") >= maxRanges {
+		return target{}, errRanges
 	}
 	rt, err := parseRoute(r.URL.Path, r.URL.Query())
 	if err != nil {

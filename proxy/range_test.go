@@ -7,6 +7,7 @@ import (
 	"mime"
 	"mime/multipart"
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -228,4 +229,35 @@ func TestStorageMayOmitTheSize(t *testing.T) {
 	r.ecr.Inject(ecrtest.Fault{On: ecrtest.Storage, Header: http.Header{"Content-Range": {"bytes 0-999/*"}}})
 	wantStatus(t, r.get(manifestPath(app, "v1")), http.StatusOK)
 	wantBody(t, r.get(blobPath(app, image.Blobs[0].Digest)), bytesOf(t, ecrtest.Random(1, 1000)))
+}
+
+func TestRangesAreBounded(t *testing.T) {
+	r := newRig(t, settings{})
+	image := r.addImage("v1", ecrtest.Random(1, 100_000))
+	path := blobPath(app, image.Blobs[0].Digest)
+	r.cache(path)
+	many := func(n int) string {
+		return "bytes=" + strings.TrimSuffix(strings.Repeat("0-0,", n), ",")
+	}
+	wantStatus(t, r.get(path, "Range", many(1024)), http.StatusPartialContent)
+	for _, path := range []string{path, manifestPath(app, "v1")} {
+		a := r.get(path, "Range", many(1025))
+		wantStatus(t, a, http.StatusRequestedRangeNotSatisfiable)
+		if !strings.Contains(string(a.body), "RANGE_INVALID") {
+			t.Errorf("%s: %s", path, a.body)
+		}
+	}
+	for _, huge := range []string{"bytes=0-99999999999999999999999", "bytes=99999999999999999999999-", "bytes=-9223372036854775808", "bytes=9223372036854775807-"} {
+		if a := r.get(path, "Range", huge); a.StatusCode != http.StatusRequestedRangeNotSatisfiable {
+			t.Errorf("%s: %s, want 416", huge, a.Status)
+		}
+	}
+}
+
+func TestQueryOfAListIsBounded(t *testing.T) {
+	r := newRig(t, settings{})
+	r.addImage("v1", ecrtest.Random(1, 100))
+	wantStatus(t, r.get("/v2/"+app+"/tags/list?last="+strings.Repeat("x", 4000)), http.StatusOK)
+	wantStatus(t, r.get("/v2/"+app+"/tags/list?last="+strings.Repeat("x", 4100)), http.StatusBadRequest)
+	wantStatus(t, r.get("/v2/"+app+"/tags/list?n=99999999999999999999"), http.StatusBadRequest)
 }

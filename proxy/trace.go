@@ -35,7 +35,7 @@ func (ts traces) start(r *http.Request) (*http.Request, trace.Span) {
 		return r, nil
 	}
 	ctx := propagation.TraceContext{}.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
-	ctx, span := ts.tracer.Start(ctx, r.Method, ts.options...)
+	ctx, span := ts.tracer.Start(ctx, cut(r.Method, maxLogged), ts.options...)
 	return r.WithContext(ctx), span
 }
 
@@ -50,9 +50,10 @@ func (ts traces) end(span trace.Span, r *http.Request, w *recorder, t target, ab
 		return
 	}
 	route := cmp.Or(string(t.kind), routeOther)
-	span.SetName(r.Method + " " + route)
+	method := cut(r.Method, maxLogged)
+	span.SetName(method + " " + route)
 	span.SetAttributes(
-		attribute.String("http.request.method", r.Method),
+		attribute.String("http.request.method", method),
 		attribute.String("http.route", route),
 		attribute.Int("http.response.status_code", w.status),
 		attribute.Int64("http.response.body.size", w.bytes),
@@ -64,7 +65,7 @@ func (ts traces) end(span trace.Span, r *http.Request, w *recorder, t target, ab
 	if w.status >= http.StatusInternalServerError || aborted {
 		text := http.StatusText(w.status)
 		if w.err != nil {
-			text = w.err.Error()
+			text = cut(w.err.Error(), maxReason)
 		}
 		span.SetStatus(codes.Error, text)
 	}

@@ -56,6 +56,10 @@ func (l *locations) drop(key string, u *url.URL) {
 	}
 }
 
+// maxExpires is the longest life of a presigned URL, in seconds: seven days (AWS "Signature
+// Version 4 query parameters").
+const maxExpires = 7 * 24 * 3600
+
 // urlLife returns how long a URL may be used. A presigned S3 URL tells its life in
 // seconds (X-Amz-Expires; AWS "Signature Version 4 query parameters").
 func urlLife(u *url.URL) time.Duration {
@@ -63,6 +67,6 @@ func urlLife(u *url.URL) time.Duration {
 	if err != nil || s <= 0 {
 		return locationLife
 	}
-	life := time.Duration(s) * time.Second
+	life := time.Duration(min(s, maxExpires)) * time.Second
 	return max(life-locationMargin, life/2)
 }

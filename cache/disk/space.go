@@ -69,6 +69,10 @@ func (sp *Space) boundLocked() int64 {
 	return sp.maxSize
 }
 
+// maxReserve bounds the number of bytes that are asked for, so that sums with it stay
+// numbers. No file system has as many.
+const maxReserve = 1 << 60
+
 // Reserve reserves n bytes. If they do not fit it reserves nothing, and returns how many
 // bytes must be freed first.
 func (sp *Space) Reserve(n int64) (short int64, err error) {
@@ -78,6 +82,7 @@ func (sp *Space) Reserve(n int64) (short int64, err error) {
 	if err != nil {
 		return 0, err
 	}
+	n = min(n, maxReserve)
 	short = sp.minFree - (free - sp.unconfirmed - n)
 	if bound := sp.boundLocked(); bound > 0 {
 		short = max(short, sp.used+sp.overhead+n-bound)
@@ -112,7 +117,7 @@ func (sp *Space) Release(n int64) { sp.Add(-n) }
 func (sp *Space) CheckFits(n int64) error {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
-	if bound := sp.boundLocked(); bound > 0 && n+sp.overhead > bound {
+	if bound := sp.boundLocked(); bound > 0 && n > bound-sp.overhead { // n is any number that an upstream said
 		return BoundError{fmt.Errorf("%d bytes do not fit into a cache of %d, of which %d are for the index: %w",
 			n, bound, sp.overhead, unix.ENOSPC)}
 	}

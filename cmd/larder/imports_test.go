@@ -72,8 +72,8 @@ var imports = map[string][]string{
 	"upstream/reply":     {"upstream/ecr/denial"},
 	"upstream/telemetry": {"upstream/pace", "upstream/reply"},
 
-	"proxy":       {"cache", "upstream/name"},
-	"proxy/admin": {"cache", "proxy", "upstream", "upstream/name"}, // it shows the state of upstreams
+	"proxy":       {"cache", "proxy/origin", "upstream/name"},
+	"proxy/admin": {"cache", "proxy", "proxy/origin", "upstream", "upstream/name"}, // it shows the state of upstreams
 	"config":      {"upstream/lifecycle", "upstream/name"},
 }
 

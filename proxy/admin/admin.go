@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/proxy/origin"
 	"github.com/larder-registry/larder/upstream"
 )
 
@@ -14,6 +15,9 @@ import (
 type Options struct {
 	Store   *cache.Store
 	Clients Clients
+	// CheckHost returns an error for a request to the admin listener whose Host header is
+	// not one of that listener. Nil means that every Host is answered.
+	CheckHost func(*http.Request) error
 	// Upstreams returns the state of the upstreams in use. Nil means none are shown.
 	Upstreams func() []upstream.Status
 	// FetchManifests caches the manifests of all platforms of an image, so that the
@@ -44,6 +48,9 @@ func New(opts Options) *Admin {
 	if opts.Log == nil {
 		opts.Log = slog.Default()
 	}
+	if opts.CheckHost == nil {
+		opts.CheckHost = func(*http.Request) error { return nil }
+	}
 	if opts.Ready == nil {
 		opts.Ready = func() error { return nil }
 	}
@@ -71,7 +78,24 @@ func (a *Admin) Handler() http.Handler {
 	mux.HandleFunc("GET /healthz", healthz)
 	mux.HandleFunc("GET /readyz", readyz(a.opts.Ready, a.opts.Store.Degraded))
 	addProfiles(mux)
-	return mux
+	return a.guard(mux)
+}
+
+// guard refuses what web pages of other sites request. They may link to the status page:
+// a browser that follows a link shows the page to its user, and to nobody else.
+func (a *Admin) guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := a.opts.CheckHost(r); err != nil {
+			writeText(w, http.StatusMisdirectedRequest, err.Error())
+			return
+		}
+		isLink := r.URL.Path == "/" && r.Header.Get("Sec-Fetch-Dest") == "document"
+		if err := origin.CheckSite(r); err != nil && !isLink {
+			writeText(w, http.StatusForbidden, err.Error())
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // API returns the handler of /api/v1, with which commands read and change the cache.

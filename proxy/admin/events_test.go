@@ -229,6 +229,31 @@ func TestAtMost32StreamsAreOpen(t *testing.T) {
 	})
 }
 
+func TestOtherSitesMayOnlyLinkToThePage(t *testing.T) {
+	handler := newRig(t, cache.Options{}, admin.Options{}).admin.Handler()
+	for _, test := range []struct {
+		path, site, dest string
+		status           int
+	}{
+		{"/", "cross-site", "document", http.StatusOK},
+		{"/", "cross-site", "iframe", http.StatusForbidden},
+		{"/", "cross-site", "", http.StatusForbidden},
+		{"/", "same-origin", "document", http.StatusOK},
+		{"/healthz", "cross-site", "document", http.StatusForbidden},
+		{"/debug/pprof/cmdline", "cross-site", "image", http.StatusForbidden},
+		{"/page/main.js", "same-site", "script", http.StatusForbidden},
+		{"/page/main.js", "same-origin", "script", http.StatusOK},
+	} {
+		r := httptest.NewRequest(http.MethodGet, test.path, http.NoBody)
+		r.Header.Set("Sec-Fetch-Site", test.site)
+		r.Header.Set("Sec-Fetch-Dest", test.dest)
+		w := httptest.NewRecorder()
+		if handler.ServeHTTP(w, r); w.Code != test.status {
+			t.Errorf("%s from a page of %s, as %q: %d, want %d", test.path, test.site, test.dest, w.Code, test.status)
+		}
+	}
+}
+
 func TestOtherSitesGetNoEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, cache.Options{}, admin.Options{})

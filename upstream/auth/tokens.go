@@ -210,6 +210,10 @@ func tokenRequest(ctx context.Context, service *url.URL, params url.Values, l Lo
 	return req, err
 }
 
+// maxTokenLife bounds the life of a token that its service tells. One that is refused before
+// is renewed anyway.
+const maxTokenLife = 24 * time.Hour
+
 // readToken reads the service's answer. life is the life of a token if the answer
 // has none. The last tenth of it is not used, as a request takes its time.
 func readToken(r io.Reader, life time.Duration) (bearerToken, error) {
@@ -228,7 +232,7 @@ func readToken(r io.Reader, life time.Duration) (bearerToken, error) {
 		return bearerToken{}, NewError("read the token service's answer", ErrNoToken)
 	}
 	if doc.ExpiresIn > 0 {
-		life = time.Duration(doc.ExpiresIn) * time.Second
+		life = time.Duration(min(doc.ExpiresIn, int(maxTokenLife/time.Second))) * time.Second
 	}
 	return bearerToken{doc.Token, time.Now().Add(life - life/10)}, nil
 }

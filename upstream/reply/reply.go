@@ -162,6 +162,10 @@ func OneLine(text string) string {
 	return text
 }
 
+// maxRetryAfter bounds Retry-After, whose number may be any. Quotas that last longest are of
+// six hours (Docker Hub, "Pull usage and limits").
+const maxRetryAfter = 24 * time.Hour
+
 // retryAfter reads the header in both of its forms (RFC 9110, 10.2.3).
 func retryAfter(h http.Header) time.Duration {
 	v := h.Get("Retry-After")
@@ -169,10 +173,10 @@ func retryAfter(h http.Header) time.Duration {
 		return 0
 	}
 	if s, err := strconv.Atoi(v); err == nil {
-		return time.Duration(max(s, 0)) * time.Second
+		return time.Duration(min(max(s, 0), int(maxRetryAfter/time.Second))) * time.Second
 	}
 	if at, err := http.ParseTime(v); err == nil {
-		return max(time.Until(at), 0)
+		return min(max(time.Until(at), 0), maxRetryAfter)
 	}
 	return 0
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/cmd/internal/daemon/conns"
 	"github.com/larder-registry/larder/cmd/internal/daemon/upkeep"
 	"github.com/larder-registry/larder/config"
 	"github.com/larder-registry/larder/proxy"
@@ -93,10 +94,14 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if d.listeners, err = listen(ctx, d.cfg, d.opts.ServiceManager, d.log); err != nil {
+		return err
+	}
 	d.proxy = proxy.New(proxy.Options{
 		Upstreams: sources(d.cfg, d.client, d.log),
 		Default:   d.cfg.DefaultUpstream,
 		Store:     d.store,
+		CheckHost: d.listeners.hosts(d.listeners.clients).Check,
 		Log:       d.log,
 		Meter:     meter,
 		Tracer:    tracer,
@@ -106,8 +111,7 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 	lifecycle := upkeep.NewLifecycle(d.cfg, d.client, d.store, d.log)
 	d.pins = upkeep.NewPins(d.store, d.proxy, d.log)
 	d.upkeep = []func(context.Context){lifecycle.Run, immutable.Run, alive.Run, d.pins.Run}
-	d.listeners, err = listen(ctx, d.cfg, d.opts.ServiceManager, d.log)
-	return err
+	return nil
 }
 
 // Addr is the address at which clients are served.
@@ -137,8 +141,13 @@ func (d *Daemon) operators(ctx context.Context) *admin.Admin {
 	if err != nil {
 		d.log.Warn("the status page has no name", "error", err)
 	}
+	var checkHost func(*http.Request) error
+	if d.listeners.admin != nil {
+		checkHost = d.listeners.hosts(d.listeners.admin).Check
+	}
 	return admin.New(admin.Options{
 		Store:          d.store,
+		CheckHost:      checkHost,
 		Clients:        d.proxy,
 		Upstreams:      d.client.Status,
 		FetchManifests: d.pins.FetchManifests,
@@ -152,26 +161,51 @@ func (d *Daemon) operators(ctx context.Context) *admin.Admin {
 
 // serve runs a server for each listener until ctx ends or one of them fails.
 func (d *Daemon) serve(ctx context.Context, operators *admin.Admin) error {
+	servers, err := d.servers(ctx, operators)
+	if err != nil {
+		return err
+	}
 	group, serving := errgroup.WithContext(ctx)
-	for _, s := range []struct {
-		listener net.Listener
-		handler  http.Handler
-	}{
-		{d.listeners.clients, d.proxy},
-		{d.listeners.admin, operators.Handler()},
-		{d.listeners.commands, until(ctx, operators.API())},
-	} {
-		if s.listener != nil {
-			server := newServer(s.listener, s.handler, d.opts.Drain, d.log)
-			group.Go(func() error { return server.serve(serving) })
-			group.Go(func() error { server.drainAfter(serving); return nil })
-		}
+	for _, server := range servers {
+		group.Go(func() error { return server.serve(serving) })
+		group.Go(func() error { server.drainAfter(serving); return nil })
 	}
 	d.notify(isReady)
 	context.AfterFunc(serving, func() { d.notify(isStopping) })
 	d.log.Info("ready", "version", d.opts.Version, "listen", d.Addr(), "admin", d.cfg.Admin,
 		"cache", d.cfg.Cache.Dir, "upstreams", len(d.cfg.Upstreams))
 	return group.Wait()
+}
+
+// servers returns a server for each listener.
+func (d *Daemon) servers(ctx context.Context, operators *admin.Admin) ([]*server, error) {
+	descriptors, err := conns.Descriptors()
+	if err != nil {
+		return nil, err
+	}
+	var all []*server
+	for _, s := range []struct {
+		name     string
+		listener net.Listener
+		bounds   conns.Bounds
+		handler  http.Handler
+	}{
+		{"clients", d.listeners.clients, conns.ForClients(descriptors), d.proxy},
+		{"admin", d.listeners.admin, conns.ForAdmin(descriptors), operators.Handler()},
+	} {
+		if s.listener == nil {
+			continue
+		}
+		limited, err := conns.Limit(s.listener, s.name, s.bounds, d.telemetry.meter, d.log)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, newTCPServer(limited, s.handler, d.opts.Drain, d.log))
+	}
+	if d.listeners.commands != nil {
+		all = append(all, newServer(d.listeners.commands, until(ctx, operators.API()), d.opts.Drain, d.log))
+	}
+	return all, nil
 }
 
 // notify tells the service manager, if the daemon is to.

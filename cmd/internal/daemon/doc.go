@@ -3,7 +3,7 @@
 // demo start it.
 //
 // [New] opens everything, in this order: telemetry, the client of the upstreams,
-// the cache folder, the upkeep (package upkeep), the proxy, the listeners.
+// the cache folder, the listeners, the proxy, the upkeep (package upkeep).
 // [Daemon.Serve] then runs one HTTP server for each listener (clients, admin,
 // commands) and the upkeep in the background, until its context ends: it drains
 // the servers, stops the upkeep and waits for both. [Daemon.Close] closes the

@@ -8,6 +8,7 @@ import (
 	"net"
 
 	"github.com/larder-registry/larder/config"
+	"github.com/larder-registry/larder/proxy/origin"
 )
 
 // listeners are where a daemon can be reached: by clients over TCP, for metrics and
@@ -15,7 +16,11 @@ import (
 // may be nil.
 type listeners struct {
 	clients, admin, commands net.Listener
+	names                    []string // by which clients may call them beside their addresses
 }
+
+// hosts returns the Host headers that one of the listeners answers.
+func (l listeners) hosts(of net.Listener) origin.Hosts { return origin.NewHosts(of.Addr(), l.names) }
 
 // listen opens all listeners, or none. A socket that a service manager opened
 // takes the place of what the configuration says.
@@ -34,7 +39,7 @@ func listen(ctx context.Context, cfg *config.Config, serviceManager bool, log *s
 	}
 	listenTCP := func(addr string) (net.Listener, error) { return new(net.ListenConfig).Listen(ctx, "tcp", addr) }
 	listenSocket := func(path string) (net.Listener, error) { return listenUnix(ctx, path) }
-	var l listeners
+	l := listeners{names: cfg.Names}
 	for _, want := range []struct {
 		addr, purpose string
 		listen        func(addr string) (net.Listener, error)
@@ -60,7 +65,19 @@ func listen(ctx context.Context, cfg *config.Config, serviceManager bool, log *s
 		log.Warn("listening beyond loopback: whoever reaches this address can pull every image that the cache holds or that its credentials may fetch",
 			"listen", at)
 	}
+	l.warnOfAnyHost(log)
 	return l, nil
+}
+
+// warnOfAnyHost logs, once for all listeners, that one of them answers every Host.
+func (l listeners) warnOfAnyHost(log *slog.Logger) {
+	for _, open := range []net.Listener{l.clients, l.admin} {
+		if open != nil && isExposed(open.Addr()) && l.hosts(open).All() {
+			log.Warn("requests are answered whatever their Host is, so that web pages can reach this address by DNS rebinding: "+
+				"list in names by which names clients call it", "address", open.Addr())
+			return
+		}
+	}
 }
 
 // close closes the listeners that are open.

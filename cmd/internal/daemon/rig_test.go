@@ -46,8 +46,8 @@ func (l *safeLog) String() string {
 	return l.buf.String()
 }
 
-// serveInside serves until the test ends, or until stop is called. more is the end of the configuration.
-func serveInside(t testing.TB, more string) (s *inside, stop func()) {
+// serveInside serves until the test ends, or until stop is called. more is the end of the configuration file.
+func serveInside(t testing.TB, more string, overrides ...config.Override) (s *inside, stop func()) {
 	t.Helper()
 	ecr, err := ecrtest.Start(ecrtest.Options{})
 	if err != nil {
@@ -59,7 +59,7 @@ func serveInside(t testing.TB, more string) (s *inside, stop func()) {
 		}
 	})
 	setCredentials(t, ecr)
-	cfg, err := config.Load(writeConfig(t, configFor(ecr)+more))
+	cfg, err := config.Load(writeConfig(t, configFor(ecr)+more), overrides...)
 	if err != nil {
 		t.Fatal(err)
 	}

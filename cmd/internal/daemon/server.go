@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/larder-registry/larder/cmd/internal/daemon/conns"
 )
 
 // Limits of what a client may make a server wait for or keep.
@@ -35,6 +37,16 @@ func newServer(l net.Listener, h http.Handler, drain time.Duration, log *slog.Lo
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		ConnState:         s.silent.note,
+	}
+	return s
+}
+
+// newTCPServer is newServer for a listener that clients reach over the network.
+func newTCPServer(l *conns.Listener, h http.Handler, drain time.Duration, log *slog.Logger) *server {
+	s := newServer(l, discardBody(h, log), drain, log)
+	s.http.ConnState = func(conn net.Conn, state http.ConnState) {
+		s.silent.note(conn, state)
+		l.Note(conn, state)
 	}
 	return s
 }

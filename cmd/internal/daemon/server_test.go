@@ -14,6 +14,10 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"go.opentelemetry.io/otel/metric/noop"
+
+	"github.com/larder-registry/larder/cmd/internal/daemon/conns"
 )
 
 // pipes is a listener whose connections are in memory.
@@ -46,10 +50,14 @@ func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "pipe"
 // hour.
 func dialServer(t *testing.T) net.Conn {
 	t.Helper()
-	l := newPipes()
-	s := newServer(l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	l, log := newPipes(), slog.New(slog.DiscardHandler)
+	limited, err := conns.Limit(l, "clients", conns.ForClients(1024), noop.NewMeterProvider(), log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newTCPServer(limited, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusNoContent)
-	}), time.Minute, slog.New(slog.DiscardHandler))
+	}), time.Minute, log)
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -74,9 +82,15 @@ func dialServer(t *testing.T) net.Conn {
 // send writes a request and returns the status of the answer.
 func send(t *testing.T, conn net.Conn, header string) int {
 	t.Helper()
+	return sendRaw(t, conn, header+"\r\n")
+}
+
+// sendRaw is send with the end of the header, and a body.
+func sendRaw(t *testing.T, conn net.Conn, rest string) int {
+	t.Helper()
 	var writing sync.WaitGroup
 	writing.Go(func() {
-		_, _ = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: larder\r\n"+header+"\r\n") // the server may refuse the rest
+		_, _ = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: larder\r\n"+rest) // the server may refuse the rest
 	})
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
@@ -134,6 +148,52 @@ func TestIdleConnectionIsClosedAfterThreeMinutes(t *testing.T) {
 		}
 		requireClosedAfter(t, conn, time.Second)
 	})
+}
+
+func TestBodyThatDoesNotComeHoldsNothing(t *testing.T) {
+	for name, header := range map[string]string{
+		"none of it":   "Content-Length: 1000\r\n\r\n",
+		"a part of it": "Content-Length: 1000\r\n\r\nx",
+		"chunks":       "Transfer-Encoding: chunked\r\n\r\n5\r\nhe",
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				conn := dialServer(t)
+				began := time.Now()
+				if got := sendRaw(t, conn, header); got != http.StatusBadRequest || time.Since(began) != 10*time.Second {
+					t.Errorf("status %d after %v, want 400 after 10s", got, time.Since(began))
+				}
+			})
+		})
+	}
+}
+
+func TestBodyThatNobodyWantsIsIgnored(t *testing.T) {
+	for name, test := range map[string]struct {
+		header string
+		kept   bool // the connection
+	}{
+		"small":   {"Content-Length: 5\r\n\r\nhello", true},
+		"chunked": {"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", true},
+		"large":   {"Content-Length: 100000\r\n\r\n" + strings.Repeat("x", 100000), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				conn := dialServer(t)
+				if got := sendRaw(t, conn, test.header); got != http.StatusNoContent {
+					t.Errorf("status %d, want 204", got)
+				}
+				time.Sleep(time.Minute)
+				if test.kept {
+					if got := send(t, conn, ""); got != http.StatusNoContent {
+						t.Errorf("the next request: status %d, want 204", got)
+					}
+				} else if n, err := conn.Read(make([]byte, 1)); err == nil {
+					t.Errorf("%d bytes more, on a connection that the server must close", n)
+				}
+			})
+		})
+	}
 }
 
 func TestHeaderMayHave128KiB(t *testing.T) {
