@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,11 +22,14 @@ const (
 )
 
 // throttle sends the requests of one site in their turn. Limits follow ECR's
-// quotas: one for an account in a region, whichever of its names is used, and one
-// for each storage host. It is safe for concurrent use.
+// quotas: one for each API action of an account in a region, whichever of its names
+// is used, and one for each storage host. It is safe for concurrent use.
 type throttle struct {
 	all      *pace.Limits
 	requests *pace.Limiter
+	// layers replaces requests for blobs at ECR, which counts GetDownloadUrlForLayer and
+	// BatchGetImage separately. It is nil at other registries.
+	layers *pace.Limiter
 	// pulls and anonymousPulls replace requests for GETs of manifests at registries
 	// that count pulls. They are nil at others, and equal at Docker Hub.
 	pulls, anonymousPulls *pace.Limiter
@@ -44,6 +48,9 @@ func newThrottle(host string, all *pace.Limits, timeout time.Duration, counter *
 		key = parsed.Account + " in " + parsed.Region
 	}
 	t := &throttle{all: all, requests: all.Of(key, host, 0), timeout: timeout, counter: counter}
+	if isECR && !parsed.Public {
+		t.layers = all.Of("layers of "+key, host, 0)
+	}
 	switch {
 	case parsed.Public:
 		t.pulls = all.Of("pulls from "+key, host, publicPulls)
@@ -58,6 +65,8 @@ func newThrottle(host string, all *pace.Limits, timeout time.Duration, counter *
 // limiter returns the limiter for a request to the registry itself.
 func (t *throttle) limiter(req request, anonymous func() bool) *pace.Limiter {
 	switch {
+	case t.layers != nil && strings.HasPrefix(req.path, "blobs/"):
+		return t.layers
 	case t.pulls == nil, !strings.HasPrefix(req.path, "manifests/"):
 		return t.requests
 	case req.method == http.MethodHead && t.pulls.HasQuota():
@@ -75,13 +84,13 @@ func (t *throttle) storage(host string) *pace.Limiter { return t.all.Of(host, ho
 
 // limiters returns the limiters for the registry itself.
 func (t *throttle) limiters() []*pace.Limiter {
-	switch t.pulls {
-	case nil:
-		return []*pace.Limiter{t.requests}
-	case t.anonymousPulls:
-		return []*pace.Limiter{t.requests, t.pulls}
+	all := []*pace.Limiter{t.requests}
+	for _, l := range []*pace.Limiter{t.layers, t.pulls, t.anonymousPulls} {
+		if l != nil && !slices.Contains(all, l) {
+			all = append(all, l)
+		}
 	}
-	return []*pace.Limiter{t.requests, t.pulls, t.anonymousPulls}
+	return all
 }
 
 // do sends a request in its turn, and again if the answer is that there are too
@@ -93,7 +102,7 @@ func (t *throttle) do(ctx context.Context, l *pace.Limiter, req request, send fu
 	if deadline, ok := ctx.Deadline(); ok && deadline.Before(until) {
 		until = deadline
 	}
-	for {
+	for try := 0; ; try++ {
 		sent, err := turn(ctx, l, req, until)
 		if err != nil {
 			t.counter.Unsent(err)
@@ -110,10 +119,26 @@ func (t *throttle) do(ctx context.Context, l *pace.Limiter, req request, send fu
 			l.Succeeded()
 			return resp, nil
 		}
-		refusal := t.refused(l, sent, resp)
-		if !refusal.Throttled() || req.spare {
+		refusal, pause := t.refused(l, sent, resp)
+		pause <<= min(try, 3) // for the same request again and again
+		if !refusal.Throttled() || req.spare || time.Now().Add(pause).After(until) {
 			return nil, refusal
 		}
+		if err := wait(ctx, pause); err != nil {
+			return nil, refusal
+		}
+	}
+}
+
+// wait pauses for d or until the context ends.
+func wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 
@@ -125,17 +150,18 @@ func turn(ctx context.Context, l *pace.Limiter, req request, until time.Time) (t
 	return l.Wait(ctx, pace.PriorityOf(ctx, req.priority), until)
 }
 
-// refused tells the limiter of an answer of 429 or 503.
-func (t *throttle) refused(l *pace.Limiter, sent time.Time, resp *http.Response) *reply.Error {
+// refused tells the limiter of an answer of 429 or 503. pause is how long the request waits
+// before it asks for another turn.
+func (t *throttle) refused(l *pace.Limiter, sent time.Time, resp *http.Response) (refusal *reply.Error, pause time.Duration) {
 	exhausted := pace.Exhausted(resp.Header)
-	refusal := reply.Read(resp)
+	refusal = reply.Read(resp)
 	exhausted = exhausted || strings.Contains(refusal.Detail.Message, "Data limit exceeded") // ECR Public, by month
 	throttled := refusal.Throttled()
 	if throttled {
 		t.counter.Throttled()
 	}
 	if throttled || refusal.Wait > 0 {
-		l.Refused(sent, pace.Refusal{Err: refusal, Wait: refusal.Wait, Throttled: throttled, Exhausted: exhausted})
+		pause = l.Refused(sent, pace.Refusal{Err: refusal, Wait: refusal.Wait, Throttled: throttled, Exhausted: exhausted})
 	}
-	return refusal
+	return refusal, pause
 }

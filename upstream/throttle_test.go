@@ -164,7 +164,7 @@ func TestSpareBodyIsNotTriedAgainWhileAnUpstreamThrottles(t *testing.T) {
 	})
 }
 
-func TestThrottlingStorageDoesNotSlowDownTheRegistry(t *testing.T) {
+func TestOneRefusalOfStorageSlowsNothingElseDown(t *testing.T) {
 	server := startECR(t, ecrtest.Options{})
 	dgst := addBlob(t, server, ecrtest.Random(1, 1000))
 	server.Inject(ecrtest.Fault{
@@ -182,8 +182,33 @@ func TestThrottlingStorageDoesNotSlowDownTheRegistry(t *testing.T) {
 	}
 	host := mustURL(t, server.StorageURL).Host
 	storage := siteOf(server.Registry).throttle.storage(host)
-	if storage.Backlog().Rate == 0 {
-		t.Error("storage is not limited")
+	if got := storage.Backlog(); got != (pace.Backlog{}) {
+		t.Errorf("storage is limited: %+v", got)
+	}
+}
+
+// ECR has a quota for BatchGetImage and another for GetDownloadUrlForLayer.
+func TestThrottledLayersOfECRDoNotSlowManifestsDown(t *testing.T) {
+	c, _ := newTestClient(t,
+		Config{Host: "123456789012.dkr.ecr.us-east-1.amazonaws.com"},
+		Config{Host: "123456789012.dkr-ecr.us-east-1.on.aws"},
+		Config{Host: "registry.test"},
+	)
+	limiters := func(host string) (manifests, layers *pace.Limiter) {
+		th := siteOf(registryOf(t, c, host)).throttle
+		anonymous := func() bool { return false }
+		return th.limiter(request{method: http.MethodGet, path: "manifests/v1"}, anonymous),
+			th.limiter(request{method: http.MethodGet, path: "blobs/" + someBlob.String()}, anonymous)
+	}
+	manifests, layers := limiters("123456789012.dkr.ecr.us-east-1.amazonaws.com")
+	if manifests == layers {
+		t.Error("manifests and layers of ECR share a limit")
+	}
+	if _, others := limiters("123456789012.dkr-ecr.us-east-1.on.aws"); others != layers {
+		t.Error("layers have a limit for each name of the registry")
+	}
+	if manifests, layers := limiters("registry.test"); manifests != layers {
+		t.Error("a registry that counts requests has a limit for layers of its own")
 	}
 }
 
@@ -260,7 +285,7 @@ func TestPullsFromECRPublicKeepItsLimit(t *testing.T) {
 }
 
 // floor is the lowest rate that refusals lead to, in requests per second.
-const floor = 2
+const floor = 5
 
 // quota refuses what exceeds a number of requests per second, as a bucket of
 // tokens.

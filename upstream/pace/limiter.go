@@ -3,6 +3,7 @@ package pace
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -43,9 +44,9 @@ type Refusal struct {
 }
 
 const (
-	// closedFor is how long a target is closed that refuses everything. Clients then
-	// go elsewhere instead of waiting.
-	closedFor = 5 * time.Second
+	// retryPause is the mean wait of a refused request before it is sent again while there
+	// is no limit: as long as a turn at the floor.
+	retryPause = time.Second / floor
 	// longestPause bounds how long one answer can have a target left alone.
 	longestPause = time.Minute
 	// maxWaiting bounds the requests that wait for one target.
@@ -121,8 +122,10 @@ func (l *Limiter) Succeeded() {
 	l.rate.raise()
 }
 
-// Refused reports the refusal of a request that was sent at that time.
-func (l *Limiter) Refused(sent time.Time, r Refusal) {
+// Refused reports the refusal of a request that was sent at that time. It returns how long
+// this request should wait before it asks for its next turn: some time if the refusal says
+// nothing about a rate, so that only this request is held back.
+func (l *Limiter) Refused(sent time.Time, r Refusal) (pause time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
@@ -133,13 +136,16 @@ func (l *Limiter) Refused(sent time.Time, r Refusal) {
 	if r.Exhausted {
 		l.closeLocked(now, longestPause)
 	}
-	if r.Throttled && sent.After(l.rate.lowered) {
-		if l.rate.lower(now) {
-			l.closeLocked(now, closedFor)
-		}
+	isLimit := r.Throttled && (l.rate.refuse(now) || r.Wait > 0)
+	switch {
+	case isLimit && sent.After(l.rate.lowered):
+		l.rate.lower(now)
 		l.pauseLocked(now.Add(l.rate.gap()))
+	case r.Throttled && !isLimit:
+		pause = retryPause/2 + rand.N(retryPause)
 	}
 	l.armLocked(now)
+	return pause
 }
 
 // Refund gives back the turn of a request that the target did not count, as it

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"slices"
 	"sync"
@@ -20,13 +21,15 @@ import (
 
 // These are the limiter's own numbers, in the units of their use.
 const (
-	floor      = 2               // requests per second that refusals do not go below
-	growth     = 20              // seconds until a rate is about that which was refused
-	calm       = time.Minute     // without a refusal, after which the limit is lifted
-	longest    = time.Minute     // for which one answer has a target left alone
-	closedFor  = 5 * time.Second // once a target refuses everything
-	maxWaiting = 1024            // requests for one target
-	maxAtFloor = 4               // refusals in a row that show it refuses everything
+	floor      = 5           // requests per second that refusals do not go below
+	growth     = 20          // seconds until a rate is about that which was refused
+	calm       = time.Minute // without a refusal, after which the limit is lifted
+	longest    = time.Minute // for which one answer has a target left alone
+	maxWaiting = 1024        // requests for one target
+	longStreak = 60          // refusals in a row at the floor that lower it
+
+	// Refusals that set a limit: so many, and this part of the requests.
+	leastRefusals, leastShare = 4, 0.6
 )
 
 // tooMany is an answer that lowers a limit.
@@ -45,10 +48,13 @@ func throttled(t *testing.T, rate int) *pace.Limiter {
 	for range 2 * rate {
 		mustWait(t, l, pace.Manifests)
 	}
+	sent := time.Now()
 	pass(time.Millisecond)
-	l.Refused(time.Now(), tooMany(0))
+	for range max(leastRefusals, int(math.Ceil(leastShare*float64(2*rate)))) {
+		l.Refused(sent, tooMany(0))
+	}
 	if got := int(rateOf(l)); got != rate {
-		t.Fatalf("%d requests in a second, and a refusal, make a rate of %d, want %d", 2*rate, got, rate)
+		t.Fatalf("%d requests in a second, and refusals, make a rate of %d, want %d", 2*rate, got, rate)
 	}
 	return l
 }
@@ -364,34 +370,63 @@ func TestWaitForATurnEndsWithTheContext(t *testing.T) {
 	})
 }
 
-func TestTargetThatRefusesEverythingIsNotWaitedFor(t *testing.T) {
+// Others use up a quota that several share: a request that waits for its turn gets through
+// sooner than a client that is sent away and comes back.
+func TestRefusalsWithoutARetryAfterSendNoRequestAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := throttled(t, floor)
-		began := time.Now()
-		var waiting sync.WaitGroup
-		for range 10 {
-			waiting.Go(func() {
-				for {
-					sent, err := l.Wait(t.Context(), pace.Manifests, began.Add(time.Hour))
-					if err != nil {
-						wantThrottled(t, err, closedFor)
-						return
-					}
-					l.Refused(sent, tooMany(0))
-				}
-			})
+		for range 3 * longStreak {
+			l.Refused(mustWait(t, l, pace.Manifests), tooMany(0))
 		}
-		waiting.Wait()
-		if took := time.Since(began); took != maxAtFloor*time.Second/floor {
-			t.Errorf("gave up after %v", took)
+		if until := l.Backlog().PausedUntil; !until.IsZero() {
+			t.Errorf("the target is left alone until %v", until)
 		}
-		pass(closedFor - time.Second)
-		_, err := l.Wait(t.Context(), pace.Manifests, time.Now().Add(time.Hour))
-		wantThrottled(t, err, time.Second)
-		pass(time.Second)
-		mustWait(t, l, pace.Manifests)
+	})
+}
+
+func TestFloorSinksInLongStreaksUntilARequestSucceeds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := throttled(t, floor)
+		var rates []float64
+		for range 3*longStreak + 1 {
+			l.Refused(mustWait(t, l, pace.Manifests), tooMany(0))
+			if got := rateOf(l); len(rates) == 0 || rates[len(rates)-1] != got {
+				rates = append(rates, got)
+			}
+		}
+		if want := []float64{5, 2.5, 2, 1}; !slices.Equal(rates, want) {
+			t.Errorf("the rates are %v, want %v", rates, want)
+		}
+		sent := mustWait(t, l, pace.Manifests)
 		l.Succeeded()
-		mustWait(t, l, pace.Manifests)
+		pass(time.Millisecond)
+		l.Refused(sent, tooMany(0))
+		if got := rateOf(l); got != floor {
+			t.Errorf("after a success the floor is %v, want %d", got, floor)
+		}
+	})
+}
+
+func TestFewRefusalsHoldBackOnlyTheRefusedRequests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for name, c := range map[string]struct{ sent, refused int }{
+			"a few requests, most of them refused":  {5, leastRefusals - 1},
+			"many requests, a few of them refused":  {100, 59},
+			"one request after the other, and none": {0, 1},
+		} {
+			l := pace.NewLimiter("storage.test", 0)
+			for range c.sent {
+				mustWait(t, l, pace.Blobs)
+			}
+			for range c.refused {
+				if pause := l.Refused(time.Now(), tooMany(0)); pause <= 0 || pause > time.Second/floor*3/2 {
+					t.Errorf("%s: the refused request waits %v", name, pause)
+				}
+			}
+			if got := l.Backlog(); got != (pace.Backlog{}) {
+				t.Errorf("%s: %+v", name, got)
+			}
+		}
 	})
 }
 
