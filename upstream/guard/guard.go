@@ -36,10 +36,6 @@ func LogRefusal(log *slog.Logger, err error) {
 	}
 }
 
-// Origin returns the part of a URL that may be shown: the query of a signed URL
-// is a credential.
-func Origin(u *url.URL) string { return u.Scheme + "://" + u.Host }
-
 // guard allows connections to public and private addresses, and to those of the
 // class of the upstream's configured endpoint.
 type guard struct {

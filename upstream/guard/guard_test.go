@@ -34,39 +34,66 @@ func mustURL(t *testing.T, raw string) *url.URL {
 
 func TestAddressesHaveTheirClass(t *testing.T) {
 	for text, want := range map[string]class{
-		"8.8.8.8":                 elsewhere,
-		"10.1.2.3":                elsewhere,
-		"172.16.0.1":              elsewhere,
-		"192.168.1.1":             elsewhere,
-		"100.64.0.1":              elsewhere,
-		"2600:1f18::1":            elsewhere,
-		"fd12:3456::1":            elsewhere,
-		"fd00:ec1::254":           elsewhere,
-		"::ffff:10.1.2.3":         elsewhere,
-		"127.0.0.1":               loopback,
-		"127.255.255.254":         loopback,
-		"::1":                     loopback,
-		"::ffff:127.0.0.1":        loopback,
-		"::1%lo":                  loopback,
-		"169.254.169.254":         linkLocal,
-		"169.254.170.2":           linkLocal,
-		"::ffff:169.254.169.254":  linkLocal,
-		"fe80::1":                 linkLocal,
-		"fe80::1%eth0":            linkLocal,
-		"fd00:ec2::254":           linkLocal,
-		"fd00:ec2::23":            linkLocal,
-		"fd00:ec2::254%eth0":      linkLocal,
-		"0.0.0.0":                 unspecified,
-		"::":                      unspecified,
-		"::%eth0":                 unspecified,
-		"::ffff:0.0.0.0":          unspecified,
-		"255.255.255.255":         unspecified,
-		"::ffff:255.255.255.255":  unspecified,
-		"224.0.0.251":             unspecified,
-		"ff02::1":                 unspecified,
-		"ff02::1%eth0":            unspecified,
-		"::ffff:239.255.255.250":  unspecified,
-		"fe80::a9fe:a9fe%enp0s31": linkLocal,
+		"8.8.8.8":                  elsewhere,
+		"10.1.2.3":                 elsewhere,
+		"172.16.0.1":               elsewhere,
+		"192.168.1.1":              elsewhere,
+		"100.64.0.1":               elsewhere,
+		"2600:1f18::1":             elsewhere,
+		"fd12:3456::1":             elsewhere,
+		"fd00:ec1::254":            elsewhere,
+		"::ffff:10.1.2.3":          elsewhere,
+		"127.0.0.1":                loopback,
+		"127.255.255.254":          loopback,
+		"::1":                      loopback,
+		"::ffff:127.0.0.1":         loopback,
+		"::1%lo":                   loopback,
+		"169.254.169.254":          linkLocal,
+		"169.254.170.2":            linkLocal,
+		"::ffff:169.254.169.254":   linkLocal,
+		"fe80::1":                  linkLocal,
+		"fe80::1%eth0":             linkLocal,
+		"fd00:ec2::254":            linkLocal,
+		"fd00:ec2::23":             linkLocal,
+		"fd00:ec2::254%eth0":       linkLocal,
+		"fd20:ce::254":             linkLocal, // Google Cloud
+		"fd20:ce::253":             elsewhere,
+		"fd00:c1::a9fe:a9fe":       linkLocal, // Oracle Cloud
+		"fd00:42::42":              linkLocal, // Scaleway
+		"100.100.100.200":          linkLocal, // Alibaba Cloud
+		"::ffff:100.100.100.200":   linkLocal,
+		"100.100.100.201":          elsewhere,
+		"168.63.129.16":            linkLocal, // Azure
+		"168.63.129.17":            elsewhere,
+		"169.254.171.1":            elsewhere, // VPC Lattice
+		"::ffff:169.254.171.255":   elsewhere,
+		"169.254.172.1":            linkLocal,
+		"fd00:ec2:80::1":           elsewhere,
+		"fd00:ec2:80:1::1":         linkLocal,
+		"64:ff9b::a9fe:a9fe":       linkLocal, // NAT64
+		"64:ff9b::169.254.171.1":   elsewhere,
+		"64:ff9b::7f00:1":          loopback,
+		"64:ff9b::10.1.2.3":        elsewhere,
+		"64:ff9b::":                unspecified,
+		"64:ff9b:1::a9fe:a9fe":     linkLocal,
+		"64:ff9b:1:2:3:4:7f00:1":   loopback,
+		"2002:a9fe:a9fe::1":        linkLocal, // 6to4
+		"2002:7f00:1::":            loopback,
+		"2002:a01:203::1":          elsewhere,
+		"::169.254.169.254":        linkLocal, // IPv4-compatible
+		"::127.0.0.1":              loopback,
+		"::ffff:0:169.254.169.254": linkLocal, // IPv4-translated
+		"0.0.0.0":                  unspecified,
+		"::":                       unspecified,
+		"::%eth0":                  unspecified,
+		"::ffff:0.0.0.0":           unspecified,
+		"255.255.255.255":          unspecified,
+		"::ffff:255.255.255.255":   unspecified,
+		"224.0.0.251":              unspecified,
+		"ff02::1":                  unspecified,
+		"ff02::1%eth0":             unspecified,
+		"::ffff:239.255.255.250":   unspecified,
+		"fe80::a9fe:a9fe%enp0s31":  linkLocal,
 	} {
 		if got := classify(netip.MustParseAddr(text)); got != want {
 			t.Errorf("%s is of class %d, want %d", text, got, want)
@@ -82,18 +109,20 @@ func TestAddressesHaveTheirClass(t *testing.T) {
 
 func TestHostNamesHaveTheirClass(t *testing.T) {
 	for host, want := range map[string]class{
-		"registry-1.docker.io":  elsewhere,
-		"localhost.example.com": elsewhere,
-		"notlocalhost":          elsewhere,
-		"127.0.0.1.nip.io":      elsewhere, // judged when it is dialled
-		"localhost":             loopback,
-		"LocalHost":             loopback,
-		"localhost.":            loopback,
-		"registry.localhost":    loopback,
-		"registry.localhost.":   loopback,
-		"127.0.0.1.":            loopback,
-		"[::1]":                 loopback,
-		"169.254.169.254.":      linkLocal,
+		"registry-1.docker.io":      elsewhere,
+		"localhost.example.com":     elsewhere,
+		"notlocalhost":              elsewhere,
+		"127.0.0.1.nip.io":          elsewhere, // judged when it is dialled
+		"localhost":                 loopback,
+		"LocalHost":                 loopback,
+		"localhost.":                loopback,
+		"registry.localhost":        loopback,
+		"registry.localhost.":       loopback,
+		"127.0.0.1.":                loopback,
+		"[::1]":                     loopback,
+		"169.254.169.254.":          linkLocal,
+		"Metadata.Google.Internal.": linkLocal,
+		"registry.google.internal":  elsewhere,
 	} {
 		if got := classifyHost(host); got != want {
 			t.Errorf("%q is of class %d, want %d", host, got, want)
@@ -112,6 +141,10 @@ var allowedClasses = map[string][]class{
 	"[fe80::1%eth0]:80":         {linkLocal},
 	"[fd00:ec2::254]:80":        {linkLocal},
 	"[::ffff:169.254.170.2]:80": {linkLocal},
+	"[64:ff9b::a9fe:a9fe]:80":   {linkLocal},
+	"[2002:7f00:1::1]:80":       {loopback},
+	"168.63.129.16:80":          {linkLocal},
+	"169.254.171.7:443":         {elsewhere, loopback, linkLocal, unspecified},
 	"0.0.0.0:80":                nil,
 	"[::]:80":                   nil,
 	"224.0.0.1:80":              nil,
@@ -287,5 +320,27 @@ func TestConnectionsResumeTLSSessions(t *testing.T) {
 	defer mu.Unlock()
 	if want := []bool{false, true, true}; !slices.Equal(resumed, want) {
 		t.Errorf("sessions were resumed: %v, want %v", resumed, want)
+	}
+}
+
+func TestOriginIsSchemeHostAndPort(t *testing.T) {
+	for _, test := range []struct {
+		a, b string
+		same bool
+	}{
+		{"https://registry.test/v2/", "https://registry.test:443/x?y", true},
+		{"http://registry.test:80", "http://Registry.test", true},
+		{"https://[::1]:443", "https://[::1]", true},
+		{"https://registry.test:5000", "https://registry.test:5000", true},
+		{"https://registry.test", "http://registry.test", false},
+		{"https://registry.test", "http://registry.test:443", false},
+		{"https://registry.test", "https://registry.test:80", false},
+		{"https://registry.test:5000", "https://registry.test", false},
+		{"https://registry.test", "https://registry.test.", false},
+		{"https://registry.test", "https://evil.test", false},
+	} {
+		if got := SameOrigin(mustURL(t, test.a), mustURL(t, test.b)); got != test.same {
+			t.Errorf("%s and %s are of one origin: %t", test.a, test.b, got)
+		}
 	}
 }
