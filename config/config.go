@@ -44,10 +44,11 @@ type Config struct {
 // client wrote it. Its Endpoint is that of this host. It reports false if no
 // upstream serves the host: then it must not be asked.
 //
-// Case does not matter. If several upstreams match the host, the most specific
+// Case does not matter, and a registry may be called by each of its hosts (see
+// [name.CanonicalHost]). If several upstreams match the host, the most specific
 // one serves it (see [name.HostPattern.MoreSpecific]), and of equal ones the first.
 func (c *Config) Match(host string) (Upstream, bool) {
-	host, ok := name.ParseHost(host)
+	host, ok := name.ParseRegistry(host)
 	if !ok {
 		return Upstream{}, false
 	}
@@ -71,7 +72,7 @@ func (c *Config) Match(host string) (Upstream, bool) {
 // LocalPolicy returns the local rules for a repository of a host: the first in
 // Lifecycle that match. It reports false if there are none.
 func (c *Config) LocalPolicy(host, repository string) (lifecycle.Policy, bool) {
-	host, ok := name.ParseHost(host)
+	host, ok := name.ParseRegistry(host)
 	if !ok {
 		return lifecycle.Policy{}, false
 	}

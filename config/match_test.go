@@ -39,6 +39,10 @@ func TestMatchPrefersTheMostSpecificEntry(t *testing.T) {
 		{"eu.example.com.evil.org", "", ""},
 		{"123456789012.dkr.ecr.us-east-1.amazonaws.com", "*.dkr.ecr.*.amazonaws.com", "https://123456789012.dkr.ecr.us-east-1.amazonaws.com"},
 		{"123456789012.dkr.ecr.amazonaws.com", "", ""},
+		{"123456789012.dkr.ecr.us-east-1.amazonaws.com:443", "*.dkr.ecr.*.amazonaws.com", "https://123456789012.dkr.ecr.us-east-1.amazonaws.com"},
+		{"123456789012.dkr.ecr.s3.amazonaws.com", "", ""}, // a bucket that anybody may create
+		{"evil.dkr.ecr.us-east-1.amazonaws.com", "", ""},
+		{"two.us.example.com:443", "*.*.example.com", "https://two.us.example.com"},
 		{"[::1]:5000", "[::1]:5000", "http://[::1]:5000"},
 		{"127.0.0.1:5000", "127.0.0.1:5000", "http://127.0.0.1:5000"},
 		{"127.0.0.1", "", ""},

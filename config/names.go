@@ -41,7 +41,13 @@ func hostName(to *string) setter {
 }
 
 func exactHost(to *string) setter {
-	return parsed(to, "a host such as docker.io or registry.example.com:5000", name.ParseHost)
+	return parsed(to, "a host such as docker.io or registry.example.com:5000", name.ParseRegistry)
+}
+
+// realmHost accepts the host[:port] of a token service. Unlike a registry's, it is
+// taken as it is.
+func realmHost(to *string) setter {
+	return parsed(to, "the host of a token service such as auth.example.com", name.ParseHost)
 }
 
 func hostOrPattern(to *name.HostPattern) setter {
@@ -53,11 +59,8 @@ func hostOrPattern(to *name.HostPattern) setter {
 func regionOrHost(to *string) setter {
 	const want = "a region such as eu-west-1, or the host of a registry"
 	return parsed(to, want, func(s string) (string, bool) {
-		host, ok := name.ParseHost(s)
-		if name.IsRegion(host) {
-			return host, strings.Contains(host, "-")
-		}
-		return host, ok && strings.Contains(host, ".")
+		host, ok := name.ParseRegistry(s)
+		return host, name.IsRegion(host) || ok && strings.Contains(host, ".")
 	})
 }
 

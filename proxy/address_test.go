@@ -23,6 +23,7 @@ func TestAllFormsOfAddressReachTheSameContent(t *testing.T) {
 		{"prefix in upper case", "/v2/" + strings.ToUpper(host) + "/" + app, ""},
 		{"ns", "/v2/" + app, "?ns=" + host},
 		{"ns in upper case", "/v2/" + app, "?ns=" + strings.ToUpper(host)},
+		{"both", "/v2/" + host + "/" + app, "?ns=" + host},
 	}
 	for _, form := range forms {
 		t.Run(form.name, func(t *testing.T) {
@@ -51,13 +52,30 @@ func TestAllFormsOfAddressReachTheSameContent(t *testing.T) {
 	}
 }
 
-// With ns, the whole path is the repository, even if it begins with a host.
+// With ns, the whole path is the repository, even if it begins with another host: ECR
+// names the repositories of its pull-through rules like this.
 func TestNamespaceHasPriorityOverPathPrefix(t *testing.T) {
-	r := newRig(t, settings{})
-	a := r.get("/v2/" + r.ecr.Host() + "/" + app + "/tags/list?ns=" + r.ecr.Host())
+	const hub = "docker.io"
+	r := newRig(t, settings{also: hub})
+	a := r.get("/v2/" + hub + "/" + app + "/tags/list?ns=" + r.ecr.Host())
 	wantError(t, a, http.StatusNotFound, "NAME_UNKNOWN")
-	if !strings.Contains(string(a.body), r.ecr.Host()+"/"+app) {
+	if !strings.Contains(string(a.body), hub+"/"+app) {
 		t.Errorf("the upstream was not asked for the whole path as a name: %s", a.body)
+	}
+}
+
+func TestHostsOfOneRegistryReachIt(t *testing.T) {
+	r := newRig(t, settings{also: "docker.io"})
+	image := r.addImage("v1", ecrtest.Random(1, 100))
+	for _, host := range []string{"docker.io", "index.docker.io", "registry-1.docker.io", "docker.io:443", "Registry-1.Docker.io:443"} {
+		for _, path := range []string{"/v2/" + app + "/manifests/v1?ns=" + host, "/v2/" + host + "/" + app + "/manifests/v1"} {
+			a := r.get(path)
+			wantStatus(t, a, http.StatusOK)
+			wantHeader(t, a, "Docker-Content-Digest", image.Root.Digest.String())
+		}
+	}
+	if got := r.ecr.Stats().Requests[ecrtest.Manifest]; got != 1 {
+		t.Errorf("one manifest of one registry was asked for %d times", got)
 	}
 }
 

@@ -268,6 +268,7 @@ func (p *Proxy) resolve(rt route) (target, error) {
 		if host == "" || repository == "" {
 			return false
 		}
+		host = name.CanonicalHost(host)
 		repository = name.CompleteRepository(host, repository)
 		source, ok := p.upstreams(host, repository)
 		if ok {
@@ -278,6 +279,8 @@ func (p *Proxy) resolve(rt route) (target, error) {
 	}
 	var found bool
 	switch {
+	case rt.namespace != "" && name.CanonicalHost(rt.namespace) == name.CanonicalHost(rt.host):
+		found = try(rt.namespace, rt.rest) // the client names its registry twice
 	case rt.namespace != "":
 		found = try(rt.namespace, rt.name)
 	case try(rt.host, rt.rest):

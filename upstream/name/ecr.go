@@ -1,6 +1,9 @@
 package name
 
-import "strings"
+import (
+	"regexp"
+	"strings"
+)
 
 // ECR is what the host of an ECR registry tells.
 type ECR struct {
@@ -127,8 +130,8 @@ func ECRHosts() []HostPattern {
 	return all
 }
 
-// IsRegion reports whether s can be the name of an AWS region, such as eu-west-1:
-// a label of a host name in lower case.
+// IsRegion reports whether s has the form of the name of an AWS region, such as
+// eu-west-1, us-gov-east-1 or eusc-de-east-1.
 func IsRegion(s string) bool { return isRegion(s, false) }
 
 // isAccount reports whether s is the number of an AWS account. With stars it may
@@ -140,8 +143,17 @@ func isAccount(s string, stars bool) bool {
 	return len(s) == 12 && strings.Trim(s, "0123456789") == ""
 }
 
+// regionForm is the form of all names of regions in the SDK's table of partitions. The
+// labels of other services of AWS, such as s3, do not have it: anybody may create the
+// bucket that 123456789012.dkr.ecr.s3.amazonaws.com is.
+var regionForm = regexp.MustCompile(`^[a-z]{2,4}(-[a-z]+){1,2}-[1-9][0-9]?$`)
+
+// isRegion is [IsRegion]. With stars, s may be a pattern for several.
 func isRegion(s string, stars bool) bool {
-	return isLabel(s, stars) && strings.ToLower(s) == s
+	if stars && strings.Contains(s, "*") {
+		return isLabel(s, stars) && strings.ToLower(s) == s
+	}
+	return regionForm.MatchString(s)
 }
 
 // Partition returns the partition of a region, such as "aws-cn". Credentials and

@@ -70,6 +70,12 @@ var notECR = []string{
 	"ecr.us-east-1.api.aws",
 	"prod-us-east-1-starport-layer-bucket.s3.us-east-1.amazonaws.com",
 	"x.public.ecr.aws",
+	"123456789012.dkr.ecr.s3.amazonaws.com", // a bucket that anybody may create
+	"123456789012.dkr.ecr.s3-us-west-2.amazonaws.com",
+	"123456789012.dkr.ecr.lambda-url.amazonaws.com",
+	"123456789012.dkr.ecr.us-east.amazonaws.com",
+	"123456789012.dkr.ecr.us-east-01.amazonaws.com",
+	"123456789012.dkr.ecr.us--east-1.amazonaws.com",
 	"public.ecr.aws.",
 	"public.ecr.aws:443",
 	"public.ecr.aws.evil.example",
@@ -102,6 +108,11 @@ func TestDefaultPatternsMatchExactlyTheHostsOfECR(t *testing.T) {
 	for host := range ecrHosts {
 		if !served(host) {
 			t.Errorf("no pattern matches %s", host)
+		}
+	}
+	for _, host := range notECR {
+		if served(host) {
+			t.Errorf("a pattern matches %s", host)
 		}
 	}
 	for _, service := range []string{".dkr.ecr.", ".dkr-ecr.", ".dkr.ecr-fips.", ".dkr-ecr-fips.", ".dkr.ecr-dev.", ".ecr."} {

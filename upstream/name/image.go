@@ -11,7 +11,7 @@ import (
 
 // Image is the full name of an image.
 type Image struct {
-	Host       string // host[:port] in lower case
+	Host       string // host[:port], as [ParseRegistry] returns it
 	Repository string
 	Tag        string        // "" if there is a digest
 	Digest     digest.Digest // "" if there is a tag
@@ -39,7 +39,9 @@ func ParseShortImage(s string) (Image, error) {
 	if err != nil {
 		return Image{}, notAnImage(s)
 	}
-	return newImage(ref, s)
+	img, err := newImage(ref, s)
+	img.Repository = CompleteRepository(img.Host, img.Repository)
+	return img, err
 }
 
 func newImage(ref reference.Reference, s string) (Image, error) {
@@ -47,7 +49,7 @@ func newImage(ref reference.Reference, s string) (Image, error) {
 	if !ok {
 		return Image{}, notAnImage(s)
 	}
-	host, ok := ParseHost(reference.Domain(named))
+	host, ok := ParseRegistry(reference.Domain(named))
 	img := Image{Host: host, Repository: reference.Path(named)}
 	if digested, ok := ref.(reference.Digested); ok {
 		img.Digest = digested.Digest()

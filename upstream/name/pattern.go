@@ -7,25 +7,26 @@ import (
 
 // HostPattern matches hosts. It is a host[:port] in lower case, in which each star
 // stands for one or more characters of one label: *.dkr.ecr.*.amazonaws.com. The
-// last label has no star. Without a star it matches that host only.
+// last label has no star. Without a star it matches that host only. A pattern for
+// hosts of ECR matches no host that only looks like one: see [ParseECR].
 type HostPattern string
 
 // AnyHost matches every host. It can stand in a [Pattern] only.
 const AnyHost HostPattern = "*"
 
-// ParseHostPattern returns s in lower case, and whether it is a host or a pattern
-// for hosts.
+// ParseHostPattern returns s as a pattern, and whether it is a host or a pattern for
+// hosts. The pattern is in lower case, and a [CanonicalHost].
 func ParseHostPattern(s string) (p HostPattern, ok bool) {
 	if !isHost(s, true) {
 		return "", false
 	}
-	return HostPattern(strings.ToLower(s)), true
+	return HostPattern(CanonicalHost(strings.ToLower(s))), true
 }
 
 // HasStar reports whether p is a pattern for several hosts rather than one host.
 func (p HostPattern) HasStar() bool { return strings.Contains(string(p), "*") }
 
-// Match reports whether p matches a host that [ParseHost] returned. A pattern with
+// Match reports whether p matches a host that [ParseRegistry] returned. A pattern with
 // stars matches names only, not addresses; a port must be the same.
 func (p HostPattern) Match(host string) bool {
 	if p == AnyHost {
@@ -37,6 +38,7 @@ func (p HostPattern) Match(host string) bool {
 	if isAddress(host) {
 		return false
 	}
+	asked := host
 	for pattern, more := string(p), true; more; {
 		var pLabel, label string
 		var hostMore bool
@@ -45,6 +47,10 @@ func (p HostPattern) Match(host string) bool {
 		if more != hostMore || !glob(pLabel, label, 1) {
 			return false
 		}
+	}
+	if _, forECR := p.ECR(); forECR {
+		_, isECR := ParseECR(asked)
+		return isECR
 	}
 	return true
 }
@@ -128,7 +134,7 @@ func ParsePattern(s string) (p Pattern, ok bool) {
 	return p, true
 }
 
-// Match reports whether p matches a repository of a host that [ParseHost] returned.
+// Match reports whether p matches a repository of a host that [ParseRegistry] returned.
 func (p Pattern) Match(host, repository string) bool {
 	return p.Host.Match(host) && p.Repository.Match(repository)
 }
@@ -147,8 +153,14 @@ func (p Pattern) String() string {
 // character, and [a-z] for one of these.
 type ImagePattern string
 
-// ParseImagePattern returns s as a pattern. The error is [path.ErrBadPattern].
+// ParseImagePattern returns s as a pattern. A host without stars at its beginning
+// becomes the [CanonicalHost]. The error is [path.ErrBadPattern].
 func ParseImagePattern(s string) (ImagePattern, error) {
+	if first, rest, ok := CutHost(s); ok {
+		if host, ok := ParseRegistry(first); ok {
+			s = host + "/" + rest
+		}
+	}
 	if _, err := matchImage(s, ""); err != nil {
 		return "", err
 	}
