@@ -60,17 +60,16 @@ func runHelper(ctx context.Context, timeout time.Duration, name, server string) 
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, reply.ErrTimeout)
 	defer cancel()
+	var run *helper
 	got, err := helpers.Get(func(args ...string) helpers.Program {
-		return newHelper(ctx, "docker-credential-"+name, args)
+		run = newHelper(ctx, "docker-credential-"+name, args)
+		return run
 	}, server)
 	switch {
 	case credentials.IsErrCredentialsNotFound(err):
 		return Login{}, nil
 	case err != nil:
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
-		return Login{}, NewError(what, err)
+		return Login{}, NewError(what, run.failure(ctx))
 	case got.Username == "<token>": // the form for a refresh token
 		return Login{Refresh: got.Secret}, nil
 	}
@@ -81,6 +80,7 @@ func runHelper(ctx context.Context, timeout time.Duration, name, server string) 
 type helper struct {
 	cmd *exec.Cmd
 	out bytes.Buffer
+	err error // of the run
 }
 
 func newHelper(ctx context.Context, program string, args []string) *helper {
@@ -95,15 +95,29 @@ func (h *helper) Input(in io.Reader) { h.cmd.Stdin = in }
 
 // Output is helpers.Program.
 func (h *helper) Output() ([]byte, error) {
-	err := h.cmd.Run()
-	out := h.out.Bytes()
-	if err != nil { // the output becomes part of an error
-		out = out[:min(len(out), 200)]
-	}
-	return out, err
+	h.err = h.cmd.Run()
+	return h.out.Bytes(), h.err
 }
 
-var errHelperOutput = errors.New("it writes too much")
+// failure returns the error of a run without anything that the program wrote: some
+// write the login before they fail.
+func (h *helper) failure(ctx context.Context) error {
+	var status *exec.ExitError
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.As(h.err, &status):
+		return fmt.Errorf("%w; its output may be secret and is not shown: run it by hand to see why", h.err)
+	case h.err != nil:
+		return h.err
+	}
+	return errHelperAnswer
+}
+
+var (
+	errHelperOutput = errors.New("it writes too much")
+	errHelperAnswer = errors.New("its answer is not a login in JSON")
+)
 
 // Write is io.Writer, for the program's output.
 func (h *helper) Write(p []byte) (int, error) {

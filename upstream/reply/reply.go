@@ -17,6 +17,7 @@ import (
 	"github.com/distribution/distribution/v3/registry/api/errcode"
 
 	"github.com/larder-registry/larder/upstream/ecr/denial"
+	"github.com/larder-registry/larder/upstream/redact"
 )
 
 // ErrTimeout is the cause with which the context of a request ends when the
@@ -58,7 +59,7 @@ func Read(resp *http.Response) *Error {
 		Host:   resp.Request.URL.Host,
 		Status: resp.StatusCode,
 		Wait:   retryAfter(resp.Header),
-		Detail: firstError(body),
+		Detail: firstError(body, redact.Of(resp.Request)),
 
 		slowDown: resp.StatusCode == http.StatusServiceUnavailable && bytes.Contains(body, []byte("<Code>SlowDown</Code>")),
 	}
@@ -78,7 +79,9 @@ func Peek(resp *http.Response) []byte {
 
 // Detail returns the first error of an answer's error document, and leaves the
 // body to be read again. Its code is ErrorCodeUnknown if there is none.
-func Detail(resp *http.Response) errcode.Error { return firstError(Peek(resp)) }
+func Detail(resp *http.Response) errcode.Error {
+	return firstError(Peek(resp), redact.Of(resp.Request))
+}
 
 func (e *Error) Error() string {
 	text := fmt.Sprintf("%s from %s: %d %s", e.Op, e.Host, e.Status, http.StatusText(e.Status))
@@ -122,6 +125,16 @@ func (e *Error) Temporary() bool {
 	return false
 }
 
+// IsRedirect reports an answer that leads to another URL.
+func IsRedirect(resp *http.Response) bool {
+	switch resp.StatusCode {
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther,
+		http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+		return resp.Header.Get("Location") != ""
+	}
+	return false
+}
+
 // IsThrottled reports an error because of too many requests: of an upstream's
 // answer, or of a request that was therefore not sent.
 func IsThrottled(err error) bool {
@@ -130,8 +143,8 @@ func IsThrottled(err error) bool {
 }
 
 // firstError reads a body as the specification's error document
-// (distribution-spec, "Error Codes").
-func firstError(body []byte) errcode.Error {
+// (distribution-spec, "Error Codes"). An upstream may repeat what it was sent.
+func firstError(body []byte, sent redact.Secrets) errcode.Error {
 	var doc struct {
 		Errors []struct {
 			Code    string `json:"code"`
@@ -144,7 +157,7 @@ func firstError(body []byte) errcode.Error {
 	first := doc.Errors[0]
 	return errcode.Error{
 		Code:    errcode.ParseErrorCode(first.Code),
-		Message: OneLine(first.Message),
+		Message: OneLine(sent.Text(first.Message)),
 	}
 }
 
