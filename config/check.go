@@ -99,11 +99,14 @@ func (c checker) checkAuth(key string, u *Upstream) {
 	case u.Auth.Username != "" && u.Auth.PasswordFile == "":
 		c.reject(key+".auth.password_file", "missing; expected together with username")
 	}
-	if u.Auth != (Auth{}) && u.ECR != nil {
+	switch {
+	case u.Auth.hasLogin() && u.ECR != nil:
 		c.reject(key+".auth", "not possible together with ecr, which uses AWS credentials")
+	case !u.Auth.hasLogin() && len(u.Auth.Realms) > 0:
+		c.reject(key+".auth.realms", "expected together with username or docker_config, whose credentials are sent there")
 	}
 	_, isECR := u.Host.ECR()
-	if hasCredentials := isECR || u.ECR != nil || u.Auth != (Auth{}); hasCredentials && isExposing(u.Endpoint) {
+	if hasCredentials := isECR || u.ECR != nil || u.Auth.hasLogin(); hasCredentials && isExposing(u.Endpoint) {
 		c.reject(key+".endpoint", "expected https, since credentials are sent there and it is not a loopback address")
 	}
 }

@@ -109,7 +109,7 @@ func TestEveryKeyIsLoaded(t *testing.T) {
 				Host:     "registry.example.com:5000",
 				Endpoint: "http://127.0.0.1:5001",
 				Timeout:  20 * time.Second,
-				Auth:     config.Auth{Username: "reader", PasswordFile: testdata(t, "secrets/registry")},
+				Auth:     config.Auth{Username: "reader", PasswordFile: testdata(t, "secrets/registry"), Realms: []string{"auth.example.org", "auth.example.net:8443"}},
 			},
 			{
 				Host:    "*.mirror.example.com",
@@ -258,7 +258,7 @@ upstreams:
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (config.Auth{Username: "reader", PasswordFile: "/run/secrets/registry"}); c.Upstreams[1].Auth != want {
+	if want := (config.Auth{Username: "reader", PasswordFile: "/run/secrets/registry"}); !cmp.Equal(c.Upstreams[1].Auth, want) {
 		t.Errorf("auth = %+v, want %+v", c.Upstreams[1].Auth, want)
 	}
 }

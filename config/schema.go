@@ -114,6 +114,7 @@ func upstreamFields(u *Upstream, base string) []field {
 				{name: "username", set: username(&u.Auth.Username)},
 				{name: "password_file", set: filePath(&u.Auth.PasswordFile, base)},
 				{name: "docker_config", set: filePath(&u.Auth.DockerConfig, base)},
+				{name: "realms", list: items(&u.Auth.Realms, realmHost)},
 			}
 		}},
 		{name: "allow", list: items(&u.Allow, repositoryPattern)},

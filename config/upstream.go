@@ -32,7 +32,8 @@ type Upstream struct {
 	Allow []name.RepositoryPattern
 }
 
-// Auth is a user name and the file of its password, or a file with both.
+// Auth is a user name and the file of its password, or a file with both, and where
+// they may be sent.
 type Auth struct {
 	// Username is set if and only if PasswordFile is.
 	Username string
@@ -42,6 +43,14 @@ type Auth struct {
 	// DockerConfig is the absolute path of a file in the form of Docker's
 	// config.json. It need not exist yet. It is never set together with Username.
 	DockerConfig string
+	// Realms are the host[:port] of token services that get the credentials, beside
+	// those that the registry may name by itself.
+	Realms []string
+}
+
+// hasLogin reports whether credentials are set.
+func (a Auth) hasLogin() bool {
+	return a.Username != "" || a.PasswordFile != "" || a.DockerConfig != ""
 }
 
 // ECR says what the name of an ECR host does not tell, and with which identity

@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/larder-registry/larder/upstream/pace"
+	"github.com/larder-registry/larder/upstream/redact"
 	"github.com/larder-registry/larder/upstream/reply"
 )
 
@@ -49,7 +50,7 @@ func (b blobs) size(ctx context.Context, repository string, dgst digest.Digest) 
 	if err != nil {
 		return 0, err
 	}
-	if redirected(resp) {
+	if reply.IsRedirect(resp) {
 		resp.Body.Close()
 		return -1, nil
 	}
@@ -126,7 +127,7 @@ func contentOf(resp *http.Response, off int64) (Content, error) {
 		if !ok || first != off {
 			resp.Body.Close()
 			return Content{}, fmt.Errorf("%s answered for %q when asked for offset %d",
-				resp.Request.URL.Host, resp.Header.Get("Content-Range"), off)
+				resp.Request.URL.Host, redact.Of(resp.Request).Text(resp.Header.Get("Content-Range")), off)
 		}
 		return Content{resp.Body, false, size}, nil
 	case http.StatusRequestedRangeNotSatisfiable:

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"slices"
 	"sync"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"github.com/larder-registry/larder/upstream/guard"
 	"github.com/larder-registry/larder/upstream/name"
 	"github.com/larder-registry/larder/upstream/pace"
+	"github.com/larder-registry/larder/upstream/redact"
 	"github.com/larder-registry/larder/upstream/telemetry"
 )
 
@@ -164,6 +166,11 @@ func (c *Client) newMember(cfg Config) (*member, error) {
 		counter:   c.telemetry.Upstream(cfg.Name),
 		log:       c.log.With("upstream", cfg.Host),
 	}
+	s.guests = newGuests(func(registry *url.URL) *auth.Challenged {
+		return auth.New(auth.Options{
+			Endpoint: registry, Logins: auth.Password{}, Transport: tokenTransport{s}, Check: s.transport, Timeout: s.timeout, Log: s.log,
+		})
+	})
 	s.throttle = newThrottle(s.host, c.limits, s.timeout, s.counter)
 	c.authenticate(s, cfg)
 	return newMember(s), nil
@@ -192,7 +199,8 @@ func (c *Client) authenticate(s *site, cfg Config) {
 		logins = c.ecr.Public(settings)
 	}
 	s.challenged = auth.New(auth.Options{
-		Endpoint: s.endpoint, Logins: logins, Transport: tokenTransport{s}, Check: s.transport, Timeout: s.timeout, Log: s.log,
+		Endpoint: s.endpoint, Logins: logins, Transport: tokenTransport{s}, Check: s.transport,
+		Realms: cfg.Realms, Timeout: s.timeout, Log: s.log,
 	})
 	s.auth = s.challenged
 }
@@ -204,6 +212,7 @@ type tokenTransport struct{ site *site }
 func (t tokenTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	req, call := t.site.counter.Begin(req, telemetry.Token)
 	resp, err := t.site.transport.RoundTrip(req)
+	err = redact.Of(req).Error(err) // it may quote what the server wrote
 	call.End(resp, err)
 	guard.LogRefusal(t.site.log, err)
 	return resp, err

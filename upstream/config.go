@@ -28,6 +28,9 @@ type Config struct {
 	// the endpoint's host are looked up there instead; entries for a part of a
 	// registry are not used. It is read as PasswordFile is.
 	DockerConfig string
+	// Realms are the host[:port] of token services that get these credentials, beside
+	// those that the registry may name by itself.
+	Realms []string
 	// ECR has the settings of an ECR registry.
 	ECR ECRConfig
 }

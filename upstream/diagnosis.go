@@ -98,7 +98,7 @@ func (d Diagnosis) Locate(ctx context.Context, repository string, dgst digest.Di
 	if err != nil {
 		return "", err
 	}
-	if redirected(resp) {
+	if reply.IsRedirect(resp) {
 		to, err := d.site.location(resp)
 		if err != nil {
 			return "", err

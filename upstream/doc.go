@@ -13,6 +13,7 @@
 //	group                   the registry itself, then its replicas (a member each)
 //	documents, blobs        one manifest or list in whole; one range of a blob
 //	site.follow             goes where the registry redirects to
+//	site.fetch              asks another server; as an anonymous guest if it is a registry that challenges
 //	site.ask                adds credentials; has them renewed if the answer refuses them
 //	throttle.do             waits for the request's turn; sends it again if it was too many
 //	site.send               one round trip, within the timeout
@@ -33,6 +34,7 @@
 //	guard      where connections may go
 //	pace       limits, outages, breakers, backoff
 //	probe      connections taken apart, for "larder doctor"
+//	redact     takes secrets out of errors
 //	reply      answers that are errors
 //	telemetry  metrics and traces
 //	name, lifecycle  pure values

@@ -3,12 +3,14 @@ package upstream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -88,7 +90,7 @@ func TestCredentialsStayAtTheRegistry(t *testing.T) {
 				t.Fatalf("storage was asked %d times, want 2", len(seen))
 			}
 			for _, h := range seen {
-				for _, secret := range []string{"Authorization", "Cookie", "Proxy-Authorization", "Referer"} {
+				for _, secret := range []string{"Authorization", "Cookie", "Proxy-Authorization"} {
 					if h.Get(secret) != "" {
 						t.Errorf("storage was sent %s: %s", secret, h.Get(secret))
 					}
@@ -110,6 +112,193 @@ func TestRedirectToTheRegistryItselfCarriesCredentials(t *testing.T) {
 	if got, err := blobBody(t, r); err != nil || got != "content" {
 		t.Errorf("got %q, %v", got, err)
 	}
+}
+
+// A port that is the scheme's own means the same server. Connections to it lead to
+// one here.
+func TestRedirectWithTheDefaultPortCarriesCredentials(t *testing.T) {
+	cfg := Config{Username: "me", PasswordFile: passwordFile(t, "hunter2")}
+	r, _ := startElsewhere(t, cfg, requireBasic("me", "hunter2", func(w http.ResponseWriter, r *http.Request) {
+		if rest, ok := strings.CutPrefix(r.URL.Path, "/v2/"); ok {
+			w.Header().Set("Location", "http://registry.test:80/elsewhere/"+rest)
+			w.WriteHeader(http.StatusFound)
+			return
+		}
+		content(w, r)
+	}))
+	if got, err := blobBody(t, r); err != nil || got != "content" {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+func TestStorageIsToldTheRegistrysURLAndToSendBytesAsTheyAre(t *testing.T) {
+	var referers []string
+	storage := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		referers = append(referers, r.Referer())
+		if r.Header.Get("Accept-Encoding") != "identity" {
+			t.Errorf("Accept-Encoding: %q", r.Header.Get("Accept-Encoding"))
+		}
+		content(w, r)
+	})
+	r, _ := startPlain(t, Config{}, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Accept-Encoding") != "identity" {
+			t.Errorf("Accept-Encoding: %q", r.Header.Get("Accept-Encoding"))
+		}
+		http.Redirect(w, r, storage.URL+"/a?X-Amz-Signature=secret", http.StatusTemporaryRedirect)
+	})
+	for range 2 { // by way of the registry, and straight to the storage
+		if got, err := blobBody(t, r); err != nil || got != "content" {
+			t.Fatalf("got %q, %v", got, err)
+		}
+	}
+	want := siteOf(r).endpoint.String() + "/v2/" + repo + "/blobs/" + someBlob.String()
+	if !slices.Equal(referers, []string{want, want}) {
+		t.Errorf("the referers are %q, want %q", referers, want)
+	}
+}
+
+// guarded is a registry that wants a bearer token for each repository, which its own
+// token service gives to anybody. It reports a login that it is sent.
+func guarded(t *testing.T, next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if _, _, ok := r.BasicAuth(); ok {
+			t.Errorf("%s was sent a login", r.URL.Path)
+		}
+		repository := repositoryIn(r.URL.Path)
+		switch {
+		case r.URL.Path == "/token":
+			_, _ = w.Write([]byte(`{"token":"for ` + r.FormValue("scope") + `"}`))
+		case repository != "" && r.Header.Get("Authorization") == "Bearer for repository:"+repository+":pull":
+			next(w, r)
+		default:
+			w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+r.Host+`/token"`)
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+	}
+}
+
+// The other registry has the repository under another name, and its storage wants no
+// token.
+func TestRegistryMayRedirectToOneThatWantsAnAnonymousToken(t *testing.T) {
+	var issued atomic.Int64
+	storage := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "" {
+			t.Errorf("the storage was sent %q", r.Header.Get("Authorization"))
+		}
+		content(w, r)
+	})
+	other := guarded(t, func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case strings.Contains(r.URL.Path, "/blobs/"):
+			redirect(storage.URL)(w, r)
+		case strings.Contains(r.URL.Path, "/manifests/"):
+			w.Header().Set("Content-Type", manifestType)
+			w.Header().Set("Docker-Content-Digest", digest.FromString(manifestBody).String())
+			_, _ = w.Write([]byte(manifestBody))
+		default:
+			_, _ = w.Write([]byte(`{"tags":["v1"]}`))
+		}
+	})
+	second := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/token" {
+			issued.Add(1)
+		}
+		other(w, r)
+	})
+	cfg := Config{Username: "me", PasswordFile: passwordFile(t, "hunter2")}
+	r, log := startPlain(t, cfg, requireBasic("me", "hunter2", func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, second.URL+strings.Replace(r.URL.Path, "/v2/", "/v2/elsewhere/", 1), http.StatusFound)
+	}))
+	for name, ask := range questions {
+		for range 2 {
+			if err := ask(t.Context(), r, someBlob); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+	if n := issued.Load(); n != 1 {
+		t.Errorf("%d tokens were issued for one repository", n)
+	}
+	log.wantLines(t, "level=WARN", 0)
+}
+
+func TestOtherRegistryThatWantsALoginRefuses(t *testing.T) {
+	second := serve(t, requireBasic("you", "other", content))
+	cfg := Config{Username: "me", PasswordFile: passwordFile(t, "hunter2")}
+	r, _ := startPlain(t, cfg, requireBasic("me", "hunter2", redirect(second.URL)))
+	if _, err := blobBody(t, r); !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("got %v, want %v", err, fs.ErrPermission)
+	}
+}
+
+func TestRegistryThatHidesFromStrangersIsLoggedInAt(t *testing.T) {
+	for _, status := range []int{http.StatusNotFound, http.StatusForbidden} {
+		for scheme, challenge := range map[string]func(http.HandlerFunc) http.HandlerFunc{
+			"basic": func(next http.HandlerFunc) http.HandlerFunc { return requireBasic("me", "hunter2", next) },
+			"bearer": func(next http.HandlerFunc) http.HandlerFunc {
+				return func(w http.ResponseWriter, r *http.Request) {
+					switch {
+					case r.URL.Path == "/token":
+						requireBasic("me", "hunter2", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"token":"good"}`)) })(w, r)
+					case r.Header.Get("Authorization") == "Bearer good":
+						next(w, r)
+					default:
+						w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+r.Host+`/token"`)
+						w.WriteHeader(http.StatusUnauthorized)
+					}
+				}
+			},
+		} {
+			for name, ask := range questions {
+				t.Run(fmt.Sprint(status, "/", scheme, "/", name), func(t *testing.T) {
+					open := challenge(func(w http.ResponseWriter, r *http.Request) {
+						w.Header().Set("Content-Type", manifestType)
+						w.Header().Set("Docker-Content-Digest", someBlob.String())
+						content(w, r)
+					})
+					cfg := Config{Username: "me", PasswordFile: passwordFile(t, "hunter2")}
+					r, _ := startPlain(t, cfg, func(w http.ResponseWriter, r *http.Request) {
+						if r.Header.Get("Authorization") == "" && r.URL.Path != "/v2/" && r.URL.Path != "/token" {
+							w.WriteHeader(status)
+							return
+						}
+						open(w, r)
+					})
+					if err := ask(t.Context(), r, someBlob); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+		}
+	}
+}
+
+func TestOpenRegistryIsAskedForALoginOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked, base int
+		via := serveInBubble(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			asked++
+			if r.URL.Path == "/v2/" {
+				base++
+				return
+			}
+			w.WriteHeader(http.StatusNotFound)
+		}))
+		c, _ := newTestClientOn(t, via, Config{Host: "registry.test", Endpoint: "http://registry.test"})
+		r := registryOf(t, c, "registry.test")
+		for range 5 {
+			if err := pull(t, r, repo); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("got %v, want %v", err, fs.ErrNotExist)
+			}
+		}
+		if base != 1 || asked != 6 {
+			t.Errorf("%d requests, %d of them for /v2/", asked, base)
+		}
+		pass(strangerPause)
+		if err := pull(t, r, repo); !errors.Is(err, fs.ErrNotExist) || base != 2 {
+			t.Errorf("after a pause: %v, %d requests for /v2/, want 2", err, base)
+		}
+	})
 }
 
 func TestSignedURLIsUsedForLaterRanges(t *testing.T) {

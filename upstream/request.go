@@ -5,8 +5,10 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
+	"github.com/larder-registry/larder/upstream/name"
 	"github.com/larder-registry/larder/upstream/pace"
 )
 
@@ -31,6 +33,7 @@ func newRequest(ctx context.Context, method string, to *url.URL, req request) (*
 		return nil, err
 	}
 	out.Header.Set("User-Agent", "larder")
+	out.Header.Set("Accept-Encoding", "identity") // some servers compress for a client that says nothing
 	if req.accept != "" {
 		out.Header.Set("Accept", req.accept)
 	}
@@ -40,14 +43,16 @@ func newRequest(ctx context.Context, method string, to *url.URL, req request) (*
 	return out, nil
 }
 
-// redirected reports an answer that leads to another URL.
-func redirected(resp *http.Response) bool {
-	switch resp.StatusCode {
-	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther,
-		http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
-		return resp.Header.Get("Location") != ""
+// repositoryIn returns the repository that a path of the distribution API names, or ""
+// if the path is none.
+func repositoryIn(path string) string {
+	_, path, _ = strings.Cut(path, "/v2/")
+	for _, kind := range []string{"/manifests/", "/blobs/", "/referrers/", "/tags/list"} {
+		if i := strings.LastIndex(path, kind); i > 0 && name.IsRepository(path[:i]) {
+			return path[:i]
+		}
 	}
-	return false
+	return ""
 }
 
 // body is an answer's body that calls done when it is closed.

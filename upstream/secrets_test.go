@@ -2,7 +2,9 @@ package upstream
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -84,5 +86,60 @@ func wantNoSecret(t *testing.T, text, token string) {
 		if strings.Contains(text, secret) {
 			t.Errorf("%q has %q in it", text, secret)
 		}
+	}
+}
+
+// The registry repeats what it was sent, and a URL that it has signed itself.
+func TestErrorsHoldNothingThatTheUpstreamRepeats(t *testing.T) {
+	repeat := func(w http.ResponseWriter, r *http.Request) {
+		username, password, _ := r.BasicAuth()
+		message := fmt.Sprintf("%s of %s, %s, is wrong at https://s3.test/x?X-Amz-Signature=secret", r.Header.Get("Authorization"), username, password)
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusForbidden)
+		_ = json.NewEncoder(w).Encode(map[string]any{"errors": []map[string]string{{"code": "DENIED", "message": message}}})
+	}
+	storage := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusForbidden)
+		_, _ = fmt.Fprintf(w, `{"errors":[{"code":"DENIED","message":"%s is wrong"}]}`, r.URL.RawQuery)
+	})
+	for name, next := range map[string]http.HandlerFunc{
+		"registry": repeat,
+		"storage": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, storage.URL+"/x?X-Amz-Signature=secret&y=hunter2", http.StatusTemporaryRedirect)
+		},
+		"a header that is none": func(w http.ResponseWriter, _ *http.Request) {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			_, _ = conn.Write([]byte("HTTP/1.1 307 Temporary Redirect\r\nLocation https://s3.test/x?X-Amz-Signature=secret\r\n\r\n"))
+		},
+		"a location that is none": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Location", "https://s3.test:port/%zz?X-Amz-Signature=secret")
+			w.WriteHeader(http.StatusTemporaryRedirect)
+		},
+		"another range": func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Range", "bytes "+r.Header.Get("Authorization"))
+			w.WriteHeader(http.StatusPartialContent)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := Config{Username: "me", PasswordFile: passwordFile(t, "hunter2")}
+			r, log := startPlain(t, cfg, requireBasic("me", "hunter2", next))
+			for name, ask := range questions {
+				err := ask(t.Context(), r, someBlob)
+				if err == nil {
+					continue // the registry has it, wherever it leads to
+				}
+				for _, text := range []string{err.Error(), log.String(), statusOf(r).LastError} {
+					wantNoSecret(t, text, "hunter2")
+					if strings.Contains(text, "bWU6aHVudGVyMg==") {
+						t.Errorf("%s: %q has the login in it", name, text)
+					}
+				}
+			}
+		})
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/larder-registry/larder/upstream/ecr"
 	"github.com/larder-registry/larder/upstream/guard"
 	"github.com/larder-registry/larder/upstream/pace"
+	"github.com/larder-registry/larder/upstream/redact"
 	"github.com/larder-registry/larder/upstream/reply"
 	"github.com/larder-registry/larder/upstream/telemetry"
 )
@@ -29,6 +30,8 @@ type site struct {
 	counter   *telemetry.Upstream
 	log       *slog.Logger
 	rateLimit atomic.Pointer[pace.RateLimit] // the latest statement
+	guests    *guests                        // at other registries, to which this one redirects
+	stranger  stranger                       // while the registry has not challenged
 
 	// auth is one of the following two, and the other one is nil.
 	auth       credentials
@@ -56,7 +59,7 @@ const maxHops = 5
 // follow asks the registry, and follows its redirects.
 func (s *site) follow(ctx context.Context, req request) (*http.Response, error) {
 	resp, err := s.ask(ctx, req)
-	for hops := 0; err == nil && redirected(resp); hops++ {
+	for hops := 0; err == nil && reply.IsRedirect(resp); hops++ {
 		if hops == maxHops {
 			resp.Body.Close()
 			return nil, fmt.Errorf("%s from %s: more than %d redirects", req.path, s.host, maxHops)
@@ -75,8 +78,13 @@ func (s *site) follow(ctx context.Context, req request) (*http.Response, error) 
 // redirect.
 func (s *site) ask(ctx context.Context, req request) (*http.Response, error) {
 	scope := cmp.Or(req.scope, req.repository)
+	until := time.Now().Add(cmp.Or(req.timeout, s.timeout))
 	for again := false; ; again = true {
 		resp, used, err := s.askOnce(ctx, req, scope)
+		if err == nil && !again && used == "" && s.introduces(ctx, resp, until) {
+			resp.Body.Close()
+			continue
+		}
 		if err != nil || !auth.IsRefusal(resp) {
 			return resp, err
 		}
@@ -104,7 +112,7 @@ func (s *site) ask(ctx context.Context, req request) (*http.Response, error) {
 
 // askOnce sends a request to the registry with the credentials that there are.
 func (s *site) askOnce(ctx context.Context, req request, scope string) (resp *http.Response, used string, err error) {
-	target := s.endpoint.JoinPath("v2", req.repository, req.path)
+	target := s.url(req)
 	target.RawQuery = req.query.Encode()
 	resp, err = s.throttle.do(ctx, s.limiter(ctx, req), req, func() (*http.Response, error) {
 		out, err := newRequest(ctx, req.method, target, req)
@@ -120,6 +128,30 @@ func (s *site) askOnce(ctx context.Context, req request, scope string) (resp *ht
 		s.auth.Accepted(used, scope)
 	}
 	return resp, used, err
+}
+
+// introduces reports whether there are now credentials for a request that was sent
+// without: some registries answer 404 or 403 until one has logged in, and challenge at
+// /v2/ alone. It asks there until that time.
+func (s *site) introduces(ctx context.Context, resp *http.Response, until time.Time) bool {
+	left := time.Until(until)
+	if s.challenged == nil || left <= 0 || resp.StatusCode != http.StatusNotFound && resp.StatusCode != http.StatusForbidden {
+		return false
+	}
+	if s.challenged.Scheme() != "" { // since the request was sent
+		return true
+	}
+	return s.stranger.ask(ctx, func(ctx context.Context) (bool, error) {
+		base, used, err := s.askOnce(ctx, request{path: "/", timeout: left}, "")
+		if err != nil {
+			return false, err
+		}
+		defer base.Body.Close()
+		if base.StatusCode != http.StatusUnauthorized {
+			return false, nil
+		}
+		return s.challenged.Refused(ctx, base, used, "")
+	})
 }
 
 // limiter returns the limiter for a request to the registry itself.
@@ -146,31 +178,67 @@ func (s *site) location(resp *http.Response) (*url.URL, error) {
 }
 
 // fetch sends a request to a URL that the registry redirected to, with credentials
-// only if that is the registry itself.
+// only if that is the registry itself. If it is another registry, which challenges, it
+// is asked once more as an anonymous guest.
 func (s *site) fetch(ctx context.Context, method string, to *url.URL, req request) (*http.Response, error) {
-	own, l := s.own(to), s.throttle.requests
-	if !own {
+	if s.own(to) {
+		resp, _, err := s.fetchOnce(ctx, method, to, req, s.auth, req.repository)
+		return resp, err
+	}
+	repository := repositoryIn(to.Path)
+	for again := false; ; again = true {
+		guest := s.guests.at(to)
+		resp, used, err := s.fetchOnce(ctx, method, to, req, guest, repository)
+		if err != nil || again || !auth.IsRefusal(resp) {
+			return resp, err
+		}
+		if guest == nil && resp.StatusCode == http.StatusUnauthorized {
+			guest = s.guests.add(to)
+		}
+		if guest == nil {
+			return resp, nil
+		}
+		retry, err := guest.Refused(ctx, resp, used, repository)
+		if err != nil {
+			resp.Body.Close()
+			return nil, fmt.Errorf("authenticate at %s, where %s redirects to: %w", to.Host, s.host, err)
+		}
+		if !retry {
+			return resp, nil
+		}
+		resp.Body.Close()
+	}
+}
+
+// fetchOnce is fetch with these credentials, or none if they are nil.
+func (s *site) fetchOnce(ctx context.Context, method string, to *url.URL, req request, with credentials, repository string) (resp *http.Response, used string, err error) {
+	l := s.throttle.requests
+	if !s.own(to) {
 		l = s.throttle.storage(to.Host)
 	}
-	return s.throttle.do(ctx, l, req, func() (*http.Response, error) {
+	resp, err = s.throttle.do(ctx, l, req, func() (*http.Response, error) {
 		out, err := newRequest(ctx, method, to, req)
 		if err != nil {
 			return nil, err
 		}
-		if own {
-			if _, err := s.auth.Authorize(ctx, out, req.repository); err != nil {
-				return nil, fmt.Errorf("authenticate at %s: %w", s.host, err)
+		// As clients send it, for storage that wants one: without a query, which may be signed.
+		out.Header.Set("Referer", s.url(req).String())
+		if with != nil {
+			if used, err = with.Authorize(ctx, out, repository); err != nil {
+				return nil, fmt.Errorf("authenticate at %s: %w", to.Host, err)
 			}
 		}
 		return s.send(out, req.timeout)
 	})
+	return resp, used, err
 }
+
+// url returns the URL of a request to the registry itself, without its query.
+func (s *site) url(req request) *url.URL { return s.endpoint.JoinPath("v2", req.repository, req.path) }
 
 // own reports whether a URL is at the registry itself. Its credentials are for no
 // other server.
-func (s *site) own(u *url.URL) bool {
-	return u.Scheme == s.endpoint.Scheme && u.Host == s.endpoint.Host
-}
+func (s *site) own(u *url.URL) bool { return guard.SameOrigin(u, s.endpoint) }
 
 // send makes one round trip. The timeout bounds the headers, and the body of an
 // error; 0 means s.timeout. The caller bounds any other body, and closes every one.
@@ -184,6 +252,7 @@ func (s *site) send(req *http.Request, timeout time.Duration) (*http.Response, e
 	}
 	req, call := s.counter.Begin(req.WithContext(ctx), target)
 	resp, err := s.transport.RoundTrip(req)
+	err = redact.Of(req).Error(err) // it may quote what the server wrote
 	if err != nil && errors.Is(context.Cause(ctx), reply.ErrTimeout) {
 		err = reply.ErrTimeout
 	}

@@ -58,10 +58,10 @@ var imports = map[string][]string{
 	"cache/records":  {"cache/disk"},
 
 	"upstream": {
-		"upstream/auth", "upstream/ecr", "upstream/guard", "upstream/name", "upstream/pace", "upstream/probe", "upstream/reply",
-		"upstream/telemetry",
+		"upstream/auth", "upstream/ecr", "upstream/guard", "upstream/name", "upstream/pace", "upstream/probe", "upstream/redact",
+		"upstream/reply", "upstream/telemetry",
 	},
-	"upstream/auth": {"upstream/guard", "upstream/name", "upstream/pace", "upstream/reply"},
+	"upstream/auth": {"upstream/guard", "upstream/name", "upstream/pace", "upstream/redact", "upstream/reply"},
 	"upstream/ecr": {
 		"upstream/auth", "upstream/ecr/denial", "upstream/lifecycle", "upstream/name", "upstream/pace", "upstream/probe",
 		"upstream/reply", "upstream/telemetry",
@@ -69,7 +69,7 @@ var imports = map[string][]string{
 	"upstream/guard":     {"upstream/pace"},
 	"upstream/lifecycle": {"upstream/name"},
 	"upstream/pace":      {"upstream/reply"},
-	"upstream/reply":     {"upstream/ecr/denial"},
+	"upstream/reply":     {"upstream/ecr/denial", "upstream/redact"},
 	"upstream/telemetry": {"upstream/pace", "upstream/reply"},
 
 	"proxy":       {"cache", "proxy/origin", "upstream/name"},

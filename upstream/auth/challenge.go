@@ -21,6 +21,12 @@ type challenge struct {
 	params map[string]string
 }
 
+// The schemes that are known.
+const (
+	schemeBasic  = "basic"
+	schemeBearer = "bearer"
+)
+
 // scopeECRPublic is the one scope of ECR Public's tokens, for all of its
 // repositories.
 const scopeECRPublic = "aws"
@@ -37,39 +43,56 @@ func (c challenge) scope(repository string) string {
 	return "repository:" + repository + ":pull"
 }
 
-// parseChallenge reads the first challenge of a known scheme.
-func parseChallenge(h http.Header) (challenge, bool) {
-	for _, v := range h.Values("WWW-Authenticate") {
-		scheme, rest, _ := strings.Cut(strings.TrimSpace(v), " ")
-		scheme = strings.ToLower(scheme)
-		if scheme == "bearer" || scheme == "basic" {
-			return challenge{scheme, parseParams(rest)}, true
+// parseChallenges reads the challenges of known schemes, in their order. An answer
+// may have several headers, and each of them several challenges. It leaves out what
+// it cannot read.
+func parseChallenges(h http.Header) []challenge {
+	var all []challenge
+	for _, line := range h.Values("WWW-Authenticate") {
+		all = append(all, parseChallengeLine(line)...)
+	}
+	known := all[:0]
+	for _, c := range all {
+		if isKnown(c.scheme) {
+			known = append(known, c)
 		}
 	}
-	return challenge{}, false
+	return known
 }
 
-// parseParams reads key=token and key="quoted string" pairs. It leaves out what
-// it cannot read.
-func parseParams(s string) map[string]string {
-	params := make(map[string]string)
-	for s != "" {
-		key, rest, found := strings.Cut(s, "=")
-		if !found {
-			break
+func isKnown(scheme string) bool { return scheme == schemeBasic || scheme == schemeBearer }
+
+// parseChallengeLine reads a list whose items are a scheme, a scheme with its first
+// parameter, or one more parameter of the scheme before it.
+func parseChallengeLine(line string) []challenge {
+	var all []challenge
+	for line != "" {
+		line = strings.TrimLeft(line, " ,\t")
+		// A scheme is a word that no equals sign follows. Some servers put one, without
+		// a name before it, after the space.
+		end := strings.IndexAny(line, " ,=\t")
+		if end < 0 {
+			end = len(line)
 		}
-		key = strings.ToLower(strings.Trim(key, " ,\t"))
+		word, rest := line[:end], strings.TrimLeft(line[end:], " \t")
+		if scheme := strings.ToLower(word); !strings.HasPrefix(rest, "=") || isKnown(scheme) && line[end] != '=' {
+			if word != "" {
+				all = append(all, challenge{scheme, make(map[string]string)})
+			}
+			line = rest
+			continue
+		}
 		var value string
-		if strings.HasPrefix(rest, `"`) {
-			value, s = cutQuoted(rest[1:])
+		if rest = strings.TrimLeft(rest[1:], " \t"); strings.HasPrefix(rest, `"`) {
+			value, line = cutQuoted(rest[1:])
 		} else {
-			value, s, _ = strings.Cut(rest, ",")
+			value, line, _ = strings.Cut(rest, ",")
 		}
-		if key != "" {
-			params[key] = strings.TrimSpace(value)
+		if word != "" && len(all) > 0 {
+			all[len(all)-1].params[strings.ToLower(word)] = strings.TrimSpace(value)
 		}
 	}
-	return params
+	return all
 }
 
 // cutQuoted reads up to the closing quote, and undoes backslashes.

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 // challenges are forms of the header, and what they say.
@@ -31,21 +32,36 @@ var challenges = map[string]challenge{
 
 func TestChallengeIsRead(t *testing.T) {
 	for header, want := range challenges {
-		got, ok := parseChallenge(http.Header{"Www-Authenticate": {header}})
-		if !ok || got.scheme != want.scheme || !cmp.Equal(got.params, want.params) {
-			t.Errorf("%s: %t, %+v; want %+v", header, ok, got, want)
+		got := parseChallenges(http.Header{"Www-Authenticate": {header}})
+		if diff := cmp.Diff([]challenge{want}, got, cmp.AllowUnexported(challenge{})); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", header, diff)
 		}
 	}
 }
 
-func TestFirstChallengeOfAKnownSchemeCounts(t *testing.T) {
-	got, ok := parseChallenge(http.Header{"Www-Authenticate": {`Negotiate`, `Bearer realm="x"`, `Basic realm="y"`}})
-	if !ok || got.scheme != "bearer" || got.params["realm"] != "x" {
-		t.Errorf("got %+v, %t", got, ok)
-	}
-	for _, unknown := range []http.Header{{}, {"Www-Authenticate": {""}}, {"Www-Authenticate": {"Negotiate"}}} {
-		if got, ok := parseChallenge(unknown); ok {
-			t.Errorf("%v reads as %+v", unknown, got)
+func TestAllChallengesOfKnownSchemesAreRead(t *testing.T) {
+	bearer := challenge{"bearer", map[string]string{"realm": "x", "service": "s"}}
+	basic := challenge{"basic", map[string]string{"realm": "y"}}
+	for name, test := range map[string]struct {
+		headers []string
+		want    []challenge
+	}{
+		"several headers":        {[]string{`Negotiate`, `Bearer realm="x",service="s"`, `Basic realm="y"`}, []challenge{bearer, basic}},
+		"one line":               {[]string{`Basic realm="y", Bearer realm="x",service="s"`}, []challenge{basic, bearer}},
+		"one line, no space":     {[]string{`Basic realm=y,Bearer realm=x,service=s`}, []challenge{basic, bearer}},
+		"a comma is left out":    {[]string{`Basic realm="y" Bearer realm="x" service="s"`}, []challenge{basic, bearer}},
+		"a scheme alone first":   {[]string{`Negotiate, Bearer realm="x", service="s"`}, []challenge{bearer}},
+		"a token of 68 signs":    {[]string{`Negotiate YWJj==, Basic realm="y"`}, []challenge{basic}},
+		"a scheme in quotes":     {[]string{`Digest realm="a, Basic realm=b", Basic realm="y"`}, []challenge{basic}},
+		"nothing":                {nil, nil},
+		"empty":                  {[]string{"", " ", ",", "="}, nil},
+		"unknown":                {[]string{"Negotiate", `Digest realm="x"`}, nil},
+		"parameters of no-one":   {[]string{`realm="x", Basic realm="y"`}, []challenge{basic}},
+		"of one, not of another": {[]string{`Negotiate a=b, realm="z"`, `Basic realm="y"`}, []challenge{basic}},
+	} {
+		got := parseChallenges(http.Header{"Www-Authenticate": test.headers})
+		if diff := cmp.Diff(test.want, got, cmp.AllowUnexported(challenge{}), cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}
 }
@@ -55,25 +71,23 @@ func FuzzParseChallenge(f *testing.F) {
 		f.Add(header)
 	}
 	f.Fuzz(func(t *testing.T, header string) {
-		got, ok := parseChallenge(http.Header{"Www-Authenticate": {header}})
-		if !ok {
-			return
-		}
-		if got.scheme != "bearer" && got.scheme != "basic" {
-			t.Errorf("%q: scheme %q", header, got.scheme)
-		}
 		var size int
-		for key, value := range got.params {
-			if key == "" || key != strings.ToLower(key) {
-				t.Errorf("%q: parameter %q", header, key)
+		for _, got := range parseChallenges(http.Header{"Www-Authenticate": {header}}) {
+			if got.scheme != "bearer" && got.scheme != "basic" {
+				t.Errorf("%q: scheme %q", header, got.scheme)
 			}
-			if value != strings.TrimSpace(value) {
-				t.Errorf("%q: value %q", header, value)
+			for key, value := range got.params {
+				if key == "" || key != strings.ToLower(key) {
+					t.Errorf("%q: parameter %q", header, key)
+				}
+				if value != strings.TrimSpace(value) {
+					t.Errorf("%q: value %q", header, value)
+				}
+				size += len(value)
 			}
-			size += len(value)
 		}
 		if size > len(header) {
-			t.Errorf("%q: %d bytes of values out of nothing: %v", header, size, got.params)
+			t.Errorf("%q: %d bytes of values out of nothing", header, size)
 		}
 	})
 }

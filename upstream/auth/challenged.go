@@ -2,7 +2,6 @@ package auth
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -10,9 +9,6 @@ import (
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
-	"golang.org/x/net/publicsuffix"
-
-	"github.com/larder-registry/larder/upstream/guard"
 )
 
 // Challenged authenticates at one registry as its challenges ask: anonymously, by
@@ -20,9 +16,8 @@ import (
 // repository (distribution-spec and Docker's page "Token Authentication"). It is
 // safe for concurrent use.
 type Challenged struct {
-	endpoint *url.URL
 	logins   Logins
-	check    Checker
+	realms   realms
 	log      *slog.Logger
 	service  *tokenService
 	refusals *lru.Cache[string, *Refusals] // by scope; of the tokens that were refused last
@@ -31,12 +26,7 @@ type Challenged struct {
 	last challenge  // the registry's latest
 }
 
-// Checker refuses URLs to which an upstream may not lead.
-type Checker interface {
-	Check(use string, from, to *url.URL) error
-}
-
-// Options are the settings of a [Challenged]. All are needed.
+// Options are the settings of a [Challenged]. All but Realms are needed.
 type Options struct {
 	// Endpoint is the URL of the registry.
 	Endpoint *url.URL
@@ -46,19 +36,23 @@ type Options struct {
 	Transport http.RoundTripper
 	// Check is asked whether the registry may name a token service.
 	Check Checker
+	// Realms are the host[:port] of token services that get the login, beside the
+	// registry's own. It may be empty.
+	Realms []string
 	// Timeout bounds each request for a token.
 	Timeout time.Duration
 	// Log has the challenges that are refused.
 	Log *slog.Logger
 }
 
+func (o Options) realms() realms { return realms{o.Endpoint, o.Realms, o.Check} }
+
 // New returns a Challenged that has seen no challenge.
 func New(opts Options) *Challenged {
 	refusals, _ := lru.New[string, *Refusals](maxScopes) // fails only for a size that is not positive
 	return &Challenged{
-		endpoint: opts.Endpoint,
 		logins:   opts.Logins,
-		check:    opts.Check,
+		realms:   opts.realms(),
 		log:      opts.Log,
 		service:  newTokenService(opts),
 		refusals: refusals,
@@ -67,9 +61,6 @@ func New(opts Options) *Challenged {
 
 // usedBasic stands for the password where a bearer token stands for itself.
 const usedBasic = "basic"
-
-// errRealm does not quote the realm, which may be long and hold a password.
-var errRealm = errors.New("the realm is not a URL")
 
 // latest returns the registry's latest challenge.
 func (a *Challenged) latest() challenge {
@@ -83,14 +74,14 @@ func (a *Challenged) latest() challenge {
 func (a *Challenged) Authorize(ctx context.Context, req *http.Request, repository string) (used string, err error) {
 	last := a.latest()
 	switch last.scheme {
-	case "basic":
+	case schemeBasic:
 		l, err := a.logins.Login(ctx)
 		if err != nil || l.Username == "" {
 			return "", err
 		}
 		req.SetBasicAuth(l.Username, l.Password) // RFC 7617
 		return usedBasic, nil
-	case "bearer":
+	case schemeBearer:
 		token, err := a.service.token(ctx, last, repository)
 		if err != nil {
 			return "", err
@@ -123,29 +114,53 @@ func (a *Challenged) Refused(ctx context.Context, resp *http.Response, used, rep
 	if bearer && !a.dropToken(used, a.latest().scope(repository)) {
 		return false, nil
 	}
-	c, ok := parseChallenge(resp.Header)
-	if !ok {
+	offered := parseChallenges(resp.Header)
+	if len(offered) == 0 {
 		// ECR Public answers 400 to a token that expired.
 		return bearer && resp.StatusCode == http.StatusBadRequest, nil
 	}
-	switch c.scheme {
-	case "basic":
-		if username, password, sent := resp.Request.BasicAuth(); sent {
-			return a.logins.Refused(Login{Username: username, Password: password}), nil
-		}
-		if l, err := a.logins.Login(ctx); err != nil || l.Username == "" {
-			return false, err
-		}
-	case "bearer":
-		if err := a.checkRealm(c.params["realm"]); err != nil {
-			a.log.Warn("the upstream's token service is refused", "error", err)
-			return false, err
-		}
+	c, ok, err := a.choose(ctx, offered)
+	if err != nil || !ok {
+		return false, err
+	}
+	if username, password, sent := resp.Request.BasicAuth(); sent && c.scheme == schemeBasic {
+		return a.logins.Refused(Login{Username: username, Password: password}), nil
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.last = c
 	return true, nil
+}
+
+// choose returns the best challenge that can be met, wherever it stands: the first
+// whose token service may be asked, else a basic one if there is a password. If
+// none can be, the error is that of the last token service.
+func (a *Challenged) choose(ctx context.Context, offered []challenge) (best challenge, ok bool, err error) {
+	l, err := a.logins.Login(ctx)
+	if err != nil {
+		return challenge{}, false, err
+	}
+	for _, c := range offered {
+		if c.scheme != schemeBearer {
+			continue
+		}
+		var service *url.URL
+		if service, err = a.realms.parse(c); err == nil {
+			err = a.realms.check(service, l)
+		}
+		if err == nil {
+			return c, true, nil
+		}
+	}
+	for _, c := range offered {
+		if c.scheme == schemeBasic && l.Username != "" {
+			return c, true, nil
+		}
+	}
+	if err != nil {
+		a.log.Warn("the upstream's token service is refused", "error", err)
+	}
+	return challenge{}, false, err
 }
 
 // dropToken forgets a token that the registry refused, and reports whether to ask
@@ -161,29 +176,6 @@ func (a *Challenged) dropToken(used, scope string) bool {
 	}
 	a.service.drop(scope, used)
 	return true
-}
-
-// checkRealm refuses a token service to which the upstream may not send us and our
-// password. It must be on the registry's own host or in the same registrable
-// domain, and use HTTPS unless the registry does not (CVE-2026-33540).
-func (a *Challenged) checkRealm(realm string) error {
-	const use = "a token request"
-	u, err := url.Parse(realm)
-	if err != nil {
-		return errRealm
-	}
-	if err := a.check.Check(use, a.endpoint, u); err != nil {
-		return err
-	}
-	if u.Hostname() == a.endpoint.Hostname() {
-		return nil
-	}
-	theirs, err1 := publicsuffix.EffectiveTLDPlusOne(u.Hostname())
-	ours, err2 := publicsuffix.EffectiveTLDPlusOne(a.endpoint.Hostname())
-	if err1 != nil || err2 != nil || theirs != ours {
-		return guard.Refuse(use, u)
-	}
-	return nil
 }
 
 // Anonymous reports whether requests are anonymous: the latest token was got

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net/url"
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/larder-registry/larder/upstream/name"
+	"github.com/larder-registry/larder/upstream/redact"
 )
 
 // DockerConfig finds a registry's login in a file of the form of Docker's
@@ -41,12 +43,14 @@ const (
 	// dockerHubServer is Docker Hub's name in these files and for helpers (docker
 	// login, "Credential store").
 	dockerHubServer = "https://index.docker.io/v1/"
+	// dockerHubHost is the host in it, which globs are matched with.
+	dockerHubHost = "index.docker.io"
 )
 
 // NewDockerConfig returns the logins for the registry whose /v2 is at endpoint.
 // They are looked up by the endpoint's host, whatever clients call the registry.
 func NewDockerConfig(file string, endpoint *url.URL) *DockerConfig {
-	return &DockerConfig{file: file, server: dockerServer(endpoint.Host), helperTimeout: helperTimeout}
+	return &DockerConfig{file: file, server: dockerServer(name.CanonicalHost(endpoint.Host)), helperTimeout: helperTimeout}
 }
 
 // dockerServer returns the one name for all keys of these files that mean the same
@@ -63,7 +67,7 @@ func dockerServer(key string) string {
 	default:
 		return ""
 	}
-	if name.IsDockerHub(host) {
+	if host = name.CanonicalHost(host); host == name.DockerHub {
 		return dockerHubServer
 	}
 	return host
@@ -84,7 +88,10 @@ func (d *DockerConfig) Login(ctx context.Context) (Login, error) {
 			return l, err
 		}
 	}
-	entry, _ := find(doc.Auths, d.server)
+	entry, ok := find(doc.Auths, d.server)
+	if !ok {
+		entry = findGlob(doc.Auths, d.server)
+	}
 	l, err := entry.login()
 	if err != nil {
 		return Login{}, NewError(fmt.Sprintf("read auths of %s for %s", d.file, d.server), err)
@@ -194,7 +201,7 @@ func readDockerConfig(file string) (dockerDocument, error) {
 	defer f.Close()
 	var doc dockerDocument
 	if err := json.NewDecoder(io.LimitReader(f, maxDockerConfig)).Decode(&doc); err != nil {
-		return dockerDocument{}, fmt.Errorf("it is not a Docker configuration of at most %d bytes: %w", maxDockerConfig, err)
+		return dockerDocument{}, fmt.Errorf("it is not a Docker configuration of at most %d bytes: %w", maxDockerConfig, redact.JSON(err))
 	}
 	return doc, nil
 }
@@ -212,4 +219,44 @@ func find[V any](section map[string]V, server string) (V, bool) {
 	}
 	var none V
 	return none, false
+}
+
+// findGlob returns the entry whose key is a glob for a server, as Kubernetes reads
+// pull secrets ("Images", "Interpretation of config.json"): a pattern of [path.Match]
+// for each label, as many labels, and the same port. The last in order of several is
+// used, as stars sort before letters.
+func findGlob(auths map[string]dockerAuth, server string) dockerAuth {
+	if server == dockerHubServer {
+		server = dockerHubHost
+	}
+	for _, key := range slices.Backward(slices.Sorted(maps.Keys(auths))) {
+		if strings.ContainsAny(key, "*?[") && matchesLabels(dockerServer(key), server) {
+			return auths[key]
+		}
+	}
+	return dockerAuth{}
+}
+
+// matchesLabels matches host[:port] with a glob for each label.
+func matchesLabels(glob, host string) bool {
+	glob, globPort := cutPort(glob)
+	host, port := cutPort(host)
+	globs, labels := strings.Split(glob, "."), strings.Split(host, ".")
+	if globPort != port || len(globs) != len(labels) {
+		return false
+	}
+	for i := range globs {
+		if ok, err := path.Match(globs[i], labels[i]); err != nil || !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// cutPort splits host[:port]. An IPv6 address keeps its colons.
+func cutPort(s string) (host, port string) {
+	if i := strings.LastIndexByte(s, ':'); i >= 0 && name.IsPort(s[i+1:]) && !strings.HasPrefix(s, "[") {
+		return s[:i], s[i+1:]
+	}
+	return s, ""
 }

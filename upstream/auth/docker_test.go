@@ -48,6 +48,21 @@ func TestDockerConfigHasTheLoginOfAHost(t *testing.T) {
 		"a refresh token":       {`{"auths":{"registry.example.com":{"auth":"` + me + `","identitytoken":"r"}}}`, "https://registry.example.com", auth.Login{Refresh: "r"}},
 		"a registry token":      {`{"auths":{"registry.example.com":{"registrytoken":"b"}}}`, "https://registry.example.com", auth.Login{Bearer: "b"}},
 		"an empty entry":        {`{"auths":{"registry.example.com":{}}}`, "https://registry.example.com", auth.Login{}},
+		"a star for a label":    {`{"auths":{"*.example.com":{"auth":"` + me + `"}}}`, "https://registry.example.com", auth.Login{Username: "me", Password: "hunter2:x"}},
+		"a star within a label": {`{"auths":{"reg*.example.com":{"auth":"` + me + `"}}}`, "https://registry.example.com", auth.Login{Username: "me", Password: "hunter2:x"}},
+		"stars of ECR":          {`{"auths":{"*.dkr.ecr.*.amazonaws.com":{"auth":"` + me + `"}}}`, "https://123456789012.dkr.ecr.us-east-1.amazonaws.com", auth.Login{Username: "me", Password: "hunter2:x"}},
+		"a star in a URL":       {`{"auths":{"https://*.example.com/v2/":{"auth":"` + me + `"}}}`, "https://registry.example.com", auth.Login{Username: "me", Password: "hunter2:x"}},
+		"a star with a port":    {`{"auths":{"*.example.com:5000":{"auth":"` + me + `"}}}`, "https://registry.example.com:5000", auth.Login{Username: "me", Password: "hunter2:x"}},
+		"a star, another port":  {`{"auths":{"*.example.com":{"auth":"` + me + `"}}}`, "https://registry.example.com:5000", auth.Login{}},
+		"a star is one label":   {`{"auths":{"*.example.com":{"auth":"` + me + `"}}}`, "https://a.registry.example.com", auth.Login{}},
+		"a star, no label":      {`{"auths":{"*.example.com":{"auth":"` + me + `"}}}`, "https://example.com", auth.Login{}},
+		"a star, a part of it":  {`{"auths":{"*.example.com/team":{"auth":"` + me + `"}}}`, "https://registry.example.com", auth.Login{}},
+		"a star of Docker Hub":  {`{"auths":{"*.docker.io":{"auth":"` + me + `"}}}`, "https://registry-1.docker.io", auth.Login{Username: "me", Password: "hunter2:x"}},
+		"a bad glob":            {`{"auths":{"[.example.com":{"auth":"` + me + `"}}}`, "https://registry.example.com", auth.Login{}},
+		"its name before stars": {`{"auths":{"*.example.com":{"username":"a","password":"b"},"registry.example.com":{"auth":"` + me + `"}}}`, "https://registry.example.com", auth.Login{Username: "me", Password: "hunter2:x"}},
+		"more letters first":    {`{"auths":{"*.*.com":{"username":"a","password":"b"},"*.example.com":{"auth":"` + me + `"}}}`, "https://registry.example.com", auth.Login{Username: "me", Password: "hunter2:x"}},
+		"port 443":              {`{"auths":{"registry.example.com:443":{"auth":"` + me + `"}}}`, "https://registry.example.com", auth.Login{Username: "me", Password: "hunter2:x"}},
+		"port 443 asked":        {`{"auths":{"registry.example.com":{"auth":"` + me + `"}}}`, "https://registry.example.com:443", auth.Login{Username: "me", Password: "hunter2:x"}},
 		"nothing":               {`{}`, "https://registry.example.com", auth.Login{}},
 		"its helper":            {`{"credHelpers":{"vault.example.com":"test"},"auths":{"vault.example.com":{"auth":"` + me + `"}}}`, "https://vault.example.com", auth.Login{Username: "helped", Password: "s1"}},
 		"its helper's refresh":  {`{"credHelpers":{"refresh.example.com":"test"}}`, "https://refresh.example.com", auth.Login{Refresh: "r1"}},
@@ -70,7 +85,8 @@ func TestDockerConfigHasTheLoginOfAHost(t *testing.T) {
 func TestErrorOfABrokenDockerConfigHoldsNoSecret(t *testing.T) {
 	installHelper(t, `case $server in
 		loud.example.com) head -c 70000 /dev/zero | tr '\0' x ;;
-		angry.example.com) echo "the vault is sealed"; exit 3 ;;
+		angry.example.com) echo "hunter2 is not the password"; exit 3 ;;
+		numeric.example.com) echo '{"Username":"me","Secret":4711}' ;;
 		*) echo 'hunter2' ;;
 	esac`)
 	for name, test := range map[string]struct{ config, host, text string }{
@@ -79,7 +95,10 @@ func TestErrorOfABrokenDockerConfigHoldsNoSecret(t *testing.T) {
 		"no colon":            {`{"auths":{"a.example.com":{"auth":"aHVudGVyMg=="}}}`, "a.example.com", "auth is not the base64"},
 		"no such helper":      {`{"credHelpers":{"a.example.com":"larder-none"}}`, "a.example.com", "docker-credential-larder-none"},
 		"a path for a helper": {`{"credsStore":"../../bin/hunter"}`, "a.example.com", "cannot be the name of a program"},
-		"helper that fails":   {`{"credsStore":"test"}`, "angry.example.com", "the vault is sealed"},
+		"helper that fails":   {`{"credsStore":"test"}`, "angry.example.com", "exit status 3"},
+		"helper's number":     {`{"credsStore":"test"}`, "numeric.example.com", "not a login in JSON"},
+		"a number":            {`{"auths":{"a.example.com":{"password":4711}}}`, "a.example.com", "password"},
+		"an entry of text":    {`{"auths":{"a.example.com":"hunter2"}}`, "a.example.com", "auths"},
 		"helper not JSON":     {`{"credsStore":"test"}`, "a.example.com", "docker-credential-test"},
 		"helper without end":  {`{"credsStore":"test"}`, "loud.example.com", "docker-credential-test"},
 	} {
@@ -87,7 +106,7 @@ func TestErrorOfABrokenDockerConfigHoldsNoSecret(t *testing.T) {
 			d := newDockerConfig(t, writeFile(t, test.config), "https://"+test.host)
 			_, err := d.Login(t.Context())
 			wantNoCredentials(t, err, test.text)
-			if strings.Contains(fmt.Sprint(err), "hunter2") || len(fmt.Sprint(err)) > 1000 {
+			if strings.Contains(fmt.Sprint(err), "hunter2") || strings.Contains(fmt.Sprint(err), "4711") || len(fmt.Sprint(err)) > 1000 {
 				t.Errorf("the error shows too much: %v", err)
 			}
 		})

@@ -42,7 +42,7 @@ func newClient(logins auth.Logins, h http.HandlerFunc) *client {
 	return newClientAt("https://registry.test", logins, h)
 }
 
-func newClientAt(endpoint string, logins auth.Logins, h http.HandlerFunc) *client {
+func newClientAt(endpoint string, logins auth.Logins, h http.HandlerFunc, realms ...string) *client {
 	u, err := url.Parse(endpoint)
 	if err != nil {
 		panic(err)
@@ -51,6 +51,7 @@ func newClientAt(endpoint string, logins auth.Logins, h http.HandlerFunc) *clien
 	c.Challenged = auth.New(auth.Options{
 		Endpoint:  u,
 		Logins:    logins,
+		Realms:    realms,
 		Transport: c,
 		Check:     guard.NewTransports(guard.Options{}).For(u),
 		Timeout:   20 * time.Second,

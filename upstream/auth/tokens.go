@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/larder-registry/larder/upstream/guard"
+	"github.com/larder-registry/larder/upstream/redact"
 	"github.com/larder-registry/larder/upstream/reply"
 )
 
@@ -24,6 +26,7 @@ import (
 // keeps them for their life. It is safe for concurrent use.
 type tokenService struct {
 	logins    Logins
+	realms    realms
 	transport http.RoundTripper
 	timeout   time.Duration
 
@@ -51,11 +54,14 @@ const (
 	// maxLogins bounds how many logins are tried for one token: one that expired,
 	// the one in its place, and an anonymous one at ECR Public.
 	maxLogins = 3
+	// maxTokenHops bounds the redirects of a request for a token. One is usual, to
+	// another path or to HTTPS.
+	maxTokenHops = 3
 )
 
 func newTokenService(opts Options) *tokenService {
 	kept, _ := lru.New[string, bearerToken](maxScopes) // fails only for a size that is not positive
-	return &tokenService{logins: opts.Logins, transport: opts.Transport, timeout: opts.Timeout, kept: kept}
+	return &tokenService{logins: opts.Logins, realms: opts.realms(), transport: opts.Transport, timeout: opts.Timeout, kept: kept}
 }
 
 // token returns a token for pulls from a repository. Concurrent callers share one
@@ -158,11 +164,15 @@ func (s *tokenService) request(ctx context.Context, c challenge, scope string) (
 	}
 }
 
-// exchange sends one request for a token for pulls.
+// exchange sends one request for a token for pulls, and follows redirects with the
+// same request.
 func (s *tokenService) exchange(ctx context.Context, c challenge, scope string, l Login) (*http.Response, error) {
-	u, err := url.Parse(c.params["realm"])
+	to, err := s.realms.parse(c)
+	if err == nil {
+		err = s.realms.check(to, l)
+	}
 	if err != nil {
-		return nil, errRealm
+		return nil, err
 	}
 	params := make(url.Values)
 	if scope != "" {
@@ -171,22 +181,46 @@ func (s *tokenService) exchange(ctx context.Context, c challenge, scope string, 
 	if name := c.params["service"]; name != "" {
 		params.Set("service", name)
 	}
-	req, err := tokenRequest(ctx, u, params, l)
-	if err != nil {
-		return nil, err
+	for hops := 0; ; hops++ {
+		req, err := tokenRequest(ctx, to, params, l)
+		if err != nil {
+			return nil, fmt.Errorf("request a token from %s: %w", guard.Origin(to), errRealm)
+		}
+		resp, err := s.transport.RoundTrip(req)
+		if err != nil {
+			return nil, fmt.Errorf("request a token from %s: %w", guard.Origin(to), err)
+		}
+		if !reply.IsRedirect(resp) {
+			return resp, nil
+		}
+		resp.Body.Close()
+		if hops == maxTokenHops {
+			return nil, fmt.Errorf("request a token from %s: more than %d redirects", guard.Origin(to), maxTokenHops)
+		}
+		next, err := resp.Location()
+		if err != nil {
+			return nil, fmt.Errorf("request a token from %s: it redirects to something that is not a URL", guard.Origin(to)) // which the error would quote
+		}
+		if err := s.realms.checkRedirect(to, next, l); err != nil {
+			return nil, err
+		}
+		to = next
 	}
-	req.Header.Set("User-Agent", "larder")
-	resp, err := s.transport.RoundTrip(req)
-	if err != nil {
-		return nil, fmt.Errorf("request a token from %s: %w", guard.Origin(u), err)
-	}
-	return resp, nil
 }
 
 // tokenRequest makes a request for a token: by GET with basic or no
 // authentication, or by POST with a refresh token (distribution's pages "Token
 // Authentication" and "OAuth2 Token Authentication").
 func tokenRequest(ctx context.Context, service *url.URL, params url.Values, l Login) (*http.Request, error) {
+	req, err := newTokenRequest(ctx, service, params, l)
+	if err == nil {
+		req.Header.Set("User-Agent", "larder")
+		req.Header.Set("Accept-Encoding", "identity") // the answer is read as it comes
+	}
+	return req, err
+}
+
+func newTokenRequest(ctx context.Context, service *url.URL, params url.Values, l Login) (*http.Request, error) {
 	if l.Refresh == "" {
 		u := *service
 		q := u.Query()
@@ -200,10 +234,11 @@ func tokenRequest(ctx context.Context, service *url.URL, params url.Values, l Lo
 		}
 		return req, err
 	}
-	params.Set("grant_type", "refresh_token")
-	params.Set("client_id", "larder")
-	params.Set("refresh_token", l.Refresh)
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, service.String(), strings.NewReader(params.Encode()))
+	form := maps.Clone(params)
+	form.Set("grant_type", "refresh_token")
+	form.Set("client_id", "larder")
+	form.Set("refresh_token", l.Refresh)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, service.String(), strings.NewReader(form.Encode()))
 	if err == nil {
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	}
@@ -223,7 +258,7 @@ func readToken(r io.Reader, life time.Duration) (bearerToken, error) {
 		ExpiresIn   int    `json:"expires_in"`
 	}
 	if err := json.NewDecoder(io.LimitReader(r, maxTokenAnswer)).Decode(&doc); err != nil {
-		return bearerToken{}, fmt.Errorf("read the token service's answer: %w", err)
+		return bearerToken{}, fmt.Errorf("read the token service's answer: %w", redact.JSON(err))
 	}
 	if doc.Token == "" {
 		doc.Token = doc.AccessToken

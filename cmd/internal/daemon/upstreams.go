@@ -29,6 +29,7 @@ func Lookup(cfg *config.Config) func(host string) (upstream.Config, bool) {
 			Username:     entry.Auth.Username,
 			PasswordFile: entry.Auth.PasswordFile,
 			DockerConfig: entry.Auth.DockerConfig,
+			Realms:       entry.Auth.Realms,
 		}
 		if entry.ECR != nil {
 			c.ECR = upstream.ECRConfig{
