@@ -64,18 +64,21 @@ func TestNamespaceHasPriorityOverPathPrefix(t *testing.T) {
 	}
 }
 
-func TestHostsOfOneRegistryReachIt(t *testing.T) {
+func TestHostsOfOneRegistryShareItsContent(t *testing.T) {
 	r := newRig(t, settings{also: "docker.io"})
-	image := r.addImage("v1", ecrtest.Random(1, 100))
+	layer := ecrtest.Random(1, 10_000)
+	image := r.addImage("v1", layer)
+	dgst := image.Blobs[0].Digest
 	for _, host := range []string{"docker.io", "index.docker.io", "registry-1.docker.io", "docker.io:443", "Registry-1.Docker.io:443"} {
-		for _, path := range []string{"/v2/" + app + "/manifests/v1?ns=" + host, "/v2/" + host + "/" + app + "/manifests/v1"} {
-			a := r.get(path)
-			wantStatus(t, a, http.StatusOK)
-			wantHeader(t, a, "Docker-Content-Digest", image.Root.Digest.String())
+		for _, form := range []struct{ prefix, query string }{{"/v2/" + app, "?ns=" + host}, {"/v2/" + host + "/" + app, ""}} {
+			tag := r.get(form.prefix + "/manifests/v1" + form.query)
+			wantStatus(t, tag, http.StatusOK)
+			wantHeader(t, tag, "Docker-Content-Digest", image.Root.Digest.String())
+			wantStatus(t, r.get(form.prefix+"/blobs/"+dgst.String()+form.query), http.StatusOK)
 		}
 	}
-	if got := r.ecr.Stats().Requests[ecrtest.Manifest]; got != 1 {
-		t.Errorf("one manifest of one registry was asked for %d times", got)
+	if got := r.ecr.Stats().Blobs[dgst].Bytes; got != layer.Size() {
+		t.Errorf("%d bytes were fetched of a layer of %d", got, layer.Size())
 	}
 }
 
