@@ -23,7 +23,7 @@ import (
 // Reads return an error if the content turns out not to match its digest, and never its last
 // byte.
 func (s *Store) Open(ctx context.Context, d digest.Digest, hint int64, fetch fill.Fetch) (*Blob, error) {
-	for joined := false; ; joined = true {
+	for retried := false; ; {
 		f, own, file, err := s.find(ctx, d, hint, fetch)
 		if err != nil {
 			return nil, fmt.Errorf("open blob %s: %w", d, err)
@@ -37,9 +37,10 @@ func (s *Store) Open(ctx context.Context, d digest.Digest, hint int64, fetch fil
 		case err == nil:
 			return newBlob(r), nil
 		case errors.Is(err, fill.ErrOver): // the next look finds the file, or starts another fill
-		case own, joined, ctx.Err() != nil, errors.Is(err, fill.ErrMismatch):
+		case own, retried, ctx.Err() != nil, errors.Is(err, fill.ErrMismatch):
 			return nil, err
 		default: // the source of another client failed, perhaps of another registry: this client's own may not
+			retried = true
 		}
 	}
 }
