@@ -59,7 +59,8 @@ func (f *Folder) HasBlobs() (found bool) {
 	return found
 }
 
-// EachPartial visits the data files of partial downloads until visit returns an error.
+// EachPartial visits the data files of partial downloads until visit returns an error. It
+// skips those that disappear meanwhile: their fill has ended, or they were evicted.
 func (f *Folder) EachPartial(visit func(digest.Digest, fs.FileInfo) error) error {
 	entries, err := os.ReadDir(f.partials())
 	if err != nil {
@@ -71,6 +72,9 @@ func (f *Folder) EachPartial(visit func(digest.Digest, fs.FileInfo) error) error
 			continue // a journal
 		}
 		info, err := entry.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
 		if err != nil {
 			return err
 		}
