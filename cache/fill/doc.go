@@ -15,7 +15,8 @@
 //     Fill.Run hashes the rest, and compares the digest at the end.
 //  5. If the digest matches, the last byte is released and [Store.Commit] makes the partial
 //     a blob. If it does not, readers get [ErrMismatch] and [Store.Abandon] removes the
-//     partial. After any other failure the partial stays, to be resumed.
+//     partial, as it does if the disk fails or the source refuses the blob. If the source
+//     breaks off, the partial stays, to be resumed.
 //
 // A fill has one state: opening until its size is published, then filling, then verified
 // or failed. A broken connection is replaced as [Retry] says; that rule stands in retry.go

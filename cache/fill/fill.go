@@ -184,16 +184,17 @@ func (f *Fill) Context() context.Context { return f.ctx }
 // Clients wait for the source's first answer even if there are bytes already: a source that
 // is dead must be an error before it is half a body.
 func (f *Fill) start(old *Partial) {
+	if old != nil {
+		f.log.Info("resuming a partial blob", "size", old.size)
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if old == nil {
 		f.joinLocked(&connection{fill: f, first: f.firstRange()})
 		return
 	}
-	f.log.Info("resuming a partial blob", "size", old.size)
 	f.part, f.size, f.segs = old, old.size, newSegments(old.size)
-	recovery := &connection{fill: f, noted: f.claimNotedLocked(old.notes)}
-	f.joinLocked(recovery)
+	f.joinLocked(&connection{fill: f, noted: f.claimNotedLocked(old.notes)})
 	if seg := f.claimLocked(); seg != nil {
 		f.joinLocked(&connection{fill: f, seg: seg})
 	}
