@@ -1,5 +1,5 @@
 // Package manifest checks manifests and indexes, and tells what they name. It reads a
-// document from memory or from the file of a blob; it asks nobody.
+// document from memory or from the file of a blob; it asks no upstream.
 package manifest
 
 import (
@@ -93,23 +93,25 @@ func (m *Manifest) Check() ([]Child, error) {
 // elsewhere, and are never fetched from there (CVE-2020-15157).
 func (d *document) children() ([]Child, error) {
 	var all []Child
-	add := func(manifest bool, descriptors ...descriptor) error {
+	add := func(manifest bool, descriptors ...descriptor) {
 		for _, c := range descriptors {
-			if len(c.URLs) > 0 {
-				continue
+			if len(c.URLs) == 0 {
+				all = append(all, Child{Digest: c.Digest, Size: c.Size, Manifest: manifest})
 			}
-			if err := c.Digest.Validate(); err != nil {
-				return fmt.Errorf("%w: it names %q: %w", ErrRefused, c.Digest, err)
-			}
-			all = append(all, Child{Digest: c.Digest, Size: c.Size, Manifest: manifest})
 		}
-		return nil
 	}
-	err := errors.Join(add(false, d.Layers...), add(true, d.Manifests...), add(false, d.Blobs...))
+	add(false, d.Layers...)
+	add(true, d.Manifests...)
+	add(false, d.Blobs...)
 	if d.Config != nil {
-		err = errors.Join(err, add(false, *d.Config))
+		add(false, *d.Config)
 	}
-	return all, err
+	for _, c := range all {
+		if err := c.Digest.Validate(); err != nil {
+			return nil, fmt.Errorf("%w: it names %q: %w", ErrRefused, c.Digest, err)
+		}
+	}
+	return all, nil
 }
 
 // Record is what the index keeps of a manifest that was fetched at the given time and has
