@@ -25,7 +25,8 @@
 //     fill/fill.go, connection.go, verify.go and reader.go; blobs/commit.go. It opens the blob
 //     or its fill, asks the source, learns the size, reserves space, copies and hashes,
 //     verifies, and commits. Each of these files uses others that have one small idea, such as
-//     fill/retry.go, fill/segments.go and blobs/evict.go.
+//     blobs/evict.go for space, and fill/answer.go, claim.go, partial.go, retry.go and
+//     segments.go.
 //   - A hit on a blob: proxy/proxy.go, pull.go and response.go; blob.go; blobs/open.go.
 //   - A tag: proxy/proxy.go, pull.go and response.go; tag.go; manifest.go; blob.go, which knows
 //     the members of a repository.
@@ -34,18 +35,22 @@
 //
 // # Goroutines and locks
 //
-// tasks.Group owns all goroutines; [Store.Close] ends and awaits them: keepUp and
-// keepSnapshots (upkeep.go), the background scrub, a goroutine for each fill and its
-// connections, and one for each question to an upstream.
+// tasks.Group owns all goroutines but those of the index; [Store.Close] ends and awaits them:
+// keepUp and keepSnapshots (upkeep.go), the background scrub, a goroutine for each fill and
+// its connections, one for each question to an upstream, one for each manifest that waits
+// for a fill of the same digest, and one for each blob that is checked after a read failed.
 //
 // Locks are taken in this order, where one is taken while another is held:
 //
 //  1. Store.expiring, during I/O
-//  2. the lock of a digest in package blobs, during I/O
-//  3. blobs.Store.evicting, during I/O; under it the lock of a digest is tried, never awaited
-//  4. pins.Pins.changing, during I/O, then pins.Pins.mu
-//  5. fill.Reader.mu, then fill.Fill.mu
-//  6. those of package records, in the order that its documentation gives
-//  7. the mutex of the table of digests in package blobs, then that of tasks.Group
-//  8. the locks of packages disk and recency, under which no other is taken
+//  2. records.Index.saving, during I/O: reserving the space for a snapshot may evict
+//  3. the lock of a digest in package blobs, during I/O
+//  4. blobs.Store.evicting, during I/O; under it the lock of a digest is tried, never awaited
+//  5. pins.Pins.changing, during I/O, then pins.Pins.mu
+//  6. fill.Reader.mu, during I/O, then fill.Fill.mu
+//  7. the other locks of package records, in the order that its documentation gives; while a
+//     snapshot is written database.closing is locked for reading, and locks from 3 on may
+//     follow: only the closing of the index waits for it
+//  8. the mutex of the table of digests in package blobs, then that of tasks.Group
+//  9. the locks of packages disk and recency and of memory.go, under which no other is taken
 package cache

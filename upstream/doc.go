@@ -20,9 +20,9 @@
 //
 // Where to look:
 //
-//   - A status other than the wanted one becomes an error in documents.fetch and
-//     blobs, by [reply.Read]. [reply.Error.Is] says that a 404 is fs.ErrNotExist.
-//     group.isFinal says that a replica's 404 does not count.
+//   - A status other than the wanted one becomes an error in documents.fetchOnce and
+//     contentOf (blob.go), by [reply.Read]. [reply.Error.Is] says that a 404 is
+//     fs.ErrNotExist. group.isFinal says that a replica's 404 does not count.
 //   - site.ask sees that a token was refused. ecr.Registry.Refused and
 //     auth.Challenged.Refused renew it.
 //   - [guard.Transport] decides whether a connection may be made.
@@ -41,7 +41,8 @@
 //
 // # Locks
 //
-// Client.mu guards the registries; while a registry is made, the locks of
-// guard.Transports, ecr.Client and telemetry are taken under it. outcome.mu and
+// Client.mu guards the registries; while a registry is made, Options.Lookup is called
+// and the locks of guard.Transports, ecr.Client, pace.Limits and telemetry are taken
+// under it. Lookup must not call the client. outcome.mu and
 // locations.mu are taken alone. No lock is held while anything is sent.
 package upstream

@@ -3,10 +3,11 @@
 //
 // There are two kinds of pins: those of commands are in the index; those of the
 // configuration follow from patterns and the tags in the cache. [Pins.Refresh] finds out anew
-// what all of them hold. Whoever changes in the index what a pin reaches calls it, or one of
-// [Pins.ManifestKept] and [Pins.TagMoved], afterwards.
+// what all of them hold. A caller that has changed in the index what a pin reaches calls it,
+// or one of [Pins.ManifestKept] and [Pins.TagMoved].
 //
 // # Locks
 //
-// Pins.changing, during I/O, then Pins.mu.
+// Pins.changing, during I/O, then Pins.mu, then that of recency.List. Settings.Match is
+// called under Pins.changing and must not call back.
 package pins

@@ -90,10 +90,6 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 	if d.store, err = cache.Open(d.cfg.Cache.Dir, opts); err != nil {
 		return err
 	}
-	alive, err := upkeep.NewKeepAlive(d.cfg, d.client, d.store, d.log, meter)
-	if err != nil {
-		return err
-	}
 	if d.listeners, err = listen(ctx, d.cfg, d.opts.ServiceManager, d.log); err != nil {
 		return err
 	}
@@ -108,6 +104,10 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 
 		RepositoryLabel: d.cfg.Telemetry.RepositoryLabel,
 	})
+	alive, err := upkeep.NewKeepAlive(d.cfg, d.client, d.store, d.log, meter)
+	if err != nil {
+		return err
+	}
 	lifecycle := upkeep.NewLifecycle(d.cfg, d.client, d.store, d.log)
 	d.pins = upkeep.NewPins(d.store, d.proxy, d.log)
 	d.upkeep = []func(context.Context){lifecycle.Run, immutable.Run, alive.Run, d.pins.Run}

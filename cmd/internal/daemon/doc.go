@@ -5,11 +5,11 @@
 // [New] opens everything, in this order: telemetry, the client of the upstreams,
 // the cache folder, the listeners, the proxy, the upkeep (package upkeep).
 // [Daemon.Serve] then runs one HTTP server for each listener (clients, admin,
-// commands) and the upkeep in the background, until its context ends: it drains
-// the servers, stops the upkeep and waits for both. [Daemon.Close] closes the
-// folder and the upstreams and sends the last telemetry.
+// commands) and the upkeep in the background. When its context ends, the upkeep ends
+// and the servers drain, and Serve waits for both. [Daemon.Close] closes the folder and
+// the upstreams and sends the last telemetry.
 //
 // Other commands use the rest: [Dial] reaches the daemon of a cache folder,
-// [OpenFolder] opens the folder where no daemon runs, and [Lookup] is how a
+// [OpenFolder] opens the folder if no daemon runs, and [Lookup] is how a
 // configuration translates to upstreams.
 package daemon
