@@ -13,6 +13,9 @@ import (
 // Repository is a repository of one upstream.
 type Repository = records.Repository
 
+// RepoDigest is a blob or a manifest as one repository has it.
+type RepoDigest = records.RepoDigest
+
 // What a store serves.
 type (
 	// Manifest is a manifest or an index.

@@ -31,7 +31,7 @@ const maxRepositories = 1000
 // expired returns the images in the cache that have expired, and which of those in
 // the cache ECR still has. A repository that is not read this time keeps the result
 // of the last time.
-func (p *ecrPolicies) expired(ctx context.Context) (expired []cache.Verdict, listed map[imageID]bool, err error) {
+func (p *ecrPolicies) expired(ctx context.Context) (expired []cache.Verdict, listed map[cache.RepoDigest]bool, err error) {
 	holdings, err := p.store.Holdings()
 	if err != nil {
 		return nil, nil, err
@@ -40,7 +40,7 @@ func (p *ecrPolicies) expired(ctx context.Context) (expired []cache.Verdict, lis
 	if err != nil {
 		return nil, nil, err
 	}
-	listed = make(map[imageID]bool)
+	listed = make(map[cache.RepoDigest]bool)
 	left := maxRepositories
 	for _, repo := range shuffled(holdings) {
 		registry, entry, ok := p.registries.ecr(repo)
@@ -99,7 +99,7 @@ func shuffled(holdings map[cache.Repository][]cache.Holding) []cache.Repository 
 // index; the cache knows them for the indexes that it has. An image that had
 // expired before and that ECR does not list any more stays expired.
 func (p *ecrPolicies) read(ctx context.Context, registry *upstream.Registry, repo cache.Repository,
-	holdings []cache.Holding, before []cache.Verdict, listed map[imageID]bool) ([]cache.Verdict, error) {
+	holdings []cache.Holding, before []cache.Verdict, listed map[cache.RepoDigest]bool) ([]cache.Verdict, error) {
 	policy, images, err := registry.ECR().Lifecycle(ctx, repo.Name)
 	if err != nil {
 		return nil, err
@@ -112,12 +112,12 @@ func (p *ecrPolicies) read(ctx context.Context, registry *upstream.Registry, rep
 		of, cached := children[images[i].Digest]
 		images[i].Children = of
 		if cached {
-			listed[imageID{repo, images[i].Digest}] = true
+			listed[cache.RepoDigest{Repository: repo, Digest: images[i].Digest}] = true
 		}
 	}
 	expired := expiredBy(policy, images, repo, SourceECR)
 	for _, v := range before {
-		if !listed[imageID{repo, v.Digest}] {
+		if !listed[cache.RepoDigest{Repository: repo, Digest: v.Digest}] {
 			expired = append(expired, v)
 		}
 	}

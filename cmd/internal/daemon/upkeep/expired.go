@@ -3,8 +3,6 @@ package upkeep
 import (
 	"time"
 
-	"github.com/opencontainers/go-digest"
-
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/upstream/lifecycle"
 )
@@ -15,12 +13,6 @@ const (
 	SourceECR   = "ecr"
 	SourceLocal = "local"
 )
-
-// imageID is an image of one repository.
-type imageID struct {
-	cache.Repository
-	digest.Digest
-}
 
 // expiredBy evaluates a policy for the images of a repository.
 func expiredBy(policy lifecycle.Policy, images []lifecycle.Image, repo cache.Repository, source string) []cache.Verdict {
@@ -36,10 +28,10 @@ func expiredBy(policy lifecycle.Policy, images []lifecycle.Image, repo cache.Rep
 // earliest merges two lists. An image in both has expired at the earlier time.
 func earliest(a, b []cache.Verdict) []cache.Verdict {
 	var all []cache.Verdict
-	index := make(map[imageID]int) // in all
+	index := make(map[cache.RepoDigest]int) // in all
 	for _, expired := range [][]cache.Verdict{a, b} {
 		for _, v := range expired {
-			id := imageID{v.Repository, v.Digest}
+			id := cache.RepoDigest{Repository: v.Repository, Digest: v.Digest}
 			i, again := index[id]
 			switch {
 			case !again:

@@ -28,15 +28,15 @@ const maxImages = 1000
 
 // remove asks the upstreams about expired images and removes those that are gone.
 // It does not ask about images that are listed.
-func (g *gone) remove(ctx context.Context, listed map[imageID]bool) error {
+func (g *gone) remove(ctx context.Context, listed map[cache.RepoDigest]bool) error {
 	images, err := g.store.Images()
 	if err != nil {
 		return err
 	}
 	rand.Shuffle(len(images), func(i, j int) { images[i], images[j] = images[j], images[i] })
-	asked := make(map[imageID]bool) // an image may have several tags
+	asked := make(map[cache.RepoDigest]bool) // an image may have several tags
 	for _, img := range images {
-		id := imageID{cache.Repository{Upstream: img.Upstream, Name: img.Repository}, img.Digest}
+		id := cache.RepoDigest{Repository: cache.Repository{Upstream: img.Upstream, Name: img.Repository}, Digest: img.Digest}
 		// An image without a media type is not in the cache: there is nothing to remove.
 		if img.Expired == nil || img.MediaType == "" || img.Pinned || listed[id] || asked[id] || !g.applies(id.Repository) {
 			continue
@@ -62,7 +62,7 @@ func (g *gone) applies(repo cache.Repository) bool {
 
 // confirmed reports whether the upstream answers that it has no such image. After
 // any other answer, and without one, the image stays.
-func (g *gone) confirmed(ctx context.Context, id imageID) bool {
+func (g *gone) confirmed(ctx context.Context, id cache.RepoDigest) bool {
 	registry, err := g.registries.client.Registry(id.Upstream)
 	if err != nil {
 		return false
@@ -72,7 +72,7 @@ func (g *gone) confirmed(ctx context.Context, id imageID) bool {
 	return errors.As(err, &refusal) && errors.Is(refusal, fs.ErrNotExist)
 }
 
-func (g *gone) removeImage(id imageID) {
+func (g *gone) removeImage(id cache.RepoDigest) {
 	freed, err := g.store.RemoveExpired(id.Repository, id.Digest)
 	switch {
 	case errors.Is(err, cache.ErrPinned), errors.Is(err, fs.ErrNotExist): // since the images were listed

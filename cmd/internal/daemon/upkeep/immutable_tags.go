@@ -142,8 +142,8 @@ func (t *ImmutableTags) update(repo cache.Repository, change func(m *mutability,
 	}
 }
 
-// renew sets rules that were read just now. If the last reading does not hold any
-// more the setting may have been another one since then, even where both agree.
+// renew sets rules that were read just now. If the last reading is no longer
+// valid, the setting may have changed in between, even if both readings agree.
 func (m *mutability) renew(rules ecr.TagMutability, now time.Time) {
 	if !now.Before(m.until) || !rules.Equal(m.rules) {
 		m.since = now

@@ -102,7 +102,7 @@ func (k *KeepAlive) round(ctx context.Context) error {
 
 // inUse is a manifest that is due.
 type inUse struct {
-	imageID
+	cache.RepoDigest
 	registry *upstream.Registry
 	entry    string // of the configuration, for metrics: a pattern is one for many hosts
 }
@@ -128,7 +128,7 @@ func (k *KeepAlive) due() ([]inUse, error) {
 				touched = time.Time{} // by a clock that was wrong
 			}
 			if now.Sub(touched) >= every && h.Used.Sub(touched) > sameUse {
-				due = append(due, inUse{imageID{repo, h.Digest}, registry, string(entry.Host)})
+				due = append(due, inUse{cache.RepoDigest{Repository: repo, Digest: h.Digest}, registry, string(entry.Host)})
 			}
 		}
 	}

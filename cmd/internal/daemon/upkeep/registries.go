@@ -15,7 +15,7 @@ type registries struct {
 	client *upstream.Client
 }
 
-// entry returns the configuration's entry for a repository, and false where the
+// entry returns the configuration's entry for a repository, and false if the
 // configuration does not allow the repository.
 func (r registries) entry(repo cache.Repository) (config.Upstream, bool) {
 	entry, ok := r.cfg.Match(repo.Upstream)
@@ -23,8 +23,8 @@ func (r registries) entry(repo cache.Repository) (config.Upstream, bool) {
 }
 
 // ecr returns the registry of a repository at ECR with its entry of the
-// configuration, and false for other registries and where the configuration does
-// not allow the repository.
+// configuration. It returns false for other registries, and if the configuration
+// does not allow the repository.
 func (r registries) ecr(repo cache.Repository) (*upstream.Registry, config.Upstream, bool) {
 	entry, ok := r.entry(repo)
 	if !ok {
