@@ -11,8 +11,8 @@ import (
 	"github.com/larder-registry/larder/cache/manifest"
 )
 
-// An index that was lost is made anew from its snapshot, which tells of a manifest only its
-// type, or nothing at all. The rest is in the manifest's file.
+// An index that was lost is rebuilt from its snapshot, which has of a manifest only its type,
+// or nothing at all. The rest is in the manifest's file.
 
 // manifestMode tells the files of manifests from those of blobs.
 const manifestMode fs.FileMode = 0o600
@@ -36,11 +36,11 @@ func (s *Store) continueRebuild(ctx context.Context) {
 	s.rebuildNotBefore = time.Now().Add(snapshotShare * time.Since(begin))
 	switch {
 	case err == nil && s.rebuildFailed:
-		s.log.Info("the index has been made anew")
+		s.log.Info("the index has been rebuilt")
 		s.pins.RefreshOrWarn() // pins did not know what manifests name
 	case err != nil && ctx.Err() == nil && !s.rebuildFailed:
 		s.rebuildFailed = true
-		s.blobs.Trouble(slog.LevelError, "the index could not be made anew; that is tried again", err)
+		s.blobs.Trouble(slog.LevelError, "the index could not be rebuilt; that is tried again", err)
 	}
 }
 

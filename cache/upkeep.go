@@ -55,7 +55,7 @@ func (s *Store) load(ctx context.Context) {
 		}
 	})
 	if err != nil && ctx.Err() == nil {
-		s.log.Error("not all of the cache folder could be read; the rest is served, and counted and evicted after the next start", "error", err)
+		s.log.Error("parts of the cache folder could not be read; blobs there are served, and are counted and evicted after the next start", "error", err)
 	}
 }
 

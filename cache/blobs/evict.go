@@ -74,7 +74,7 @@ func (s *Store) ReserveBytes(ctx context.Context, n int64) error {
 }
 
 func (s *Store) doesNotFit(n int64) error {
-	return disk.BoundError{Err: fmt.Errorf("%s has no room for %d bytes: %w", s.Folder.Dir(), n, unix.ENOSPC)}
+	return disk.BoundError{Err: fmt.Errorf("%s has no space for %d bytes: %w", s.Folder.Dir(), n, unix.ENOSPC)}
 }
 
 // evictFor evicts what has expired, then what is least recently used, until need bytes are
@@ -128,7 +128,7 @@ func (s *Store) evict(d digest.Digest, reason string) (freed int64, err error) {
 }
 
 // remove deletes the files, then the records: a crash in between leaves records without a
-// file, which have no effect. Whoever reads a file keeps it.
+// file, which have no effect. A reader that has the file open can read on.
 func (s *Store) remove(d digest.Digest, it recency.Item) error {
 	if it.Partial {
 		paths := s.Folder.Partial(d)

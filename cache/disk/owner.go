@@ -13,8 +13,8 @@ type Owner struct {
 	User, Group int
 }
 
-// ErrNotACache is returned for a folder that is not empty and is no cache.
-var ErrNotACache = errors.New("the folder is not empty, and no cache")
+// ErrNotACache is returned for a folder that is not empty and not a cache folder.
+var ErrNotACache = errors.New("the folder is not empty, and not a cache folder")
 
 // GiveTo creates the cache folder dir if it does not exist, and gives it with everything
 // in it to owner, who can open it then. It reports whether it had to give anything. No

@@ -189,6 +189,6 @@ func (db *database) closeInTime() error {
 	case err := <-done:
 		return err
 	case <-time.After(maxClose):
-		return fmt.Errorf("%v were not enough: %w", maxClose, failure)
+		return fmt.Errorf("it took more than %v: %w", maxClose, failure)
 	}
 }

@@ -103,7 +103,7 @@ func (s *stage) close() error {
 	return errors.Join(append(errs, os.RemoveAll(s.dir))...)
 }
 
-// isolate keeps the AWS SDK in this process away from the credentials and settings of whoever runs it. Proxies need no
+// isolate keeps the AWS SDK in this process away from the credentials and settings of its user. Proxies need no
 // such care: Go never uses one to a loopback address.
 func isolate() error {
 	for _, entry := range os.Environ() {

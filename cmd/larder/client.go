@@ -24,7 +24,7 @@ type folder struct {
 }
 
 // client sends requests for /api/v1 to the daemon of a cache folder, or to this
-// process where no daemon runs.
+// process if no daemon runs.
 type client struct {
 	http  *http.Client
 	close func() error

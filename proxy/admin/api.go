@@ -16,10 +16,10 @@ import (
 	"github.com/larder-registry/larder/upstream/name"
 )
 
-// api is /api/v1. Its fields after store are set where a daemon runs.
+// api is /api/v1. Its fields after store are set if a daemon runs.
 type api struct {
 	store          *cache.Store
-	monitor        *monitor                                                                 // nil where no daemon runs
+	monitor        *monitor                                                                 // nil if no daemon runs
 	fetchManifests func(ctx context.Context, repo cache.Repository, reference string) error // nil for none
 	log            *slog.Logger
 }
@@ -92,7 +92,7 @@ func (a *api) images(*http.Request) (any, error) {
 // Stats is the response to GET /api/v1/stats.
 type Stats struct {
 	cache.Stats
-	Activity *Activity `json:"activity,omitempty"` // nil where no daemon runs
+	Activity *Activity `json:"activity,omitempty"` // nil if no daemon runs
 }
 
 func (a *api) stats(*http.Request) (any, error) {

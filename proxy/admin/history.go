@@ -55,7 +55,7 @@ func (h *history) all() History {
 	return History{Hour: slices.Clone(h.Hour), Day: slices.Clone(h.Day)}
 }
 
-// push appends a sample and drops the oldest one where there are more than intervals
+// push appends a sample and drops the oldest one if there are more than intervals
 // intervals between them.
 func push(samples []Sample, s Sample, intervals int) []Sample {
 	if len(samples) > intervals {

@@ -62,7 +62,7 @@ func listen(ctx context.Context, cfg *config.Config, serviceManager bool, log *s
 		*want.to = opened
 	}
 	if at := l.clients.Addr(); isExposed(at) {
-		log.Warn("listening beyond loopback: whoever reaches this address can pull every image that the cache holds or that its credentials may fetch",
+		log.Warn("listening beyond loopback: anyone who reaches this address can pull every image that is cached or that its credentials may fetch",
 			"listen", at)
 	}
 	l.warnOfAnyHost(log)

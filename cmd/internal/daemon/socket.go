@@ -19,16 +19,16 @@ func SocketPath(cacheDir string) string { return filepath.Join(cacheDir, "larder
 const maxSocketPath = 107
 
 var (
-	// ErrNotRunning is the error of Dial where no daemon has the folder.
+	// ErrNotRunning is the error of Dial if no daemon has the folder.
 	ErrNotRunning = errors.New("no daemon runs")
-	// ErrSocketPath is the error of Dial where the folder's path is so long that a
+	// ErrSocketPath is the error of Dial if the folder's path is so long that a
 	// daemon has no socket there. One may be running.
 	ErrSocketPath = errors.New("the path is too long for a socket")
 )
 
 // Dial connects to the daemon of a cache folder, which answers /api/v1 there.
-// Besides [ErrNotRunning] and [ErrSocketPath] the error may be [fs.ErrPermission],
-// where the daemon is another user's.
+// Besides [ErrNotRunning] and [ErrSocketPath] the error may be [fs.ErrPermission], if
+// the daemon is another user's.
 func Dial(ctx context.Context, cacheDir string) (net.Conn, error) {
 	path := SocketPath(cacheDir)
 	if len(path) > maxSocketPath {

@@ -14,10 +14,10 @@ import (
 	"github.com/larder-registry/larder/config"
 )
 
-// OpenFolder opens the configured cache folder for a command, where no daemon has
-// it. Nothing is scrubbed meanwhile, and nothing evicted: the daemon's flags may
-// say another max_size than the configuration, which may be missing here. A folder
-// in which no daemon ever ran is an error.
+// OpenFolder opens the configured cache folder for a command, if no daemon has it.
+// Nothing is scrubbed or evicted meanwhile: the daemon's flags may set another max_size
+// than the configuration, which the command may not have. A folder in which no daemon
+// ever ran is an error.
 func OpenFolder(cfg *config.Config, log *slog.Logger) (*cache.Store, error) {
 	dir := cfg.Cache.Dir
 	if _, err := os.Stat(filepath.Join(dir, "larder.lock")); errors.Is(err, fs.ErrNotExist) {

@@ -86,7 +86,7 @@ func adviceOnDenial(err error) string {
 	case d.Policy == "identity-based policy" || d.Policy == "":
 		return "The policies of these credentials must allow it: attach deploy/iam/pull.json, or for another account's repository deploy/iam/cross-account-caller.json."
 	}
-	return "The " + d.Policy + " must allow it. It is not attached to the credentials: ask whoever administers the organization and the VPC endpoint."
+	return "The " + d.Policy + " must allow it. It is not attached to the credentials: ask the administrators of the organization and the VPC endpoint."
 }
 
 // has reports whether an error contains one of the texts: AWS's codes come through

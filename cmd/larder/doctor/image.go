@@ -61,7 +61,7 @@ func checkImage(e *examination, r *upstream.Registry, image name.Image) {
 }
 
 // platformManifest returns the manifest of an image for this platform, or for
-// another one where there is none.
+// another one if there is none.
 func platformManifest(ctx context.Context, r *upstream.Registry, image name.Image) (m ocispec.Manifest, detail string, err error) {
 	desc, body, err := r.Manifest(ctx, image.Repository, image.Reference(), false)
 	if err != nil {

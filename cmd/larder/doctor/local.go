@@ -19,7 +19,7 @@ import (
 	"github.com/larder-registry/larder/config"
 )
 
-// checkConfiguration reads the configuration. It returns nil where that fails.
+// checkConfiguration reads the configuration. It returns nil if that fails.
 func checkConfiguration(e *examination, load func() (*config.Config, string, error)) (cfg *config.Config) {
 	e.step("configuration", nil, func(context.Context) finding {
 		var source string

@@ -46,7 +46,7 @@ func checkUpstreams(e *examination, cfg *config.Config, image name.Image) {
 	}
 }
 
-// findRegistry begins the steps about an image's upstream. It returns nil where the
+// findRegistry begins the steps about an image's upstream. It returns nil if the
 // configuration does not allow the image.
 func findRegistry(e *examination, cfg *config.Config, client *upstream.Client, image name.Image) (registry *upstream.Registry) {
 	e.about(image.Host)
