@@ -3,26 +3,13 @@ package cache
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
-	"strings"
 	"testing"
 
 	"github.com/larder-registry/larder/cache/fill/filltest"
 	"github.com/opencontainers/go-digest"
 )
-
-func TestFolderHasOneOwner(t *testing.T) {
-	dir := t.TempDir()
-	s := openStore(t, dir, Options{})
-	_, err := Open(dir, Options{})
-	if want := fmt.Sprintf("in use by process %d:", os.Getpid()); err == nil || !strings.Contains(err.Error(), want) {
-		t.Errorf("a second owner got %v", err)
-	}
-	closeStore(t, s)
-	openStore(t, dir, Options{})
-}
 
 func TestBlobsSurviveARestart(t *testing.T) {
 	dir := t.TempDir()

@@ -1,6 +1,8 @@
 package manifest_test
 
 import (
+	"errors"
+	"strings"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -8,6 +10,36 @@ import (
 
 	"github.com/larder-registry/larder/cache/manifest"
 )
+
+func TestCheckRefusesInvalidManifests(t *testing.T) {
+	const index, image = ocispec.MediaTypeImageIndex, ocispec.MediaTypeImageManifest
+	for _, c := range []struct {
+		name, mediaType, raw string
+	}{
+		{"invalid JSON", image, `{`},
+		{"another type", image, `{"mediaType": "` + index + `", "manifests": []}`},
+		{"no type", "", `{"layers": []}`},
+		{"an index with layers", index, `{"manifests": [], "layers": []}`},
+		{"an index with a config", index, `{"manifests": [], "config": {"digest": "` + string(digest.FromString("")) + `"}}`},
+		{"an invalid digest", image, `{"layers": [{"digest": "sha256:../../etc/passwd"}]}`},
+		{"a layer without a digest", image, `{"layers": [{"size": 5}]}`},
+		{"too large", image, `{"layers": []` + strings.Repeat(" ", manifest.MaxSize) + `}`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := manifest.Manifest{Digest: digest.FromString(c.raw), MediaType: c.mediaType, Raw: []byte(c.raw)}
+			if _, err := m.Check(); !errors.Is(err, manifest.ErrRefused) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+func TestCheckRefusesContentOfAnotherDigest(t *testing.T) {
+	m := manifest.Manifest{Digest: digest.FromString("a"), MediaType: ocispec.MediaTypeImageManifest, Raw: []byte(`{"layers": []}`)}
+	if _, err := m.Check(); !errors.Is(err, manifest.ErrMismatch) {
+		t.Errorf("got %v", err)
+	}
+}
 
 func FuzzCheck(f *testing.F) {
 	f.Add([]byte(`{"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},"layers":[]}`))
