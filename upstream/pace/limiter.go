@@ -46,7 +46,7 @@ type Refusal struct {
 const (
 	// retryPause is the mean wait of a refused request before it is sent again while there
 	// is no limit: as long as a turn at the floor.
-	retryPause = time.Second / floor
+	retryPause = 200 * time.Millisecond
 	// longestPause bounds how long one answer can have a target left alone.
 	longestPause = time.Minute
 	// maxWaiting bounds the requests that wait for one target.

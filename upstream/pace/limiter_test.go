@@ -29,7 +29,7 @@ const (
 	longStreak = 60          // refusals in a row at the floor that lower it
 
 	// Refusals that set a limit: so many, and this part of the requests.
-	leastRefusals, leastShare = 4, 0.6
+	leastRefusals, leastShare = 8, 0.7
 )
 
 // tooMany is an answer that lowers a limit.
@@ -394,15 +394,15 @@ func TestFloorSinksInLongStreaksUntilARequestSucceeds(t *testing.T) {
 				rates = append(rates, got)
 			}
 		}
-		if want := []float64{5, 2.5, 2, 1}; !slices.Equal(rates, want) {
+		if want := []float64{4.75, 2.375, 1.9, 0.95}; !slices.Equal(rates, want) { // 5, 2 and 1, less the margin
 			t.Errorf("the rates are %v, want %v", rates, want)
 		}
 		sent := mustWait(t, l, pace.Manifests)
 		l.Succeeded()
 		pass(time.Millisecond)
 		l.Refused(sent, tooMany(0))
-		if got := rateOf(l); got != floor {
-			t.Errorf("after a success the floor is %v, want %d", got, floor)
+		if got := rateOf(l); got != 4.75 {
+			t.Errorf("after a success the floor is %v, want 4.75", got)
 		}
 	})
 }
@@ -411,7 +411,7 @@ func TestFewRefusalsHoldBackOnlyTheRefusedRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for name, c := range map[string]struct{ sent, refused int }{
 			"a few requests, most of them refused":  {5, leastRefusals - 1},
-			"many requests, a few of them refused":  {100, 59},
+			"many requests, a few of them refused":  {100, 69},
 			"one request after the other, and none": {0, 1},
 		} {
 			l := pace.NewLimiter("storage.test", 0)

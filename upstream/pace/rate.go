@@ -32,7 +32,7 @@ const (
 	// The floor is what keeps pulls going while others use up the quota: with 90 of 100
 	// answers refused, a floor of 5 finishes 8 images for 32 clients in about 105 s; at a
 	// floor of 2, clients that gave up meanwhile never finished.
-	floor = 5
+	floor = 5 * knownMargin
 	// longStreak is how many refusals in a row at the floor lower it by one step. It is so long that
 	// a target that refuses 9 of 10 requests by chance reaches it once in 500 tries.
 	longStreak = 60
@@ -42,20 +42,20 @@ const (
 	growth, nearTop, probeInterval = 20, 0.9, 200
 	// leastGrowth is by how much a second without a refusal raises a rate at
 	// least, in requests per second.
-	leastGrowth = 1.0
+	leastGrowth = 0.25
 	// calm is how long after the last refusal the limit is lifted.
 	calm = time.Minute
 	// leastRefusals and leastShare are how many refusals within one to two seconds, and which
 	// part of the requests, set a limit if there is none. S3 answers 503 to a few requests now
 	// and then; and while others use up half of a quota, a request that is sent again soon
 	// gets through.
-	leastRefusals, leastShare = 4, 0.6
+	leastRefusals, leastShare = 8, 0.7
 	// knownMargin keeps requests that are sent in time from arriving too soon.
 	knownMargin = 0.95
 )
 
 // sinking are the floors after one long streak, and after two or more, in requests per second.
-var sinking = [...]float64{2, 1}
+var sinking = [...]float64{2 * knownMargin, 1 * knownMargin}
 
 // newRate returns the rate for a target that allows most requests per second, or
 // 0 if that is unknown.
