@@ -164,6 +164,7 @@ func (c *Client) newMember(cfg Config) (*member, error) {
 		timeout:   cfg.Timeout,
 		transport: c.transports.For(endpoint),
 		counter:   c.telemetry.Upstream(cfg.Name),
+		sent:      redact.NewMemory(),
 		log:       c.log.With("upstream", cfg.Host),
 	}
 	s.guests = newGuests(func(registry *url.URL) *auth.Challenged {
@@ -210,7 +211,7 @@ type tokenTransport struct{ site *site }
 
 // RoundTrip is for http.RoundTripper.
 func (t tokenTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	req, call := t.site.counter.Begin(req, telemetry.Token)
+	req, call := t.site.counter.Begin(t.site.sent.Sending(req), telemetry.Token)
 	resp, err := t.site.transport.RoundTrip(req)
 	err = redact.Of(req).Error(err) // it may quote what the server wrote
 	call.End(resp, err)

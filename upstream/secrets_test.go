@@ -143,3 +143,34 @@ func TestErrorsHoldNothingThatTheUpstreamRepeats(t *testing.T) {
 		})
 	}
 }
+
+// The token service gets the login, the registry its token, and another server none of
+// these. Each of the latter two may repeat what the ones before it got.
+func TestErrorsHoldNoSecretThatAnotherServerGot(t *testing.T) {
+	storage := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, `{"errors":[{"code":"DENIED","message":"hunter2 and tok3n are wrong"}]}`, http.StatusForbidden)
+	})
+	for name, next := range map[string]http.HandlerFunc{
+		"registry": func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, `{"errors":[{"code":"DENIED","message":"hunter2 and tok3n are wrong"}]}`, http.StatusForbidden)
+		},
+		"storage": redirect(storage.URL),
+	} {
+		cfg := Config{Username: "me", PasswordFile: passwordFile(t, "hunter2")}
+		r, _ := startPlain(t, cfg, func(w http.ResponseWriter, r *http.Request) {
+			switch {
+			case r.URL.Path == "/token":
+				_, _ = w.Write([]byte(`{"token":"tok3n"}`))
+			case r.Header.Get("Authorization") == "Bearer tok3n":
+				next(w, r)
+			default:
+				w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+r.Host+`/token"`)
+				w.WriteHeader(http.StatusUnauthorized)
+			}
+		})
+		err := pull(t, r, repo)
+		if err == nil || !strings.Contains(err.Error(), "are wrong") || strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "tok3n") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

@@ -30,8 +30,9 @@ type site struct {
 	counter   *telemetry.Upstream
 	log       *slog.Logger
 	rateLimit atomic.Pointer[pace.RateLimit] // the latest statement
-	guests    *guests                        // at other registries, to which this one redirects
-	stranger  stranger                       // while the registry has not challenged
+	sent      *redact.Memory
+	guests    *guests  // at other registries, to which this one redirects
+	stranger  stranger // while the registry has not challenged
 
 	// auth is one of the following two, and the other one is nil.
 	auth       credentials
@@ -250,7 +251,7 @@ func (s *site) send(req *http.Request, timeout time.Duration) (*http.Response, e
 	if s.own(req.URL) {
 		target = telemetry.Registry
 	}
-	req, call := s.counter.Begin(req.WithContext(ctx), target)
+	req, call := s.counter.Begin(s.sent.Sending(req.WithContext(ctx)), target)
 	resp, err := s.transport.RoundTrip(req)
 	err = redact.Of(req).Error(err) // it may quote what the server wrote
 	if err != nil && errors.Is(context.Cause(ctx), reply.ErrTimeout) {

@@ -2,13 +2,18 @@ package ecr
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/larder-registry/larder/upstream/name"
+	"github.com/larder-registry/larder/upstream/pace"
 )
 
 // recordingClient records the hosts that AWS's SDK asks, and has no network.
@@ -116,5 +121,39 @@ func TestAccountsOfARegionShareAToken(t *testing.T) {
 		if shared := c.region(base) == c.region(test.other); shared != test.shared {
 			t.Errorf("%s: shares the token is %t, want %t", label, shared, test.shared)
 		}
+	}
+}
+
+func TestErrorShowsNothingThatACredentialProcessWrote(t *testing.T) {
+	for name, test := range map[string]struct{ command, text string }{
+		"no JSON":      {`echo '{"Version":1,"SecretAccessKey":"hunter2"'`, "credential_process: its output is not credentials"},
+		"a number":     {`echo '{"Version":"hunter2"}'`, "credential_process: its output is not credentials"},
+		"no time":      {`echo '{"Version":1,"Expiration":"hunter2"}'`, "credential_process: its output is not credentials"},
+		"a failed run": {`echo hunter2; exit 3`, "exit status 3"},
+		"no key":       {`echo '{"Version":1,"SecretAccessKey":"hunter2"}'`, "missing AccessKeyId"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			awsEnvironment(t, "")
+			t.Setenv("AWS_SECRET_ACCESS_KEY", "")
+			script := filepath.Join(t.TempDir(), "script")
+			profile := filepath.Join(t.TempDir(), "config")
+			for file, content := range map[string]string{script: test.command, profile: "[default]\ncredential_process = sh " + script + "\n"} {
+				if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			t.Setenv("AWS_CONFIG_FILE", profile)
+			cfg := configOf(t, "123456789012.dkr.ecr.us-east-1.amazonaws.com")
+			r := newTestClient(t, nil).Registry(cfg, pace.NewLimiter(cfg.Name, 0))
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+cfg.Name, http.NoBody)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = r.Authorize(t.Context(), req, repo)
+			wantNoCredentials(t, err, test.text)
+			if strings.Contains(fmt.Sprint(err), "hunter2") {
+				t.Errorf("the output is shown: %v", err)
+			}
+		})
 	}
 }

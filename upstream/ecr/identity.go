@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os/exec"
 	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials/processcreds"
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go"
@@ -91,11 +93,30 @@ func (s *session) load(ctx context.Context) (aws.Config, error) {
 	if err != nil {
 		return aws.Config{}, err
 	}
+	cfg.Credentials = aws.NewCredentialsCache(quiet{cfg.Credentials})
 	if s.identity.RoleARN != "" {
 		cfg.Credentials = aws.NewCredentialsCache(s.role(cfg))
 	}
 	cfg.Region = s.region
 	return cfg, nil
+}
+
+// quiet is credentials whose errors do not show what a credential_process wrote: the
+// SDK quotes output that it cannot read.
+type quiet struct{ aws.CredentialsProvider }
+
+var errProcessOutput = errors.New("credential_process: its output is not credentials in JSON; run it by hand to see it")
+
+// Retrieve is for aws.CredentialsProvider.
+func (q quiet) Retrieve(ctx context.Context) (aws.Credentials, error) {
+	found, err := q.CredentialsProvider.Retrieve(ctx)
+	var process *processcreds.ProviderError
+	var run *exec.ExitError
+	ended := errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+	if errors.As(err, &process) && errors.Unwrap(process.Err) != nil && !ended && !errors.As(err, &run) {
+		err = errProcessOutput
+	}
+	return found, err
 }
 
 // role assumes the identity's role with the credentials of cfg.

@@ -29,27 +29,30 @@ const minSecret = 4
 var plainParameters = []string{"account", "artifactType", "client_id", "grant_type", "last", "n", "ns", "scope", "service"}
 
 // Of returns the secrets that a request is sent with: those of its Authorization
-// header, of its URL, and of a form in its body.
+// header, of its URL, of a form in its body, and of requests before it (see
+// [Memory]).
 func Of(req *http.Request) Secrets {
-	var s Secrets
+	s := append(credentials(req), remembered(req)...)
+	if secret := parameters(req.URL.Query()); len(secret) > 0 {
+		s = append(append(s, secret...), req.URL.RawQuery)
+	}
+	return Secrets(s).complete()
+}
+
+// credentials returns the secrets of a request outside of its URL.
+func credentials(req *http.Request) []string {
+	var s []string
 	if v := req.Header.Get("Authorization"); v != "" {
-		_, credentials, _ := strings.Cut(v, " ")
-		s = append(s, v, credentials)
+		_, value, _ := strings.Cut(v, " ")
+		s = append(s, v, value)
 		if username, password, ok := req.BasicAuth(); ok {
 			s = append(s, username+":"+password, password)
 		}
 	}
-	if req.URL.User != nil {
-		password, _ := req.URL.User.Password()
-		s = append(s, req.URL.User.String(), password)
-	}
-	if secret := parameters(req.URL.Query()); len(secret) > 0 {
-		s = append(append(s, secret...), req.URL.RawQuery)
-	}
 	if req.GetBody != nil && req.Header.Get("Content-Type") == "application/x-www-form-urlencoded" {
 		s = append(s, form(req)...)
 	}
-	return s.complete()
+	return s
 }
 
 // form returns the secrets in a form, which is of our own making and small.

@@ -87,3 +87,18 @@ func TestErrorOfJSONQuotesNoValue(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestTextDoesNotRepeatWhatWasSentBefore(t *testing.T) {
+	m := redact.NewMemory()
+	login := request(t, http.MethodGet, "https://auth.test/token", "")
+	login.SetBasicAuth("me", "hunter2")
+	m.Sending(login)
+	storage := m.Sending(request(t, http.MethodGet, "https://s3.test/x", ""))
+	if got := redact.Of(storage).Text("hunter2 is wrong"); got != "[redacted] is wrong" {
+		t.Errorf("got %q", got)
+	}
+	other := redact.NewMemory().Sending(request(t, http.MethodGet, "https://s3.test/x", ""))
+	if got := redact.Of(other).Text("hunter2 is wrong"); got != "hunter2 is wrong" {
+		t.Errorf("of another upstream: %q", got)
+	}
+}
