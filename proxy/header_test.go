@@ -130,7 +130,7 @@ func TestConditionsAreHonoured(t *testing.T) {
 // its digest. Here a tag has one digest for all clients.
 func TestAcceptDoesNotChangeTheManifest(t *testing.T) {
 	const docker = "application/vnd.docker.distribution.manifest.v2+json"
-	raw := []byte(`{"schemaVersion":2,"mediaType":"` + docker + `"}`)
+	raw := []byte(`{"schemaVersion":2,"mediaType":"` + docker + `","layers":[]}`)
 	for _, accept := range []string{"application/vnd.oci.image.manifest.v1+json", docker, "*/*", ""} {
 		r := newRig(t, settings{}) // with an empty cache
 		desc, err := r.ecr.AddManifest(app, "v1", docker, raw)

@@ -3,8 +3,11 @@ package proxy
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
+	"mime"
 	"net/http"
 	"net/url"
 	"slices"
@@ -114,20 +117,22 @@ func (l lists) cachedTags(t target, last string, n int) (tags []string, link str
 	return tags, link, nil
 }
 
-// referrers passes the upstream's answer on: an index, or the 404 of a registry without
-// the API, after which clients ask by tag.
+// referrers passes on the upstream's index. Any other answer that a registry without the
+// API may give, a web page included, becomes the 404 after which all clients ask by tag.
 func (l lists) referrers(w *recorder, r *http.Request, t target) error {
 	ctx, cancel := context.WithTimeoutCause(r.Context(), t.timeout, errSlow)
 	defer cancel()
 	query := r.URL.Query()
 	query.Del("ns")
 	header, body, err := t.upstream.List(ctx, t.repo.Name, "referrers/"+t.reference, query)
-	if err != nil {
+	var answer interface{ Unsupported() bool }
+	switch {
+	case errors.As(err, &answer) && answer.Unsupported():
+		return fmt.Errorf("%w: %w", errNoReferrers, err)
+	case err != nil:
 		return err
-	}
-	var index ocispec.Index
-	if err := json.Unmarshal(body, &index); err != nil || index.MediaType != ocispec.MediaTypeImageIndex {
-		return fmt.Errorf("referrers of %s@%s: the upstream's answer is not an index", t.repo, t.reference)
+	case !isReferrers(header, body):
+		return fmt.Errorf("referrers of %s@%s: %w", t.repo, t.reference, errNoReferrers)
 	}
 	if v := header.Get("OCI-Filters-Applied"); v != "" {
 		w.Header().Set("OCI-Filters-Applied", v)
@@ -136,6 +141,26 @@ func (l lists) referrers(w *recorder, r *http.Request, t target) error {
 		w.Header().Set("Link", relink(r, link))
 	}
 	return sendDocument(w, r, cache.Miss, ocispec.MediaTypeImageIndex, body)
+}
+
+// errNoReferrers says that the upstream has no list of referrers.
+var errNoReferrers = fmt.Errorf("the upstream does not answer with an index of referrers: %w", fs.ErrNotExist)
+
+// isReferrers reports whether an answer is a list of referrers: an index by its own
+// mediaType or, if it has none, by its Content-Type. Clients look at the latter alone.
+func isReferrers(header http.Header, body []byte) bool {
+	var index *struct {
+		MediaType string            `json:"mediaType"`
+		Manifests []json.RawMessage `json:"manifests"`
+	}
+	if json.Unmarshal(body, &index) != nil || index == nil {
+		return false
+	}
+	if index.MediaType == "" {
+		contentType, _, err := mime.ParseMediaType(header.Get("Content-Type"))
+		return err == nil && contentType == ocispec.MediaTypeImageIndex
+	}
+	return index.MediaType == ocispec.MediaTypeImageIndex
 }
 
 // relink turns an upstream's Link into one to the path of the request. Clients do not

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -178,15 +179,49 @@ func TestLinkOfReferrersLeadsToLarder(t *testing.T) {
 	}
 }
 
-// A registry without the API answers 404. Clients then ask by tag.
+// Clients that get a 404 ask by tag. From Larder they would not do so for a 503, though the
+// upstream's own answer makes them.
 func TestReferrersWithoutTheAPIAreNotFound(t *testing.T) {
-	r := newRig(t, settings{})
-	r.ecr.Inject(ecrtest.Fault{On: ecrtest.Referrers, Status: http.StatusNotFound, Body: "404 page not found"})
-	wantError(t, r.get("/v2/"+app+"/referrers/"+digestOfNothing), http.StatusNotFound, "MANIFEST_UNKNOWN")
+	const index = ocispec.MediaTypeImageIndex
+	for name, fault := range map[string]ecrtest.Fault{
+		"404":                       {Status: http.StatusNotFound, Body: "404 page not found"},
+		"400":                       {Status: http.StatusBadRequest},
+		"405":                       {Status: http.StatusMethodNotAllowed},
+		"406":                       {Status: http.StatusNotAcceptable},
+		"418":                       {Status: http.StatusTeapot},
+		"501":                       {Status: http.StatusNotImplemented},
+		"a login page":              {Status: http.StatusOK, Body: "<html>Welcome</html>"},
+		"no document":               {Status: http.StatusOK, Body: "{}"},
+		"null as an index":          {Status: http.StatusOK, Body: "null", Header: http.Header{"Content-Type": {index}}},
+		"an image":                  {Status: http.StatusOK, Body: `{"mediaType":"` + ocispec.MediaTypeImageManifest + `"}`},
+		"something that says it is": {Status: http.StatusOK, Body: "<html>", Header: http.Header{"Content-Type": {index}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, settings{})
+			fault.On = ecrtest.Referrers
+			r.ecr.Inject(fault)
+			wantError(t, r.get("/v2/"+app+"/referrers/"+digestOfNothing), http.StatusNotFound, "MANIFEST_UNKNOWN")
+		})
+	}
 }
 
-func TestReferrersThatAreNotAnIndexAreRefused(t *testing.T) {
+func TestReferrersAreUnavailableOnlyWhileTheUpstreamFails(t *testing.T) {
+	for _, status := range []int{http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusServiceUnavailable} {
+		r := newRig(t, settings{timeout: 2 * time.Second})
+		r.ecr.Inject(ecrtest.Fault{On: ecrtest.Referrers, Status: status})
+		wantError(t, r.get("/v2/"+app+"/referrers/"+digestOfNothing), http.StatusServiceUnavailable, "UNAVAILABLE")
+	}
+}
+
+func TestIndexOfReferrersNeedsNoMediaType(t *testing.T) {
+	const body = `{"schemaVersion":2,"manifests":[]}`
 	r := newRig(t, settings{})
-	r.ecr.Inject(ecrtest.Fault{On: ecrtest.Referrers, Status: http.StatusOK, Body: "<html>Welcome</html>"})
-	wantError(t, r.get("/v2/"+app+"/referrers/"+digestOfNothing), http.StatusServiceUnavailable, "UNAVAILABLE")
+	r.ecr.Inject(ecrtest.Fault{
+		On: ecrtest.Referrers, Status: http.StatusOK, Body: body,
+		Header: http.Header{"Content-Type": {ocispec.MediaTypeImageIndex + "; charset=utf-8"}},
+	})
+	a := r.get("/v2/" + app + "/referrers/" + digestOfNothing)
+	wantStatus(t, a, http.StatusOK)
+	wantHeader(t, a, "Content-Type", ocispec.MediaTypeImageIndex)
+	wantBody(t, a, []byte(body))
 }

@@ -173,12 +173,12 @@ func (p *Proxy) targetOf(r *http.Request) (target, error) {
 // parseRoute parses the path and the query of a request. It is pure and takes any
 // input. The error is an errcode.Error.
 func parseRoute(path string, query url.Values) (route, error) {
+	if path == "/v2" || path == "/v2/" {
+		return route{kind: kindBase}, nil
+	}
 	rest, ok := strings.CutPrefix(path, "/v2/")
 	if !ok {
 		return route{}, errNoSuchPath
-	}
-	if rest == "" {
-		return route{kind: kindBase}, nil
 	}
 	repository, kind, reference, ok := splitPath(rest)
 	switch {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"time"
 
@@ -76,7 +77,7 @@ func (p *pulls) blob(w *recorder, r *http.Request, t target) error {
 		return p.headBlob(ctx, w, r, t, size)
 	}
 	defer p.readers.add(r, t.repo, t.digest)()
-	blob, err := p.store.Open(ctx, t.digest, max(size, 0), p.fetch(t))
+	blob, err := p.store.Open(ctx, t.digest, max(size, 0), p.fetch(t, size))
 	if err != nil {
 		return err
 	}
@@ -116,7 +117,7 @@ func (p *pulls) headBlob(ctx context.Context, w *recorder, r *http.Request, t ta
 		size, state = onDisk, cache.Hit
 	}
 	if size < 0 {
-		blob, err := p.store.Open(ctx, t.digest, 0, p.fetch(t))
+		blob, err := p.store.Open(ctx, t.digest, 0, p.fetch(t, size))
 		if err != nil {
 			return err
 		}
@@ -142,7 +143,7 @@ var errNotKept = errors.New("the cache could not keep it")
 
 // fetchBlob caches a blob, unless it is cached. The size is 0 if it is not known.
 func (p *pulls) fetchBlob(ctx context.Context, t target, size int64) error {
-	blob, err := p.store.Open(ctx, t.digest, size, p.fetch(t))
+	blob, err := p.store.Open(ctx, t.digest, size, p.fetch(t, size))
 	if err != nil {
 		return err
 	}
@@ -171,9 +172,18 @@ func askBlob(t target) func(context.Context) (int64, error) {
 	}
 }
 
-// fetch is how the store fetches a blob from the upstream.
-func (p *pulls) fetch(t target) cache.Fetch {
+// fetch is how the store fetches a blob from the upstream. The size is the one that a
+// manifest tells, in bytes, and not positive if it is not known. An answer with another
+// size is refused before a client gets any header: with a 200 of the wrong length, no
+// client asks anywhere else.
+func (p *pulls) fetch(t target, size int64) cache.Fetch {
 	return p.store.Remembering(t.repo, t.digest, func(ctx context.Context, part cache.Range) (cache.Content, error) {
-		return t.openBlob(ctx, t.repo.Name, t.digest, part)
+		content, err := t.openBlob(ctx, t.repo.Name, t.digest, part)
+		if err != nil || size <= 0 || content.Size < 0 || content.Size == size {
+			return content, err
+		}
+		content.Body.Close()
+		return cache.Content{}, fmt.Errorf("fetch blob %s: the manifest tells %d bytes and the upstream's answer %d: %w",
+			t.digest, size, content.Size, fs.ErrNotExist)
 	})
 }

@@ -34,6 +34,7 @@ func TestParseRouteTakesValidPaths(t *testing.T) {
 		want        route
 	}{
 		{"/v2/", "", route{kind: kindBase}},
+		{"/v2", "", route{kind: kindBase}},
 		{"/v2/busybox/manifests/latest", "", route{kind: kindManifest, name: "busybox", reference: "latest"}},
 		{"/v2/a/b/c/d/manifests/v1", "", route{kind: kindManifest, name: "a/b/c/d", reference: "v1"}},
 		{"/v2/team/app/manifests/" + sha256, "", route{kind: kindManifest, name: "team/app", reference: sha256, digest: sha256}},
@@ -88,7 +89,6 @@ func TestParseRouteRefusesInvalidPaths(t *testing.T) {
 		{"", "", errcode.ErrorCodeNameUnknown},
 		{"/", "", errcode.ErrorCodeNameUnknown},
 		{"/v1/_ping", "", errcode.ErrorCodeNameUnknown},
-		{"/v2", "", errcode.ErrorCodeNameUnknown},
 		{"/v2/_catalog", "", errcode.ErrorCodeNameUnknown},
 		{"/v2//", "", errcode.ErrorCodeNameUnknown},
 		{"/v2/a", "", errcode.ErrorCodeNameUnknown},

@@ -18,6 +18,7 @@ import (
 //
 //	Throttled() bool           // the registry limits requests
 //	RetryAfter() time.Duration // when it takes the next one; 0 if it does not say
+//	Unsupported() bool         // the registry has no such resource, by whatever status
 //	DenialAttrs() []slog.Attr  // what the log says about a refusal
 type Upstream interface {
 	// Manifest returns a manifest by tag or digest. With head, the descriptor is

@@ -89,7 +89,7 @@ func (b blobs) connect(ctx context.Context, req request) (*http.Response, error)
 		b.locations.drop(key, to)
 	}
 	resp, err := b.site.follow(ctx, req)
-	if err == nil && resp.StatusCode < http.StatusBadRequest && !b.site.own(resp.Request.URL) {
+	if err == nil && resp.StatusCode < http.StatusBadRequest && !expired(resp) && !b.site.own(resp.Request.URL) {
 		b.locations.put(key, resp.Request.URL)
 	}
 	return resp, err
@@ -106,9 +106,11 @@ func blobRequest(repository string, dgst digest.Digest, part Range) request {
 }
 
 // expired reports an answer with which storage refuses a URL that it accepted
-// before: S3 answers 403 to an expired one, others 400, 401 or 410.
+// before: S3 answers 403 to an expired one, others 400, 401, 410 or a login page.
 func expired(resp *http.Response) bool {
 	switch resp.StatusCode {
+	case http.StatusOK:
+		return notWhole(resp.Header) != ""
 	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden,
 		http.StatusNotFound, http.StatusGone:
 		return true
@@ -117,10 +119,14 @@ func expired(resp *http.Response) bool {
 }
 
 // contentOf returns the part of a blob that an answer has. If it has none, the error
-// is a [reply.Error], and the answer's body is closed.
+// is a [reply.Error] or a [reply.ContentError], and the answer's body is closed.
 func contentOf(resp *http.Response, off int64) (Content, error) {
 	switch resp.StatusCode {
 	case http.StatusOK:
+		if reason := notWhole(resp.Header); reason != "" {
+			resp.Body.Close()
+			return Content{}, &reply.ContentError{Host: resp.Request.URL.Host, Reason: reason}
+		}
 		return Content{resp.Body, true, resp.ContentLength}, nil
 	case http.StatusPartialContent:
 		first, size, ok := parseContentRange(resp.Header.Get("Content-Range"))
@@ -137,6 +143,19 @@ func contentOf(resp *http.Response, off int64) (Content, error) {
 		}
 	}
 	return Content{}, reply.Read(resp)
+}
+
+// notWhole returns why an answer of 200 cannot be a whole blob, or nothing. Registries
+// and storage send blobs as application/octet-stream or with the type of a layer; a
+// web page is that of a login, of a captive portal or of an error.
+func notWhole(h http.Header) string {
+	switch kind := strings.ToLower(mediaType(h)); {
+	case kind == "text/html", kind == "application/xhtml+xml":
+		return "sends a web page (" + kind + ") instead of the blob"
+	case h.Get("Content-Range") != "":
+		return fmt.Sprintf("sends a part of the blob (Content-Range %.100q) as the whole", h.Get("Content-Range"))
+	}
+	return ""
 }
 
 // parseContentRange reads "bytes 500-999/1234" (RFC 9110, 14.4). The size is -1

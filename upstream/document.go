@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"strings"
 	"time"
@@ -60,33 +61,62 @@ type manifest struct {
 	raw  []byte
 }
 
-// manifest fetches a manifest. For a HEAD the digest is that of the header; without
-// one, the manifest is fetched in whole.
+// manifest fetches a manifest. For a HEAD the digest is that of the header. If the HEAD
+// does not decide, the manifest is fetched in whole: some registries answer HEAD with
+// 405, 500 or 501, or redirect it to storage that signed only GET, and answer GET well.
 func (d documents) manifest(ctx context.Context, m manifestRequest) (manifest, error) {
 	req := request{repository: m.repository, path: "manifests/" + m.reference, accept: acceptManifests, timeout: m.timeout}
 	if m.head {
 		req.method = http.MethodHead
-	}
-	header, body, err := d.fetch(ctx, req)
-	if m.head && err == nil && len(body) == 0 {
-		if dgst, err := digest.Parse(header.Get("Docker-Content-Digest")); err == nil {
-			return manifest{desc: ocispec.Descriptor{MediaType: mediaType(header), Digest: dgst}}, nil
+		header, body, err := d.fetch(ctx, req)
+		claimed, parseErr := digest.Parse(header.Get("Docker-Content-Digest"))
+		switch {
+		case err != nil && d.decides(err):
+			return manifest{}, err
+		case err == nil && len(body) > 0: // site.ask has asked as GET
+			return manifestOf(m.reference, header, body), nil
+		case err == nil && parseErr == nil:
+			return manifest{desc: ocispec.Descriptor{MediaType: mediaType(header), Digest: claimed}}, nil
 		}
 		req.method = http.MethodGet
-		header, body, err = d.fetch(ctx, req)
 	}
+	header, body, err := d.fetch(ctx, req)
 	if err != nil {
 		return manifest{}, err
 	}
-	algorithm := digest.SHA256
-	if dgst, err := digest.Parse(m.reference); err == nil {
-		algorithm = dgst.Algorithm()
-	}
-	desc := ocispec.Descriptor{MediaType: mediaType(header), Digest: algorithm.FromBytes(body), Size: int64(len(body))}
-	return manifest{desc, body}, nil
+	return manifestOf(m.reference, header, body), nil
 }
 
-// fetch fetches a document, and tries again after a failure that may be temporary.
+// decides reports whether a GET could not do better than a HEAD that failed: the
+// registry itself has no such manifest, it throttles, or there was no answer.
+func (d documents) decides(err error) bool {
+	var refusal *reply.Error
+	switch {
+	case !errors.As(err, &refusal), refusal.Throttled():
+		return true
+	case errors.Is(err, fs.ErrNotExist):
+		return refusal.Host == d.site.endpoint.Host
+	}
+	return false
+}
+
+// manifestOf describes a manifest by its bytes. The algorithm of the digest is that of
+// the reference. By tag it is that of the header, if the header tells the digest of
+// these bytes: a registry that names a manifest by its sha512 knows no sha256 of it.
+func manifestOf(reference string, header http.Header, body []byte) manifest {
+	of := digest.FromBytes(body)
+	if asked, err := digest.Parse(reference); err == nil {
+		of = asked.Algorithm().FromBytes(body)
+	} else if named := digest.Digest(header.Get("Docker-Content-Digest")); strings.HasPrefix(string(named), "sha512:") {
+		if sha512 := digest.SHA512.FromBytes(body); sha512 == named {
+			of = sha512
+		}
+	}
+	return manifest{ocispec.Descriptor{MediaType: mediaType(header), Digest: of, Size: int64(len(body))}, body}
+}
+
+// fetch fetches a document, and tries again after a failure that may be temporary. A
+// HEAD to which the registry answers with an error is not tried again: its GET is.
 func (d documents) fetch(ctx context.Context, req request) (http.Header, []byte, error) {
 	type document struct {
 		header http.Header
@@ -96,6 +126,9 @@ func (d documents) fetch(ctx context.Context, req request) (http.Header, []byte,
 	pauses.RandomizationFactor = backoff.DefaultRandomizationFactor // requests that failed together do not come back together
 	got, err := backoff.Retry(ctx, func() (document, error) {
 		header, body, err := d.fetchOnce(ctx, req)
+		if err != nil && req.method == http.MethodHead && !d.decides(err) {
+			err = backoff.Permanent(err)
+		}
 		return document{header, body}, err
 	}, backoff.WithMaxTries(maxTries), backoff.WithBackOff(pauses))
 	defer func() { d.outcome.note(ctx, err) }()

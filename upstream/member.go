@@ -58,7 +58,10 @@ func (m *member) status() Status {
 func isOutage(err error) bool {
 	var refusal *reply.Error
 	var refused *guard.RefusedError
+	var wrong *reply.ContentError
 	switch {
+	case errors.As(err, &wrong):
+		return true
 	case err == nil, errors.As(err, &refused), errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
 		return false
 	case reply.IsThrottled(err):

@@ -55,6 +55,12 @@ func repositoryIn(path string) string {
 	return ""
 }
 
+// hasContent reports an answer whose body is what the request is for. Its reader bounds
+// how long it waits for it.
+func hasContent(resp *http.Response) bool {
+	return resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusPartialContent
+}
+
 // body is an answer's body that calls done when it is closed.
 type body struct {
 	io.ReadCloser

@@ -267,7 +267,7 @@ func (s *site) send(req *http.Request, timeout time.Duration) (*http.Response, e
 		s.rateLimit.Store(&limit)
 	}
 	resp.Body = &body{ReadCloser: resp.Body, done: func() { cancel(nil) }}
-	if resp.StatusCode >= http.StatusBadRequest {
+	if !hasContent(resp) && !reply.IsRedirect(resp) {
 		reply.Peek(resp)
 	}
 	return resp, nil

@@ -2,6 +2,7 @@ package guard
 
 import (
 	"crypto/tls"
+	"fmt"
 	"net"
 	"net/http"
 	"net/url"
@@ -81,6 +82,19 @@ func newTransport(g *guard) *Transport {
 			TLSClientConfig: &tls.Config{ClientSessionCache: tls.NewLRUClientSessionCache(tlsSessions)},
 		},
 	}
+}
+
+// RoundTrip makes one request: see [http.RoundTripper]. An answer of 101 is an error.
+// No request asks for another protocol, and the body of such an answer is the
+// connection itself: it has no end, and no context ends a read of it. Other 1xx never
+// arrive here, as [http.Transport] waits for the final answer.
+func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := t.Transport.RoundTrip(req)
+	if err != nil || resp.StatusCode >= http.StatusOK {
+		return resp, err
+	}
+	resp.Body.Close()
+	return nil, fmt.Errorf("%s answered %s, which nothing asked for", req.URL.Host, resp.Status)
 }
 
 // Check refuses a URL to which an upstream may not lead, before anything is

@@ -135,6 +135,31 @@ func IsRedirect(resp *http.Response) bool {
 	return false
 }
 
+// Unsupported reports whether the registry says, in whatever words, that it has no
+// such resource: a status that is neither success nor a refusal, throttling or
+// failure. Registries without the referrers API answer 400, 404, 405, 406 or 501.
+func (e *Error) Unsupported() bool {
+	switch e.Status {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusProxyAuthRequired,
+		http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
+		return false
+	}
+	return e.Status < http.StatusInternalServerError || e.Status == http.StatusNotImplemented
+}
+
+// ContentError is an answer with a good status whose content cannot be what the
+// request is for, such as a login page instead of a blob. It is fs.ErrNotExist: the
+// same question brings the same content.
+type ContentError struct {
+	// Host is where the answer came from, and Reason what is wrong with it.
+	Host, Reason string
+}
+
+func (e *ContentError) Error() string { return e.Host + " " + e.Reason }
+
+// Is makes a ContentError fs.ErrNotExist.
+func (e *ContentError) Is(target error) bool { return target == fs.ErrNotExist }
+
 // IsThrottled reports an error because of too many requests: of an upstream's
 // answer, or of a request that was therefore not sent.
 func IsThrottled(err error) bool {
