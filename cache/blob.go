@@ -22,7 +22,7 @@ func (s *Store) BlobHere(repo Repository, d digest.Digest) *Blob {
 	if CheckDigest(d) != nil {
 		return nil
 	}
-	if rec, err := s.member(repo, d); err != nil || rec.Manifest {
+	if rec, err := s.member(repo, d); err != nil || !rec.IsBlob() {
 		return nil
 	}
 	if content, ok := s.memory.blobs.Get(d); ok {
@@ -93,15 +93,20 @@ func (s *Store) Stat(d digest.Digest) (int64, error) {
 func (s *Store) Distrust(d digest.Digest) { s.blobs.Distrust(d) }
 
 // Holds returns the size of a blob that the repository is known to have, or -1 if the size
-// is not known. The upstream confirms first what is not known to belong there as a blob,
-// though it may be in the cache for another repository or as a manifest: containerd asks for
-// a manifest among the blobs too, and takes a yes for the end of its search.
+// is not known. The upstream confirms first what is not known to belong there, though it may
+// be in the cache for another repository. The error is fs.ErrNotExist for a manifest of the
+// repository, whatever the upstream says: containerd asks for a manifest among the blobs
+// too, and takes a yes for the content, of no type.
 func (s *Store) Holds(ctx context.Context, repo Repository, d digest.Digest, confirm func(context.Context) (int64, error)) (int64, error) {
 	if err := CheckDigest(d); err != nil {
 		return 0, fmt.Errorf("blob %q: %w", d, err)
 	}
-	if rec, err := s.member(repo, d); err == nil && !rec.Manifest {
+	rec, err := s.member(repo, d)
+	switch {
+	case err == nil && rec.IsBlob():
 		return rec.Size, nil
+	case err == nil && rec.Role == records.ManifestOnly:
+		return 0, fmt.Errorf("blob %s@%s: it is a manifest: %w", repo, d, fs.ErrNotExist)
 	}
 	key := "blob/" + repo.String() + "@" + d.String()
 	if err := s.refused(key); err != nil {
@@ -111,7 +116,7 @@ func (s *Store) Holds(ctx context.Context, repo Repository, d digest.Digest, con
 		size, err := confirm(ctx)
 		s.refuse(key, err)
 		if err == nil {
-			s.addMember(repo, d, records.Member{Size: size})
+			s.addMember(repo, d, records.Member{Size: -1}) // only a manifest's word on the size is binding
 		}
 		return size, err
 	})
@@ -121,7 +126,11 @@ func (s *Store) Holds(ctx context.Context, repo Repository, d digest.Digest, con
 	return size, nil
 }
 
+// addMember records a membership beside what is known of the digest in the repository.
 func (s *Store) addMember(repo Repository, d digest.Digest, rec records.Member) {
+	if known, err := s.member(repo, d); err == nil {
+		rec = rec.With(known)
+	}
 	s.memory.members.Add(records.RepoDigest{Repository: repo, Digest: d}, rec)
 	if err := s.index.PutMember(repo, d, rec); err != nil {
 		s.blobs.Trouble(slog.LevelWarn, "a membership was not recorded", err, "repository", repo, "digest", d)

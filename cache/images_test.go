@@ -23,9 +23,14 @@ import (
 func newList(platforms ...*image) *image {
 	var list []string
 	for _, p := range platforms {
-		list = append(list, fmt.Sprintf(`{"digest": %q, "size": %d}`, p.Digest, p.Size))
+		list = append(list, fmt.Sprintf(`{"mediaType": %q, "digest": %q, "size": %d, "platform": {"os": "linux"}}`, p.MediaType, p.Digest, p.Size))
 	}
-	raw := fmt.Appendf(nil, `{"mediaType": %q, "manifests": [%s]}`, ocispec.MediaTypeImageIndex, strings.Join(list, ", "))
+	return newIndex(list...)
+}
+
+// newIndex is an index with these entries, in JSON.
+func newIndex(entries ...string) *image {
+	raw := fmt.Appendf(nil, `{"mediaType": %q, "manifests": [%s]}`, ocispec.MediaTypeImageIndex, strings.Join(entries, ", "))
 	return &image{Manifest: Manifest{
 		Digest:    digest.FromBytes(raw),
 		MediaType: ocispec.MediaTypeImageIndex,

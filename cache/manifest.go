@@ -85,7 +85,7 @@ func (s *Store) manifestOnDisk(d digest.Digest, member records.Member) (Manifest
 	rec, err := s.index.Blob(d)
 	path := s.folder.Blob(d)
 	if member.Manifest && rec.Size == 0 {
-		m, rec, err := manifest.ReadRecord(path, d, rec.MediaType)
+		m, rec, err := manifest.ReadRecord(path, d)
 		if err != nil {
 			return Manifest{}, false
 		}
@@ -105,7 +105,11 @@ func (s *Store) manifestOnDisk(d digest.Digest, member records.Member) (Manifest
 		s.log.Error("a manifest in the cache does not match its digest; it is fetched again", "digest", d)
 		return Manifest{}, false
 	}
-	return Manifest{Digest: d, MediaType: rec.MediaType, Size: int64(len(raw)), Raw: raw}, true
+	mediaType, err := manifest.TypeOf(raw)
+	if err != nil {
+		mediaType = rec.MediaType // an earlier release kept what is refused now
+	}
+	return Manifest{Digest: d, MediaType: mediaType, Size: int64(len(raw)), Raw: raw}, true
 }
 
 // keepManifest checks a manifest and stores it. If the disk cannot take it, that costs only
@@ -116,8 +120,13 @@ func (s *Store) keepManifest(ctx context.Context, repo Repository, m *Manifest) 
 		return err
 	}
 	s.memory.addManifest(*m)
-	members := map[digest.Digest]records.Member{m.Digest: {Size: m.Size, Manifest: true}}
+	members := map[digest.Digest]records.Member{m.Digest: {Size: m.Size, Manifest: true, Role: records.ManifestOnly}}
 	s.addMembers(members, children, recency.MaxDepth)
+	for d, rec := range members {
+		if known, err := s.member(repo, d); err == nil { // another manifest may name it as something else
+			members[d] = rec.With(known)
+		}
+	}
 	rec := m.Record(children, s.now())
 	if known, err := s.index.Blob(m.Digest); err == nil && known.IsManifest() {
 		rec.Fetched = known.Fetched // by another repository, perhaps
@@ -141,13 +150,18 @@ func (s *Store) keepManifest(ctx context.Context, repo Repository, m *Manifest) 
 // Otherwise the upstream is asked about each of these manifests, and it may be gone again.
 func (s *Store) addMembers(members map[digest.Digest]records.Member, children []manifest.Child, depth int) {
 	for _, child := range children {
-		if _, known := members[child.Digest]; !known {
-			members[child.Digest] = records.Member{Size: child.Size, Manifest: child.Manifest}
+		rec := records.Member{Size: child.Size, Manifest: child.Manifest}
+		if child.Manifest {
+			rec.Role = records.ManifestOnly
 		}
+		if known, ok := members[child.Digest]; ok {
+			rec = known.With(rec)
+		}
+		members[child.Digest] = rec
 		if !child.Manifest || depth == 0 || s.hasRepository(child.Digest) {
 			continue
 		}
-		if _, below, err := manifest.ReadFile(s.folder.Blob(child.Digest), child.Digest, ""); err == nil {
+		if _, below, err := manifest.ReadFile(s.folder.Blob(child.Digest), child.Digest); err == nil {
 			s.addMembers(members, below, depth-1)
 		}
 	}

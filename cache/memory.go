@@ -27,10 +27,12 @@ type tagID struct {
 	tag  string
 }
 
-// tagMemo is a tag's record, and until when a check that failed is not repeated.
+// tagMemo is a tag's record, and what is known of checks that failed since.
 type tagMemo struct {
 	records.Tag
-	quietUntil time.Time
+	quietUntil time.Time // the latest is not repeated until then
+	superseded bool      // by it, the tag names an image that the cache refuses
+	stale      string    // why the tag was served stale, without digits; empty if it was not
 }
 
 // refusal is an upstream's answer that something does not exist or is not allowed.

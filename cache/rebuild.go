@@ -53,7 +53,7 @@ func (s *Store) restoreRecord(d digest.Digest, info fs.FileInfo) error {
 	if err == nil && known.Size > 0 {
 		return nil
 	}
-	_, rec, err := manifest.ReadRecord(s.folder.Blob(d), d, known.MediaType)
+	_, rec, err := manifest.ReadRecord(s.folder.Blob(d), d)
 	switch {
 	case err == nil:
 		return s.index.PutBlob(d, rec)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -41,6 +42,8 @@ func (s *Store) Tag(ctx context.Context, repo Repository, tag string, ask Ask) (
 		return old, Hit, nil
 	case quiet:
 		return old, Stale, nil
+	case superseded:
+		return Manifest{}, Hit, fmt.Errorf("tag %s:%s: %w", repo, tag, manifest.ErrSchema1)
 	case servable:
 	case unknown:
 		if err := s.refused(tagKey(repo, tag)); err != nil {
@@ -60,20 +63,47 @@ func (s *Store) Tag(ctx context.Context, repo Repository, tag string, ask Ask) (
 		return m, state, nil
 	case ctx.Err() != nil && !errors.As(err, &gone):
 		return Manifest{}, Miss, context.Cause(ctx)
-	case known == servable && !errors.As(err, &gone):
+	case known == servable && !errors.As(err, &gone) && !errors.Is(err, manifest.ErrSchema1):
+		if wait.Err() != nil {
+			err = errNotInTime
+		}
+		s.noteStale(tagID{repo, tag}, err)
 		return old, Stale, nil
 	}
 	return Manifest{}, Miss, fmt.Errorf("tag %s:%s: %w", repo, tag, err)
+}
+
+// errNotInTime is why a stale tag is served while the check goes on.
+var errNotInTime = fmt.Errorf("the upstream did not answer within %v", staleWait)
+
+// noteStale logs why a tag is served stale: once for each reason, until the tag is confirmed
+// again. Numbers in a reason, such as ports, do not make another one.
+func (s *Store) noteStale(id tagID, err error) {
+	reason := strings.Map(func(r rune) rune {
+		if '0' <= r && r <= '9' {
+			return -1
+		}
+		return r
+	}, err.Error())
+	memo, known := s.tag(id)
+	if !known || memo.stale == reason {
+		return
+	}
+	memo.stale = reason
+	s.memory.tags.Add(id, memo)
+	s.log.Warn("a tag is served stale, as it could not be confirmed", "repository", id.repo, "tag", id.tag,
+		"confirmed", memo.Checked, "error", err)
 }
 
 // tagState is what the cache can do for a tag without its upstream.
 type tagState uint8
 
 const (
-	unknown  tagState = iota // nothing: it has no record, or that is too old, or its manifest is gone
-	fresh                    // it need not be confirmed
-	quiet                    // it may be served stale, and a check failed a moment ago
-	servable                 // it may be served stale if a check fails
+	unknown    tagState = iota // nothing: it has no record, or that is too old, or its manifest is gone
+	fresh                      // it need not be confirmed
+	quiet                      // it may be served stale, and a check failed a moment ago
+	superseded                 // a check found another image a moment ago, which the cache refuses
+	servable                   // it may be served stale if a check fails
 )
 
 // cachedTag returns the manifest of a tag's record, and what can be done with it.
@@ -92,6 +122,8 @@ func (s *Store) cachedTag(repo Repository, tag string) (Manifest, tagState) {
 		return m, fresh
 	case now.Sub(memo.Checked) >= s.opts.Tags.StaleIfError:
 		return Manifest{}, unknown
+	case now.Before(memo.quietUntil) && memo.superseded:
+		return m, superseded
 	case now.Before(memo.quietUntil):
 		return m, quiet
 	}
@@ -158,10 +190,10 @@ func (s *Store) askForTag(ctx context.Context, repo Repository, tag string, ask 
 	case m.Raw != nil:
 		err = s.keepManifest(ctx, repo, &m)
 	default:
-		m, state, err = s.manifestOfTag(ctx, repo, m, ask)
+		m, state, err = s.manifestOfTag(ctx, repo, tag, m, ask)
 	}
 	if err != nil {
-		s.postpone(id)
+		s.postpone(id, err)
 		return Manifest{}, Miss, err
 	}
 	s.keepTag(id, records.Tag{Digest: m.Digest, Checked: checked}, memo.Digest)
@@ -170,16 +202,27 @@ func (s *Store) askForTag(ctx context.Context, repo Repository, tag string, ask 
 
 // manifestOfTag returns the manifest that an upstream says a tag names. It may be in the
 // cache without belonging to the repository.
-func (s *Store) manifestOfTag(ctx context.Context, repo Repository, head Manifest, ask Ask) (Manifest, State, error) {
+//
+// If the upstream has no manifest with this digest, it is asked for that of the tag: some
+// registries answer a HEAD with a wrong digest.
+func (s *Store) manifestOfTag(ctx context.Context, repo Repository, tag string, head Manifest, ask Ask) (Manifest, State, error) {
 	if m, ok := s.cachedManifest(repo, head.Digest); ok {
 		return m, Hit, nil
 	}
 	if head.Digest.Validate() == nil {
-		if m, _, err := manifest.ReadFile(s.folder.Blob(head.Digest), head.Digest, head.MediaType); err == nil {
+		if m, _, err := manifest.ReadFile(s.folder.Blob(head.Digest), head.Digest); err == nil {
 			return m, Hit, s.keepManifest(ctx, repo, &m)
 		}
 	}
-	return s.Manifest(ctx, repo, head.Digest, ask)
+	m, state, err := s.Manifest(ctx, repo, head.Digest, ask)
+	if err == nil || CheckDigest(head.Digest) == nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, manifest.ErrMismatch) {
+		return m, state, err
+	}
+	m, byTag := ask(ctx, tag, false)
+	if byTag != nil {
+		return Manifest{}, Miss, fmt.Errorf("%w; asked for the tag: %w", err, byTag)
+	}
+	return m, Miss, s.keepManifest(ctx, repo, &m)
 }
 
 // keepTag records a tag that was confirmed.
@@ -191,10 +234,11 @@ func (s *Store) keepTag(id tagID, rec records.Tag, before digest.Digest) {
 	s.pins.TagMoved(id.repo, id.tag, before, rec.Digest)
 }
 
-// postpone makes the store wait before it asks again about a tag after the upstream could not
-// be asked. The tag is served stale meanwhile.
-func (s *Store) postpone(id tagID) {
+// postpone makes the store wait before it asks again about a tag after a check failed. The
+// tag is served stale meanwhile, unless the check found that it has moved.
+func (s *Store) postpone(id tagID, err error) {
 	if memo, known := s.tag(id); known {
+		memo.superseded = errors.Is(err, manifest.ErrSchema1)
 		memo.quietUntil = s.now().Add(s.opts.Tags.Negative)
 		s.memory.tags.Add(id, memo)
 	}

@@ -5,12 +5,15 @@ import (
 	"errors"
 	"io/fs"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/larder-registry/larder/cache/fill/filltest"
+	"github.com/larder-registry/larder/cache/manifest"
+	"github.com/opencontainers/go-digest"
 )
 
 var freshness = Freshness{TTL: time.Minute, StaleIfError: time.Hour, Negative: 10 * time.Second}
@@ -177,6 +180,83 @@ func TestTagStaysIfOnlyItsManifestIsMissing(t *testing.T) {
 		resolve(t, s, half, Stale, old)
 		resolve(t, s, half, Stale, old)
 		wantAsked(t, moved, "HEAD v1") // the upstream is not asked again for a while
+	})
+}
+
+func TestTagWhoseHEADNamesAWrongDigestIsFollowed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, wrong := range []digest.Digest{digest.FromString("no manifest"), "sha256:short"} {
+			s := openStore(t, t.TempDir(), Options{Tags: freshness})
+			old, moved := newImage("old"), newImage("new")
+			resolve(t, s, old.ask, Miss, old)
+			pass(freshness.TTL)
+			confused := func(ctx context.Context, reference string, head bool) (Manifest, error) {
+				if reference != "v1" {
+					return Manifest{}, fs.ErrNotExist
+				}
+				m, err := moved.ask(ctx, reference, head)
+				if head {
+					m.Digest = wrong
+				}
+				return m, err
+			}
+			resolve(t, s, confused, Miss, moved)
+			wantAsked(t, moved, "HEAD v1", "GET v1")
+			resolve(t, s, dead, Hit, moved)
+		}
+	})
+}
+
+// An old image is no substitute: the upstream is well, and has another one.
+func TestTagThatMovedToSchema1IsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openStore(t, t.TempDir(), Options{Tags: freshness})
+		old, moved := newImage("old"), newImage("new")
+		moved.Raw = []byte(`{"schemaVersion": 1, "name": "a", "fsLayers": [], "history": []}`)
+		moved.Digest, moved.MediaType = digest.FromBytes(moved.Raw), "application/vnd.docker.distribution.manifest.v1+prettyjws"
+		resolve(t, s, old.ask, Miss, old)
+		pass(freshness.TTL)
+		for range 3 {
+			_, _, err := s.Tag(t.Context(), team, "v1", moved.ask)
+			if !errors.Is(err, manifest.ErrSchema1) || !strings.Contains(err.Error(), "schema 1") {
+				t.Errorf("got %v", err)
+			}
+		}
+		wantAsked(t, moved, "HEAD v1", "GET "+moved.Digest.String()) // then it is left alone for a while
+		pass(freshness.Negative)
+		resolve(t, s, dead, Stale, old) // the upstream does not say any more that it moved
+		pass(freshness.Negative)
+		resolve(t, s, old.ask, Hit, old)
+	})
+}
+
+func TestStaleTagLogsWhyOncePerReason(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := new(logBuffer)
+		s := openStore(t, t.TempDir(), Options{Tags: freshness, Log: log.log()})
+		img := newImage("a")
+		resolve(t, s, img.ask, Miss, img)
+		pass(freshness.TTL)
+		want := 0
+		stale := func(err error, logged int) {
+			t.Helper()
+			img.fail(err)
+			resolve(t, s, img.ask, Stale, img)
+			resolve(t, s, img.ask, Stale, img)
+			pass(freshness.Negative)
+			want += logged
+			if got := log.lines("served stale"); got != want {
+				t.Errorf("%v: %d lines, want %d", err, got, want)
+			}
+		}
+		stale(errors.New("read from port 1000: reset"), 1)
+		stale(errors.New("read from port 2000: reset"), 0)
+		stale(fs.ErrPermission, 1)
+		stale(fs.ErrPermission, 0)
+		img.fail(nil)
+		resolve(t, s, img.ask, Hit, img)
+		pass(freshness.TTL)
+		stale(fs.ErrPermission, 1)
 	})
 }
 

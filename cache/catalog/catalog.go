@@ -37,7 +37,8 @@ type Image struct {
 	MediaType string `json:"mediaType,omitempty"`
 	// Bytes is what the image takes on disk, with what it shares with others.
 	Bytes int64 `json:"bytes"`
-	// Complete says that all of at least one platform is on disk.
+	// Complete says that all of at least one platform is on disk; or all of an image,
+	// chart or other artifact that is not for a platform.
 	Complete bool `json:"complete"`
 	// Used is when the manifest was last asked for, or fetched, to the second.
 	Used time.Time `json:"used,omitzero"`
@@ -164,7 +165,7 @@ func (c *Catalog) describe(img *Image) {
 	for d := range c.closure(img.Digest) {
 		img.Bytes += c.bytesOf(d)
 	}
-	img.Complete = c.isComplete(img.Digest)
+	img.Complete = c.hasImage(img.Digest)
 	if at := c.used[img.Digest]; !at.IsZero() {
 		img.Used = at.UTC().Truncate(time.Second)
 	}
@@ -205,7 +206,11 @@ func (c *Catalog) closure(roots ...digest.Digest) map[digest.Digest]bool {
 	return all
 }
 
-// isComplete reports whether all of an image, or of one platform of an index, is on disk.
+// hasImage reports whether a manifest is on disk, and all that it needs.
+func (c *Catalog) hasImage(d digest.Digest) bool { return c.HasManifest(d) && c.isComplete(d) }
+
+// isComplete reports whether a blob is on disk; of an image all of it, and of an index all
+// of one platform or, if it has no platforms, of all its entries.
 // Documents cannot name each other in a circle: they name digests.
 func (c *Catalog) isComplete(d digest.Digest) bool {
 	if known, ok := c.complete[d]; ok {
@@ -213,13 +218,14 @@ func (c *Catalog) isComplete(d digest.Digest) bool {
 	}
 	rec, ok := c.manifests[d]
 	switch {
-	case !ok:
-	case manifest.IsIndex(rec.MediaType):
-		ok = slices.ContainsFunc(rec.Children, c.isComplete)
+	case !ok: // a blob, or a manifest that is not here
+		ok = c.bytesOf(d) > 0 || d == d.Algorithm().FromBytes(nil)
+	case len(rec.Platforms) > 0:
+		ok = slices.ContainsFunc(rec.Platforms, c.hasImage)
+	case manifest.IsIndex(rec.MediaType) && !rec.NeedsAll: // of an earlier release
+		ok = slices.ContainsFunc(rec.Children, c.hasImage)
 	default:
-		ok = !slices.ContainsFunc(rec.Children, func(child digest.Digest) bool {
-			return c.bytesOf(child) == 0 && child != child.Algorithm().FromBytes(nil)
-		})
+		ok = !slices.ContainsFunc(rec.Children, func(child digest.Digest) bool { return !c.isComplete(child) })
 	}
 	c.complete[d] = ok
 	return ok

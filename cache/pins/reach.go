@@ -150,7 +150,7 @@ func (p *Pins) walk(pin records.Pin, visit func(d digest.Digest, known bool) err
 		rec, err := p.Index.Blob(d)
 		known := err == nil
 		if known && rec.MediaType != "" && !rec.IsManifest() { // the index was lost, and is being rebuilt
-			_, rec, _ = manifest.ReadRecord(p.Folder.Blob(d), d, rec.MediaType)
+			_, rec, _ = manifest.ReadRecord(p.Folder.Blob(d), d)
 		}
 		err = errors.Join(disk.IgnoreMissing(err), visit(d, known))
 		if depth > 0 {

@@ -63,6 +63,12 @@ type Blob struct {
 	MediaType string          `json:"mediaType,omitempty"`
 	Children  []digest.Digest `json:"children,omitempty"` // the blobs and manifests that it names
 	Subject   digest.Digest   `json:"subject,omitempty"`  // the manifest that it refers to, if it is a referrer
+
+	// Of an index only: the children that are images for a platform. NeedsAll says that
+	// there are none, so that the index is complete only with all of its children. An
+	// index of an earlier release has neither.
+	Platforms []digest.Digest `json:"platforms,omitempty"`
+	NeedsAll  bool            `json:"needsAll,omitempty"`
 }
 
 // IsManifest reports whether this is the complete record of a manifest or an
@@ -83,6 +89,41 @@ func decodeManifest(raw []byte, rec *Blob) error {
 type Member struct {
 	Size     int64 `json:"size"`               // in bytes by the manifest that names it, or -1 if none does
 	Manifest bool  `json:"manifest,omitempty"` // the repository contains it as a manifest or an index
+	// Role is more exact than Manifest. It is empty for a blob, and in the records of
+	// earlier releases: their manifests may be blobs that an index names.
+	Role Role `json:"role,omitempty"`
+}
+
+// Role is what a repository contains a manifest as.
+type Role string
+
+// A manifest is not served as a blob, unless a manifest of the repository names it as
+// one or the upstream says that it is one.
+const (
+	ManifestOnly    Role = "manifest"
+	ManifestAndBlob Role = "both"
+)
+
+// IsBlob reports whether the repository is known to contain the digest as a blob.
+func (m Member) IsBlob() bool { return !m.Manifest || m.Role == ManifestAndBlob }
+
+// With returns a later membership with the role that was known before, too. That the
+// upstream called a manifest a blob does not count, as registries do that for all of
+// them: only a manifest that names it as one does, and tells a size. The size of m comes
+// first.
+func (m Member) With(known Member) Member {
+	merged := m
+	if m.Size < 0 {
+		merged.Size = known.Size
+	}
+	switch {
+	case m.Manifest == known.Manifest && m.Role == known.Role:
+	case m.IsBlob(), known.IsBlob() && known.Size >= 0:
+		merged.Manifest, merged.Role = true, ManifestAndBlob
+	default:
+		merged.Manifest, merged.Role = true, ManifestOnly
+	}
+	return merged
 }
 
 // Tag is the manifest that a tag points to.
