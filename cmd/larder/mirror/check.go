@@ -46,6 +46,7 @@ func Check(ctx context.Context, m Mirror, node Node) []Finding {
 	var all []Finding
 	if node.Config != "" {
 		all = append(all, checkConfig(m, node))
+		all = append(all, checkSnapshotter(node)...)
 	}
 	all = append(all, checkFiles(m, node.Hosts)...)
 	all = append(all, checkHidden(m, node.Hosts)...)
@@ -55,10 +56,11 @@ func Check(ctx context.Context, m Mirror, node Node) []Finding {
 	return append(all, checkAnswer(ctx, m))
 }
 
-// checkConfig checks that config_path is one folder, and this one. Since 2.1
-// containerd's CRI takes a list of two folders for the name of one, and since 2.2 such
-// a list is its default: it then reads no hosts.toml and reports no error
-// (containerd/containerd issues 12415, 12808).
+// checkConfig checks that containerd reads hosts.toml from this folder. Since 2.1
+// containerd's CRI pulls through the transfer service, which takes a list of two folders
+// for the name of one, and since 2.2 such a list is its default: it then reads no
+// hosts.toml and reports no error (containerd/containerd issues 12415, 12808). Some
+// settings make it pull by itself; then it reads all folders of the list.
 func checkConfig(m Mirror, node Node) Finding {
 	file, err := readConfig(node.Config)
 	missing := errors.Is(err, fs.ErrNotExist) // containerd uses its defaults then
@@ -70,19 +72,48 @@ func checkConfig(m Mirror, node Node) Finding {
 	}
 	table, path := file.configPath(m.Containerd)
 	advice := node.setConfigPath(table, missing)
+	local := file.Plugins[table].localPull()
+	if path == "" && m.Containerd.AtLeast(2, 2) && local != "" {
+		path = defaultConfigPath
+	}
 	switch folders := filepath.SplitList(path); {
 	case path == "" && m.Containerd.AtLeast(2, 2):
 		return Finding{What: "containerd reads hosts.toml from its default, which is two folders: it reads none", Advice: advice}
 	case path == "":
 		return Finding{What: "containerd has no config_path: it reads no hosts.toml", Advice: advice}
+	case len(folders) > 1 && local != "" && m.Containerd.AtLeast(2, 1) && slices.ContainsFunc(folders, node.isHosts):
+		return good("containerd reads hosts.toml from %s: %s makes it read each folder of config_path", node.Hosts, local)
+	case len(folders) > 1 && local != "" && m.Containerd.AtLeast(2, 1):
+		return Finding{What: fmt.Sprintf("containerd's config_path is %s, without %s", path, node.Hosts),
+			Advice: "give one of these folders as --containerd-dir, or " + advice}
 	case len(folders) > 1:
 		return Finding{What: fmt.Sprintf("containerd's config_path is %d folders, %s: since 2.1 it reads neither", len(folders), path), Advice: advice}
-	case filepath.Clean(path) != filepath.Clean(node.Hosts):
+	case !node.isHosts(path):
 		return Finding{What: fmt.Sprintf("containerd's config_path is %s, not %s", path, node.Hosts),
 			Advice: "give that folder as --containerd-dir, or " + advice}
 	}
 	return good("containerd reads hosts.toml from %s", path)
 }
+
+// checkSnapshotter finds a snapshotter that fetches from the registry by itself. SOCI ignores
+// mirrors for the layers that it pulls in parallel, and for its index when it pulls lazily.
+func checkSnapshotter(node Node) []Finding {
+	file, err := readConfig(node.Config)
+	if err != nil || file.snapshotter() != "soci" {
+		return nil // checkConfig has told of the error
+	}
+	return []Finding{{
+		What: "the SOCI snapshotter fetches from the registries themselves: all layers in its parallel mode, its index in its lazy mode",
+		Advice: "name images by Larder's address, such as 127.0.0.1:5000/<registry>/<repository>, so that SOCI asks Larder; " +
+			"or leave it if that is intended",
+	}}
+}
+
+// defaultConfigPath is the default of containerd 2.2 and later.
+const defaultConfigPath = "/etc/containerd/certs.d:/etc/docker/certs.d"
+
+// isHosts reports whether a folder is the one with the hosts.toml files.
+func (n Node) isHosts(folder string) bool { return filepath.Clean(folder) == filepath.Clean(n.Hosts) }
 
 // setConfigPath returns what to do so that containerd reads the node's hosts.toml
 // files. A new configuration must have a version.
@@ -95,11 +126,14 @@ func (n Node) setConfigPath(table string, isNew bool) string {
 }
 
 func checkFiles(m Mirror, dir string) []Finding {
-	files, err := plan(m, dir)
-	if err != nil {
-		return []Finding{{What: err.Error(), Advice: "make the file readable, and run larder mirror again"}}
+	if err := m.checkURL(); err != nil {
+		return []Finding{{What: err.Error(), Advice: "let Larder listen on 127.0.0.1, or give another address with --url"}}
 	}
+	files, err := plan(m, dir)
 	var all []Finding
+	for _, problem := range problems(err) {
+		all = append(all, Finding{What: problem.Error(), Advice: "change the file so that it can be merged, and run larder mirror again"})
+	}
 	for _, f := range files {
 		switch hosts, err := readHosts(f.current); {
 		case !f.exists:

@@ -50,6 +50,36 @@ func TestCheckPassesAConfiguredNode(t *testing.T) {
 	}
 }
 
+// Amazon Linux 2023 has two folders and discard_unpacked_layers: its containerd pulls by
+// itself, and reads both folders.
+func TestCheckPassesTwoFoldersIfContainerdPullsByItself(t *testing.T) {
+	for _, setting := range []string{
+		"discard_unpacked_layers = true", "use_local_image_pull = true", "max_concurrent_downloads = 10",
+		"disable_snapshot_annotations = false",
+	} {
+		for _, version := range []Version{{2, 1}, {2, 2}} {
+			c := newChecked(t)
+			c.Containerd = version
+			install(t, c.Hosts, c.Mirror)
+			write(t, c.Config, "version = 3\nimports = ['pull.toml']\n[plugins.'io.containerd.cri.v1.images'.registry]\n  config_path = '/etc/docker/certs.d:"+c.Hosts+"'\n")
+			write(t, filepath.Join(filepath.Dir(c.Config), "pull.toml"), "version = 3\n[plugins.'io.containerd.cri.v1.images']\n  "+setting+"\n")
+			for _, f := range Check(t.Context(), c.Mirror, c.Node) {
+				if !f.OK {
+					t.Errorf("%s, containerd %s: %+v", setting, version, f)
+				}
+			}
+		}
+	}
+	for _, setting := range []string{"discard_unpacked_layers = false", "max_concurrent_downloads = 3", "disable_snapshot_annotations = true"} {
+		c := newChecked(t)
+		write(t, c.Config, "version = 3\n[plugins.'io.containerd.cri.v1.images']\n  "+setting+
+			"\n[plugins.'io.containerd.cri.v1.images'.registry]\n  config_path = '/etc/docker/certs.d:"+c.Hosts+"'\n")
+		if found := Check(t.Context(), c.Mirror, c.Node); found[0].OK {
+			t.Errorf("%s: %+v", setting, found[0])
+		}
+	}
+}
+
 func TestCheckNamesEachFaultAndItsRemedy(t *testing.T) {
 	for name, test := range map[string]struct {
 		spoil        func(t *testing.T, c *checked)
@@ -58,6 +88,30 @@ func TestCheckNamesEachFaultAndItsRemedy(t *testing.T) {
 		"two folders": {
 			func(t *testing.T, c *checked) { c.config(t, c.Hosts+":/etc/docker/certs.d") },
 			"config_path is 2 folders", "config_path = ",
+		},
+		"two folders, none of which is this one, read by a local pull": {
+			func(t *testing.T, c *checked) {
+				write(t, c.Config, "version = 3\n[plugins.'io.containerd.cri.v1.images']\n  use_local_image_pull = true\n"+
+					"[plugins.'io.containerd.cri.v1.images'.registry]\n  config_path = '/a:/b'\n")
+			},
+			"config_path is /a:/b, without", "--containerd-dir",
+		},
+		"an IPv6 address before 2.0": {
+			func(_ *testing.T, c *checked) { c.URL, c.Containerd = "http://[::1]:5000", Version{1, 7} },
+			"cannot read a hosts.toml that names http://[::1]:5000", "127.0.0.1",
+		},
+		"a file that cannot be merged": {
+			func(t *testing.T, c *checked) {
+				write(t, filepath.Join(c.Hosts, "docker.io", "hosts.toml"), "\ufeffserver = 'https://registry-1.docker.io'\n")
+			},
+			"byte order mark", "change the file",
+		},
+		"the SOCI snapshotter": {
+			func(t *testing.T, c *checked) {
+				write(t, c.Config, "version = 3\n[plugins.'io.containerd.cri.v1.images']\n  snapshotter = 'soci'\n"+
+					"[plugins.'io.containerd.cri.v1.images'.registry]\n  config_path = '"+c.Hosts+"'\n")
+			},
+			"SOCI snapshotter", "127.0.0.1:5000/",
 		},
 		"the default of 2.2": {
 			func(t *testing.T, c *checked) { write(t, c.Config, "version = 3\n") },

@@ -39,17 +39,35 @@ type hostsFile struct {
 	foreign   bool   // it has more than the mirror
 }
 
-// plan reads the file of each folder and computes its content.
-func plan(m Mirror, dir string) ([]hostsFile, error) {
-	var files []hostsFile
+// plan reads the file of each folder and computes its content. It leaves out the files that
+// cannot be read or merged; the error joins what is wrong with each of them.
+func plan(m Mirror, dir string) (files []hostsFile, err error) {
 	for _, name := range m.folders() {
-		f, err := planFolder(m, filepath.Join(dir, folderName(dir, name)))
-		if err != nil {
-			return nil, err
+		f, problem := planFolder(m, filepath.Join(dir, folderName(dir, name)))
+		if problem != nil {
+			err = errors.Join(err, problem)
+			continue
 		}
 		files = append(files, f)
 	}
-	return files, nil
+	return files, err
+}
+
+// problems returns the errors that plan has joined.
+func problems(err error) []error {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return nil
+	}
+	var all []error
+	for _, e := range joined.Unwrap() {
+		if more := problems(e); more != nil {
+			all = append(all, more...)
+		} else {
+			all = append(all, e)
+		}
+	}
+	return all
 }
 
 // folderName returns the folder that containerd reads for a registry: the first of
@@ -98,22 +116,23 @@ func planFolder(m Mirror, dir string) (hostsFile, error) {
 
 // Install writes a hosts.toml for each registry into dir, which is containerd's
 // config_path. Existing files are kept; Larder is added as their first host, and a
-// backup is made. Files that need no change are not touched. With an error it returns
-// the changes up to then.
+// backup is made. Files that need no change are not touched. A file that cannot be
+// merged or written does not stop the others; the error names each of them.
 func Install(m Mirror, dir string) ([]Change, error) {
-	files, err := plan(m, dir)
-	if err != nil {
+	if err := m.checkURL(); err != nil {
 		return nil, err
 	}
+	files, err := plan(m, dir)
 	var changes []Change
 	for _, f := range files {
-		did, err := f.install()
-		if err != nil {
-			return changes, fmt.Errorf("write %s: %w", f.path, err)
+		did, failed := f.install()
+		if failed != nil {
+			err = errors.Join(err, fmt.Errorf("write %s: %w", f.path, failed))
+			continue
 		}
 		changes = append(changes, Change{f.path, did})
 	}
-	return changes, nil
+	return changes, err
 }
 
 func (f hostsFile) install() (did string, err error) {

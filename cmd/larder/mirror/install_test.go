@@ -166,25 +166,60 @@ func TestInstallKeepsForeignSettings(t *testing.T) {
 	}
 }
 
-func TestInstallRefusesFilesItCannotMerge(t *testing.T) {
+func TestInstallLeavesFilesItCannotMergeAndWritesTheOthers(t *testing.T) {
 	for name, original := range map[string]string{
-		"not TOML":            "server = \n",
-		"a host in one line":  "host = {\"https://mirror.example\" = {}}\n",
-		"a host by its path":  "host.\"https://mirror.example\".skip_verify = true\n",
-		"a bracket in a text": "server = '''\n[x\n",
+		"not TOML":              "server = \n",
+		"a host in one line":    "host = {\"https://mirror.example\" = {}}\n",
+		"a host by its path":    "host.\"https://mirror.example\".skip_verify = true\n",
+		"a bracket in a text":   "server = '''\n[x\n",
+		"a table twice":         "[host.\"https://a.example\"]\n[host.\"https://a.example\"]\n",
+		"a byte order mark":     "\ufeffserver = 'https://quay.io'\n",
+		"a folder for the file": "",
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			path := filepath.Join(dir, "quay.io", "hosts.toml")
-			write(t, path, original)
-			_, err := Install(Mirror{URL: larder, Registries: []string{"docker.io", "quay.io"}}, dir)
+			if original == "" {
+				write(t, filepath.Join(path, "file"), "x")
+			} else {
+				write(t, path, original)
+			}
+			before := tree(t, dir)
+			changes, err := Install(Mirror{URL: larder, Registries: []string{"docker.io", "quay.io", "ghcr.io"}}, dir)
 			if err == nil || !strings.Contains(err.Error(), path) {
 				t.Errorf("error = %v, want one that names the file", err)
 			}
-			if diff := cmp.Diff(map[string]string{"quay.io": "", "quay.io/hosts.toml": original}, tree(t, dir)); diff != "" {
+			var wrote []string
+			for _, c := range changes {
+				wrote = append(wrote, c.Did+" "+c.Path)
+			}
+			want := []string{"wrote " + filepath.Join(dir, "docker.io", "hosts.toml"), "wrote " + filepath.Join(dir, "ghcr.io", "hosts.toml")}
+			if diff := cmp.Diff(want, wrote); diff != "" {
 				t.Error(diff)
 			}
+			after := tree(t, dir)
+			for name, text := range before {
+				if after[name] != text {
+					t.Errorf("%s became %q", name, after[name])
+				}
+			}
 		})
+	}
+}
+
+func TestInstallRefusesAnAddressThatContainerdCannotRead(t *testing.T) {
+	for _, c := range []struct {
+		version Version
+		refused bool
+	}{{Version{}, true}, {Version{1, 7}, true}, {Version{2, 0}, false}} {
+		dir := t.TempDir()
+		_, err := Install(Mirror{URL: "http://[::1]:5000", Registries: []string{"docker.io"}, Containerd: c.version}, dir)
+		if (err != nil) != c.refused {
+			t.Errorf("containerd %s: %v", c.version, err)
+		}
+		if left := tree(t, dir); c.refused && len(left) > 0 {
+			t.Errorf("containerd %s: written: %v", c.version, left)
+		}
 	}
 }
 

@@ -16,7 +16,10 @@ import (
 func merge(m Mirror, original string) (string, error) {
 	before, err := readHosts(original)
 	if err != nil {
-		return "", fmt.Errorf("containerd cannot read it either: %w", err)
+		if strings.HasPrefix(original, byteOrderMark) {
+			return "", errors.New("it begins with a byte order mark, which containerd 2 cannot read: save it without")
+		}
+		return "", fmt.Errorf("it is not valid TOML: %w", err)
 	}
 	if _, there := before[m.URL]; there {
 		return original, nil
@@ -33,6 +36,9 @@ func merge(m Mirror, original string) (string, error) {
 	}
 	return "", errors.New("its hosts are not tables of the form [host.\"https://…\"]")
 }
+
+// byteOrderMark is what some editors put at the beginning of a UTF-8 file.
+const byteOrderMark = "\ufeff"
 
 // readHosts returns the settings of each host in a file.
 func readHosts(text string) (map[string]any, error) {

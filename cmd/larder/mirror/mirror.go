@@ -30,6 +30,16 @@ type Mirror struct {
 // defaultFolder is what containerd reads for a registry without a folder.
 const defaultFolder = "_default"
 
+// checkURL returns an error if the containerd that reads the files cannot read the URL. Before
+// 2.0 containerd looks hosts up by a path of keys, in which a bracket may not stand, and
+// refuses the whole file.
+func (m Mirror) checkURL() error {
+	if strings.Contains(m.URL, "[") && !m.Containerd.AtLeast(2, 0) {
+		return fmt.Errorf("containerd before 2.0 cannot read a hosts.toml that names %s, an IPv6 address", m.URL)
+	}
+	return nil
+}
+
 // folders returns the names of the folders that the mirror needs.
 func (m Mirror) folders() []string {
 	folders := append([]string(nil), m.Registries...)

@@ -34,6 +34,10 @@ func Snippet(m Mirror, runtime, hosts string) (string, error) {
 	if runtime == "crio" {
 		name = "podman" // they have the same configuration
 	}
+	if strings.HasPrefix(u.Host, "[") && name == "podman" {
+		return "", fmt.Errorf("%s cannot pull through %s: the location of a mirror cannot be an IPv6 address. "+
+			"Let Larder listen on 127.0.0.1, or give a name with --url", runtime, m.URL)
+	}
 	if i := slices.IndexFunc(m.Registries, hasPort); i >= 0 && name == "podman" {
 		return "", fmt.Errorf("%s cannot pull %s through a mirror: the name of a registry with a port cannot stand in a path",
 			runtime, m.Registries[i])

@@ -99,6 +99,10 @@ func TestSnippetRefusesRegistriesTheRuntimeCannotName(t *testing.T) {
 	if text, err := Snippet(m, "podman", "/certs.d"); err == nil {
 		t.Errorf("podman cannot read this:\n%s", text)
 	}
+	m = Mirror{URL: "http://[::1]:5000", Registries: []string{"docker.io"}}
+	if text, err := Snippet(m, "podman", "/certs.d"); err == nil {
+		t.Errorf("podman cannot read this:\n%s", text)
+	}
 	if _, err := Snippet(m, "rkt", "/certs.d"); err == nil {
 		t.Error("there is a snippet for a runtime that is not known")
 	}
