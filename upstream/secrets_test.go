@@ -114,7 +114,7 @@ func TestErrorsHoldNothingThatTheUpstreamRepeats(t *testing.T) {
 				return
 			}
 			defer conn.Close()
-			_, _ = conn.Write([]byte("HTTP/1.1 307 Temporary Redirect\r\nLocation https://s3.test/x?X-Amz-Signature=secret\r\n\r\n"))
+			_, _ = conn.Write([]byte("HTTP/1.1 307 Temporary Redirect\r\nLocation /x?X-Goog-Signature=secret\r\n\r\n"))
 		},
 		"a location that is none": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Location", "https://s3.test:port/%zz?X-Amz-Signature=secret")
