@@ -51,6 +51,9 @@ var refusals = map[string]ecrtest.Fault{
 	"400 without a challenge":   {Status: http.StatusBadRequest},
 	"400 of ECR Public":         {Status: http.StatusBadRequest, Body: `{"errors":[{"code":"DENIED","message":"Your Authorization Token is invalid."}]}`},
 	"403 with the expiry text":  {Status: http.StatusForbidden, Body: expiryBody},
+	"403 with the older text":   {Status: http.StatusForbidden, Body: `{"errors":[{"code":"DENIED","message":"Your Authorization Token has expired. Please run 'aws ecr get-login --no-include-email' to fetch a new one."}]}`},
+	"403 of an invalid token":   {Status: http.StatusForbidden, Body: `{"errors":[{"code":"DENIED","message":"Your Authorization Token is invalid."}]}`},
+	"400 with the older text":   {Status: http.StatusBadRequest, Body: `{"errors":[{"code":"UNAUTHORIZED","message":"Your Authorization Token has expired."}]}`},
 	"a token that really ended": {},
 }
 

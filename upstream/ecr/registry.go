@@ -55,12 +55,12 @@ func (r *Registry) Refused(ctx context.Context, resp *http.Response, used, _ str
 	detail := reply.Detail(resp)
 	switch resp.StatusCode {
 	case http.StatusForbidden:
-		if !strings.Contains(detail.Message, "token has expired") {
+		if !saysExpired(detail.Message) {
 			r.refusals.Accepted(used)
 			return false, nil
 		}
 	case http.StatusBadRequest:
-		if detail.Message != "" && detail.Code != errcode.ErrorCodeDenied {
+		if detail.Message != "" && detail.Code != errcode.ErrorCodeDenied && !saysExpired(detail.Message) {
 			return false, nil // it is about something else, such as an illegal tag
 		}
 	}
@@ -70,6 +70,15 @@ func (r *Registry) Refused(ctx context.Context, resp *http.Response, used, _ str
 	token, err := r.tokens.renew(ctx, used)
 	r.refusals.Renewed(used, token)
 	return err == nil, err
+}
+
+// saysExpired reports ECR's texts about a token that has ended. There were several:
+// "Your authorization token has expired. Reauthenticate and try again.", before that
+// "Your Authorization Token has expired. Please run 'aws ecr get-login' to fetch a new
+// one.", and "Your Authorization Token is invalid." (public reports).
+func saysExpired(message string) bool {
+	message = strings.ToLower(message)
+	return strings.Contains(message, "token has expired") || strings.Contains(message, "token is invalid")
 }
 
 // Token returns the state of the token.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"encoding/xml"
 	"errors"
 	"fmt"
 	"io"
@@ -38,7 +39,8 @@ type Error struct {
 	// Status is the HTTP status.
 	Status int
 	// Detail is the first error of the body's error document. Its code is
-	// ErrorCodeUnknown if the body has none.
+	// ErrorCodeUnknown if the body has none. Its message may be the reason of a
+	// storage, such as S3.
 	Detail errcode.Error
 	// Wait is the value of Retry-After, or 0.
 	Wait time.Duration
@@ -59,7 +61,7 @@ func Read(resp *http.Response) *Error {
 		Host:   resp.Request.URL.Host,
 		Status: resp.StatusCode,
 		Wait:   retryAfter(resp.Header),
-		Detail: firstError(body, redact.Of(resp.Request)),
+		Detail: reason(body, redact.Of(resp.Request)),
 
 		slowDown: resp.StatusCode == http.StatusServiceUnavailable && bytes.Contains(body, []byte("<Code>SlowDown</Code>")),
 	}
@@ -165,6 +167,39 @@ func (e *ContentError) Is(target error) bool { return target == fs.ErrNotExist }
 func IsThrottled(err error) bool {
 	var throttled interface{ Throttled() bool }
 	return errors.As(err, &throttled) && throttled.Throttled()
+}
+
+// reason returns what a body says is wrong, in either of the forms of [firstError] and
+// [storageReason].
+func reason(body []byte, sent redact.Secrets) errcode.Error {
+	detail := firstError(body, sent)
+	if detail.Message == "" {
+		detail.Message = sent.Text(storageReason(body))
+	}
+	return detail
+}
+
+// storageReason reads a body as the error document of S3 (API reference, "Error
+// responses"), which Azure and Google use too: "AccessDenied: Request has expired". It
+// is "" if there is none. Only the code and the message are used: the other elements
+// have the access key, the signed text and the URL.
+func storageReason(body []byte) string {
+	var doc struct {
+		XMLName xml.Name `xml:"Error"`
+		Code    string   `xml:"Code"`
+		Message string   `xml:"Message"`
+	}
+	body = bytes.TrimPrefix(body, []byte("\ufeff")) // Azure's documents begin with a byte order mark
+	if !bytes.HasPrefix(bytes.TrimSpace(body), []byte("<")) || xml.Unmarshal(body, &doc) != nil {
+		return ""
+	}
+	words := strings.Fields(doc.Code + ": " + doc.Message)
+	for i, word := range words {
+		if strings.Contains(word, "://") || strings.Contains(word, "X-Amz-") || strings.Contains(word, "sig=") {
+			words[i] = "…" // a URL may be signed
+		}
+	}
+	return OneLine(strings.Trim(strings.Join(words, " "), ": "))
 }
 
 // firstError reads a body as the specification's error document

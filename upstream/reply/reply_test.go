@@ -67,6 +67,29 @@ func TestErrorHasTheRegistrysWords(t *testing.T) {
 	}
 }
 
+func TestErrorHasTheReasonOfTheStorageWithoutSecrets(t *testing.T) {
+	for body, want := range map[string]string{
+		`<?xml version="1.0" encoding="UTF-8"?>
+<Error><Code>AccessDenied</Code><Message>Request has expired</Message><X-Amz-Expires>3600</X-Amz-Expires><RequestId>R</RequestId></Error>`: "403 Forbidden: AccessDenied: Request has expired",
+		`<Error><Code>SignatureDoesNotMatch</Code><Message>It does not match.</Message><AWSAccessKeyId>AKIDSECRET</AWSAccessKeyId>` +
+			`<StringToSign>secret</StringToSign></Error>`: "403 Forbidden: SignatureDoesNotMatch: It does not match.",
+		"\ufeff<?xml version=\"1.0\"?><Error><Code>AuthenticationFailed</Code><Message>No.\nTime:12</Message></Error>": "403 Forbidden: AuthenticationFailed: No. Time:12",
+		`<Error><Code>X</Code><Message>see https://bucket/key?X-Amz-Signature=secret and sig=secret</Message></Error>`: "403 Forbidden: X: see … and …",
+		`<Error><Code>NoMessage</Code></Error>`:   "403 Forbidden: NoMessage",
+		`<html><body>secret</body></html>`:        "403 Forbidden",
+		`<Error><Code>cut`:                        "403 Forbidden",
+		`{"errors":[{"message":"a registry's"}]}`: "403 Forbidden: a registry's",
+	} {
+		err := reply.Read(respond(t, http.StatusForbidden, nil, strings.NewReader(body)))
+		if text := err.Error(); text != "GET /v2/a/manifests/v1 from registry.test: "+want {
+			t.Errorf("%s: %s, want %s", body, text, want)
+		}
+		if err.Detail.Code != errcode.ErrorCodeUnknown && !strings.HasPrefix(body, "{") {
+			t.Errorf("%s: code %v", body, err.Detail.Code)
+		}
+	}
+}
+
 func TestErrorIsItsStatusAndOneLine(t *testing.T) {
 	body := `{"errors":[{"code":"DENIED","message":"no\r\n\tnever\n` + strings.Repeat("again ", 1000) + `"}]}`
 	err := reply.Read(respond(t, http.StatusForbidden, nil, strings.NewReader(body)))
