@@ -51,7 +51,7 @@ func TestPartialIsResumedAfterARestart(t *testing.T) {
 
 func TestPartialIsResumedAfterACrash(t *testing.T) {
 	opts := resumable
-	opts.Retry.Stall = time.Hour // so that the hanging connections are not replaced, even on a slow machine
+	opts.Retry.FirstStall, opts.Retry.Stall = time.Hour, time.Hour // so that the hanging connections are not replaced, even on a slow machine
 	s := openStore(t, t.TempDir(), opts)
 	o := filltest.New(9<<20, 1)
 	const sent = 1<<20 + 500<<10 // of each segment; the journal has a note for one MiB of it

@@ -134,7 +134,7 @@ func (c *connection) attempt(t *tries) error {
 	if c.seg != nil {
 		r.Off, r.Len = c.seg.next(), c.seg.end-c.seg.next()
 	}
-	a, err := ask(f.ctx, f.fetch, r, f.set.Retry.Stall)
+	a, err := ask(f.ctx, f.fetch, r, t.patience())
 	if err != nil {
 		return err
 	}

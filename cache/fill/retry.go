@@ -19,8 +19,12 @@ type Retry struct {
 	// Pause is the mean wait before the second try; it doubles up to MaxPause. 0 means
 	// 100 ms and 5 s: three tries fit in half a second, eight in 20 s.
 	Pause, MaxPause time.Duration
-	// Stall is how long a connection may bring no byte. 0 means 15 s.
-	Stall time.Duration
+	// FirstStall is how long the first connection of a part may bring no byte: one that
+	// a firewall has forgotten, or that ended in one of a storage's slow servers, is
+	// replaced before a client notices. After each stall the next connection has twice as
+	// long, up to Stall, so that a slow upstream is not asked over and over. 0 means 2 s
+	// and 15 s.
+	FirstStall, Stall time.Duration
 }
 
 func (r Retry) withDefaults() Retry {
@@ -28,6 +32,7 @@ func (r Retry) withDefaults() Retry {
 	setDefault(&r.Later, 8)
 	setDefault(&r.Pause, 100*time.Millisecond)
 	setDefault(&r.MaxPause, 5*time.Second)
+	setDefault(&r.FirstStall, 2*time.Second)
 	setDefault(&r.Stall, 15*time.Second)
 	return r
 }
@@ -44,16 +49,26 @@ type tries struct {
 	patient bool // clients have their headers: Later counts, not First
 
 	n      int
+	stall  time.Duration // of the next connection; 0 means retry.FirstStall
 	pauses *backoff.ExponentialBackOff
 }
 
 // progress notes that bytes arrived.
 func (t *tries) progress() { t.n, t.patient = 0, true }
 
+// patience returns how long the next connection may bring no byte.
+func (t *tries) patience() time.Duration {
+	setDefault(&t.stall, t.retry.FirstStall)
+	return min(t.stall, t.retry.Stall)
+}
+
 // again decides whether another connection is tried after err. It returns how long to wait
 // before that, or the error that ends the work.
 func (t *tries) again(ctx context.Context, err error) (time.Duration, error) {
 	var final finalError
+	if errors.Is(err, errStalled) {
+		t.stall = 2 * t.patience()
+	}
 	switch {
 	case ctx.Err() != nil:
 		return 0, context.Cause(ctx)

@@ -47,7 +47,7 @@ func (s *stream) Read(p []byte) (int, error) {
 // attempt reads from the open answer, or asks for one first.
 func (s *stream) attempt(p []byte) (int, error) {
 	if s.answer == nil {
-		a, err := ask(s.ctx, s.fetch, Range{Off: s.off, Len: s.size - s.off}, s.tries.retry.Stall)
+		a, err := ask(s.ctx, s.fetch, Range{Off: s.off, Len: s.size - s.off}, s.tries.patience())
 		if err != nil {
 			return 0, err
 		}

@@ -51,7 +51,7 @@ func TestStreamContinuesWhereAConnectionEnded(t *testing.T) {
 	}
 }
 
-func TestStreamReplacesAStalledConnectionAfter15Seconds(t *testing.T) {
+func TestStreamReplacesAStalledConnectionAfterTwoSeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := filltest.New(1000, 1)
 		o.Plan = func(n int, _ fill.Range) filltest.Act { return []filltest.Act{{Stall: 10}, {}}[n] }
@@ -61,8 +61,26 @@ func TestStreamReplacesAStalledConnectionAfter15Seconds(t *testing.T) {
 		if _, err := io.ReadAll(st); err != nil {
 			t.Fatal(err)
 		}
-		if took := time.Since(begin); took < 15*time.Second || took > 16*time.Second {
-			t.Errorf("a stall of 15 s was noticed after %v", took)
+		if took := time.Since(begin); took < 2*time.Second || took > 3*time.Second {
+			t.Errorf("a stall was noticed after %v, want 2 s", took)
+		}
+	})
+}
+
+// Each answer of the source has ten bytes, and then a pause.
+func TestConnectionsThatStallAgainHaveMoreTimeUpToABound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := filltest.New(60, 1)
+		o.Plan = func(int, fill.Range) filltest.Act { return filltest.Act{Stall: 10} }
+		st := newStream(t.Context(), o)
+		defer st.HangUp()
+		begin := time.Now()
+		if _, err := io.ReadAll(st); err != nil {
+			t.Fatal(err)
+		}
+		// The last ten bytes are the end, so five answers stall.
+		if took, want := time.Since(begin), (2+4+8+15+15)*time.Second; took < want || took > want+3*time.Second {
+			t.Errorf("five stalls took %v, want %v", took, want)
 		}
 	})
 }
