@@ -90,7 +90,7 @@ func newClient(opts Options, via network) *Client {
 		c.log.Error("there are no metrics of upstreams", "error", err)
 		c.telemetry, _ = telemetry.New(telemetry.Options{}) // has nothing that fails
 	}
-	c.ecr = ecr.NewClient(ecr.Options{HTTP: via.aws, Log: c.log, Now: opts.Now, Telemetry: c.telemetry})
+	c.ecr = ecr.NewClient(ecr.Options{HTTP: via.aws, Resolver: via.transports.Resolver(), Log: c.log, Now: opts.Now, Telemetry: c.telemetry})
 	return c
 }
 

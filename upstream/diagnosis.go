@@ -42,7 +42,9 @@ func (d Diagnosis) ConnectTo(ctx context.Context, origin string) probe.Connectio
 }
 
 func (d Diagnosis) connect(ctx context.Context, to *url.URL) probe.Connection {
-	return probe.Connect(ctx, d.site.transport.RoundTrip, to, probe.ProxyOf(d.site.transport.Proxy, to))
+	c := probe.Connect(ctx, d.site.transport.RoundTrip, to, probe.ProxyOf(d.site.transport.Proxy, to))
+	c.Mute = d.site.transport.MuteNameServers()
+	return c
 }
 
 // Proxy returns the host:port of the environment's proxy for requests to the

@@ -3,13 +3,14 @@ package ecr
 import (
 	"context"
 	"maps"
-	"net"
 	"net/http"
 	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 
+	"github.com/larder-registry/larder/upstream/dial"
+	"github.com/larder-registry/larder/upstream/guard"
 	"github.com/larder-registry/larder/upstream/pace"
 )
 
@@ -48,7 +49,7 @@ const maxRegions = 256
 // NewClient returns a client. Close ends the goroutines that it starts.
 func NewClient(opts Options) *Client {
 	if opts.HTTP == nil {
-		opts.HTTP = newHTTPClient()
+		opts.HTTP = newHTTPClient(opts.Resolver)
 	}
 	c := &Client{opts: opts, regions: make(map[regionKey]*region)}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
@@ -59,14 +60,12 @@ func NewClient(opts Options) *Client {
 // which heeds AWS_CA_BUNDLE, and may reach the metadata service, so it has no
 // guard. The SDK copies its transport, so its idle connections could not be closed; it
 // keeps none, as hours lie between its calls.
-func newHTTPClient() aws.HTTPClient {
-	dialer := net.Dialer{Timeout: pace.DialTimeout}
-	outages := pace.NewOutages()
+func newHTTPClient(resolver *dial.Resolver) aws.HTTPClient {
+	dialer := dial.New(dial.Options{Resolver: resolver})
 	return awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
 		t.DisableKeepAlives = true
-		t.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
-			return outages.Dial(ctx, addr, func() (net.Conn, error) { return dialer.DialContext(ctx, network, addr) })
-		}
+		t.Proxy = guard.Proxy // never for the metadata service or Pod Identity
+		t.DialContext = dialer.DialContext
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 
+	"github.com/larder-registry/larder/upstream/dial"
 	"github.com/larder-registry/larder/upstream/name"
 	"github.com/larder-registry/larder/upstream/telemetry"
 )
@@ -14,6 +15,8 @@ import (
 type Options struct {
 	// HTTP sends the requests to AWS. Nil means a client of the SDK's kind.
 	HTTP aws.HTTPClient
+	// Resolver looks up the names of AWS's hosts, if HTTP is nil.
+	Resolver *dial.Resolver
 	// Log has the client's reports.
 	Log *slog.Logger
 	// Now is the clock by which tokens age.

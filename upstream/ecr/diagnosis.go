@@ -2,7 +2,6 @@ package ecr
 
 import (
 	"context"
-	"net/http"
 	"net/url"
 	"time"
 
@@ -10,6 +9,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 
+	"github.com/larder-registry/larder/upstream/guard"
 	"github.com/larder-registry/larder/upstream/probe"
 )
 
@@ -70,7 +70,7 @@ func (d Diagnosis) Connect(ctx context.Context, s Service) probe.Connection {
 	if err != nil {
 		return probe.Connection{Stage: probe.StageDNS, Err: err}
 	}
-	return probe.Connect(ctx, client.Options().HTTPClient.Do, u.JoinPath("/"), probe.ProxyOf(http.ProxyFromEnvironment, u))
+	return probe.Connect(ctx, client.Options().HTTPClient.Do, u.JoinPath("/"), probe.ProxyOf(guard.Proxy, u))
 }
 
 // Caller is the AWS identity of requests.

@@ -9,9 +9,8 @@ import (
 	"net/netip"
 	"net/url"
 	"syscall"
-	"time"
 
-	"github.com/larder-registry/larder/upstream/pace"
+	"github.com/larder-registry/larder/upstream/dial"
 )
 
 // RefusedError is a connection that was not made, as an upstream may not lead
@@ -41,22 +40,24 @@ func LogRefusal(log *slog.Logger, err error) {
 type guard struct {
 	allowed class
 	proxies map[string]bool // host:port that the environment names as proxies
-	dialer  net.Dialer
-	outages *pace.Outages
+
+	resolver *dial.Resolver
+	guarded  *dial.Dialer
+	free     *dial.Dialer // to proxies
 }
 
-func newGuard(allowed class, proxies map[string]bool, resolver *net.Resolver) *guard {
-	g := &guard{allowed: allowed, proxies: proxies, outages: pace.NewOutages()}
-	g.dialer = net.Dialer{Timeout: pace.DialTimeout, KeepAlive: 30 * time.Second, Resolver: resolver, ControlContext: g.control}
+func newGuard(allowed class, proxies map[string]bool, resolver *dial.Resolver) *guard {
+	g := &guard{allowed: allowed, proxies: proxies, resolver: resolver, free: dial.New(dial.Options{Resolver: resolver})}
+	g.guarded = dial.New(dial.Options{Resolver: resolver, Control: g.control})
 	return g
 }
 
 // dial is for http.Transport.
 func (g *guard) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	if g.proxies[addr] {
-		return (&net.Dialer{Timeout: pace.DialTimeout}).DialContext(ctx, network, addr)
+		return g.free.DialContext(ctx, network, addr)
 	}
-	return g.outages.Dial(ctx, addr, func() (net.Conn, error) { return g.dialer.DialContext(ctx, network, addr) })
+	return g.guarded.DialContext(ctx, network, addr)
 }
 
 // control sees each address after name resolution, just before connect(2).

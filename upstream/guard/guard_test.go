@@ -11,6 +11,8 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -256,6 +258,28 @@ func TestProxiesOfTheEnvironmentAreKnown(t *testing.T) {
 				t.Errorf("%s=%s: %v, want %q", name, value, got, want)
 			}
 		}
+	}
+}
+
+func TestMetadataIsNeverAskedThroughAProxy(t *testing.T) {
+	// http.ProxyFromEnvironment reads the environment once, so a process of its own looks.
+	if os.Getenv("LARDER_TEST_PROXY") != "" {
+		for host, want := range map[string]bool{
+			"169.254.169.254": false, "169.254.170.23": false, "169.254.170.2:80": false,
+			"[fd00:ec2::254]": false, "[fd00:ec2::23]:80": false, "[fe80::1%25eth0]": false,
+			"registry.test": true, "10.1.2.3": true, "[fd12::1]": true,
+		} {
+			u, err := Proxy(&http.Request{URL: mustURL(t, "http://"+host+"/")})
+			if err != nil || (u != nil) != want {
+				t.Errorf("%s: through %v, %v; want a proxy: %t", host, u, err, want)
+			}
+		}
+		return
+	}
+	self := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$")
+	self.Env = append(os.Environ(), "LARDER_TEST_PROXY=1", "HTTP_PROXY=http://proxy.test:3128", "NO_PROXY=", "no_proxy=", "http_proxy=")
+	if out, err := self.CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
 	}
 }
 

@@ -2,11 +2,22 @@ package guard
 
 import (
 	"net"
+	"net/http"
 	"net/url"
 	"strings"
 
 	"golang.org/x/net/http/httpproxy"
 )
+
+// Proxy returns the environment's proxy for a request, as http.ProxyFromEnvironment
+// does. There is none for link-local and metadata addresses: no proxy reaches those
+// of this node, and an instance's credentials are not for a proxy to see.
+func Proxy(req *http.Request) (*url.URL, error) {
+	if classifyHost(req.URL.Hostname()) == linkLocal {
+		return nil, nil
+	}
+	return http.ProxyFromEnvironment(req)
+}
 
 // proxyAddresses lists the proxies of HTTP_PROXY and HTTPS_PROXY as host:port.
 // The operator set them, so they may have any address.

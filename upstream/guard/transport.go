@@ -3,24 +3,25 @@ package guard
 import (
 	"crypto/tls"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"sync"
 	"time"
+
+	"github.com/larder-registry/larder/upstream/dial"
 )
 
 // Options are the settings of [Transports].
 type Options struct {
-	// Resolver looks up the names of hosts. Nil means net.DefaultResolver.
-	Resolver *net.Resolver
+	// Resolver looks up the names of hosts. Nil means one of dial.NewResolver.
+	Resolver *dial.Resolver
 }
 
 // Transports has one [Transport] for each class of endpoint, made when needed. It
 // is safe for concurrent use.
 type Transports struct {
 	proxies  map[string]bool
-	resolver *net.Resolver
+	resolver *dial.Resolver
 
 	mu  sync.Mutex // guards what follows
 	all map[class]*Transport
@@ -32,6 +33,8 @@ type Transports struct {
 type Transport struct {
 	*http.Transport
 	guard *guard
+
+	fresh func() *http.Transport // for RoundTripFresh
 }
 
 // tlsSessions is how many hosts' sessions are kept.
@@ -40,8 +43,14 @@ const tlsSessions = 64
 // NewTransports returns one without connections. Proxies are those of the
 // environment.
 func NewTransports(opts Options) *Transports {
+	if opts.Resolver == nil {
+		opts.Resolver = dial.NewResolver()
+	}
 	return &Transports{proxies: proxyAddresses(), resolver: opts.Resolver, all: make(map[class]*Transport)}
 }
+
+// Resolver returns what looks up the names of hosts.
+func (t *Transports) Resolver() *dial.Resolver { return t.resolver }
 
 // For returns the transport for an upstream with this endpoint. Upstreams of one
 // class share it.
@@ -65,10 +74,10 @@ func (t *Transports) Close() {
 }
 
 func newTransport(g *guard) *Transport {
-	return &Transport{
+	t := &Transport{
 		guard: g,
 		Transport: &http.Transport{
-			Proxy:                  http.ProxyFromEnvironment,
+			Proxy:                  Proxy,
 			DialContext:            g.dial,
 			TLSHandshakeTimeout:    10 * time.Second,
 			MaxIdleConns:           256,
@@ -82,6 +91,12 @@ func newTransport(g *guard) *Transport {
 			TLSClientConfig: &tls.Config{ClientSessionCache: tls.NewLRUClientSessionCache(tlsSessions)},
 		},
 	}
+	t.fresh = sync.OnceValue(func() *http.Transport {
+		fresh := t.Transport.Clone()
+		fresh.DisableKeepAlives = true
+		return fresh
+	})
+	return t
 }
 
 // RoundTrip makes one request: see [http.RoundTripper]. An answer of 101 is an error.
@@ -89,13 +104,27 @@ func newTransport(g *guard) *Transport {
 // connection itself: it has no end, and no context ends a read of it. Other 1xx never
 // arrive here, as [http.Transport] waits for the final answer.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := t.Transport.RoundTrip(req)
+	return roundTrip(t.Transport, req)
+}
+
+// RoundTripFresh is RoundTrip on a new connection, which is not kept.
+func (t *Transport) RoundTripFresh(req *http.Request) (*http.Response, error) {
+	return roundTrip(t.fresh(), req)
+}
+
+// roundTrip is for [Transport.RoundTrip].
+func roundTrip(by *http.Transport, req *http.Request) (*http.Response, error) {
+	resp, err := by.RoundTrip(req)
 	if err != nil || resp.StatusCode >= http.StatusOK {
 		return resp, err
 	}
 	resp.Body.Close()
 	return nil, fmt.Errorf("%s answered %s, which nothing asked for", req.URL.Host, resp.Status)
 }
+
+// MuteNameServers returns the addresses of the name servers that did not answer when
+// they were last asked.
+func (t *Transport) MuteNameServers() []string { return t.guard.resolver.Mute() }
 
 // Check refuses a URL to which an upstream may not lead, before anything is
 // dialled. Behind a proxy it is the only check there is. use names the

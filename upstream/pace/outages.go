@@ -28,9 +28,12 @@ type outage struct {
 }
 
 const (
-	// DialTimeout bounds a name's resolution and the connection together: enough
-	// for one lost packet, which is sent again after a second.
-	DialTimeout = 3 * time.Second
+	// LookupTimeout bounds the look-up of a name: enough for a resolver that turns to
+	// its second name server after 5 s, its default (resolv.conf(5), "timeout").
+	LookupTimeout = 10 * time.Second
+	// ConnectTimeout bounds a connection to the addresses of a name: enough for one
+	// lost packet, which is sent again after a second.
+	ConnectTimeout = 3 * time.Second
 	// firstOutage and longestOutage are the first and the longest time for which an
 	// address is left alone. It is never less than the failed attempt took.
 	firstOutage   = 250 * time.Millisecond
@@ -71,7 +74,7 @@ func (o *Outages) begin(addr string) (last outage, err error) {
 	if now.Before(last.until) {
 		return last, last.err
 	}
-	o.down.Add(addr, outage{last.err, now.Add(DialTimeout), last.pauses})
+	o.down.Add(addr, outage{last.err, now.Add(LookupTimeout + ConnectTimeout), last.pauses})
 	return last, nil
 }
 

@@ -53,9 +53,9 @@ func TestUnreachableAddressIsLeftAloneForGrowingPauses(t *testing.T) {
 
 func TestAddressThatTimesOutIsLeftAloneAsLongAsTheAttemptTook(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := &line{outages: pace.NewOutages(), err: errUnreachable, takes: pace.DialTimeout}
+		l := &line{outages: pace.NewOutages(), err: errUnreachable, takes: pace.ConnectTimeout}
 		_ = l.dial(t.Context())
-		pass(pace.DialTimeout - time.Millisecond)
+		pass(pace.ConnectTimeout - time.Millisecond)
 		began := time.Now()
 		if err := l.dial(t.Context()); !errors.Is(err, errUnreachable) || time.Since(began) > 0 {
 			t.Errorf("%v after %v", err, time.Since(began))

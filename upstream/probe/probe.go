@@ -1,9 +1,11 @@
 package probe
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"maps"
 	"net/http"
 	"net/http/httptrace"
@@ -24,6 +26,11 @@ type Connection struct {
 	Remote string
 	// TLS is the protocol's version, such as "TLS 1.3".
 	TLS string
+	// Mute are the addresses of the name servers that did not answer. The name may
+	// have been looked up at another one.
+	Mute []string
+	// WantsTLS says that plain HTTP was answered by a server that expects TLS.
+	WantsTLS bool
 	// Status and Date are the answer's. Date is zero if it had none.
 	Status int
 	Date   time.Time
@@ -94,10 +101,23 @@ func Connect(ctx context.Context, send func(*http.Request) (*http.Response, erro
 	defer resp.Body.Close()
 	c.Took[StageAnswer] = time.Since(w.begin)
 	c.Status, c.Here = resp.StatusCode, time.Now()
+	c.WantsTLS = to.Scheme == "http" && wantsTLS(resp)
 	if at, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
 		c.Date = at
 	}
 	return c
+}
+
+// wantsTLS reports the answer of a server that expects TLS to plain HTTP. Go's says
+// "Client sent an HTTP request to an HTTPS server.", nginx's "The plain HTTP request was
+// sent to HTTPS port", and Apache's "speaking plain HTTP to an SSL-enabled server port".
+func wantsTLS(resp *http.Response) bool {
+	if resp.StatusCode != http.StatusBadRequest {
+		return false
+	}
+	const enough = 2 << 10 // bytes
+	text, err := io.ReadAll(io.LimitReader(resp.Body, enough))
+	return err == nil && (bytes.Contains(text, []byte("HTTPS")) || bytes.Contains(text, []byte("SSL-enabled")))
 }
 
 // witness follows a connection. Its hooks run on goroutines of net/http, some of

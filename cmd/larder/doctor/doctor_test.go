@@ -223,15 +223,28 @@ var faults = map[string]struct {
 		cause: func(c *setup) { c.endpoint("http://" + freeAddress(c.t)) },
 		step:  "registry-tcp", advice: "Nothing listens there", skipped: append(fromToken, "clock"),
 	},
-	"its certificate is not trusted": {
+	"it speaks TLS and is asked by plain HTTP": {
+		cause: func(c *setup) { c.endpoint(strings.Replace(tlsServer(c.t), "https:", "http:", 1)) },
+		step:  "registry-tls", advice: "let the endpoint begin with https://", skipped: append(fromToken, "clock"),
+	},
+	"it speaks TLS and cuts plain HTTP off": {
+		cause: func(c *setup) { c.endpoint("http://" + answering(c.t, "\x15\x03\x01\x00\x02\x02\x0a")) },
+		step:  "registry-tls", advice: "let the endpoint begin with https://", skipped: append(fromToken, "clock"),
+	},
+	"it speaks plain HTTP and is asked by TLS": {
+		cause: func(c *setup) { c.endpoint(strings.Replace(c.fake.Endpoint, "http:", "https:", 1)) },
+		step:  "registry-tls", advice: "let the endpoint begin with http://", skipped: append(fromToken, "clock"),
+	},
+	"it accepts connections and says nothing": {
 		cause: func(c *setup) {
-			server := httptest.NewUnstartedServer(http.NotFoundHandler())
-			server.Config.ErrorLog = log.New(io.Discard, "", 0)
-			server.StartTLS()
-			c.t.Cleanup(server.Close)
-			c.endpoint(server.URL)
+			c.timeout = time.Second
+			c.endpoint("http://" + answering(c.t, ""))
 		},
-		step: "registry-tls", advice: "SSL_CERT_FILE", skipped: append(fromToken, "clock"),
+		step: "registry-tls", advice: "accepts connections and does not answer", skipped: append(fromToken, "clock"),
+	},
+	"its certificate is not trusted": {
+		cause: func(c *setup) { c.endpoint(tlsServer(c.t)) },
+		step:  "registry-tls", advice: "SSL_CERT_FILE", skipped: append(fromToken, "clock"),
 	},
 	"the ECR API cannot be reached": {
 		cause: func(c *setup) {
@@ -293,7 +306,7 @@ var faults = map[string]struct {
 			_, port, _ := net.SplitHostPort(freeAddress(c.t))
 			c.fake.SetStorageURL("http://localhost:" + port)
 		},
-		step: "storage-tcp", advice: "Nothing listens there", skipped: []string{"layer"},
+		step: "storage-tcp", advice: "the registry sends Larder to this host for layers", skipped: []string{"layer"},
 	},
 	"the storage refuses": {
 		cause: func(c *setup) { c.fake.Inject(ecrtest.Fault{On: ecrtest.Storage, Status: http.StatusForbidden}) },
@@ -416,11 +429,6 @@ func TestDoctorWarnsOfWhatMayFailLater(t *testing.T) {
 			},
 			want: map[string]doctor.Status{"metadata": doctor.Warning},
 			step: "metadata", advice: "hostNetwork",
-		},
-		"a proxy is in the way of credentials": {
-			cause: func(c *setup) { c.t.Setenv("HTTP_PROXY", "http://me:hunter2@proxy.example.com:3128") },
-			want:  map[string]doctor.Status{"proxy": doctor.Warning},
-			step:  "proxy", advice: "NO_PROXY",
 		},
 		"the cache is larger than the disk": {
 			cause: func(c *setup) { c.t.Setenv("LARDER_CACHE_MAX_SIZE", "4EiB") },
@@ -590,6 +598,49 @@ func TestAdviceNamesPoliciesThatExist(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// tlsServer returns the URL of a server whose certificate is not trusted.
+func tlsServer(t *testing.T) string {
+	t.Helper()
+	server := httptest.NewUnstartedServer(http.NotFoundHandler())
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+// answering returns the address of a server that answers what it is asked by these bytes
+// and ends the connection, or that sends nothing if there are none.
+func answering(t *testing.T, bytes string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0") // whose backlog takes connections
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	if bytes == "" {
+		return l.Addr().String()
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			if _, err := conn.Read(make([]byte, 4096)); err == nil {
+				_, _ = io.WriteString(conn, bytes)
+			}
+			conn.Close()
+		}
+	}()
+	t.Cleanup(func() {
+		l.Close()
+		<-done
+	})
+	return l.Addr().String()
 }
 
 // freeAddress returns a loopback address that nobody listens on.

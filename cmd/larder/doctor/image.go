@@ -36,26 +36,26 @@ func checkImage(e *examination, r *upstream.Registry, image name.Image) {
 	})
 	showRateLimit(e, r)
 	const direct = "the registry sends layers itself"
-	var storage string // scheme and host
+	var origin string // scheme and host
 	e.step("redirect", []string{"manifest"}, func(ctx context.Context) finding {
 		var err error
-		if storage, err = r.Diagnosis().Locate(ctx, image.Repository, layer.Digest); err != nil {
+		if origin, err = r.Diagnosis().Locate(ctx, image.Repository, layer.Digest); err != nil {
 			return failed(err, adviceOnLayer(err))
 		}
-		if storage == r.Diagnosis().BaseURL() {
+		if origin == r.Diagnosis().BaseURL() {
 			return skipped(direct)
 		}
-		return passed("layers are at %s", storage)
+		return passed("layers are at %s", origin)
 	})
 	switch cause := e.causes["redirect"]; {
 	case cause != "":
-		skipConnection(e, "storage", skippedAfter(cause))
-	case storage == r.Diagnosis().BaseURL():
-		skipConnection(e, "storage", skipped(direct))
+		skipConnection(e, storage, skippedAfter(cause))
+	case origin == r.Diagnosis().BaseURL():
+		skipConnection(e, storage, skipped(direct))
 	default:
-		connect(e, "storage", Failed, func(ctx context.Context) probe.Connection { return r.Diagnosis().ConnectTo(ctx, storage) })
+		connect(e, storage, Failed, func(ctx context.Context) probe.Connection { return r.Diagnosis().ConnectTo(ctx, origin) })
 	}
-	e.step("layer", []string{"redirect", "storage"}, func(ctx context.Context) finding {
+	e.step("layer", []string{"redirect", storage}, func(ctx context.Context) finding {
 		return fetchBeginning(ctx, r, image.Repository, layer)
 	})
 }

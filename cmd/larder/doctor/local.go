@@ -129,16 +129,11 @@ func checkProxies(e *examination) {
 		if len(set) == 0 {
 			return skipped("HTTP_PROXY and HTTPS_PROXY are not set")
 		}
-		detail := strings.Join(set, ", ") + "; loopback addresses"
+		detail := strings.Join(set, ", ") + "; loopback, link-local and metadata addresses"
 		if env.NoProxy != "" {
 			detail += " and NO_PROXY (" + env.NoProxy + ")"
 		}
 		detail += " are reached directly"
-		for _, metadata := range []string{"169.254.169.254", "169.254.170.23"} {
-			if to, err := env.ProxyFunc()(&url.URL{Scheme: "http", Host: metadata}); err == nil && to != nil {
-				return warning(detail, "Credentials of the instance and of Pod Identity are at 169.254.169.254 and 169.254.170.23, which a proxy cannot reach for this node: add both to NO_PROXY.")
-			}
-		}
 		return finding{status: OK, detail: detail}
 	})
 }

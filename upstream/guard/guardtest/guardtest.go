@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/net/dns/dnsmessage"
+
+	"github.com/larder-registry/larder/upstream/dial"
 )
 
 // Doorbell is a listener on loopback that counts connections.
@@ -75,7 +77,7 @@ func (b *Doorbell) WantNobody(t *testing.T) {
 }
 
 // Resolver returns one that answers every question for an IPv4 address with addr.
-func Resolver(t *testing.T, addr [4]byte) *net.Resolver {
+func Resolver(t *testing.T, addr [4]byte) *dial.Resolver {
 	t.Helper()
 	server, err := (&net.ListenConfig{}).ListenPacket(t.Context(), "udp", "127.0.0.1:0")
 	if err != nil {
@@ -112,7 +114,7 @@ func Resolver(t *testing.T, addr [4]byte) *net.Resolver {
 		_ = server.Close() // nothing was left to write
 		<-done
 	})
-	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	return dial.ResolverOf(&net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "udp", server.LocalAddr().String())
-	}}
+	}})
 }
