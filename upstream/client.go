@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -21,6 +22,7 @@ import (
 	"github.com/larder-registry/larder/upstream/guard"
 	"github.com/larder-registry/larder/upstream/name"
 	"github.com/larder-registry/larder/upstream/pace"
+	"github.com/larder-registry/larder/upstream/patience"
 	"github.com/larder-registry/larder/upstream/redact"
 	"github.com/larder-registry/larder/upstream/telemetry"
 )
@@ -48,6 +50,7 @@ type Client struct {
 	telemetry  *telemetry.Telemetry
 	transports *guard.Transports
 	limits     *pace.Limits
+	places     *patience.Places
 	ecr        *ecr.Client
 
 	mu         sync.Mutex // guards what follows
@@ -82,6 +85,7 @@ func newClient(opts Options, via network) *Client {
 		log:        opts.Log,
 		transports: via.transports,
 		limits:     pace.NewLimits(),
+		places:     patience.NewPlaces(opts.Log),
 		registries: registries,
 	}
 	var err error
@@ -90,7 +94,7 @@ func newClient(opts Options, via network) *Client {
 		c.log.Error("there are no metrics of upstreams", "error", err)
 		c.telemetry, _ = telemetry.New(telemetry.Options{}) // has nothing that fails
 	}
-	c.ecr = ecr.NewClient(ecr.Options{HTTP: via.aws, Resolver: via.transports.Resolver(), Log: c.log, Now: opts.Now, Telemetry: c.telemetry})
+	c.ecr = ecr.NewClient(ecr.Options{HTTP: via.aws, Resolver: via.transports.Resolver(), Log: c.log, Now: opts.Now, Telemetry: c.telemetry, Places: c.places})
 	return c
 }
 
@@ -163,6 +167,7 @@ func (c *Client) newMember(cfg Config) (*member, error) {
 		endpoint:  endpoint,
 		timeout:   cfg.Timeout,
 		transport: c.transports.For(endpoint),
+		places:    c.places,
 		counter:   c.telemetry.Upstream(cfg.Name),
 		sent:      redact.NewMemory(),
 		log:       c.log.With("upstream", cfg.Host),
@@ -209,12 +214,26 @@ func (c *Client) authenticate(s *site, cfg Config) {
 // tokenTransport sends requests to the token service of a site, and counts them.
 type tokenTransport struct{ site *site }
 
-// RoundTrip is for http.RoundTripper.
+// maxTokenAnswer bounds the part of a token service's answer that is awaited, in bytes.
+const maxTokenAnswer = 1 << 20
+
+// RoundTrip is for http.RoundTripper. As a request for a token changes nothing, it may
+// be sent twice.
 func (t tokenTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	req, call := t.site.counter.Begin(t.site.sent.Sending(req), telemetry.Token)
-	resp, err := t.site.transport.RoundTrip(req)
-	err = redact.Of(req).Error(err) // it may quote what the server wrote
-	call.End(resp, err)
+	resp, err := t.site.places.Of(req.URL.Host).Ask(req.Context(), patience.Question{
+		Timeout:  t.site.timeout,
+		Repeated: t.site.repeated,
+		Send: func(ctx context.Context, fresh bool) (*http.Response, error) {
+			out := req.Clone(ctx)
+			if req.GetBody != nil {
+				var err error
+				if out.Body, err = req.GetBody(); err != nil {
+					return nil, err
+				}
+			}
+			return t.site.roundTrip(out, telemetry.Token, fresh, maxTokenAnswer)
+		},
+	})
 	guard.LogRefusal(t.site.log, err)
 	return resp, err
 }

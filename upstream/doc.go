@@ -16,7 +16,8 @@
 //	site.fetch              asks another server; as an anonymous guest if it is a registry that challenges
 //	site.ask                adds credentials; has them renewed if the answer refuses them
 //	throttle.do             waits for the request's turn; sends it again if it was too many
-//	site.send               one round trip, within the timeout
+//	site.send               one answer, within the timeout; the request may be sent twice
+//	site.roundTrip          one round trip
 //
 // Where to look:
 //
@@ -31,8 +32,10 @@
 //
 //	auth       challenges, logins, Docker's configuration, bearer tokens
 //	ecr        Amazon ECR: API, tokens, identities, Public, lifecycle, pull-through
+//	dial       look-ups and connections
 //	guard      where connections may go
 //	pace       limits, outages, breakers, backoff
+//	patience   how long an answer is waited for, and whether a server is silent
 //	probe      connections taken apart, for "larder doctor"
 //	redact     takes secrets out of errors
 //	reply      answers that are errors

@@ -19,6 +19,7 @@ import (
 	"github.com/larder-registry/larder/upstream/auth"
 	"github.com/larder-registry/larder/upstream/guard"
 	"github.com/larder-registry/larder/upstream/pace"
+	"github.com/larder-registry/larder/upstream/patience"
 	"github.com/larder-registry/larder/upstream/reply"
 )
 
@@ -122,6 +123,7 @@ func (d documents) fetch(ctx context.Context, req request) (http.Header, []byte,
 		header http.Header
 		body   []byte
 	}
+	req.awaited = maxDocument + 1
 	pauses := pace.NewBackoff(firstRetry, longestRetry)
 	pauses.RandomizationFactor = backoff.DefaultRandomizationFactor // requests that failed together do not come back together
 	got, err := backoff.Retry(ctx, func() (document, error) {
@@ -167,8 +169,9 @@ func retryable(err error) error {
 	var refusal *reply.Error
 	var refused *guard.RefusedError
 	var credentials *auth.Error
+	var silent *patience.SilentError
 	switch {
-	case errors.As(err, &refused), errors.As(err, &credentials):
+	case errors.As(err, &refused), errors.As(err, &credentials), errors.As(err, &silent):
 		return backoff.Permanent(err)
 	case reply.IsThrottled(err): // throttle.do has tried again
 		return backoff.Permanent(err)

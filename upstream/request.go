@@ -22,6 +22,7 @@ type request struct {
 	accept     string
 	byteRange  string
 	timeout    time.Duration // of each answer; 0 means site.timeout
+	awaited    int64         // bytes of the body that belong to the answer: it has come when they have
 
 	priority pace.Priority // while the upstream throttles
 	spare    bool          // fails instead of waiting then

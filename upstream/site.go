@@ -15,6 +15,7 @@ import (
 	"github.com/larder-registry/larder/upstream/ecr"
 	"github.com/larder-registry/larder/upstream/guard"
 	"github.com/larder-registry/larder/upstream/pace"
+	"github.com/larder-registry/larder/upstream/patience"
 	"github.com/larder-registry/larder/upstream/redact"
 	"github.com/larder-registry/larder/upstream/reply"
 	"github.com/larder-registry/larder/upstream/telemetry"
@@ -27,6 +28,7 @@ type site struct {
 	timeout   time.Duration
 	transport *guard.Transport
 	throttle  *throttle
+	places    *patience.Places
 	counter   *telemetry.Upstream
 	log       *slog.Logger
 	rateLimit atomic.Pointer[pace.RateLimit] // the latest statement
@@ -115,7 +117,8 @@ func (s *site) ask(ctx context.Context, req request) (*http.Response, error) {
 func (s *site) askOnce(ctx context.Context, req request, scope string) (resp *http.Response, used string, err error) {
 	target := s.url(req)
 	target.RawQuery = req.query.Encode()
-	resp, err = s.throttle.do(ctx, s.limiter(ctx, req), req, func() (*http.Response, error) {
+	l := s.limiter(ctx, req)
+	resp, err = s.throttle.do(ctx, l, req, func() (*http.Response, error) {
 		out, err := newRequest(ctx, req.method, target, req)
 		if err != nil {
 			return nil, err
@@ -123,7 +126,7 @@ func (s *site) askOnce(ctx context.Context, req request, scope string) (resp *ht
 		if used, err = s.auth.Authorize(ctx, out, scope); err != nil {
 			return nil, fmt.Errorf("authenticate at %s: %w", s.host, err)
 		}
-		return s.send(out, req.timeout)
+		return s.send(out, req, l)
 	})
 	if err == nil && (resp.StatusCode < http.StatusBadRequest || resp.StatusCode == http.StatusNotFound) {
 		s.auth.Accepted(used, scope)
@@ -229,7 +232,7 @@ func (s *site) fetchOnce(ctx context.Context, method string, to *url.URL, req re
 				return nil, fmt.Errorf("authenticate at %s: %w", to.Host, err)
 			}
 		}
-		return s.send(out, req.timeout)
+		return s.send(out, req, l)
 	})
 	return resp, used, err
 }
@@ -241,34 +244,70 @@ func (s *site) url(req request) *url.URL { return s.endpoint.JoinPath("v2", req.
 // other server.
 func (s *site) own(u *url.URL) bool { return guard.SameOrigin(u, s.endpoint) }
 
-// send makes one round trip. The timeout bounds the headers, and the body of an
-// error; 0 means s.timeout. The caller bounds any other body, and closes every one.
-func (s *site) send(req *http.Request, timeout time.Duration) (*http.Response, error) {
-	ctx, cancel := context.WithCancelCause(req.Context())
-	timer := time.AfterFunc(cmp.Or(timeout, s.timeout), func() { cancel(reply.ErrTimeout) })
-	defer timer.Stop()
+// send sends a request, which may be sent twice: see [patience.Place.Ask]. The
+// timeout bounds the headers, the body of an error, and a document. The caller bounds
+// any other body, and closes every one.
+func (s *site) send(out *http.Request, req request, l *pace.Limiter) (*http.Response, error) {
 	target := telemetry.Storage
-	if s.own(req.URL) {
+	if s.own(out.URL) {
 		target = telemetry.Registry
 	}
-	req, call := s.counter.Begin(s.sent.Sending(req.WithContext(ctx)), target)
-	resp, err := s.transport.RoundTrip(req)
+	timeout := cmp.Or(req.timeout, s.timeout)
+	resp, err := s.places.Of(out.URL.Host).Ask(out.Context(), patience.Question{
+		Timeout:  timeout,
+		Slow:     timeout > s.timeout,
+		Repeated: s.repeated,
+		Again: func() bool {
+			_, err := l.Try()
+			return err == nil
+		},
+		Send: func(ctx context.Context, fresh bool) (*http.Response, error) {
+			return s.roundTrip(out.Clone(ctx), target, fresh, req.awaited)
+		},
+	})
+	if err != nil {
+		guard.LogRefusal(s.log, err)
+		return nil, fmt.Errorf("%s %s: %w", out.Method, guard.Origin(out.URL), err)
+	}
+	if limit, ok := pace.ParseRateLimit(resp.Header); ok && target == telemetry.Registry {
+		s.rateLimit.Store(&limit)
+	}
+	return resp, nil
+}
+
+// roundTrip makes one round trip, and awaits the body of an error, or as many bytes of
+// another one. fresh has it use a new connection.
+func (s *site) roundTrip(req *http.Request, target telemetry.Target, fresh bool, awaited int64) (*http.Response, error) {
+	send := s.transport.RoundTrip
+	if fresh {
+		send = s.transport.RoundTripFresh
+	}
+	ctx := req.Context()
+	req, call := s.counter.Begin(s.sent.Sending(req), target)
+	resp, err := send(req)
 	err = redact.Of(req).Error(err) // it may quote what the server wrote
 	if err != nil && errors.Is(context.Cause(ctx), reply.ErrTimeout) {
 		err = reply.ErrTimeout
 	}
 	call.End(resp, err)
-	if err != nil {
-		cancel(nil)
-		guard.LogRefusal(s.log, err)
-		return nil, fmt.Errorf("%s %s: %w", req.Method, guard.Origin(req.URL), err)
-	}
-	if limit, ok := pace.ParseRateLimit(resp.Header); ok && target == telemetry.Registry {
-		s.rateLimit.Store(&limit)
-	}
-	resp.Body = &body{ReadCloser: resp.Body, done: func() { cancel(nil) }}
-	if !hasContent(resp) && !reply.IsRedirect(resp) {
+	switch {
+	case err != nil:
+		return nil, err
+	case !hasContent(resp) && !reply.IsRedirect(resp):
 		reply.Peek(resp)
+	case awaited > 0 && hasContent(resp):
+		if err := patience.Await(resp, awaited); err != nil {
+			return nil, fmt.Errorf("read the answer: %w", err)
+		}
 	}
 	return resp, nil
+}
+
+// repeated counts a request that was sent twice. If the second answer was first, other
+// connections that were kept beside the first one may be dead too.
+func (s *site) repeated(used bool) {
+	s.counter.Repeated(used)
+	if used {
+		s.transport.CloseIdleConnections()
+	}
 }

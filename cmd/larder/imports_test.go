@@ -58,18 +58,19 @@ var imports = map[string][]string{
 	"cache/records":  {"cache/disk"},
 
 	"upstream": {
-		"upstream/auth", "upstream/ecr", "upstream/guard", "upstream/name", "upstream/pace", "upstream/probe", "upstream/redact",
-		"upstream/reply", "upstream/telemetry",
+		"upstream/auth", "upstream/ecr", "upstream/guard", "upstream/name", "upstream/pace", "upstream/patience", "upstream/probe",
+		"upstream/redact", "upstream/reply", "upstream/telemetry",
 	},
 	"upstream/auth": {"upstream/guard", "upstream/name", "upstream/pace", "upstream/redact", "upstream/reply"},
 	"upstream/ecr": {
 		"upstream/auth", "upstream/dial", "upstream/ecr/denial", "upstream/guard", "upstream/lifecycle", "upstream/name",
-		"upstream/pace", "upstream/probe", "upstream/reply", "upstream/telemetry",
+		"upstream/pace", "upstream/patience", "upstream/probe", "upstream/reply", "upstream/telemetry",
 	},
 	"upstream/dial":      {"upstream/pace"},
 	"upstream/guard":     {"upstream/dial"},
 	"upstream/lifecycle": {"upstream/name"},
 	"upstream/pace":      {"upstream/reply"},
+	"upstream/patience":  {"upstream/pace", "upstream/reply"},
 	"upstream/reply":     {"upstream/ecr/denial", "upstream/redact"},
 	"upstream/telemetry": {"upstream/pace", "upstream/reply"},
 

@@ -35,7 +35,7 @@ type api struct {
 }
 
 func newAPI(cfg Config, opts Options) *api {
-	return &api{
+	a := &api{
 		session: &session{
 			identity:  cfg.Identity,
 			region:    cfg.Host.Region,
@@ -51,6 +51,10 @@ func newAPI(cfg Config, opts Options) *api {
 		limiter:  pace.NewLimiter("the ECR API of "+cfg.Host.Region, 0),
 		reading:  semaphore.NewWeighted(1),
 	}
+	a.session.patient = func(by aws.HTTPClient) aws.HTTPClient {
+		return &patientClient{by, opts.Places, cfg.Timeout, a.counter}
+	}
+	return a
 }
 
 func (a *api) connect(ctx context.Context) (*ecr.Client, error) {

@@ -12,6 +12,7 @@ import (
 	"github.com/larder-registry/larder/upstream/dial"
 	"github.com/larder-registry/larder/upstream/guard"
 	"github.com/larder-registry/larder/upstream/pace"
+	"github.com/larder-registry/larder/upstream/patience"
 )
 
 // Client has what ECR registries share. It is safe for concurrent use. Making one
@@ -50,6 +51,9 @@ const maxRegions = 256
 func NewClient(opts Options) *Client {
 	if opts.HTTP == nil {
 		opts.HTTP = newHTTPClient(opts.Resolver)
+	}
+	if opts.Places == nil {
+		opts.Places = patience.NewPlaces(opts.Log)
 	}
 	c := &Client{opts: opts, regions: make(map[regionKey]*region)}
 	c.ctx, c.cancel = context.WithCancel(context.Background())

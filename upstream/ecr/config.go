@@ -8,6 +8,7 @@ import (
 
 	"github.com/larder-registry/larder/upstream/dial"
 	"github.com/larder-registry/larder/upstream/name"
+	"github.com/larder-registry/larder/upstream/patience"
 	"github.com/larder-registry/larder/upstream/telemetry"
 )
 
@@ -23,6 +24,8 @@ type Options struct {
 	Now func() time.Time
 	// Telemetry counts the calls of AWS's APIs.
 	Telemetry *telemetry.Telemetry
+	// Places decides how long AWS's answers are waited for. Nil means its own.
+	Places *patience.Places
 }
 
 // Config describes one registry.

@@ -44,6 +44,7 @@ type session struct {
 	region          string // of the registry
 	fips, dualStack bool
 	client          aws.HTTPClient
+	patient         func(aws.HTTPClient) aws.HTTPClient // wraps client for everything but the search for credentials
 	log             *slog.Logger
 
 	mu  sync.Mutex // guards cfg; not held while it is made
@@ -93,6 +94,7 @@ func (s *session) load(ctx context.Context) (aws.Config, error) {
 	if err != nil {
 		return aws.Config{}, err
 	}
+	cfg.HTTPClient = s.patient(cfg.HTTPClient) // after AWS_CA_BUNDLE, for which the SDK wants its own kind
 	cfg.Credentials = aws.NewCredentialsCache(quiet{cfg.Credentials})
 	if s.identity.RoleARN != "" {
 		cfg.Credentials = aws.NewCredentialsCache(s.role(cfg))

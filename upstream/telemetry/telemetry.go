@@ -42,6 +42,7 @@ type Telemetry struct {
 	bytes      metric.Int64Counter
 	throttled  metric.Int64Counter
 	unsent     metric.Int64Counter
+	repeats    metric.Int64Counter
 	renewals   metric.Int64Counter
 	gauges     metric.Registration
 
@@ -94,6 +95,7 @@ func New(opts Options) (*Telemetry, error) {
 	t.bytes = counter("larder.upstream.bytes", "By", "Bytes of bodies from upstreams, by upstream and target.")
 	t.throttled = counter("larder.upstream.throttles", "{answer}", "Answers of upstreams that there are too many requests, by upstream.")
 	t.unsent = counter("larder.upstream.unsent", "{request}", "Requests not sent, as the upstream throttles and their turn was too far, by upstream.")
+	t.repeats = counter("larder.upstream.repeats", "{request}", "Requests sent again on a new connection, as no answer had begun, by upstream and by which answer was first.")
 	t.renewals = counter("larder.upstream.token.renewals", "{attempt}", "Attempts to get an ECR token, by region and result.")
 	seconds, e := meter.Float64Histogram("larder.upstream.request.duration", metric.WithUnit("s"),
 		metric.WithDescription("Time to the headers of an upstream's answer, by upstream and target."),

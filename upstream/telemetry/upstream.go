@@ -42,6 +42,9 @@ func (t *Telemetry) Upstream(name string) *Upstream {
 	for _, counter := range []metric.Int64Counter{t.throttled, t.unsent} {
 		counter.Add(context.Background(), 0, metric.WithAttributes(u.upstream))
 	}
+	for _, used := range []bool{false, true} {
+		u.countRepeats(used, 0)
+	}
 	return u
 }
 
@@ -59,6 +62,18 @@ func (u *Upstream) Unsent(err error) {
 	if reply.IsThrottled(err) {
 		u.unsent.Add(context.Background(), 1, metric.WithAttributes(u.upstream))
 	}
+}
+
+// Repeated counts a request that was sent again, as no answer had begun. used says that
+// the answer to the second one came first.
+func (u *Upstream) Repeated(used bool) { u.countRepeats(used, 1) }
+
+func (u *Upstream) countRepeats(used bool, n int64) {
+	first := "first"
+	if used {
+		first = "second"
+	}
+	u.repeats.Add(context.Background(), n, metric.WithAttributes(u.upstream, attribute.String("answer", first)))
 }
 
 // Begin is called just before a request is sent. It tells the registry, and no
