@@ -86,8 +86,7 @@ func (r *Registry) Token() Token { return r.tokens.state() }
 
 // Lifecycle reads a repository's lifecycle policy, and all its images as ECR
 // describes them, archived ones included. ECR does not tell what an index lists, so
-// Children is nil. Fetching every index instead might count as a pull, and so
-// change the result of ECR's own policy.
+// Children is nil: [lifecycle.Policy.Unread] tells which indexes are worth fetching.
 //
 // The error is fs.ErrNotExist if there is no policy or no repository, and
 // fs.ErrPermission if the credentials lack ecr:GetLifecyclePolicy or

@@ -24,8 +24,8 @@ type Image struct {
 	Subject digest.Digest
 
 	// Index tells whether the image lists other manifests, and Children which ones.
-	// An index with nil Children has not been read: any untagged image may be one of
-	// its children.
+	// An index with nil Children has not been read: any untagged image that is not
+	// itself an index may be one of its children.
 	Index    bool
 	Children []digest.Digest
 }
@@ -36,6 +36,9 @@ const (
 	statusActive   = "ACTIVE"
 	statusArchived = "ARCHIVED"
 )
+
+// unread reports whether the image is an index whose children are unknown.
+func (img *Image) unread() bool { return img.Index && img.Children == nil }
 
 // available returns the time by which images are ordered: that of the last return
 // from the archive, or else of the push.

@@ -131,7 +131,7 @@ func naiveReferences(expired map[digest.Digest]lifecycle.Expired, images []lifec
 	})
 	needs := func(a, b lifecycle.Image) bool { return b.Subject == a.Digest || slices.Contains(a.Children, b.Digest) }
 	pairs(func(a, b lifecycle.Image) bool {
-		unread := a.Index && a.Children == nil && len(b.Tags) == 0
+		unread := a.Index && a.Children == nil && len(b.Tags) == 0 && !b.Index
 		if has(a) || !has(b) || !needs(a, b) && !unread {
 			return false
 		}

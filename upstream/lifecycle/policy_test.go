@@ -248,9 +248,17 @@ func TestRelationsBetweenImagesDecideWhatCanBeRemoved(t *testing.T) {
 			[]lifecycle.Image{archived(index(pushed("index", 9*day, "v1"), "child"), day), pushed("child", 9*day)},
 			nil,
 		},
-		"an index that was not read keeps every untagged image": {
+		"an index that was not read keeps every untagged image that is no index": {
 			[]lifecycle.Image{index(pushed("index", 3*day, "v1")), pushed("child", 9*day), pushed("other", 9*day, "old")},
 			[]string{"other 4"},
+		},
+		"an untagged index is nobody's child": {
+			[]lifecycle.Image{index(pushed("index", 3*day, "v1")), index(pushed("last build", 9*day)), pushed("child", 9*day)},
+			[]string{"last build 8"},
+		},
+		"unless an index that was read lists it": {
+			[]lifecycle.Image{index(pushed("index", 3*day, "v1"), "inner"), index(pushed("inner", 9*day)), pushed("child", 9*day)},
+			nil,
 		},
 		"an expired index that was not read keeps nothing": {
 			[]lifecycle.Image{index(pushed("index", 9*day, "old")), pushed("child", 9*day)},

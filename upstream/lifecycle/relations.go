@@ -13,10 +13,19 @@ import (
 type relations struct {
 	images    map[digest.Digest]*Image
 	referrers map[digest.Digest][]digest.Digest // by subject
+	unread    unread
 }
 
-func relate(images map[digest.Digest]*Image) relations {
-	r := relations{images: images, referrers: make(map[digest.Digest][]digest.Digest)}
+// unread says what an index lists that has not been read.
+type unread bool
+
+const (
+	listsAnything unread = true  // any untagged image that is no index
+	listsNothing  unread = false // which may expire more than ECR does
+)
+
+func relate(images map[digest.Digest]*Image, unread unread) relations {
+	r := relations{images: images, referrers: make(map[digest.Digest][]digest.Digest), unread: unread}
 	for _, img := range images {
 		if img.Subject != "" {
 			r.referrers[img.Subject] = append(r.referrers[img.Subject], img.Digest)
@@ -55,8 +64,9 @@ func (r relations) addReferrers(expired map[digest.Digest]Expired) {
 }
 
 // keepDependents keeps the dependents of images that stay. If an index that has
-// not been read stays, all untagged images count as its children: build tools
-// push the children of an index without a tag.
+// not been read stays, all untagged images except indexes count as its children:
+// build tools push the children of an index without a tag. An untagged index is the
+// last build of a tag that has moved, and hardly ever the child of another index.
 func (r relations) keepDependents(expired map[digest.Digest]Expired) {
 	var staying []*Image
 	for dgst, img := range r.images {
@@ -77,10 +87,10 @@ func (r relations) keepDependents(expired map[digest.Digest]Expired) {
 		for _, dgst := range r.dependents(img) {
 			keep(dgst)
 		}
-		if img.Index && img.Children == nil && !keptUntagged {
+		if r.unread == listsAnything && img.unread() && !keptUntagged {
 			keptUntagged = true
 			for dgst := range expired {
-				if len(r.images[dgst].Tags) == 0 {
+				if other := r.images[dgst]; len(other.Tags) == 0 && !other.Index {
 					keep(dgst)
 				}
 			}

@@ -21,6 +21,7 @@ type ecrPolicies struct {
 	store      *cache.Store
 	log        *slog.Logger
 	denials    *denials
+	indexes    *indexes
 	pause      time.Duration // between two repositories
 }
 
@@ -96,8 +97,10 @@ func shuffled(holdings map[cache.Repository][]cache.Holding) []cache.Repository 
 
 // read evaluates one repository's policy for the images that ECR lists, and adds
 // those that are in the cache to listed. ECR does not tell the children of an
-// index; the cache knows them for the indexes that it has. An image that had
-// expired before and that ECR does not list any more stays expired.
+// index. The cache knows them for the indexes that it has. Other indexes are fetched
+// if that decides about an image in the cache, unless a rule of the policy counts
+// pulls: ECR may count the fetch as one. An image that had expired before and that
+// ECR does not list any more stays expired.
 func (p *ecrPolicies) read(ctx context.Context, registry *upstream.Registry, repo cache.Repository,
 	holdings []cache.Holding, before []cache.Verdict, listed map[cache.RepoDigest]bool) ([]cache.Verdict, error) {
 	policy, images, err := registry.ECR().Lifecycle(ctx, repo.Name)
@@ -109,10 +112,15 @@ func (p *ecrPolicies) read(ctx context.Context, registry *upstream.Registry, rep
 		children[h.Digest] = h.Children
 	}
 	for i := range images {
-		of, cached := children[images[i].Digest]
-		images[i].Children = of
-		if cached {
+		if of, cached := children[images[i].Digest]; cached {
+			images[i].Children = of
 			listed[cache.RepoDigest{Repository: repo, Digest: images[i].Digest}] = true
+		}
+	}
+	if !policy.CountsPulls() {
+		cached := func(d digest.Digest) bool { return listed[cache.RepoDigest{Repository: repo, Digest: d}] }
+		if err := p.indexes.complete(ctx, registry, repo, policy, images, cached); err != nil {
+			return nil, err
 		}
 	}
 	expired := expiredBy(policy, images, repo, SourceECR)

@@ -12,7 +12,7 @@ import (
 
 // Apply is one round of Run, without pauses.
 func (l *Lifecycle) Apply(ctx context.Context) error {
-	l.ecr.pause, l.gone.pause = 0, 0
+	l.ecr.pause, l.ecr.indexes.pause, l.gone.pause = 0, 0, 0
 	return l.apply(ctx)
 }
 

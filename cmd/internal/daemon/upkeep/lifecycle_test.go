@@ -233,3 +233,66 @@ func TestEarlierOfTwoExpiryTimesCounts(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
+
+const untaggedForADay = `{"rules": [{"rulePriority": 1, "selection": {"tagStatus": "untagged", "countType": "sinceImagePushed", "countUnit": "days", "countNumber": 1}, "action": {"type": "expire"}}]}`
+
+// unpulledToo is untaggedForADay with a rule by pull.
+const unpulledToo = `{"rules": [{"rulePriority": 1, "selection": {"tagStatus": "untagged", "countType": "sinceImagePushed", "countUnit": "days", "countNumber": 1}, "action": {"type": "expire"}},
+	{"rulePriority": 2, "selection": {"tagStatus": "any", "countType": "sinceImagePulled", "countUnit": "days", "countNumber": 90}, "action": {"type": "transition", "targetStorageClass": "archive"}}]}`
+
+// addOld gives the upstream an image that is two days old, for each of the platforms.
+func (r *rig) addOld(t *testing.T, tag string, platforms ...string) *ecrtest.Added {
+	t.Helper()
+	layer := ecrtest.Layer{Content: ecrtest.TarLayer("data", uint64(len(platforms)), 1000)}
+	added, err := r.ecr.AddImage("team/app", tag, ecrtest.Image{Layers: []ecrtest.Layer{layer}, Platforms: platforms, Cmd: []string{tag}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range append(added.Manifests, added.Root) {
+		if err := r.ecr.SetImageState("team/app", d.Digest, ecrtest.ImageState{Pushed: time.Now().Add(-48 * time.Hour)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return added
+}
+
+func TestUnknownIndexesAreReadOnceWhereThatDecides(t *testing.T) {
+	for name, c := range map[string]struct {
+		policy  string
+		pulled  bool // whether the old image's manifest is in the cache
+		fault   ecrtest.Fault
+		expired bool
+		read    int // requests for manifests, in two rounds
+	}{
+		"decides":                     {untaggedForADay, true, ecrtest.Fault{}, true, 1},
+		"nothing untagged here":       {untaggedForADay, false, ecrtest.Fault{}, false, 0},
+		"reading may count as a pull": {unpulledToo, true, ecrtest.Fault{}, false, 0},
+		"cannot be read":              {untaggedForADay, true, ecrtest.Fault{On: ecrtest.Manifest, Status: http.StatusNotFound}, false, 2},
+		"lies":                        {untaggedForADay, true, ecrtest.Fault{On: ecrtest.Manifest, Status: http.StatusOK, Body: `{"manifests":[]}`}, false, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, "", "")
+			old := r.addOld(t, "", "linux/s390x")
+			r.addOld(t, "multi", "linux/amd64", "linux/arm64")
+			r.setPolicy(t, c.policy)
+			if c.pulled {
+				r.get(t, "manifests/"+old.Root.Digest.String())
+			} else {
+				r.get(t, "manifests/multi")
+			}
+			if c.fault.Status != 0 {
+				r.ecr.Inject(c.fault)
+			}
+			before := r.ecr.Stats().Requests[ecrtest.Manifest]
+			for range 2 {
+				r.apply(t)
+			}
+			if got := len(r.expired(t)) == 1; got != c.expired {
+				t.Errorf("expired: %v", r.expired(t))
+			}
+			if n := r.ecr.Stats().Requests[ecrtest.Manifest] - before; n != c.read {
+				t.Errorf("%d manifests were read, want %d", n, c.read)
+			}
+		})
+	}
+}
