@@ -1,12 +1,17 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"io/fs"
 	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/distribution/distribution/v3/registry/api/errcode"
@@ -53,7 +58,7 @@ const defaultRetry = 5 * time.Second
 // It is never a 401, for which containerd's CRI plug-in sends the image pull secret,
 // and never a 429, for which containerd would retry five times here.
 func failureOf(err error, t target) failure {
-	text := err.Error()
+	text := publicText(err)
 	var throttled interface {
 		Throttled() bool
 		RetryAfter() time.Duration
@@ -82,6 +87,43 @@ func failureOf(err error, t target) failure {
 		return failure{detail.Code.Descriptor().HTTPStatusCode, detail.Code, detail.Message, 0}
 	}
 	return failure{http.StatusServiceUnavailable, errcode.ErrorCodeUnavailable, text, defaultRetry}
+}
+
+// publicText is the text of an error without the paths of local files in it: a client may be
+// on another machine. The log has them.
+func publicText(err error) string {
+	text := err.Error()
+	paths := localPaths(err, nil)
+	slices.SortFunc(paths, func(a, b string) int { return cmp.Compare(len(b), len(a)) }) // a file before its folder
+	for _, path := range paths {
+		text = strings.ReplaceAll(text, path, "(a local file)")
+	}
+	return text
+}
+
+// localPaths adds the absolute paths that the errors within err are about.
+func localPaths(err error, paths []string) []string {
+	var found []string
+	switch e := err.(type) {
+	case *fs.PathError:
+		found = []string{e.Path}
+	case *os.LinkError:
+		found = []string{e.Old, e.New}
+	}
+	for _, path := range found {
+		if len(path) > 1 && filepath.IsAbs(path) {
+			paths = append(paths, path)
+		}
+	}
+	switch e := err.(type) {
+	case interface{ Unwrap() error }:
+		paths = localPaths(e.Unwrap(), paths)
+	case interface{ Unwrap() []error }:
+		for _, inner := range e.Unwrap() {
+			paths = localPaths(inner, paths)
+		}
+	}
+	return paths
 }
 
 // notFoundCode returns the code for what the upstream does not have. The upstream's own

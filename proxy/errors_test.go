@@ -8,6 +8,9 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"os"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -23,8 +26,10 @@ func (busy) Error() string               { return "too many requests" }
 func (busy) Throttled() bool             { return true }
 func (b busy) RetryAfter() time.Duration { return b.after }
 
+// known is the target of a request that has an upstream.
+func known(k kind) target { return target{route: route{kind: k}, upstream: Source{}} }
+
 func TestFailureOf(t *testing.T) {
-	known := func(k kind) target { return target{route: route{kind: k}, upstream: Source{}} }
 	bare := known(kindManifest)
 	bare.bare = true
 	noRepository := fmt.Errorf("%w: %w", fs.ErrNotExist, errcode.ErrorCodeNameUnknown.WithMessage("no such repository"))
@@ -75,5 +80,31 @@ func TestFailureOf(t *testing.T) {
 		if got.status == http.StatusUnauthorized || got.status == http.StatusTooManyRequests {
 			t.Errorf("%s: %d", test.name, got.status)
 		}
+	}
+}
+
+func TestNoLocalPathLeavesThisMachine(t *testing.T) {
+	const dir = "/var/lib/larder"
+	opened := &fs.PathError{Op: "open", Path: dir + "/blobs/sha256/ab/abc", Err: syscall.EACCES}
+	renamed := &os.LinkError{Op: "rename", Old: dir + "/partial/x", New: dir + "/blobs/x", Err: syscall.ENOTDIR}
+	for name, err := range map[string]error{
+		"open":    opened,
+		"wrapped": fmt.Errorf("open blob: %w", opened),
+		"joined":  errors.Join(errors.New("a"), fmt.Errorf("b: %w", errors.Join(opened, renamed))),
+		"nested":  fmt.Errorf("%w, and %w", &fs.PathError{Op: "write", Path: dir, Err: renamed}, opened),
+	} {
+		for _, kind := range []kind{kindManifest, kindBlob, kindTags, kindReferrers} {
+			text := failureOf(err, known(kind)).text
+			if strings.Contains(text, "larder") {
+				t.Errorf("%s: a client is told %q", name, text)
+			}
+			if !strings.Contains(text, "permission denied") && !strings.Contains(text, "not a directory") {
+				t.Errorf("%s: %q does not say why", name, text)
+			}
+		}
+	}
+	const same = `Get "https://registry.test/v2/": no such host`
+	if got := failureOf(errors.New(same), known(kindBlob)).text; got != same {
+		t.Errorf("a URL was changed: %q", got)
 	}
 }
