@@ -51,7 +51,7 @@ func miss(t *testing.T, program, reason string) {
 type process struct {
 	name   string
 	cmd    *exec.Cmd
-	log    string // file with its standard error
+	log    string // file with its standard error; empty if that is no file
 	exited chan struct{}
 	err    error // how it ended; settled when exited is closed
 }
@@ -59,13 +59,21 @@ type process struct {
 // start runs a daemon, which ends with the test at the latest. Its log is shown if the test fails.
 func start(t *testing.T, cmd *exec.Cmd) *process {
 	t.Helper()
-	p := &process{name: filepath.Base(cmd.Path), cmd: cmd, exited: make(chan struct{})}
-	log, err := os.CreateTemp(t.TempDir(), p.name+"-*.log")
+	log, err := os.CreateTemp(t.TempDir(), filepath.Base(cmd.Path)+"-*.log")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	p.log, cmd.Stderr = log.Name(), log
+	p := startWith(t, cmd, log)
+	p.log = log.Name()
+	return p
+}
+
+// startWith is start with a given standard error, which the caller closes.
+func startWith(t *testing.T, cmd *exec.Cmd, stderr *os.File) *process {
+	t.Helper()
+	p := &process{name: filepath.Base(cmd.Path), cmd: cmd, exited: make(chan struct{})}
+	cmd.Stderr = stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("starting %s: %v", p.name, err)
 	}
@@ -75,7 +83,7 @@ func start(t *testing.T, cmd *exec.Cmd) *process {
 	}()
 	t.Cleanup(func() {
 		_ = p.stop(syscall.SIGTERM)
-		if t.Failed() {
+		if t.Failed() && p.log != "" {
 			t.Logf("what %s logged:\n%s", p.name, p.logged())
 		}
 	})

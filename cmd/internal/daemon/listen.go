@@ -13,7 +13,7 @@ import (
 
 // listeners are where a daemon can be reached: by clients over TCP, for metrics and
 // the status page (admin), and by commands over a Unix socket. admin and commands
-// may be nil.
+// may be nil: images are served without commands.
 type listeners struct {
 	clients, admin, commands net.Listener
 	names                    []string // by which clients may call them beside their addresses
@@ -22,8 +22,9 @@ type listeners struct {
 // hosts returns the Host headers that one of the listeners answers.
 func (l listeners) hosts(of net.Listener) origin.Hosts { return origin.NewHosts(of.Addr(), l.names) }
 
-// listen opens all listeners, or none. A socket that a service manager opened
-// takes the place of what the configuration says.
+// listen opens all listeners, or none; but if the socket for commands cannot be made,
+// as on a full or read-only disk, the daemon does without. A socket that a service
+// manager opened takes the place of what the configuration says.
 func listen(ctx context.Context, cfg *config.Config, serviceManager bool, log *slog.Logger) (listeners, error) {
 	var inherited map[string]net.Listener
 	if serviceManager {
@@ -38,7 +39,14 @@ func listen(ctx context.Context, cfg *config.Config, serviceManager bool, log *s
 		socket = ""
 	}
 	listenTCP := func(addr string) (net.Listener, error) { return new(net.ListenConfig).Listen(ctx, "tcp", addr) }
-	listenSocket := func(path string) (net.Listener, error) { return listenUnix(ctx, path) }
+	listenSocket := func(path string) (net.Listener, error) {
+		l, err := listenUnix(ctx, path)
+		if err != nil {
+			log.Warn("commands such as larder ls cannot reach this process until it is started again: its socket cannot be made", "error", err)
+			return nil, nil
+		}
+		return l, nil
+	}
 	l := listeners{names: cfg.Names}
 	for _, want := range []struct {
 		addr, purpose string

@@ -3,11 +3,14 @@ package daemon
 import (
 	"errors"
 	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/larder-registry/larder/config"
 )
 
 func TestSocketIsPrivateAndReplacesAStaleOne(t *testing.T) {
@@ -65,5 +68,29 @@ func TestDialSaysWhyThereIsNoConnection(t *testing.T) {
 		if _, err := Dial(t.Context(), dir); !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", dir, err, want)
 		}
+	}
+}
+
+func TestDaemonServesWithoutItsSocket(t *testing.T) {
+	dir := t.TempDir()
+	socket := SocketPath(dir)
+	if err := errors.Join(os.Mkdir(socket, 0o750), os.WriteFile(filepath.Join(socket, "file"), nil, 0o640)); err != nil { // which cannot be removed
+		t.Fatal(err)
+	}
+	var log safeLog
+	cfg := &config.Config{Listen: "127.0.0.1:0"}
+	cfg.Cache.Dir = dir
+	l, err := listen(t.Context(), cfg, false, slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l.clients == nil || l.commands != nil {
+		t.Errorf("%+v", l)
+	}
+	if text := log.String(); strings.Count(text, "level=WARN") != 1 || !strings.Contains(text, "its socket cannot be made") {
+		t.Errorf("the log says %q", text)
+	}
+	if err := l.close(); err != nil {
+		t.Error(err)
 	}
 }
