@@ -22,14 +22,15 @@ func (s *Store) BlobHere(repo Repository, d digest.Digest) *Blob {
 	if CheckDigest(d) != nil {
 		return nil
 	}
-	if rec, err := s.member(repo, d); err != nil || !rec.IsBlob() {
+	rec, err := s.member(repo, d)
+	if err != nil || !rec.IsBlob() {
 		return nil
 	}
 	if content, ok := s.memory.blobs.Get(d); ok {
 		s.items.Use(d, s.now())
 		return blobs.InMemory(content)
 	}
-	blob := s.blobs.OpenFile(d)
+	blob := s.blobs.OpenFile(d, rec.Size)
 	if blob == nil {
 		return nil
 	}

@@ -343,8 +343,8 @@ func TestEvictionEndsAtTheLowWaterMark(t *testing.T) {
 			settle(t, s)
 		}
 		synctest.Wait()
-		if over, err := s.space.Excess(opts.LowWater, 0); err != nil || over > 1<<20 {
-			t.Errorf("%d bytes are above the low water mark, %v", over, err)
+		if over, err := s.space.Excess(opts.LowWater, 0); err != nil || over.Bytes > 1<<20 {
+			t.Errorf("%v are above the low water mark, %v", over, err)
 		}
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -281,4 +282,82 @@ func TestRepeatedDiskFailuresAreLoggedLessOften(t *testing.T) {
 			t.Errorf("a failure long after that: %v\n%s", err, &log.text)
 		}
 	})
+}
+
+// readOnly makes a folder one of a read-only file system, until back is called.
+func readOnly(t *testing.T, dir string) (back func()) {
+	t.Helper()
+	if err := unix.Mount(dir, dir, "", unix.MS_BIND, ""); err != nil {
+		t.Skipf("mounting takes root: %v", err)
+	}
+	back = sync.OnceFunc(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(back)
+	if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	return back
+}
+
+func TestStoreOpensOnAReadOnlyDisk(t *testing.T) {
+	for name, remove := range map[string][]string{
+		"as it was left":                   nil,
+		"without its lock and its version": {"larder.lock", "larder.version"},
+		"without its index":                {"index"},
+		"without anything":                 {"larder.lock", "larder.version", "index", "index.snapshot", "blobs", "partial"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			opts := Options{Segment: small.Segment, Tags: freshness}
+			s := openStore(t, dir, opts)
+			kept, o := filltest.New(100_000, 1), filltest.New(3<<20, 2)
+			pullTag(t, s, team, "v1", newImage("a", kept), kept)
+			closeStore(t, s)
+			for _, file := range remove {
+				if err := os.RemoveAll(filepath.Join(dir, file)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			back := readOnly(t, dir)
+			var log logBuffer
+			opts.Log = log.log()
+			s, err := Open(dir, opts)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Degraded(); !errors.Is(err, unix.EROFS) {
+				t.Errorf("degraded: %v", err)
+			}
+			if _, err := Open(dir, opts); err == nil || !strings.Contains(err.Error(), "in use by process") {
+				t.Errorf("a second owner was told %v", err)
+			}
+			if len(remove) < 4 {
+				if state := pull(t, s, kept); state != Hit {
+					t.Errorf("what is in the cache: %s", state)
+				}
+				if _, _, err := s.Tag(t.Context(), team, "v1", dead); err != nil {
+					t.Errorf("the tag: %v", err)
+				}
+			}
+			for range 2 {
+				if state := pull(t, s, o); state != Bypass {
+					t.Errorf("what is not in the cache: %s", state)
+				}
+				settle(t, s)
+			}
+			<-s.blobs.Loaded()
+			if err := s.Close(); err != nil {
+				t.Errorf("close: %v", err)
+			}
+			if log.lines(failingMessage) != 1 {
+				t.Errorf("the log says:\n%s", &log.text)
+			}
+			back()
+			s = openStore(t, dir, small)
+			<-s.blobs.Loaded()
+		})
+	}
 }

@@ -4,8 +4,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
-	"os"
 	"slices"
 
 	"github.com/opencontainers/go-digest"
@@ -97,7 +97,7 @@ func (s *Store) manifestOnDisk(d digest.Digest, member records.Member) (Manifest
 	if err != nil || rec.MediaType == "" || rec.Size > MaxManifest {
 		return Manifest{}, false
 	}
-	raw, err := os.ReadFile(path)
+	raw, err := s.readManifest(d)
 	if err != nil {
 		return Manifest{}, false
 	}
@@ -110,6 +110,18 @@ func (s *Store) manifestOnDisk(d digest.Digest, member records.Member) (Manifest
 		mediaType = rec.MediaType // an earlier release kept what is refused now
 	}
 	return Manifest{Digest: d, MediaType: mediaType, Size: int64(len(raw)), Raw: raw}, true
+}
+
+// readManifest reads the file of a manifest, and no more of it than a manifest may have.
+func (s *Store) readManifest(d digest.Digest) ([]byte, error) {
+	file, info, err := s.folder.OpenBlob(d)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	raw := make([]byte, min(info.Size(), MaxManifest))
+	_, err = io.ReadFull(file, raw)
+	return raw, err
 }
 
 // keepManifest checks a manifest and stores it. If the disk cannot take it, that costs only

@@ -19,7 +19,7 @@ import (
 // Open takes the folder dir, which it creates if it does not exist, and is ready at once: it
 // needs no network, and looks at the blobs in the background. An index that cannot be read
 // is set aside, and a new one is made. Open fails if another process has the folder, and
-// names that process.
+// names that process. A folder on a read-only disk is served from, with an index in memory.
 func Open(dir string, opts Options) (*Store, error) {
 	opts = opts.withDefaults()
 	folder, err := disk.Open(dir, opts.steps, opts.Log)
@@ -27,6 +27,9 @@ func Open(dir string, opts Options) (*Store, error) {
 		return nil, err
 	}
 	health := disk.NewHealth(opts.Log)
+	if _, err := folder.Free(); err != nil {
+		health.Note(err) // it is read-only: nothing tries to write to it
+	}
 	index, err := records.Open(folder, health, opts.Log)
 	if err != nil {
 		return nil, errors.Join(err, folder.Close())

@@ -281,3 +281,113 @@ func TestNoPullFailsWhileTheDiskFillsUp(t *testing.T) {
 		settle(t, s)
 	}
 }
+
+// fewInodes mounts a file system that has so many inodes.
+func fewInodes(t *testing.T, n int) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=512m,nr_inodes=%d", n)); err != nil {
+		t.Skipf("mounting a file system of its own takes root: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+// takeInodes makes empty files until only left inodes are free.
+func takeInodes(t *testing.T, disk string, left uint64) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Join(disk, "others"), 0o750); err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; ; i++ {
+		var st unix.Statfs_t
+		if err := unix.Statfs(disk, &st); err != nil {
+			t.Fatal(err)
+		}
+		if st.Ffree <= left {
+			return
+		}
+		f, err := os.CreateTemp(filepath.Join(disk, "others"), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+	}
+}
+
+func TestBlobsAreEvictedForInodes(t *testing.T) {
+	disk := fewInodes(t, 600)
+	var log logBuffer
+	s := openStore(t, filepath.Join(disk, "cache"), Options{Segment: small.Segment, Log: log.log()})
+	var last *filltest.Origin
+	for i := range 700 {
+		last = filltest.New(1000+i, uint64(i))
+		if state := pull(t, s, last); state != Miss {
+			t.Fatalf("blob %d: %s", i, state)
+		}
+		settle(t, s)
+	}
+	if state := pull(t, s, last); state != Hit {
+		t.Errorf("the last blob again: %s", state)
+	}
+	if log.lines("level=ERROR") > 0 || log.lines("level=WARN") > 0 {
+		t.Errorf("the log says:\n%s", &log.text)
+	}
+	checkCharges(t, s)
+}
+
+func TestDiskWithoutInodesIsServedFromAndUsedAgain(t *testing.T) {
+	disk := fewInodes(t, 600)
+	dir := filepath.Join(disk, "cache")
+	repo := Repository{Upstream: "r", Name: "n"}
+	kept, o := filltest.New(100_000, 1), filltest.New(100_000, 2)
+	img := newImage("v1", kept)
+	opts := Options{Segment: small.Segment, Tags: Freshness{StaleIfError: 1 << 40}}
+	s := openStore(t, dir, opts)
+	if _, _, err := s.Tag(t.Context(), repo, "v1", img.ask); err != nil {
+		t.Fatal(err)
+	}
+	pullLayers(t, s, kept)
+	for _, restart := range []bool{false, true} {
+		if restart {
+			closeStore(t, s)
+		}
+		takeInodes(t, disk, 0)
+		if restart {
+			s = openStore(t, dir, opts)
+			<-s.blobs.Loaded()
+			if !s.index.InMemory() {
+				t.Error("the index was opened without an inode for its next table")
+			}
+		}
+		if state := pull(t, s, kept); state != Hit {
+			t.Errorf("restarted %t: what is in the cache: %s", restart, state)
+		}
+		if _, state, err := s.Tag(t.Context(), repo, "v1", dead); err != nil {
+			t.Errorf("restarted %t: a tag: %s, %v", restart, state, err)
+		}
+		if state := pull(t, s, o); state != Bypass {
+			t.Errorf("restarted %t: what is not in the cache: %s", restart, state)
+		}
+		settle(t, s)
+		s.blobs.CheckDisk()
+		if err := s.Degraded(); !errors.Is(err, unix.ENOSPC) {
+			t.Errorf("restarted %t: degraded: %v", restart, err)
+		}
+		if err := os.RemoveAll(filepath.Join(disk, "others")); err != nil {
+			t.Fatal(err)
+		}
+		s.blobs.CheckDisk()
+		for _, want := range []State{Miss, Hit} {
+			if state := pull(t, s, o); state != want {
+				t.Errorf("restarted %t: with inodes again: %s, want %s", restart, state, want)
+			}
+			settle(t, s)
+		}
+		o = filltest.New(100_000, 3)
+	}
+}

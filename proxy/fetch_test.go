@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -49,7 +50,7 @@ func TestFetchFailsIfTheCacheCannotKeepTheBlob(t *testing.T) {
 	r := newRig(t, settings{})
 	blob := r.addBlob(app, ecrtest.Random(1, 100_000))
 	partial := filepath.Join(r.dir, "partial")
-	if err := os.Remove(partial); err != nil {
+	if err := errors.Join(os.Remove(partial), os.WriteFile(partial, nil, 0o640)); err != nil { // a folder that is missing would be made again
 		t.Fatal(err)
 	}
 	repo := cache.Repository{Upstream: r.ecr.Host(), Name: app}
@@ -57,7 +58,7 @@ func TestFetchFailsIfTheCacheCannotKeepTheBlob(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "could not keep it") {
 		t.Errorf("fetch: %v", err)
 	}
-	if err := os.Mkdir(partial, 0o750); err != nil { // the folder is checked at the end
+	if err := errors.Join(os.Remove(partial), os.Mkdir(partial, 0o750)); err != nil { // the folder is checked at the end
 		t.Fatal(err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"time"
@@ -35,7 +36,8 @@ func (s *Store) Reserve(ctx context.Context, d digest.Digest, size int64) (part 
 }
 
 // reserveFor reserves n bytes for a file of a blob, and lets create make it. If a disk quota
-// prevents that, the cache keeps below the quota from then on, and it tries once more.
+// prevents that, the cache keeps below the quota from then on, and it tries once more. It
+// also does so if somebody removed the folder for the file.
 func (s *Store) reserveFor(ctx context.Context, d digest.Digest, n int64, create func() error) error {
 	for again := false; ; again = true {
 		if err := s.ReserveBytes(ctx, n); err != nil {
@@ -47,10 +49,23 @@ func (s *Store) reserveFor(ctx context.Context, d digest.Digest, n int64, create
 			return nil
 		}
 		s.releaseUnlessOnDisk(d, n)
-		if again || !s.adoptQuota(err) {
+		if again || !s.adoptQuota(err) && !s.restoreFolders(err) {
 			return err
 		}
 	}
+}
+
+// restoreFolders makes the folders of the cache again, if that is why a file could not be
+// created.
+func (s *Store) restoreFolders(err error) bool {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	if err := s.Folder.Restore(); err != nil {
+		s.Log.Error("the cache folder was removed, and cannot be made again", "error", err)
+		return false
+	}
+	return true
 }
 
 // Commit implements [fill.Store]: sync, rename, sync the folder, record. FORMAT.md says what

@@ -42,7 +42,7 @@ func (s *Store) ReserveBytes(ctx context.Context, n int64) error {
 	if err := s.Space.CheckFits(n); err != nil {
 		return err
 	}
-	if short, err := s.Space.Reserve(n); short <= 0 || err != nil {
+	if short, err := s.Space.Reserve(n); !short.IsPositive() || err != nil {
 		return err
 	}
 	if s.KeepAll {
@@ -56,10 +56,10 @@ func (s *Store) ReserveBytes(ctx context.Context, n int64) error {
 	defer s.evicting.Unlock()
 	for range maxRounds {
 		short, err := s.Space.Reserve(n)
-		if short <= 0 || err != nil {
+		if !short.IsPositive() || err != nil {
 			return err
 		}
-		if s.Pins.Evictable() < short {
+		if !short.Within(s.evictable()) {
 			break
 		}
 		if err := s.evictFor(short); err != nil {
@@ -74,13 +74,19 @@ func (s *Store) ReserveBytes(ctx context.Context, n int64) error {
 }
 
 func (s *Store) doesNotFit(n int64) error {
-	return disk.BoundError{Err: fmt.Errorf("%s has no space for %d bytes: %w", s.Folder.Dir(), n, unix.ENOSPC)}
+	return disk.BoundError{Err: fmt.Errorf("the cache has no space for %d bytes: %w", n, unix.ENOSPC)}
 }
 
-// evictFor evicts what has expired, then what is least recently used, until need bytes are
-// free or nothing is left. The caller has locked s.evicting.
-func (s *Store) evictFor(need int64) error {
-	for tries := s.Items.Len(); need > 0 && tries > 0; tries-- {
+// evictable is what the items take that no pin holds.
+func (s *Store) evictable() disk.Amount {
+	bytes, items := s.Pins.Evictable()
+	return disk.Amount{Bytes: bytes, Files: int64(items)}
+}
+
+// evictFor evicts what has expired, then what is least recently used, until as much as is
+// needed is free or nothing is left. The caller has locked s.evicting.
+func (s *Store) evictFor(need disk.Amount) error {
+	for tries := s.Items.Len(); need.IsPositive() && tries > 0; tries-- {
 		d, expired, ok := s.Items.First()
 		if !ok {
 			break
@@ -93,7 +99,9 @@ func (s *Store) evictFor(need int64) error {
 		if err != nil {
 			return fmt.Errorf("evict %s: %w", d, err)
 		}
-		need -= n
+		if n > 0 {
+			need = disk.Amount{Bytes: need.Bytes - n, Files: need.Files - 1}
+		}
 	}
 	return nil
 }
@@ -205,11 +213,12 @@ func (s *Store) Trim(part float64) {
 	s.evicting.Lock()
 	defer s.evicting.Unlock()
 	err := s.Space.Measure()
-	var excess int64
+	var excess disk.Amount
+	evictable := s.evictable()
 	if err == nil {
-		excess, err = s.Space.Excess(part, s.Items.Bytes()-s.Pins.Evictable())
+		excess, err = s.Space.Excess(part, s.Items.Bytes()-evictable.Bytes)
 	}
-	if err == nil && 0 < excess && excess <= s.Pins.Evictable() { // to evict everything in vain would help nobody
+	if err == nil && excess.IsPositive() && excess.Within(evictable) { // to evict everything in vain would help nobody
 		err = s.evictFor(excess)
 	}
 	if err != nil {

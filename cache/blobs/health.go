@@ -9,13 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/larder-registry/larder/cache/disk"
+	"github.com/larder-registry/larder/cache/records"
 )
 
-// Trouble logs what an error has cost. If the disk as a whole is the cause, that has been
-// logged already, and this line is for debugging.
+// Trouble logs what an error has cost. If the disk as a whole is the cause, or the index as a
+// whole, that has been logged already, and this line is for debugging.
 func (s *Store) Trouble(level slog.Level, text string, err error, args ...any) {
 	s.adoptQuota(err)
-	if s.Health.Note(err) {
+	if s.Health.Note(err) || errors.Is(err, records.ErrVanished) {
 		level = slog.LevelDebug
 	}
 	s.Log.Log(context.Background(), level, text, append(args, "error", err)...)
@@ -56,12 +57,12 @@ func (s *Store) CheckDisk() {
 // cache would not help, and EROFS if the disk is read-only.
 func (s *Store) checkDiskFree() error {
 	lack, err := s.Space.Lack()
-	if err != nil || lack <= 0 {
+	if err != nil || !lack.IsPositive() {
 		return err
 	}
-	if evictable := s.Pins.Evictable(); lack > evictable {
-		return fmt.Errorf("%s: others have filled the disk: %d bytes are missing, and the cache could free %d: %w",
-			s.Folder.Dir(), lack, evictable, unix.ENOSPC)
+	if evictable := s.evictable(); !lack.Within(evictable) {
+		return fmt.Errorf("others have filled the disk of the cache: %v are missing, and the cache could free %v: %w",
+			lack.AtLeastNone(), evictable, unix.ENOSPC)
 	}
 	return s.Folder.CheckFree(0, disk.IndexReserve)
 }

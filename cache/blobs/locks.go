@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -20,14 +21,14 @@ type locks struct {
 	mu      sync.Mutex // guards what follows
 	fills   map[digest.Digest]*fill.Fill
 	locked  map[digest.Digest]chan struct{} // by a Put or a removal; closed when it is unlocked
-	damaged map[digest.Digest]bool          // blobs whose files are not served
+	damaged map[digest.Digest]time.Time     // blobs whose files are not served until then; the zero time: until they are found to be right
 }
 
 func newLocks() *locks {
 	return &locks{
 		fills:   make(map[digest.Digest]*fill.Fill),
 		locked:  make(map[digest.Digest]chan struct{}),
-		damaged: make(map[digest.Digest]bool),
+		damaged: make(map[digest.Digest]time.Time),
 	}
 }
 
@@ -119,26 +120,42 @@ func (l *locks) running() []*fill.Fill {
 	return slices.Clip(all)
 }
 
-// setDamaged marks a blob as damaged, or clears the mark. It reports whether that is a
-// change.
+// setDamaged marks a blob as damaged until it is checked, or clears its mark. It reports
+// whether that is a change.
 func (l *locks) setDamaged(d digest.Digest, damaged bool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.damaged[d] == damaged {
-		return false
-	}
-	if damaged {
-		l.damaged[d] = true
-	} else {
+	until, marked := l.damaged[d]
+	if !damaged {
 		delete(l.damaged, d)
+		return marked
 	}
-	return true
+	l.damaged[d] = time.Time{}
+	return !marked || !until.IsZero()
+}
+
+// setUnreadable marks a blob as damaged until a time, unless it is marked already.
+func (l *locks) setUnreadable(d digest.Digest, until time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.isDamagedLocked(d) {
+		l.damaged[d] = until
+	}
 }
 
 func (l *locks) isDamaged(d digest.Digest) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.damaged[d]
+	return l.isDamagedLocked(d)
+}
+
+func (l *locks) isDamagedLocked(d digest.Digest) bool {
+	until, marked := l.damaged[d]
+	if marked && !until.IsZero() && time.Now().After(until) {
+		delete(l.damaged, d)
+		return false
+	}
+	return marked
 }
 
 // isServable reports whether the file of a blob may be served: no fill replaces it, and it
@@ -146,7 +163,7 @@ func (l *locks) isDamaged(d digest.Digest) bool {
 func (l *locks) isServable(d digest.Digest) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.fills[d] == nil && !l.damaged[d]
+	return l.fills[d] == nil && !l.isDamagedLocked(d)
 }
 
 // gate is a mutex that can be waited for with a context.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -18,10 +17,11 @@ import (
 
 // Open opens a blob: from disk, or by joining the fill that brings it, which it starts if
 // there is none. It blocks until the size is known. hint is the size if it is known from a
-// manifest, else 0; it only saves a request. The digest must be valid.
+// manifest, else 0; it saves a request, or a look at the index. The digest must be valid.
 //
-// Reads return an error if the content turns out not to match its digest, and never its last
-// byte.
+// A file that cannot be opened counts as missing, and so does one of another size than the
+// blob's. Reads return an error if the content turns out not to match its digest, and never
+// its last byte.
 func (s *Store) Open(ctx context.Context, d digest.Digest, hint int64, fetch fill.Fetch) (*Blob, error) {
 	for retried := false; ; {
 		f, own, file, err := s.find(ctx, d, hint, fetch)
@@ -30,7 +30,7 @@ func (s *Store) Open(ctx context.Context, d digest.Digest, hint int64, fetch fil
 		}
 		if file != nil {
 			s.Items.Use(d, s.Now())
-			return hit(file)
+			return file, nil
 		}
 		r, err := f.Open(ctx, own)
 		switch {
@@ -48,18 +48,16 @@ func (s *Store) Open(ctx context.Context, d digest.Digest, hint int64, fetch fil
 // find returns the file of a complete blob, or else its fill, and whether the fill starts
 // with this request. It looks for the fill first: a fill leaves the table only when its
 // outcome is on disk, so a blob is always found in one of the two places.
-func (s *Store) find(ctx context.Context, d digest.Digest, hint int64, fetch fill.Fetch) (f *fill.Fill, own bool, file *os.File, err error) {
+func (s *Store) find(ctx context.Context, d digest.Digest, hint int64, fetch fill.Fetch) (f *fill.Fill, own bool, file *Blob, err error) {
 	if f := s.locks.fill(d); f != nil {
 		return f, false, nil, nil
 	}
 	if !s.locks.isDamaged(d) {
-		file, err = os.Open(s.Folder.Blob(d))
-		switch {
-		case errors.Is(err, unix.EIO): // it is fetched again
-			s.Distrust(d)
-		case err == nil || !errors.Is(err, fs.ErrNotExist):
-			return nil, false, file, err
+		file, err = s.open(d, hint)
+		if err == nil {
+			return nil, false, file, nil
 		}
+		s.noteUnreadable(d, err)
 	}
 	f, own, err = s.locks.fillOrNew(d, func() (*fill.Fill, error) {
 		f := fill.New(s.Tasks.ContextFor(ctx), &s.Fill, d, hint, fetch, s.Now())
@@ -69,28 +67,50 @@ func (s *Store) find(ctx context.Context, d digest.Digest, hint int64, fetch fil
 }
 
 // OpenFile opens the file of a complete blob, and returns nil if it cannot be served from
-// it. It does not count as a use. The digest must be valid.
-func (s *Store) OpenFile(d digest.Digest) *Blob {
+// it. It does not count as a use. size is what the blob's manifest says, or -1; it saves a
+// look at the index. The digest must be valid.
+func (s *Store) OpenFile(d digest.Digest, size int64) *Blob {
 	if !s.locks.isServable(d) {
 		return nil
 	}
-	file, err := os.Open(s.Folder.Blob(d))
+	blob, err := s.open(d, size)
 	if err != nil {
-		return nil
-	}
-	blob, err := hit(file)
-	if err != nil {
-		return nil
+		return nil // Open finds out why
 	}
 	return blob
 }
 
-func hit(file *os.File) (*Blob, error) {
-	info, err := file.Stat()
+// open opens the file of a complete blob. expected is the size that a manifest tells, if it
+// is positive. If the file has that size, the index is not asked. A file of a wrong size is
+// fs.ErrNotExist, and is checked in the background.
+func (s *Store) open(d digest.Digest, expected int64) (*Blob, error) {
+	file, info, err := s.Folder.OpenBlob(d)
 	if err != nil {
-		return nil, errors.Join(err, file.Close())
+		return nil, err
 	}
-	return &Blob{ReadSeekCloser: file, Size: info.Size(), State: Hit}, nil
+	size := info.Size()
+	if size != expected && !s.isRightSize(d, size, expected) {
+		s.Distrust(d)
+		return nil, errors.Join(fmt.Errorf("blob %s has %d bytes on disk, which is not its size: %w", d, size, fs.ErrNotExist), file.Close())
+	}
+	return &Blob{ReadSeekCloser: file, Size: size, State: Hit}, nil
+}
+
+// retryUnreadable is how long a blob counts as missing after its file could not be opened:
+// the reason may be this process's own, such as too many open files.
+const retryUnreadable = 5 * time.Second
+
+// noteUnreadable has a blob be fetched again, or passed through, whose file could not be
+// opened for another reason than that it does not exist.
+func (s *Store) noteUnreadable(d digest.Digest, err error) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, unix.EIO):
+		s.Distrust(d)
+	default:
+		s.locks.setUnreadable(d, time.Now().Add(retryUnreadable))
+		s.Log.Warn("a blob in the cache cannot be opened; it is fetched again, or passed through", "digest", d, "error", err)
+	}
 }
 
 // run runs a fill from its beginning to its outcome on disk.

@@ -152,9 +152,10 @@ func (s *Store) noteScrub(pos records.ScrubPosition) {
 	}
 }
 
-// Distrust says that the disk failed while a blob was read, as it does when a sector has
-// gone bad. The blob counts as missing from now on, and is checked in the background: if it
-// is right it is served again, and if it is damaged it is removed.
+// Distrust says that a blob may be damaged: its file has a wrong size, or the disk failed
+// while it was read, as it does when a sector has gone bad. The blob counts as missing from
+// now on, and is checked in the background: if it is right it is served again, and if it is
+// damaged it is removed.
 func (s *Store) Distrust(d digest.Digest) {
 	if !s.locks.setDamaged(d, true) {
 		return
@@ -164,19 +165,32 @@ func (s *Store) Distrust(d digest.Digest) {
 	}
 }
 
-// check scrubs one blob.
+// check scrubs one blob. If it is right and has no record, it gets one, so that a wrong size
+// in a manifest does not have it checked again.
 func (s *Store) check(d digest.Digest) {
 	ctx := s.Tasks.Context()
 	pass := &scrubPass{store: s, ctx: ctx, step: func(int) error { return ctx.Err() }}
 	info, err := os.Lstat(s.Folder.Blob(d))
 	switch {
 	case err == nil:
-		err = pass.visit(d, info)
+		if err = pass.visit(d, info); err == nil && pass.result.Blobs > 0 {
+			s.recordSize(d, info)
+		}
 	case errors.Is(err, fs.ErrNotExist):
 		err = nil // it was evicted
 		s.locks.setDamaged(d, false)
 	}
 	if err != nil && ctx.Err() == nil {
 		s.Log.Warn("a blob that could not be read could not be checked", "digest", d, "error", err)
+	}
+}
+
+// recordSize records a blob that was found to be right, unless it has a record.
+func (s *Store) recordSize(d digest.Digest, info fs.FileInfo) {
+	if _, err := s.Index.Blob(d); !errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	if err := s.Index.PutBlob(d, records.Blob{Size: info.Size(), Fetched: info.ModTime()}); err != nil {
+		s.Trouble(slog.LevelWarn, "a blob was not recorded", err, "digest", d)
 	}
 }

@@ -34,7 +34,7 @@ func (p *scrubPass) visit(d digest.Digest, info fs.FileInfo) error {
 	}
 	after := p.done + info.Size()
 	defer func() { p.done = after }()
-	file, err := os.Open(p.store.Folder.Blob(d))
+	file, _, err := p.store.Folder.OpenBlob(d)
 	if err == nil {
 		// It stays open until drop is done: so no new file can be mistaken for it.
 		defer file.Close()

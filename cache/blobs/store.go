@@ -3,10 +3,10 @@ package blobs
 import (
 	"io/fs"
 	"log/slog"
-	"os"
 	"slices"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/semaphore"
 
@@ -56,10 +56,18 @@ type Store struct {
 	slots    *semaphore.Weighted // one for each running fill
 	scrubs   *semaphore.Weighted // one: held by the Scrub that runs
 	evicted  evictions
+	sizes    *lru.Cache[digest.Digest, int64] // right ones, of blobs whose manifest does not tell them
 }
+
+// memorySizes is how many sizes are kept in memory, with some 200 bytes each.
+const memorySizes = 4096
 
 // New returns a Store that knows nothing of what is in its folder until Load.
 func New(s Settings) *Store {
+	sizes, err := lru.New[digest.Digest, int64](memorySizes)
+	if err != nil {
+		panic(err) // only for a number that is not positive
+	}
 	store := &Store{
 		Settings: s,
 		locks:    newLocks(),
@@ -68,6 +76,7 @@ func New(s Settings) *Store {
 		loaded:   make(chan struct{}),
 		slots:    semaphore.NewWeighted(int64(s.Fills)),
 		scrubs:   semaphore.NewWeighted(1),
+		sizes:    sizes,
 	}
 	store.Fill.Store = store
 	store.Fill.Fetched = func(n int) { store.Counts.FetchedBytes.Add(int64(n)) }
@@ -81,16 +90,38 @@ func New(s Settings) *Store {
 func (s *Store) Loaded() <-chan struct{} { return s.loaded }
 
 // Stat returns the size of a complete blob, and fs.ErrNotExist for any other. The digest
-// must be valid.
+// must be valid. A file of another size than was recorded is checked in the background.
 func (s *Store) Stat(d digest.Digest) (int64, error) {
 	if s.locks.isDamaged(d) {
 		return 0, fs.ErrNotExist
 	}
-	info, err := os.Stat(s.Folder.Blob(d))
+	size, err := s.Folder.StatBlob(d)
+	if err == nil && !s.isRightSize(d, size, 0) {
+		s.Distrust(d)
+		err = fs.ErrNotExist
+	}
 	if err != nil {
 		return 0, err
 	}
-	return info.Size(), nil
+	return size, nil
+}
+
+// isRightSize reports whether the size of a blob's file is the one that was recorded when
+// the blob came. Without a record, as after the index was lost, it must be the expected size
+// that a manifest tells, if that is positive.
+func (s *Store) isRightSize(d digest.Digest, size, expected int64) bool {
+	if right, ok := s.sizes.Get(d); ok && right == size {
+		return true
+	}
+	rec, err := s.Index.Blob(d)
+	if err != nil || rec.Size <= 0 {
+		return expected <= 0 || expected == size
+	}
+	if rec.Size != size {
+		return false
+	}
+	s.sizes.Add(d, size)
+	return true
 }
 
 // Fills lists the fills that run or wait for a slot, the oldest first. It returns at once.

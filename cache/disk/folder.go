@@ -8,8 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 )
 
 // Folder is the cache folder of this process. FORMAT.md describes what is in it. Its
@@ -17,28 +19,32 @@ import (
 type Folder struct {
 	Steps
 
-	dir  string
-	lock *os.File
+	dir string
+	log *slog.Logger
+
+	restoring sync.Mutex // locked while folders are made again, during I/O; guards lock
+	lock      *os.File
 }
 
 // Open takes the folder dir for this process, and creates it if it does not exist. It
 // fails if another process has the folder, and names that process; and if a newer
-// Larder made the folder. It removes what a crash left behind.
+// Larder made the folder. It removes what a crash left behind. A read-only disk may have
+// the folder already.
 func Open(dir string, steps Steps, log *slog.Logger) (*Folder, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("find the cache folder: %w", err)
 	}
-	f := &Folder{Steps: steps, dir: dir}
+	f := &Folder{Steps: steps, dir: dir, log: log}
 	if err := f.create(); err != nil {
 		return nil, err
 	}
 	if f.lock, err = acquire(dir); err != nil {
 		return nil, err
 	}
-	err = f.checkVersion(log)
+	err = f.checkVersion()
 	if err == nil {
-		err = f.sweep(log)
+		err = f.sweep()
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.lock.Close())
@@ -51,7 +57,11 @@ func Open(dir string, steps Steps, log *slog.Logger) (*Folder, error) {
 func At(dir string) *Folder { return &Folder{dir: dir} }
 
 // Close gives the folder up. Another process can open it afterwards.
-func (f *Folder) Close() error { return f.lock.Close() }
+func (f *Folder) Close() error {
+	f.restoring.Lock()
+	defer f.restoring.Unlock()
+	return f.lock.Close()
+}
 
 // Dir is the absolute path of the folder.
 func (f *Folder) Dir() string { return f.dir }
@@ -96,7 +106,7 @@ func partialDigest(name string) digest.Digest {
 
 // create makes the folders that always exist, and makes their names durable, even if an
 // earlier process made them: the name of a blob is lost with the name of its folder, and
-// that process may have been killed before it synced.
+// that process may have been killed before it synced. On a read-only disk it makes nothing.
 func (f *Folder) create() error {
 	err := os.MkdirAll(filepath.Dir(f.dir), 0o750)
 	for _, name := range []string{"", "blobs", "blobs/sha256", "blobs/sha512", "partial"} {
@@ -112,9 +122,28 @@ func (f *Folder) create() error {
 			err = f.SyncDir(filepath.Join(f.dir, name))
 		}
 	}
+	if _, missing := os.Stat(f.dir); errors.Is(err, unix.EROFS) && missing == nil {
+		err = nil
+	}
 	if err != nil {
 		return fmt.Errorf("create the cache folder: %w", err)
 	}
+	return nil
+}
+
+// Restore makes the folders again that always exist, after somebody removed them while this
+// process has the cache folder.
+func (f *Folder) Restore() error {
+	f.restoring.Lock()
+	defer f.restoring.Unlock()
+	err := f.create()
+	if err == nil {
+		err = f.restoreLock()
+	}
+	if err != nil {
+		return fmt.Errorf("make removed folders again: %w", err)
+	}
+	f.log.Warn("folders of the cache were removed while it is in use; they were made again", "folder", f.dir)
 	return nil
 }
 
@@ -122,10 +151,10 @@ func (f *Folder) create() error {
 // without the other, both files of a blob that is complete, and temporary files. It
 // also removes an unfinished snapshot. What cannot be removed does no harm; the next
 // start tries again.
-func (f *Folder) sweep(log *slog.Logger) error {
+func (f *Folder) sweep() error {
 	files, err := os.ReadDir(f.partials())
 	if err != nil {
-		return err
+		return IgnoreMissing(err)
 	}
 	exists := make(map[string]bool)
 	for _, file := range files {
@@ -144,7 +173,7 @@ func (f *Folder) sweep(log *slog.Logger) error {
 		err = errors.Join(err, f.Remove(f.NewSnapshot()))
 	}
 	if err != nil {
-		log.Warn("files that a crash left behind could not be removed", "error", err)
+		f.log.Warn("files that a crash left behind could not be removed", "error", err)
 	}
 	return nil
 }
@@ -166,6 +195,9 @@ func (f *Folder) Publish(from string, d digest.Digest) error {
 	to := f.Blob(d)
 	dir := filepath.Dir(to)
 	err := f.Mkdir(dir)
+	if errors.Is(err, fs.ErrNotExist) && f.Restore() == nil {
+		err = f.Mkdir(dir)
+	}
 	switch {
 	case err == nil:
 		err = f.SyncDir(filepath.Dir(dir))

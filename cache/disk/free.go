@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 
@@ -24,14 +25,56 @@ const (
 	BallastSize = 32 << 20
 )
 
+// Files need inodes too, of which some file systems have a fixed number. If there is none
+// left, Badger tries again and again to create its next table, and its callers wait.
+const (
+	// indexFiles must be free before the index is opened, written or closed: more than it
+	// creates at once.
+	indexFiles = 16
+	// blobFiles is what blobs leave free, but no more than a twentieth of all.
+	blobFiles = 1024
+	// FilesPerBlob is how many files a new blob may need: itself, its journal, its folder.
+	FilesPerBlob = 3
+)
+
+// Amount is space on a file system: bytes, and files of any size.
+type Amount struct {
+	Bytes, Files int64
+}
+
+// IsPositive reports whether it is more than nothing of either kind.
+func (a Amount) IsPositive() bool { return a.Bytes > 0 || a.Files > 0 }
+
+// Within reports whether it is no more than another amount, of both kinds.
+func (a Amount) Within(b Amount) bool { return a.Bytes <= b.Bytes && a.Files <= b.Files }
+
+// AtLeastNone is the amount with 0 in place of negative numbers.
+func (a Amount) AtLeastNone() Amount { return Amount{max(a.Bytes, 0), max(a.Files, 0)} }
+
+// String is for errors.
+func (a Amount) String() string { return fmt.Sprintf("%d bytes and %d files", a.Bytes, a.Files) }
+
 // Free is how many bytes of the file system this process may take. The error is EROFS if
 // the file system is read-only: the kernel makes it so when it finds it damaged.
 func (f *Folder) Free() (int64, error) {
+	free, _, err := f.free()
+	return free.Bytes, err
+}
+
+// free is what this process may take of the file system, and how many files blobs must leave
+// free. Both numbers of files are of no consequence on a file system without a fixed number
+// of inodes, such as btrfs, which reports 0 in all (statfs(2)).
+func (f *Folder) free() (free Amount, keepFiles int64, err error) {
 	st, err := statfs(f.dir)
 	if err == nil && st.Flags&unix.ST_RDONLY != 0 {
 		err = &fs.PathError{Op: "write", Path: f.dir, Err: unix.EROFS}
 	}
-	return int64(st.Bavail) * st.Bsize, err
+	free = Amount{int64(st.Bavail) * st.Bsize, math.MaxInt64}
+	if st.Files > 0 {
+		free.Files = int64(min(st.Ffree, math.MaxInt64))
+		keepFiles = max(int64(min(st.Files/20, blobFiles)), 2*indexFiles)
+	}
+	return free, keepFiles, err
 }
 
 func statfs(dir string) (st unix.Statfs_t, err error) {
@@ -55,17 +98,24 @@ func Size(dir string) (int64, error) {
 }
 
 // CheckFree returns ENOSPC if less than keep bytes would be free after n more are
-// written.
+// written, or if the file system has no inodes for the index.
 func (f *Folder) CheckFree(n, keep int64) error {
-	free, err := f.Free()
-	if err != nil {
+	free, _, err := f.free()
+	switch {
+	case err != nil:
 		return err
-	}
-	if free-n < keep {
-		return fmt.Errorf("%s has %d bytes free, of which %d are kept for the index, and %d are needed: %w",
-			f.dir, free, keep, n, unix.ENOSPC)
+	case free.Bytes-n < keep:
+		return f.full(fmt.Errorf("of %d bytes that are free %d are kept for the index, and %d are needed: %w", free.Bytes, keep, n, unix.ENOSPC))
+	case free.Files < indexFiles:
+		return f.full(fmt.Errorf("%d inodes are free, and the index needs %d: %w", free.Files, indexFiles, unix.ENOSPC))
 	}
 	return nil
+}
+
+// full is the error of a write for which the folder has no space. The path is apart from the
+// text, so that it can be kept from clients.
+func (f *Folder) full(reason error) error {
+	return &fs.PathError{Op: "write", Path: f.dir, Err: reason}
 }
 
 // FreeForIndex ensures that there is space to open or close the index. It removes the

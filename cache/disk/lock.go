@@ -3,6 +3,7 @@ package disk
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -14,10 +15,16 @@ import (
 func lockPath(dir string) string { return filepath.Join(dir, "larder.lock") }
 
 // acquire locks the folder for this process, until the returned file is closed or the
-// process ends, however it ends.
+// process ends, however it ends. On a read-only disk without a lock file it locks the folder
+// itself.
 func acquire(dir string) (*os.File, error) {
 	path := lockPath(dir)
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o640)
+	if errors.Is(err, unix.EROFS) {
+		if f, err = os.Open(path); errors.Is(err, fs.ErrNotExist) {
+			f, err = os.Open(dir)
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("lock the cache folder: %w", err)
 	}
@@ -31,12 +38,27 @@ func acquire(dir string) (*os.File, error) {
 		return nil, fmt.Errorf("the cache folder %s is in use by process %s: stop that process, or choose another folder",
 			dir, strings.TrimSpace(string(owner[:n])))
 	}
-	err = f.Truncate(0)
-	if err == nil {
-		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("write %s: %w", path, err), f.Close())
+	if f.Truncate(0) == nil {
+		_, _ = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0) // on a full disk nobody is told who has the folder
 	}
 	return f, nil
+}
+
+// restoreLock locks the folder again if somebody removed the lock file. It fails if another
+// process has the folder meanwhile.
+func (f *Folder) restoreLock() error {
+	held, err := f.lock.Stat()
+	if err != nil {
+		return err
+	}
+	if now, err := os.Lstat(lockPath(f.dir)); err == nil && os.SameFile(held, now) {
+		return nil
+	}
+	lock, err := acquire(f.dir)
+	if err != nil {
+		return err
+	}
+	old := f.lock
+	f.lock = lock
+	return old.Close()
 }

@@ -73,26 +73,29 @@ func (sp *Space) boundLocked() int64 {
 // numbers. No file system has as many.
 const maxReserve = 1 << 60
 
-// Reserve reserves n bytes. If they do not fit it reserves nothing, and returns how many
-// bytes must be freed first.
-func (sp *Space) Reserve(n int64) (short int64, err error) {
+// Reserve reserves n bytes for one blob. If they do not fit, or the file system has too few
+// inodes, it reserves nothing, and returns what must be freed first.
+func (sp *Space) Reserve(n int64) (short Amount, err error) {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
-	free, err := sp.folder.Free()
+	free, keepFiles, err := sp.folder.free()
 	if err != nil {
-		return 0, err
+		return Amount{}, err
 	}
 	n = min(n, maxReserve)
-	short = sp.minFree - (free - sp.unconfirmed - n)
-	if bound := sp.boundLocked(); bound > 0 {
-		short = max(short, sp.used+sp.overhead+n-bound)
+	short = Amount{
+		Bytes: sp.minFree - (free.Bytes - sp.unconfirmed - n),
+		Files: keepFiles + FilesPerBlob - free.Files,
 	}
-	if short > 0 {
+	if bound := sp.boundLocked(); bound > 0 {
+		short.Bytes = max(short.Bytes, sp.used+sp.overhead+n-bound)
+	}
+	if short.IsPositive() {
 		return short, nil
 	}
 	sp.used += n
 	sp.unconfirmed += n
-	return 0, nil
+	return Amount{}, nil
 }
 
 // Confirm says that n of the reserved bytes are now allocated on disk, or never will be:
@@ -136,27 +139,25 @@ func (sp *Space) CheckPins(before, after int64) error {
 	return nil
 }
 
-// Excess is by how many bytes the folder is above the given part of its maximum size, or
-// the file system below the minimum free space. pinned bytes may all stay: the part is of
-// the rest.
-func (sp *Space) Excess(part float64, pinned int64) (int64, error) {
+// Excess is by how much the folder is above the given part of its maximum size, or the file
+// system below the minimum free space. pinned bytes may all stay: the part is of the rest.
+func (sp *Space) Excess(part float64, pinned int64) (Amount, error) {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
-	free, err := sp.folder.Free()
+	excess, err := sp.Lack()
 	if err != nil {
-		return 0, err
+		return Amount{}, err
 	}
-	excess := sp.minFree - free
 	if bound := sp.boundLocked(); bound > 0 {
-		excess = max(excess, sp.used+sp.overhead-pinned-int64(part*float64(bound-pinned)))
+		excess.Bytes = max(excess.Bytes, sp.used+sp.overhead-pinned-int64(part*float64(bound-pinned)))
 	}
 	return excess, nil
 }
 
-// Lack is by how many bytes the file system is below the minimum free space.
-func (sp *Space) Lack() (int64, error) {
-	free, err := sp.folder.Free()
-	return sp.minFree - free, err
+// Lack is by how much the file system is below the minimum free space.
+func (sp *Space) Lack() (Amount, error) {
+	free, keepFiles, err := sp.folder.free()
+	return Amount{sp.minFree - free.Bytes, keepFiles - free.Files}, err
 }
 
 // Measure measures what the folder takes beside blobs and partials.

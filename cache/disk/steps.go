@@ -62,10 +62,10 @@ func (st Steps) Mkdir(path string) error {
 }
 
 // Create opens a file, and creates it if it does not exist. flag is added to
-// os.O_CREATE.
+// os.O_CREATE. A link or a pipe at the path is an error: Create does not wait.
 func (st Steps) Create(path string, flag int, mode fs.FileMode) (f *os.File, err error) {
 	err = st.do(Step{Op: OpCreate, Path: path, Flag: flag}, func() error {
-		f, err = os.OpenFile(path, flag|os.O_CREATE, mode)
+		f, err = os.OpenFile(path, flag|os.O_CREATE|nowhereElse, mode)
 		return err
 	})
 	if err != nil && f != nil {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
 )
@@ -21,7 +20,7 @@ func (f *Folder) version() string { return filepath.Join(f.dir, "larder.version"
 
 // checkVersion ensures that this Larder can read the folder, and marks the folder. A
 // version file that cannot be read, as a crash may leave it, is written again.
-func (f *Folder) checkVersion(log *slog.Logger) error {
+func (f *Folder) checkVersion() error {
 	switch version, err := f.readVersion(); {
 	case err != nil:
 		return fmt.Errorf("read the version of the cache folder: %w", err)
@@ -35,15 +34,15 @@ func (f *Folder) checkVersion(log *slog.Logger) error {
 	if err == nil {
 		err = errors.Join(f.Write(file, fmt.Appendf(nil, versionText, folderVersion)), file.Close())
 	}
-	if err != nil { // on a full disk; a later start writes it
-		log.Warn("the version of the cache folder could not be written", "error", err)
+	if err != nil { // on a full or read-only disk; a later start writes it
+		f.log.Warn("the version of the cache folder could not be written", "error", err)
 	}
 	return nil
 }
 
 // readVersion returns 0 if the folder has no version.
 func (f *Folder) readVersion() (version int, err error) {
-	file, err := os.Open(f.version())
+	file, _, err := OpenRegular(f.version(), os.O_RDONLY)
 	if err != nil {
 		return 0, IgnoreMissing(err)
 	}

@@ -64,7 +64,7 @@ func (f *Folder) HasBlobs() (found bool) {
 func (f *Folder) EachPartial(visit func(digest.Digest, fs.FileInfo) error) error {
 	entries, err := os.ReadDir(f.partials())
 	if err != nil {
-		return err
+		return IgnoreMissing(err)
 	}
 	for _, entry := range entries {
 		d := partialDigest(entry.Name())

@@ -64,7 +64,7 @@ func CreatePartial(folder *disk.Folder, d digest.Digest, size int64) (*Partial, 
 // for anything that does not look like a partial.
 func ResumePartial(folder *disk.Folder, d digest.Digest) (*Partial, error) {
 	paths := folder.Partial(d)
-	journal, err := os.OpenFile(paths.Journal, os.O_RDWR|os.O_APPEND, 0)
+	journal, _, err := disk.OpenRegular(paths.Journal, os.O_RDWR|os.O_APPEND)
 	if err != nil {
 		return nil, err
 	}
@@ -75,11 +75,11 @@ func ResumePartial(folder *disk.Folder, d digest.Digest) (*Partial, error) {
 	if err != nil {
 		return nil, errors.Join(err, journal.Close())
 	}
-	data, err := os.OpenFile(paths.Data, os.O_RDWR, 0)
+	data, info, err := disk.OpenRegular(paths.Data, os.O_RDWR)
 	if err != nil {
 		return nil, errors.Join(err, journal.Close())
 	}
-	if info, err := data.Stat(); err != nil || info.Size() != size {
+	if info.Size() != size {
 		return nil, errors.Join(fmt.Errorf("%s is not %d bytes long: %w", paths.Data, size, fs.ErrNotExist), data.Close(), journal.Close())
 	}
 	return &Partial{folder: folder, digest: d, size: size, data: data, journal: journal, notes: notes}, nil

@@ -12,6 +12,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/larder-registry/larder/cache/disk"
 	"github.com/larder-registry/larder/cache/records"
 )
 
@@ -109,7 +110,7 @@ func TypeOf(raw []byte) (string, error) {
 
 // ReadFile reads and checks a manifest from the file of its blob.
 func ReadFile(path string, d digest.Digest) (Manifest, []Child, error) {
-	f, err := os.Open(path)
+	f, _, err := disk.OpenRegular(path, os.O_RDONLY)
 	if err != nil {
 		return Manifest{}, nil, err
 	}

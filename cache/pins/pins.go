@@ -109,11 +109,11 @@ func (p *Pins) Holds(d digest.Digest) bool {
 	return ok
 }
 
-// Evictable is how many bytes the items take that no pin holds.
-func (p *Pins) Evictable() int64 {
+// Evictable is how many items no pin holds, and how many bytes they take.
+func (p *Pins) Evictable() (bytes int64, items int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.Items.BytesWithout(maps.Keys(p.digests))
+	return p.Items.Without(maps.Keys(p.digests))
 }
 
 // Add pins an image that is in the cache. If rec says so, all platforms of an index count:

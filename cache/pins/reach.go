@@ -93,7 +93,8 @@ func (p *Pins) signal() {
 
 // checkFits returns ENOSPC if the cache cannot hold everything that the pins hold.
 func (p *Pins) checkFits() error {
-	onDisk := p.Items.Bytes() - p.Evictable()
+	evictable, _ := p.Evictable()
+	onDisk := p.Items.Bytes() - evictable
 	p.mu.Lock()
 	all := p.bytes
 	p.mu.Unlock()

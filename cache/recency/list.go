@@ -208,16 +208,18 @@ func (l *List) Bytes() int64 {
 	return l.bytes
 }
 
-// BytesWithout is the sum over all items that are not among these.
-func (l *List) BytesWithout(digests func(yield func(digest.Digest) bool)) int64 {
+// Without counts the items that are not among these, and sums up their bytes.
+func (l *List) Without(digests func(yield func(digest.Digest) bool)) (bytes int64, items int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	left := l.bytes
+	bytes, items = l.bytes, l.order.len()
 	for d := range digests {
-		it, _ := l.order.get(d)
-		left -= it.Bytes
+		if it, ok := l.order.get(d); ok {
+			bytes -= it.Bytes
+			items--
+		}
 	}
-	return left
+	return bytes, items
 }
 
 // Watch collects the items that are used while it lasts. It is for a caller that reads

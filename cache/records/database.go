@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,7 +22,10 @@ type database struct {
 	badger   *badger.DB
 	folder   *disk.Folder
 	health   *disk.Health
+	log      *slog.Logger
 	inMemory bool // nothing of it is on disk
+
+	vanished atomic.Bool // somebody removed its files, and that was logged
 
 	changes atomic.Int64 // how often records were written that a snapshot contains
 
@@ -127,7 +133,7 @@ func (db *database) update(change func(*batch) error) error {
 func (db *database) write(change func(*batch) error) error {
 	var err error
 	if !db.inMemory {
-		err = errors.Join(db.folder.CheckFree(0, disk.IndexReserve), db.health.Refuses())
+		err = errors.Join(db.folder.CheckFree(0, disk.IndexReserve), db.health.Refuses(), db.checkExists())
 	}
 	if err == nil {
 		b := &batch{db.badger.NewWriteBatch()}
@@ -155,9 +161,31 @@ func (b *batch) put(e entry) error {
 
 func (b *batch) remove(key []byte) error { return b.writes.Delete(key) }
 
-// maxClose is how long it may take to close the database on a disk that fails:
-// Badger tries to write again and again, without end.
-const maxClose = 5 * time.Second
+// ErrVanished says that somebody removed the files of the index while this process has it
+// open. What was recorded can be read; nothing more is recorded before the next start.
+var ErrVanished = errors.New("the files of the index were removed while it is in use")
+
+// checkExists returns ErrVanished if the files are gone. Badger itself would go on, until it
+// has a table to write: then it tries again and again, and its callers wait.
+func (db *database) checkExists() error {
+	_, err := os.Lstat(filepath.Join(db.folder.Index(), badger.ManifestFilename))
+	gone := errors.Is(err, fs.ErrNotExist)
+	if was := db.vanished.Swap(gone); gone && !was {
+		db.log.Error("the files of the index were removed: nothing more is recorded until a restart, which rebuilds the index from its snapshot",
+			"folder", db.folder.Index())
+	}
+	if gone {
+		return ErrVanished
+	}
+	return nil
+}
+
+// Closing the database may take so long. Badger tries to write again and again, without
+// end.
+const (
+	maxClose     = 20 * time.Second // its tables in memory have some megabytes
+	maxCloseSick = 5 * time.Second  // on a disk that is known to fail
+)
 
 // close writes what is in memory to the disk. If the disk has no space for that,
 // or does not take it in time, the database is left as a crash would leave it,
@@ -179,16 +207,21 @@ func (db *database) close() error {
 }
 
 func (db *database) closeInTime() error {
-	failure := db.health.Refuses()
-	if failure == nil || db.inMemory {
+	if db.inMemory {
 		return db.badger.Close()
+	}
+	limit, failure := maxCloseSick, errors.Join(db.health.Refuses(), db.checkExists())
+	if failure == nil {
+		limit, failure = maxClose, errors.New("the disk does not take it")
 	}
 	done := make(chan error, 1)
 	go func() { done <- db.badger.Close() }() // it may outlive the index; then the process is about to end
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
 	select {
 	case err := <-done:
 		return err
-	case <-time.After(maxClose):
-		return fmt.Errorf("it took more than %v: %w", maxClose, failure)
+	case <-timer.C:
+		return fmt.Errorf("it took more than %v: %w", limit, failure)
 	}
 }

@@ -9,17 +9,13 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"time"
 
 	"github.com/opencontainers/go-digest"
-)
 
-// maxString bounds, in bytes, the names, keys and values of a snapshot, and
-// maxKey the keys that are made of them: Badger takes no key of 64 KiB.
-const (
-	maxString = 64 << 10
-	maxKey    = 65_000
+	"github.com/larder-registry/larder/cache/disk"
 )
 
 // errSnapshot says that a file is not a complete snapshot of this version.
@@ -28,7 +24,7 @@ var errSnapshot = errors.New("it is damaged, or of another version")
 // openSnapshot opens a snapshot and returns its number, which is not verified
 // yet. It returns fs.ErrNotExist if there is none.
 func openSnapshot(path string) (*os.File, uint64, error) {
-	f, err := os.Open(path)
+	f, _, err := disk.OpenRegular(path, os.O_RDONLY)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -71,18 +67,26 @@ func readSnapshot(r io.ReadSeeker, visit func(entry) error) error {
 	return newDecoder(io.LimitReader(r, end)).read(visit)
 }
 
-// decoder reads a snapshot without its checksum. It keeps the first error;
-// everything it reads after that is zero.
+// decoder reads a snapshot without its checksum. It keeps the first error; everything it
+// reads after that is zero.
 type decoder struct {
 	in    *bufio.Reader
-	names []string
+	names []text
 	err   error
+}
+
+// text is a string of a snapshot. One that is not valid is empty.
+type text struct {
+	value string
+	valid bool
 }
 
 func newDecoder(r io.Reader) *decoder { return &decoder{in: bufio.NewReader(r)} }
 
+// read visits the records that are valid: see valid.go.
 func (d *decoder) read(visit func(entry) error) error {
-	if string(d.bytes(uint64(len(snapshotHeader)))) != snapshotHeader {
+	header := make([]byte, len(snapshotHeader))
+	if d.fill(header); string(header) != snapshotHeader {
 		d.fail()
 	}
 	d.uint() // the number of the snapshot
@@ -92,11 +96,9 @@ func (d *decoder) read(visit func(entry) error) error {
 		case snapshotBlob:
 			entries = d.blob()
 		case snapshotTag:
-			repo, tag := parseRepository(d.name()), d.string()
-			rec := Tag{Digest: d.digest(), Checked: time.Unix(d.int(), 0).UTC()}
-			entries = []entry{{tagKey(repo, tag), rec}}
+			entries = d.tag()
 		case snapshotRecord:
-			entries = []entry{{[]byte(d.string()), json.RawMessage(d.string())}}
+			entries = d.record()
 		case snapshotEnd:
 			if _, err := d.in.ReadByte(); err == nil {
 				d.fail()
@@ -106,10 +108,7 @@ func (d *decoder) read(visit func(entry) error) error {
 			d.fail()
 		}
 		for _, e := range entries {
-			if len(e.key) == 0 || len(e.key) > maxKey {
-				d.fail()
-			}
-			if d.err == nil {
+			if d.err == nil && validKey(len(e.key)) {
 				d.err = visit(e)
 			}
 		}
@@ -123,14 +122,33 @@ func (d *decoder) blob() []entry {
 	if used != 0 {
 		entries = append(entries, entry{usedKey(dgst), used})
 	}
-	if mediaType != "" {
-		entries = append(entries, entry{blobKey(dgst), Blob{MediaType: mediaType}})
+	if mediaType.value != "" {
+		entries = append(entries, entry{blobKey(dgst), Blob{MediaType: mediaType.value}})
 	}
 	for n := d.uint(); n > 0 && d.err == nil; n-- {
-		repo, rec := parseRepository(d.name()), Member{Size: d.int(), Manifest: d.byte() == 1}
-		entries = append(entries, entry{memberKey(repo, dgst), rec})
+		repo, rec := d.name(), Member{Size: d.int(), Manifest: d.byte() == 1}
+		if repo.valid {
+			entries = append(entries, entry{memberKey(parseRepository(repo.value), dgst), rec})
+		}
 	}
 	return entries
+}
+
+func (d *decoder) tag() []entry {
+	repo, tag, dgst, checked := d.name(), d.text(), d.digest(), d.int()
+	if !repo.valid || !tag.valid || !validTime(checked) {
+		return nil
+	}
+	rec := Tag{Digest: dgst, Checked: time.Unix(checked, 0).UTC()}
+	return []entry{{tagKey(parseRepository(repo.value), tag.value), rec}}
+}
+
+func (d *decoder) record() []entry {
+	key, value := d.text(), d.text()
+	if !key.valid || !value.valid || !validValue([]byte(value.value)) {
+		return nil
+	}
+	return []entry{{[]byte(key.value), json.RawMessage(value.value)}}
 }
 
 func (d *decoder) fail() {
@@ -165,38 +183,56 @@ func (d *decoder) int() int64 {
 	return n
 }
 
-func (d *decoder) bytes(n uint64) []byte {
-	if n > maxString {
-		d.fail()
-	}
+// fill reads all of b.
+func (d *decoder) fill(b []byte) {
 	if d.err != nil {
-		return nil
+		return
 	}
-	b := make([]byte, n)
 	if _, err := io.ReadFull(d.in, b); err != nil {
 		d.fail()
 	}
-	return b
 }
 
-func (d *decoder) string() string { return string(d.bytes(d.uint())) }
+// text reads a string, and skips one that is too long.
+func (d *decoder) text() text {
+	n := d.uint()
+	switch {
+	case d.err != nil || n > math.MaxInt64:
+		d.fail()
+		return text{}
+	case !validText(int(n)):
+		if _, err := io.CopyN(io.Discard, d.in, int64(n)); err != nil {
+			d.fail()
+		}
+		return text{}
+	}
+	b := make([]byte, n)
+	d.fill(b)
+	return text{string(b), true}
+}
 
-func (d *decoder) name() string {
+func (d *decoder) name() text {
 	n := d.uint()
 	if n == uint64(len(d.names)) {
-		d.names = append(d.names, d.string())
+		d.names = append(d.names, d.text())
 	}
 	if n >= uint64(len(d.names)) {
 		d.fail()
-		return ""
+		return text{}
 	}
 	return d.names[n]
 }
 
 func (d *decoder) digest() digest.Digest {
 	algorithm := digest.SHA256
-	if d.byte() == 1 {
+	switch d.byte() {
+	case 0:
+	case 1:
 		algorithm = digest.SHA512
+	default:
+		d.fail()
 	}
-	return digest.NewDigestFromBytes(algorithm, d.bytes(uint64(algorithm.Size())))
+	sum := make([]byte, algorithm.Size())
+	d.fill(sum)
+	return digest.NewDigestFromBytes(algorithm, sum)
 }

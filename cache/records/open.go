@@ -24,7 +24,7 @@ import (
 func Open(folder *disk.Folder, health *disk.Health, log *slog.Logger) (*Index, error) {
 	o := opener{folder, health, log}
 	if err := folder.FreeForIndex(); err != nil {
-		log.Error("the disk has no space to open the index; until the next start, tags and memberships are kept in memory only",
+		log.Error("the index cannot be opened on this disk; until the next start, tags and memberships are kept in memory only",
 			"error", err)
 		return o.inMemory()
 	}
@@ -52,7 +52,7 @@ func (o opener) open(opts badger.Options) (*database, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &database{badger: db, folder: o.folder, health: o.health, inMemory: opts.InMemory}, nil
+	return &database{badger: db, folder: o.folder, health: o.health, log: o.log, inMemory: opts.InMemory}, nil
 }
 
 // onDisk opens the index on disk, or makes a new one there.

@@ -34,7 +34,7 @@ const bulkSize = 1 << 20
 // loadNew is load for a database without records. It makes tables as they are to
 // stay; ordinary writes would make small ones and compact them, which takes
 // seconds with a million blobs. A snapshot has the records of each kind in
-// order, as the stream writer wants them.
+// order, as the stream writer wants them; it skips one that is not.
 func loadNew(db *database, snapshot io.ReadSeeker) error {
 	w := db.badger.NewStreamWriter()
 	defer w.Cancel()
@@ -43,17 +43,23 @@ func loadNew(db *database, snapshot io.ReadSeeker) error {
 	}
 	buf := z.NewBuffer(2*bulkSize, "snapshot")
 	defer func() { _ = buf.Release() }() // it is memory
-	kinds := make(map[string]uint32)
+	kinds := make(map[string]*kindLoaded)
 	err := readSnapshot(snapshot, func(e entry) error {
 		raw, err := json.Marshal(e.value)
 		if err != nil {
 			return err
 		}
-		kind, _, _ := strings.Cut(string(e.key), "/")
-		if _, known := kinds[kind]; !known {
-			kinds[kind] = uint32(len(kinds))
+		name, _, _ := strings.Cut(string(e.key), "/")
+		kind, known := kinds[name]
+		if !known {
+			kind = &kindLoaded{stream: uint32(len(kinds))}
+			kinds[name] = kind
 		}
-		badger.KVToBuffer(&pb.KV{Key: e.key, Value: raw, Version: 1, StreamId: kinds[kind]}, buf)
+		if bytes.Compare(e.key, kind.last) <= 0 {
+			return nil // the stream writer would refuse all of them
+		}
+		kind.last = e.key
+		badger.KVToBuffer(&pb.KV{Key: e.key, Value: raw, Version: 1, StreamId: kind.stream}, buf)
 		if buf.LenNoPadding() < bulkSize {
 			return nil
 		}
@@ -64,6 +70,12 @@ func loadNew(db *database, snapshot io.ReadSeeker) error {
 		err = w.Write(buf)
 	}
 	return errors.Join(err, w.Flush())
+}
+
+// kindLoaded is what loadNew has loaded of one kind of records.
+type kindLoaded struct {
+	stream uint32 // its number
+	last   []byte // the greatest key
 }
 
 // perSnapshot is how many bytes an index needs for each byte of its snapshot: 9

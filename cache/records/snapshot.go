@@ -104,21 +104,34 @@ func writeSnapshot(w io.Writer, db *database, number uint64, cancelled func() er
 	return e.finish()
 }
 
-// snapshotOther writes a record that is not of a blob.
+// snapshotOther writes a record that is not of a blob, if it is valid.
 func snapshotOther(e *encoder, prefix string, name, raw []byte) {
-	if prefix != tagPrefix {
-		e.record(prefix+string(name), raw)
+	if prefix == tagPrefix {
+		snapshotTagOf(e, name, raw)
 		return
 	}
+	key := prefix + string(name)
+	switch {
+	case !validKey(len(key)):
+	case validValue(raw):
+		e.record(key, raw)
+	case prefix == pinPrefix: // a pin holds even if its record cannot be decoded
+		e.record(key, []byte("{}"))
+	}
+}
+
+func snapshotTagOf(e *encoder, name, raw []byte) {
 	var rec Tag
-	if json.Unmarshal(raw, &rec) == nil && rec.Digest.Validate() == nil {
-		repo, tag := parseTag(string(name))
+	repo, tag := parseTag(string(name))
+	key := tagKey(repo, tag)
+	isKey := validKey(len(key)) && string(key) == tagPrefix+string(name)
+	if isKey && json.Unmarshal(raw, &rec) == nil && validDigest(rec.Digest) && validTime(rec.Checked.Unix()) {
 		e.tag(repo, tag, rec)
 	}
 }
 
 // snapshotBlobs goes through three kinds of records at once. All of them are in
-// the order of the digests.
+// the order of the digests. It writes what is valid of them.
 func snapshotBlobs(txn *badger.Txn, e *encoder, cancelled func() error) error {
 	blobs, uses, members := newCursor(txn, blobPrefix), newCursor(txn, usedPrefix), newCursor(txn, memberPrefix)
 	defer blobs.Close()
@@ -132,7 +145,7 @@ func snapshotBlobs(txn *badger.Txn, e *encoder, cancelled func() error) error {
 		b := snapshotted{digest: d}
 		for ; blobs.digest == d; blobs.next() {
 			var rec Blob
-			if blobs.read(func(raw []byte) error { return decodeManifest(raw, &rec) }) == nil {
+			if blobs.read(func(raw []byte) error { return decodeManifest(raw, &rec) }) == nil && validText(len(rec.MediaType)) {
 				b.mediaType = rec.MediaType
 			}
 		}
@@ -145,11 +158,12 @@ func snapshotBlobs(txn *badger.Txn, e *encoder, cancelled func() error) error {
 		for ; members.digest == d; members.next() {
 			_, repo, _ := bytes.Cut(members.name(), []byte("/"))
 			m := snapshotMember{repo: string(repo)}
-			if members.read(func(raw []byte) error { return json.Unmarshal(raw, &m.Member) }) == nil {
+			isKey := validKey(len(members.Item().Key())) && parseRepository(m.repo).String() == m.repo
+			if isKey && members.read(func(raw []byte) error { return json.Unmarshal(raw, &m.Member) }) == nil {
 				b.members = append(b.members, m)
 			}
 		}
-		if disk.CheckDigest(d) == nil {
+		if validDigest(d) {
 			e.blob(b)
 		}
 	}

@@ -91,6 +91,12 @@ func (s *stack) bound(t *testing.T, settings string) {
 func (s *stack) startLarder(t *testing.T) {
 	t.Helper()
 	s.larder = start(t, s.larderCommand(t))
+	s.awaitReady(t)
+}
+
+// awaitReady waits until Larder is ready.
+func (s *stack) awaitReady(t *testing.T) {
+	t.Helper()
 	client := &http.Client{Transport: transport(t)}
 	s.larder.await(t, func(ctx context.Context) bool {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.admin+"/readyz", nil)

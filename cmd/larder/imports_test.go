@@ -53,7 +53,7 @@ var imports = map[string][]string{
 	},
 	"cache/catalog":  {"cache/manifest", "cache/recency", "cache/records"},
 	"cache/fill":     {"cache/disk", "cache/tasks"},
-	"cache/manifest": {"cache/records"},
+	"cache/manifest": {"cache/disk", "cache/records"},
 	"cache/pins":     {"cache/disk", "cache/manifest", "cache/recency", "cache/records"},
 	"cache/records":  {"cache/disk"},
 
