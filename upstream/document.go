@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,9 +31,11 @@ type documents struct {
 }
 
 const (
-	// maxDocument bounds manifests and lists, in bytes. 4 MiB is ECR's limit for
-	// manifests.
+	// maxDocument bounds manifests, in bytes. 4 MiB is ECR's limit.
 	maxDocument = 4 << 20
+	// maxList bounds lists of tags and referrers, in bytes. Registries that ignore the size
+	// of a page were seen to send 5.5 MB of tags.
+	maxList = 32 << 20
 	// maxTries bounds the attempts to fetch a document. firstRetry and longestRetry
 	// are the pauses between them.
 	maxTries     = 3
@@ -154,12 +157,13 @@ func (d documents) fetchOnce(ctx context.Context, req request) (http.Header, []b
 	if resp.StatusCode != http.StatusOK {
 		return nil, nil, retryable(reply.Read(resp))
 	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxDocument+1))
+	most := cmp.Or(req.maxBytes, maxDocument)
+	body, err := io.ReadAll(io.LimitReader(resp.Body, most+1))
 	if err != nil {
 		return nil, nil, fmt.Errorf("read %s from %s: %w", req.path, d.site.host, err)
 	}
-	if len(body) > maxDocument {
-		return nil, nil, backoff.Permanent(fmt.Errorf("read %s from %s: more than %d bytes", req.path, d.site.host, maxDocument))
+	if int64(len(body)) > most {
+		return nil, nil, backoff.Permanent(fmt.Errorf("read %s from %s: more than %d bytes", req.path, d.site.host, most))
 	}
 	return resp.Header, body, nil
 }

@@ -61,6 +61,7 @@ func (r *Registry) List(ctx context.Context, repository, resource string, query 
 	ctx, cancel := context.WithTimeoutCause(ctx, r.members.primary().timeout, reply.ErrTimeout)
 	defer cancel()
 	return r.members.primary().documents.fetch(ctx, request{
+		maxBytes:   maxList,
 		repository: repository,
 		path:       resource,
 		query:      query,

@@ -23,6 +23,7 @@ type request struct {
 	byteRange  string
 	timeout    time.Duration // of each answer; 0 means site.timeout
 	awaited    int64         // bytes of the body that belong to the answer: it has come when they have
+	maxBytes   int64         // of a document; 0 means maxDocument
 
 	priority pace.Priority // while the upstream throttles
 	spare    bool          // fails instead of waiting then
