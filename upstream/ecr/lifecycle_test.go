@@ -191,7 +191,7 @@ func TestLifecycleFails(t *testing.T) {
 		"repository gone meanwhile":    {"", fault("RepositoryNotFoundException"), 1, fs.ErrNotExist, "describe the images of team/app"},
 		"credentials that have ended":  {"", fault("ExpiredTokenException"), 0, nil, "ExpiredTokenException"},
 		"throttled":                    {"", fault("ThrottlingException"), 0, nil, "ThrottlingException"},
-		"broken policy":                {`{"rules":[]}`, ecrtest.Fault{}, 0, nil, "team/app: lifecycle policy: rules: 0 rules"},
+		"broken policy":                {`{"rules":7}`, ecrtest.Fault{}, 0, nil, "team/app: lifecycle policy: rules: not a list"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := startECR(t)

@@ -3,8 +3,8 @@
 // evaluation (user guide, "Automate the cleanup of images by using lifecycle
 // policies in Amazon ECR").
 //
-// [Parse] reads a policy that ECR stores. [ParseLocal] reads one that an operator
-// wrote for the cache. [Policy.Expired] then evaluates it in two steps: the rules
+// [Parse] reads a policy that ECR stores, leniently. [ParseLocal] reads one that an
+// operator wrote for the cache, strictly. [Policy.Expired] then evaluates it in two steps: the rules
 // select and count images, and the relations between images (an index and its
 // children, a subject and its referrers) decide which of these can be removed.
 //

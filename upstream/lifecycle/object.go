@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 )
@@ -12,6 +13,7 @@ import (
 // reader reads JSON and collects the mistakes in it.
 type reader struct {
 	mistakes Mistakes
+	lenient  bool // see object
 }
 
 func (r *reader) mistake(key, format string, args ...any) {
@@ -20,7 +22,8 @@ func (r *reader) mistake(key, format string, args ...any) {
 
 // object reads doc, which must be valid JSON, into the targets by their keys. It
 // returns the keys that it read, and whether there was no mistake. Unlike
-// encoding/json it rejects null, a key given twice, and a key in other case.
+// encoding/json it rejects null, a key given twice, and a key in other case. A lenient
+// reader takes null for an absent key, and 1.0 for an integer.
 func (r *reader) object(path string, doc json.RawMessage, targets map[string]any, required ...string) (read map[string]bool, ok bool) {
 	before := len(r.mistakes)
 	dec := json.NewDecoder(bytes.NewReader(doc))
@@ -47,7 +50,9 @@ func (r *reader) object(path string, doc json.RawMessage, targets map[string]any
 			r.mistake(join(path, key), "unknown key")
 		case seen[key]:
 			r.mistake(join(path, key), "given twice")
-		case string(value) == "null" || json.Unmarshal(value, target) != nil:
+		case r.lenient && string(value) == "null":
+			continue
+		case string(value) == "null" || r.unmarshal(value, target) != nil:
 			r.mistake(join(path, key), "not %s", kindOf(target))
 		default:
 			read[key] = true
@@ -61,6 +66,23 @@ func (r *reader) object(path string, doc json.RawMessage, targets map[string]any
 	}
 	return read, len(r.mistakes) == before
 }
+
+func (r *reader) unmarshal(value json.RawMessage, target any) error {
+	err := json.Unmarshal(value, target)
+	if n, ok := target.(*int); ok && err != nil && r.lenient {
+		var f float64
+		if json.Unmarshal(value, &f) != nil || f != math.Trunc(f) || math.Abs(f) > maxInteger {
+			return err
+		}
+		*n = int(f)
+		return nil
+	}
+	return err
+}
+
+// maxInteger bounds integers that are written as floating-point numbers. All below it
+// are exact.
+const maxInteger = 1 << 52
 
 // oneOf reports whether value is one of the allowed values; if not it records a
 // mistake.

@@ -47,8 +47,8 @@ var validPolicies = map[string]string{
 
 func TestValidPoliciesParse(t *testing.T) {
 	for name, text := range validPolicies {
-		if _, err := lifecycle.Parse([]byte(text)); err != nil {
-			t.Errorf("%s: %v", name, err)
+		if policy, err := lifecycle.Parse([]byte(text)); err != nil || len(policy.NotUnderstood()) > 0 {
+			t.Errorf("%s: %v, not understood: %v", name, err, policy.NotUnderstood())
 		}
 	}
 }
@@ -59,8 +59,8 @@ func TestLocalRulesCanExpireByPull(t *testing.T) {
 		t.Error(err)
 	}
 	want := lifecycle.Mistakes{{"rules[0].action.type", "at ECR a rule by sinceImagePulled can only move images to the archive"}}
-	if _, err := lifecycle.Parse(text); !gocmp.Equal(err, error(want)) {
-		t.Errorf("at ECR: %v", err)
+	if policy, err := lifecycle.Parse(text); err != nil || !gocmp.Equal(policy.NotUnderstood(), want) {
+		t.Errorf("at ECR: %v, %v", policy.NotUnderstood(), err)
 	}
 }
 
@@ -137,7 +137,7 @@ func TestMistakesNameTheirKey(t *testing.T) {
 			[]string{sel + "countNumber: 0 is not positive", `rules[1].action.type: "explode" is not one of ["expire" "transition"]`}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := lifecycle.Parse([]byte(test.text))
+			_, err := lifecycle.ParseLocal([]byte(test.text))
 			if want := "lifecycle policy: " + strings.Join(test.want, "\n"); err == nil || err.Error() != want {
 				t.Errorf("got  %v\nwant %s", err, want)
 			}
@@ -158,6 +158,7 @@ func FuzzParse(f *testing.F) {
 		{Digest: "H", Pushed: time.Unix(1<<62, 0)}, {Digest: "I", Pushed: time.Unix(-1<<62, 0)},
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
+		wantLenient(t, text, images)
 		policy, err := lifecycle.ParseLocal(text)
 		if err != nil {
 			expired := policy.Expired(images, policyNow)
@@ -189,5 +190,23 @@ func wantInOrder(t interface{ Errorf(string, ...any) }, expired []lifecycle.Expi
 			t.Errorf("%v is there twice, or too early", e)
 		}
 		seen[string(e.Digest)] = true
+	}
+}
+
+// wantLenient wants Parse to agree with ParseLocal about a valid policy whose rules
+// ECR documents, and rules that were not understood to expire nothing.
+func wantLenient(t *testing.T, text []byte, images []lifecycle.Image) {
+	t.Helper()
+	stored, err := lifecycle.Parse(text)
+	local, invalid := lifecycle.ParseLocal(text)
+	expired := stored.Expired(images, policyNow)
+	wantInOrder(t, expired)
+	switch {
+	case err != nil && (len(expired) > 0 || invalid == nil):
+		t.Errorf("ECR's policy: %v, and it expires %v; as a local one: %v", err, expired, invalid)
+	case invalid == nil && len(stored.NotUnderstood()) == 0:
+		if diff := gocmp.Diff(local.Expired(images, policyNow), expired); diff != "" {
+			t.Errorf("local and ECR's policy (-local +ECR):\n%s", diff)
+		}
 	}
 }

@@ -9,11 +9,16 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Policy is a valid lifecycle policy. It does not change and is safe for
+// Policy is a lifecycle policy. It does not change and is safe for
 // concurrent use. The zero value expires nothing.
 type Policy struct {
-	rules []rule // by ascending priority number
+	rules         []rule // by ascending priority number
+	notUnderstood Mistakes
 }
+
+// NotUnderstood returns what was not understood of a policy that ECR stores. It is
+// empty for local policies.
+func (p Policy) NotUnderstood() Mistakes { return slices.Clone(p.notUnderstood) }
 
 // Expired is an image that has expired.
 type Expired struct {

@@ -12,10 +12,13 @@ import (
 // selection says which images a rule selects: those of a storage class, by ECR's
 // word, that meet its requirements for tags.
 type selection struct {
-	stored string // statusActive or statusArchived
+	stored string // statusActive or statusArchived; "" for images of any status
 	status tagStatus
 	tags   []tagPattern // for tagged: each matches at least one tag of the image
 }
+
+// everything selects all images.
+var everything = selection{status: anyStatus}
 
 // tagStatus is whether a rule selects tagged images. The values are ECR's.
 type tagStatus string
@@ -27,7 +30,7 @@ const (
 )
 
 func (s selection) matches(img *Image) bool {
-	if cmp.Or(img.Status, statusActive) != s.stored {
+	if s.stored != "" && cmp.Or(img.Status, statusActive) != s.stored {
 		return false
 	}
 	switch s.status {
@@ -41,7 +44,7 @@ func (s selection) matches(img *Image) bool {
 				return false
 			}
 		}
-		return true
+		return len(img.Tags) > 0
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/upstream"
+	"github.com/larder-registry/larder/upstream/lifecycle"
 )
 
 // ecrPolicies evaluates the lifecycle policies of ECR's repositories. It belongs to
@@ -21,6 +23,7 @@ type ecrPolicies struct {
 	store      *cache.Store
 	log        *slog.Logger
 	denials    *denials
+	unclear    map[cache.Repository]string // what was last said not to be understood
 	indexes    *indexes
 	pause      time.Duration // between two repositories
 }
@@ -41,6 +44,7 @@ func (p *ecrPolicies) expired(ctx context.Context) (expired []cache.Verdict, lis
 	if err != nil {
 		return nil, nil, err
 	}
+	maps.DeleteFunc(p.unclear, func(repo cache.Repository, _ string) bool { return holdings[repo] == nil })
 	listed = make(map[cache.RepoDigest]bool)
 	left := maxRepositories
 	for _, repo := range shuffled(holdings) {
@@ -107,6 +111,7 @@ func (p *ecrPolicies) read(ctx context.Context, registry *upstream.Registry, rep
 	if err != nil {
 		return nil, err
 	}
+	p.sayUnclear(repo, policy)
 	children := make(map[digest.Digest][]digest.Digest)
 	for _, h := range holdings {
 		children[h.Digest] = h.Children
@@ -130,4 +135,18 @@ func (p *ecrPolicies) read(ctx context.Context, registry *upstream.Registry, rep
 		}
 	}
 	return expired, nil
+}
+
+// sayUnclear logs what is not understood of a policy, once until that changes.
+func (p *ecrPolicies) sayUnclear(repo cache.Repository, policy lifecycle.Policy) {
+	mistakes := policy.NotUnderstood()
+	if len(mistakes) == 0 {
+		delete(p.unclear, repo)
+		return
+	}
+	if text := mistakes.Error(); p.unclear[repo] != text {
+		p.unclear[repo] = text
+		p.log.Warn("a part of a lifecycle policy is not understood: its rule expires nothing, and protects the images that it may select",
+			"repository", repo, "error", mistakes)
+	}
 }

@@ -41,6 +41,7 @@ func NewLifecycle(cfg *config.Config, client *upstream.Client, store *cache.Stor
 		log:   log,
 		ecr: &ecrPolicies{
 			registries: registries, store: store, log: log, pause: lifecyclePause,
+			unclear: make(map[cache.Repository]string),
 			indexes: newIndexes(log, lifecyclePause),
 			denials: newDenials(log, "lifecycle policies are not read: eviction goes by last use alone; to change that allow "+
 				"ecr:GetLifecyclePolicy and ecr:DescribeImages, and to silence this set ecr.lifecycle to off"),

@@ -296,3 +296,32 @@ func TestUnknownIndexesAreReadOnceWhereThatDecides(t *testing.T) {
 		})
 	}
 }
+
+func TestRuleThatIsNotUnderstoodIsSaidOnce(t *testing.T) {
+	r := newRig(t, "", "")
+	r.pull(t, "old", r.add(t, "old", 48*time.Hour))
+	r.add(t, "young", 2*time.Hour)
+	r.add(t, "third", time.Hour)
+	count := func(want int) {
+		t.Helper()
+		if n := strings.Count(r.log.String(), "rules[0].selection.countType"); n != want {
+			t.Errorf("said %d times, want %d:\n%s", n, want, &r.log)
+		}
+	}
+	unclear := strings.Replace(moreThanTwo, `"rules": [`, `"rules": [{"rulePriority": 1, "selection": {"tagStatus": "untagged", "countType": "imageSizeMoreThan", "countNumber": 1}, "action": {"type": "expire"}}, `, 1)
+	for range 2 {
+		r.setPolicy(t, unclear)
+		for range 2 {
+			r.apply(t)
+		}
+		count(1)
+		if diff := gocmp.Diff(map[string]string{"old": "ecr 10"}, r.expired(t)); diff != "" {
+			t.Errorf("by the other rule expired (-want +got):\n%s", diff)
+		}
+	}
+	r.setPolicy(t, moreThanTwo)
+	r.apply(t)
+	r.setPolicy(t, unclear)
+	r.apply(t)
+	count(2)
+}
