@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/larder-registry/larder/cache/fill/filltest"
+	"github.com/larder-registry/larder/cache/records"
 )
 
 // resize makes the file of a blob so many bytes longer, or shorter if by is negative.
@@ -60,6 +61,7 @@ func TestSizeOfAFileIsThatOfTheManifestIfThereIsNoRecord(t *testing.T) {
 	repo := Repository{Upstream: "registry.test", Name: "app"}
 	o := filltest.New(3<<20, 1)
 	addToRepository(t, s, repo, o)
+	s.addMember(repo, o.Digest, records.Member{Size: 3 << 20}) // as a manifest says
 	if err := s.index.RemoveBlob(o.Digest); err != nil {
 		t.Fatal(err)
 	}
