@@ -7,6 +7,7 @@
 // send the request again. Any other answer goes to [Challenged.Accepted].
 //
 //	Challenged ── the registry's latest challenge
+//	  ├─ realms ── which token services may be asked, and which of them get the login
 //	  ├─ tokenService ── bearer tokens, by scope
 //	  ├─ Logins ── Password, DockerConfig, or ECR Public's (package ecr)
 //	  │    └─ helper ── one run of docker-credential-…
