@@ -19,7 +19,8 @@ import (
 // Ask asks an upstream for a manifest by tag or digest; with head for its digest, type and
 // size only, though an answer may bring the rest as well. It is called on behalf of all
 // clients that wait, under the store's context. The error is fs.ErrNotExist if the upstream
-// says that it has no such manifest.
+// says that it has no such manifest. The store calls [Manifest.Done] when it has checked and
+// kept the answer.
 type Ask func(ctx context.Context, reference string, head bool) (Manifest, error)
 
 // ManifestHere returns a manifest that is in the cache and belongs to the repository. It
@@ -47,6 +48,7 @@ func (s *Store) Manifest(ctx context.Context, repo Repository, d digest.Digest, 
 	}
 	m, err := share(ctx, s, key, func(ctx context.Context) (Manifest, error) {
 		m, err := ask(ctx, d.String(), false)
+		defer m.TakeDone()()
 		if err == nil && m.Digest != d {
 			err = fmt.Errorf("asked for %s, got %s: %w", d, m.Digest, manifest.ErrMismatch)
 		}

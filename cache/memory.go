@@ -18,7 +18,7 @@ type memory struct {
 	blobs     *lru.Cache[digest.Digest, []byte] // small ones, such as the configurations of images
 	members   *lru.Cache[records.RepoDigest, records.Member]
 	tags      *lru.Cache[tagID, tagMemo]
-	refusals  *lru.Cache[string, refusal]
+	refusals  *refusals
 }
 
 // tagID names a tag.
@@ -35,13 +35,7 @@ type tagMemo struct {
 	stale      string    // why the tag was served stale, without digits; empty if it was not
 }
 
-// refusal is an upstream's answer that something does not exist or is not allowed.
-type refusal struct {
-	err   error
-	until time.Time
-}
-
-// The bounds keep the whole below some 25 MB: 128 manifests of at most 64 KiB (a usual one
+// The bounds keep the whole below some 30 MB: 128 manifests of at most 64 KiB (a usual one
 // has 1 to 10), 256 blobs of at most 16, and records of about 200 bytes.
 const (
 	memoryManifests   = 128
@@ -57,7 +51,7 @@ func newMemory() *memory {
 		blobs:     newLRU[digest.Digest, []byte](memoryBlobs),
 		members:   newLRU[records.RepoDigest, records.Member](memoryRecords),
 		tags:      newLRU[tagID, tagMemo](memoryRecords),
-		refusals:  newLRU[string, refusal](memoryRecords),
+		refusals:  newRefusals(),
 	}
 }
 
@@ -86,14 +80,11 @@ func (m *memory) addManifest(manifest Manifest) {
 // remembered.
 func (m *memory) refuse(key string, err error, until time.Time) {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
-		m.refusals.Add(key, refusal{err, until})
+		m.refusals.add(key, err, until)
 	}
 }
 
 // refused returns a refusal that is still remembered.
 func (m *memory) refused(key string, now time.Time) error {
-	if r, ok := m.refusals.Get(key); ok && now.Before(r.until) {
-		return r.err
-	}
-	return nil
+	return m.refusals.get(key, now)
 }

@@ -179,6 +179,7 @@ func (s *Store) askForTag(ctx context.Context, repo Repository, tag string, ask 
 	}
 	checked := s.now() // before the upstream may have moved the tag
 	m, err := ask(ctx, tag, known)
+	defer m.TakeDone()()
 	s.refuse(tagKey(repo, tag), err)
 	if errors.Is(err, fs.ErrNotExist) {
 		s.memory.tags.Remove(id)

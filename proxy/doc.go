@@ -10,6 +10,7 @@
 //   - pull.go: a manifest or a blob that the store can serve at once is sent. For any
 //     other the store is opened with functions that ask the upstream; the store decides
 //     when to call them. list.go passes tags and referrers on.
+//   - memory.go: large manifests and lists are read and decoded a few at a time.
 //   - response.go: the content is sent through a recorder, which notes the status and
 //     the bytes. A file reaches net/http as an *os.File, so that sendfile is used.
 //   - errors.go: an error of a handler becomes a status, a code and headers. No other

@@ -29,7 +29,10 @@ type tagList struct {
 }
 
 // lists answers requests for lists of tags and of referrers.
-type lists struct{ store *cache.Store }
+type lists struct {
+	store  *cache.Store
+	memory memory
+}
 
 // tags answers tags/list from the upstream, or with the cached tags while the upstream
 // does not answer.
@@ -38,11 +41,13 @@ func (l lists) tags(w *recorder, r *http.Request, t target) error {
 	if err != nil {
 		return err
 	}
+	share := l.memory.share()
+	defer share.release()
 	list := tagList{Name: t.requested(), Tags: []string{}}
 	state := cache.Miss
 	if n != 0 {
 		var link string
-		list.Tags, link, err = upstreamTags(r, t, query)
+		list.Tags, link, err = upstreamTags(r, t, query, share)
 		if err != nil && !isRefusal(err) {
 			cached, more, cacheErr := l.cachedTags(t, query.Get("last"), n)
 			if cacheErr == nil && len(cached) > 0 {
@@ -60,6 +65,7 @@ func (l lists) tags(w *recorder, r *http.Request, t target) error {
 	if err != nil {
 		return err
 	}
+	share.decoded()
 	return sendDocument(w, r, state, "application/json", body)
 }
 
@@ -79,10 +85,13 @@ func pageOf(q url.Values) (query url.Values, n int, err error) {
 	return query, n, nil
 }
 
-func upstreamTags(r *http.Request, t target, query url.Values) ([]string, string, error) {
+func upstreamTags(r *http.Request, t target, query url.Values, share *share) ([]string, string, error) {
 	ctx, cancel := context.WithTimeoutCause(r.Context(), t.timeout, errSlow)
 	defer cancel()
-	header, body, err := t.upstream.List(ctx, t.repo.Name, "tags/list", query)
+	header, body, err := t.upstream.List(t.within(ctx, share), t.repo.Name, "tags/list", query)
+	if err == nil {
+		err = share.decode(ctx, len(body))
+	}
 	if err != nil {
 		return nil, "", err
 	}
@@ -124,7 +133,12 @@ func (l lists) referrers(w *recorder, r *http.Request, t target) error {
 	defer cancel()
 	query := r.URL.Query()
 	query.Del("ns")
-	header, body, err := t.upstream.List(ctx, t.repo.Name, "referrers/"+t.reference, query)
+	share := l.memory.share()
+	defer share.release()
+	header, body, err := t.upstream.List(t.within(ctx, share), t.repo.Name, "referrers/"+t.reference, query)
+	if err == nil {
+		err = share.decode(ctx, len(body))
+	}
 	var answer interface{ Unsupported() bool }
 	switch {
 	case errors.As(err, &answer) && answer.Unsupported():
@@ -140,6 +154,7 @@ func (l lists) referrers(w *recorder, r *http.Request, t target) error {
 	if link := header.Get("Link"); link != "" {
 		w.Header().Set("Link", relink(r, link))
 	}
+	share.decoded()
 	return sendDocument(w, r, cache.Miss, ocispec.MediaTypeImageIndex, body)
 }
 

@@ -74,13 +74,14 @@ func New(opts Options) *Proxy {
 	if opts.CheckHost == nil {
 		opts.CheckHost = func(*http.Request) error { return nil }
 	}
+	documents := newMemory()
 	p := &Proxy{
 		upstreams: opts.Upstreams,
 		fallback:  opts.Default,
 		checkHost: opts.CheckHost,
 		store:     opts.Store,
-		pulls:     pulls{store: opts.Store},
-		lists:     lists{store: opts.Store},
+		pulls:     pulls{store: opts.Store, memory: documents},
+		lists:     lists{store: opts.Store, memory: documents},
 		log:       requestLog{opts.Log},
 		traces:    newTraces(opts.Tracer),
 	}
@@ -272,7 +273,7 @@ func (p *Proxy) resolve(rt route) (target, error) {
 		repository = name.CompleteRepository(host, repository)
 		source, ok := p.upstreams(host, repository)
 		if ok {
-			t.upstream, t.openBlob, t.timeout, t.label = source.Upstream, source.OpenBlob, source.Timeout, source.Name
+			t.from(source)
 			t.repo = cache.Repository{Upstream: host, Name: repository}
 		}
 		return ok
@@ -324,7 +325,9 @@ func (p *Proxy) contentOf(repo cache.Repository, dgst digest.Digest) (target, er
 	if !ok {
 		return target{}, fmt.Errorf("%s: %w", repo, errNoUpstream)
 	}
-	return target{route: route{digest: dgst}, repo: repo, upstream: source.Upstream, openBlob: source.OpenBlob, timeout: source.Timeout}, nil
+	t := target{route: route{digest: dgst}, repo: repo}
+	t.from(source)
+	return t, nil
 }
 
 // Traffic returns what clients were sent. It does not block and is cheap enough to be

@@ -17,6 +17,7 @@ import (
 // pulls answers requests for manifests and blobs.
 type pulls struct {
 	store   *cache.Store
+	memory  memory
 	readers readers
 }
 
@@ -32,9 +33,9 @@ func (p *pulls) manifest(w *recorder, r *http.Request, t target) error {
 	var state cache.State
 	var err error
 	if t.digest != "" {
-		m, state, err = p.store.Manifest(ctx, t.repo, t.digest, askManifest(t))
+		m, state, err = p.store.Manifest(ctx, t.repo, t.digest, p.askManifest(t))
 	} else {
-		m, state, err = p.store.Tag(ctx, t.repo, t.reference, askManifest(t))
+		m, state, err = p.store.Tag(ctx, t.repo, t.reference, p.askManifest(t))
 	}
 	if err != nil {
 		w.Header().Set(xCache, string(state))
@@ -135,7 +136,7 @@ func (p *pulls) headBlob(ctx context.Context, w *recorder, r *http.Request, t ta
 func (p *pulls) fetchManifest(ctx context.Context, t target) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, t.timeout, errSlow)
 	defer cancel()
-	_, _, err := p.store.Manifest(ctx, t.repo, t.digest, askManifest(t))
+	_, _, err := p.store.Manifest(ctx, t.repo, t.digest, p.askManifest(t))
 	return err
 }
 
@@ -156,11 +157,20 @@ func (p *pulls) fetchBlob(ctx context.Context, t target, size int64) error {
 	return err
 }
 
-// askManifest is how the store asks the upstream for a manifest.
-func askManifest(t target) cache.Ask {
+// askManifest is how the store asks the upstream for a manifest. The memory that it takes is
+// given back when the store has checked and kept it.
+func (p *pulls) askManifest(t target) cache.Ask {
 	return func(ctx context.Context, reference string, head bool) (cache.Manifest, error) {
-		desc, raw, err := t.upstream.Manifest(ctx, t.repo.Name, reference, head)
-		return cache.Manifest{Digest: desc.Digest, MediaType: desc.MediaType, Size: desc.Size, Raw: raw}, err
+		share := p.memory.share()
+		desc, raw, err := t.upstream.Manifest(t.within(ctx, share), t.repo.Name, reference, head)
+		if err == nil {
+			err = share.decode(ctx, len(raw))
+		}
+		if err != nil {
+			share.release()
+			return cache.Manifest{}, err
+		}
+		return cache.Manifest{Digest: desc.Digest, MediaType: desc.MediaType, Size: desc.Size, Raw: raw, Done: share.release}, nil
 	}
 }
 

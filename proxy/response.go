@@ -110,7 +110,11 @@ func sendBytes(w *recorder, r *http.Request, content []byte) {
 	}
 }
 
-// sendDocument sends a small document, without ranges and digest.
+// minDocumentRate is how many bytes of a large list a client must take in a second: the list
+// is counted in the memory that all share until it is sent.
+const minDocumentRate = 64 << 10
+
+// sendDocument sends a document, without ranges and digest.
 func sendDocument(w *recorder, r *http.Request, state cache.State, mediaType string, body []byte) error {
 	h := w.Header()
 	setLength(h, len(body))
@@ -119,6 +123,12 @@ func sendDocument(w *recorder, r *http.Request, state cache.State, mediaType str
 	w.WriteHeader(http.StatusOK)
 	if r.Method == http.MethodHead {
 		return nil
+	}
+	if len(body) > smallDocument {
+		conn := http.NewResponseController(w)
+		atMost := time.Minute + time.Duration(len(body)/minDocumentRate)*time.Second
+		_ = conn.SetWriteDeadline(time.Now().Add(atMost))         // not every writer has one
+		defer func() { _ = conn.SetWriteDeadline(time.Time{}) }() // the connection may serve another request
 	}
 	_, err := w.Write(body)
 	return err

@@ -119,7 +119,7 @@ func (r *rig) start() {
 				r.t.Errorf("upstream %s: %v", host, err)
 				return proxy.Source{}, false
 			}
-			return proxy.Source{Upstream: registry, OpenBlob: openBlob(registry), Timeout: r.timeout()}, true
+			return proxy.Source{Upstream: registry, OpenBlob: openBlob(registry), WithAdmission: upstream.WithAdmission, Timeout: r.timeout()}, true
 		},
 		Default: fallback,
 		Store:   store,

@@ -42,6 +42,10 @@ type Source struct {
 	OpenBlob OpenBlob
 	// Timeout bounds how long a client waits for the upstream.
 	Timeout time.Duration
+	// WithAdmission returns a context under which Upstream calls admit before it reads a
+	// document of some 64 KiB or more, with its size in bytes. Nil means that large
+	// documents are bounded while they are decoded only.
+	WithAdmission func(ctx context.Context, admit func(ctx context.Context, size int64) error) context.Context
 	// Name is the upstream's name in metrics. Many hosts may share one, so that there
 	// are few. Empty means the host.
 	Name string
@@ -78,11 +82,25 @@ type route struct {
 type target struct {
 	route
 	repo     cache.Repository
-	upstream Upstream // nil until it is found
-	openBlob OpenBlob // of the upstream
+	upstream Upstream                                                                                     // nil until it is found
+	openBlob OpenBlob                                                                                     // of the upstream
+	admitted func(ctx context.Context, admit func(ctx context.Context, size int64) error) context.Context // or nil
 	timeout  time.Duration
 	label    string // of the upstream, in metrics
 	bare     bool   // the client named no registry, as classic Docker does
+}
+
+// from sets the upstream.
+func (t *target) from(s Source) {
+	t.upstream, t.openBlob, t.admitted, t.timeout, t.label = s.Upstream, s.OpenBlob, s.WithAdmission, s.Timeout, s.Name
+}
+
+// within returns a context under which documents are read within a share of the memory.
+func (t target) within(ctx context.Context, s *share) context.Context {
+	if t.admitted == nil {
+		return ctx
+	}
+	return t.admitted(ctx, s.read)
 }
 
 // requested returns the repository's name as the client gave it.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -136,12 +137,17 @@ func (d documents) fetch(ctx context.Context, req request) (http.Header, []byte,
 		}
 		return document{header, body}, err
 	}, backoff.WithMaxTries(maxTries), backoff.WithBackOff(pauses))
-	defer func() { d.outcome.note(ctx, err) }()
+	admitted := !errors.Is(err, errNotAdmitted)
+	defer func() {
+		if admitted { // else it says nothing about the upstream
+			d.outcome.note(ctx, err)
+		}
+	}()
 	var permanent *backoff.PermanentError
 	if errors.As(err, &permanent) {
 		err = permanent.Unwrap()
 	}
-	if err != nil && errors.Is(context.Cause(ctx), reply.ErrTimeout) && !reply.IsThrottled(err) {
+	if err != nil && admitted && errors.Is(context.Cause(ctx), reply.ErrTimeout) && !reply.IsThrottled(err) {
 		err = fmt.Errorf("%s from %s: %w", req.path, d.site.host, reply.ErrTimeout)
 	}
 	return got.header, got.body, err
@@ -157,15 +163,95 @@ func (d documents) fetchOnce(ctx context.Context, req request) (http.Header, []b
 	if resp.StatusCode != http.StatusOK {
 		return nil, nil, retryable(reply.Read(resp))
 	}
-	most := cmp.Or(req.maxBytes, maxDocument)
-	body, err := io.ReadAll(io.LimitReader(resp.Body, most+1))
+	body, err := readDocument(ctx, resp, cmp.Or(req.maxBytes, maxDocument))
 	if err != nil {
-		return nil, nil, fmt.Errorf("read %s from %s: %w", req.path, d.site.host, err)
-	}
-	if int64(len(body)) > most {
-		return nil, nil, backoff.Permanent(fmt.Errorf("read %s from %s: more than %d bytes", req.path, d.site.host, most))
+		err = fmt.Errorf("read %s from %s: %w", req.path, d.site.host, err)
+		if errors.Is(err, errTooLarge) {
+			err = backoff.Permanent(err)
+		}
+		return nil, nil, err
 	}
 	return resp.Header, body, nil
+}
+
+// errTooLarge is the error for a document that is larger than its request allows.
+var errTooLarge = errors.New("it is too large")
+
+// errNotAdmitted is the error for a document that may not be read into memory.
+var errNotAdmitted = errors.New("there is no place for it")
+
+// admitKey is the key of a context's [Admit].
+type admitKey struct{}
+
+// Admit waits until a document of a size, in bytes, may be read into memory. An error ends
+// the request.
+type Admit func(ctx context.Context, size int64) error
+
+// WithAdmission returns a context under which admit is called before a manifest or list of
+// more than 64 KiB is read. If the upstream does not tell the size, it is that of the largest
+// possible document. A request that is sent again calls it again.
+func WithAdmission(ctx context.Context, admit func(ctx context.Context, size int64) error) context.Context {
+	return context.WithValue(ctx, admitKey{}, Admit(admit))
+}
+
+// smallDocument is the size, in bytes, up to which documents are read without asking. Nearly
+// all manifests are smaller.
+const smallDocument = 64 << 10
+
+// readDocument reads the body of an answer, which may have most bytes.
+func readDocument(ctx context.Context, resp *http.Response, most int64) ([]byte, error) {
+	if resp.Request.Method == http.MethodHead {
+		return nil, nil
+	}
+	size := resp.ContentLength
+	tooLarge := fmt.Errorf("%w: more than %d bytes", errTooLarge, most)
+	if size > most {
+		return nil, tooLarge
+	}
+	admit, ok := ctx.Value(admitKey{}).(Admit)
+	if !ok {
+		admit = func(context.Context, int64) error { return nil }
+	}
+	var body []byte
+	known := size >= 0
+	if !known {
+		var err error
+		body, err = appendFrom(nil, io.LimitReader(resp.Body, smallDocument))
+		if err != nil || len(body) < smallDocument {
+			return body, err
+		}
+		size = most
+	}
+	if size > smallDocument {
+		if err := admit(ctx, size); err != nil {
+			return nil, fmt.Errorf("%w: %w", errNotAdmitted, err)
+		}
+	}
+	if known {
+		body = make([]byte, 0, size+1) // one for the end
+	}
+	body, err := appendFrom(body, io.LimitReader(resp.Body, most+1-int64(len(body))))
+	if err == nil && int64(len(body)) > most {
+		err = tooLarge
+	}
+	return body, err
+}
+
+// appendFrom appends what r has. A buffer that is larger than that is not replaced.
+func appendFrom(buf []byte, r io.Reader) ([]byte, error) {
+	for {
+		if len(buf) == cap(buf) {
+			buf = slices.Grow(buf, max(len(buf), 512))
+		}
+		n, err := r.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		if errors.Is(err, io.EOF) {
+			return buf, nil
+		}
+		if err != nil {
+			return buf, err
+		}
+	}
 }
 
 // retryable marks the errors after which another attempt is of no use.

@@ -28,6 +28,18 @@ type Manifest struct {
 	Size      int64
 	// Raw is the document, byte for byte; nil in the answer to a HEAD.
 	Raw []byte
+	// Done is called once when the bytes of an upstream's answer have been checked and
+	// kept, or refused; nil for nothing. It is nil in a manifest of the store.
+	Done func()
+}
+
+// TakeDone returns Done, or a function that does nothing, and leaves nil.
+func (m *Manifest) TakeDone() func() {
+	done := m.Done
+	if m.Done = nil; done == nil {
+		return func() {}
+	}
+	return done
 }
 
 // Child is a blob or a manifest that a document names.

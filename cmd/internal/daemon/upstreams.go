@@ -62,7 +62,13 @@ func sources(cfg *config.Config, client *upstream.Client, log *slog.Logger) func
 			log.Error("an upstream cannot be used", "upstream", host, "error", err)
 			return proxy.Source{}, false
 		}
-		return proxy.Source{Upstream: registry, OpenBlob: openBlob(registry), Timeout: entry.Timeout, Name: string(entry.Host)}, true
+		return proxy.Source{
+			Upstream:      registry,
+			OpenBlob:      openBlob(registry),
+			WithAdmission: upstream.WithAdmission,
+			Timeout:       entry.Timeout,
+			Name:          string(entry.Host),
+		}, true
 	}
 }
 
