@@ -188,8 +188,9 @@ type admitKey struct{}
 type Admit func(ctx context.Context, size int64) error
 
 // WithAdmission returns a context under which admit is called before a manifest or list of
-// more than 64 KiB is read. If the upstream does not tell the size, it is that of the largest
-// possible document. A request that is sent again calls it again.
+// more than 64 KiB is read. If the upstream does not tell the size, it is first 4 MiB, and
+// that of the largest possible list if the list turns out to be larger. A request that is
+// sent again calls it again. Each call replaces the one before.
 func WithAdmission(ctx context.Context, admit func(ctx context.Context, size int64) error) context.Context {
 	return context.WithValue(ctx, admitKey{}, Admit(admit))
 }
@@ -213,28 +214,31 @@ func readDocument(ctx context.Context, resp *http.Response, most int64) ([]byte,
 		admit = func(context.Context, int64) error { return nil }
 	}
 	var body []byte
-	known := size >= 0
-	if !known {
+	steps := []int64{size}
+	if size < 0 {
 		var err error
 		body, err = appendFrom(nil, io.LimitReader(resp.Body, smallDocument))
 		if err != nil || len(body) < smallDocument {
 			return body, err
 		}
-		size = most
+		steps = []int64{min(maxDocument, most), most}
 	}
-	if size > smallDocument {
-		if err := admit(ctx, size); err != nil {
-			return nil, fmt.Errorf("%w: %w", errNotAdmitted, err)
+	for _, step := range steps {
+		if step > smallDocument {
+			if err := admit(ctx, step); err != nil {
+				return nil, fmt.Errorf("%w: %w", errNotAdmitted, err)
+			}
+		}
+		if size >= 0 {
+			body = make([]byte, 0, size+1) // one for the end
+		}
+		var err error
+		body, err = appendFrom(body, io.LimitReader(resp.Body, step+1-int64(len(body))))
+		if err != nil || int64(len(body)) <= step {
+			return body, err
 		}
 	}
-	if known {
-		body = make([]byte, 0, size+1) // one for the end
-	}
-	body, err := appendFrom(body, io.LimitReader(resp.Body, most+1-int64(len(body))))
-	if err == nil && int64(len(body)) > most {
-		err = tooLarge
-	}
-	return body, err
+	return nil, tooLarge
 }
 
 // appendFrom appends what r has. A buffer that is larger than that is not replaced.

@@ -35,7 +35,7 @@ func TestLargeDocumentsAreReadOnceTheyAreAdmitted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const most = 4 << 20
+	const usual, most = 4 << 20, 32 << 20
 	full := errors.New("no memory")
 	for _, test := range []struct {
 		document string
@@ -46,14 +46,15 @@ func TestLargeDocumentsAreReadOnceTheyAreAdmitted(t *testing.T) {
 	}{
 		{"small", 64 << 10, nil, true, true},
 		{"sized", 64<<10 + 1, []int64{64<<10 + 1}, false, true},
-		{"sized", most, []int64{most}, false, true},
+		{"sized", usual + 1, []int64{usual + 1}, false, true},
 		{"sized", most + 1, nil, false, false},
 		{"sized", 1 << 20, []int64{1 << 20}, true, false},
 		{"chunked", 100, nil, true, true},
-		{"chunked", 1 << 20, []int64{most}, false, true},
-		{"chunked", most, []int64{most}, false, true},
-		{"chunked", most + 1, []int64{most}, false, false},
-		{"chunked", 1 << 20, []int64{most}, true, false},
+		{"chunked", 1 << 20, []int64{usual}, false, true},
+		{"chunked", usual, []int64{usual}, false, true},
+		{"chunked", usual + 1, []int64{usual, most}, false, true},
+		{"chunked", most + 1, []int64{usual, most}, false, false},
+		{"chunked", 1 << 20, []int64{usual}, true, false},
 	} {
 		sized := test.document
 		if sized == "small" {
