@@ -10,6 +10,7 @@ import (
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/larder-registry/larder/upstream/pace"
 	"github.com/larder-registry/larder/upstream/reply"
@@ -36,7 +37,7 @@ func (p *Places) Of(host string) *Place {
 	if known, ok := p.known.Get(host); ok {
 		return known
 	}
-	fresh := &Place{host: host, log: p.log.With("host", host), silence: pace.NewBreaker()}
+	fresh := &Place{host: host, log: p.log.With("host", host), silence: pace.NewBreaker(), second: semaphore.NewWeighted(maxSecond)}
 	if known, ok, _ := p.known.PeekOrAdd(host, fresh); ok {
 		return known
 	}
@@ -48,12 +49,12 @@ func (p *Places) Of(host string) *Place {
 type Place struct {
 	host    string
 	log     *slog.Logger
-	silence *pace.Breaker // open while the server says nothing
+	silence *pace.Breaker       // open while the server says nothing
+	second  *semaphore.Weighted // for second questions on their way
 
 	mu       sync.Mutex // guards what follows
 	usual    time.Duration
 	answered time.Time // when the latest answer came
-	second   int       // second questions on their way
 }
 
 const (
@@ -65,7 +66,8 @@ const (
 	// smoothing is the weight of the past in the usual time: about eight answers.
 	smoothing = 8
 	// maxSecond bounds the second questions to one server at a time, as a server that
-	// is slow from its load must not get twice as much of it.
+	// is slow from its load must not get twice as much of it. Others wait for their
+	// turn: if all kept connections are dead, each answer takes a moment only.
 	maxSecond = 4
 	// probePatience is the least time for a question to a server that is known to be
 	// silent. A client waits for it.
@@ -98,24 +100,6 @@ func (p *Place) observe(took time.Duration) {
 		p.usual = took
 	}
 	p.usual += (took - p.usual) / smoothing
-}
-
-// beginSecond reports whether one more question may be put again. The caller then
-// calls endSecond.
-func (p *Place) beginSecond() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.second == maxSecond {
-		return false
-	}
-	p.second++
-	return true
-}
-
-func (p *Place) endSecond() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.second--
 }
 
 // silentSince reports whether a question that ended without an answer says that the

@@ -75,10 +75,10 @@ func (p *Place) ask(ctx context.Context, q Question) (*http.Response, error) {
 // askAgain puts a question for the second time. It returns nil if the answer does not
 // count: it is an error, or came second, or the question was not put.
 func (p *Place) askAgain(ctx context.Context, q Question, chosen *atomic.Bool) *http.Response {
-	if ctx.Err() != nil || !p.beginSecond() {
+	if p.second.Acquire(ctx, 1) != nil {
 		return nil
 	}
-	defer p.endSecond()
+	defer p.second.Release(1)
 	if q.Again != nil && !q.Again() {
 		return nil
 	}
