@@ -38,7 +38,11 @@ func TestUpstreamFailuresMakeClientsFallBack(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, settings{cache: hasty})
+			set := settings{cache: hasty}
+			if test.fault.Status == 429 {
+				set.timeout = 2 * time.Second // a client waits for half of it
+			}
+			r := newRig(t, set)
 			image := r.addImage("v1", ecrtest.Random(1, 1000))
 			test.fault.On = ecrtest.Manifest | ecrtest.Blob | ecrtest.Tags | ecrtest.Referrers
 			r.ecr.Inject(test.fault)
