@@ -104,9 +104,11 @@ func newStore(folder *disk.Folder, health *disk.Health, index *records.Index, op
 		KeepAll:    opts.KeepAll,
 		ScrubRate:  opts.ScrubRate,
 		ScrubEvery: opts.ScrubEvery,
-		Removed:    s.memory.forget,
-		Now:        opts.Now,
-		Log:        opts.Log,
+
+		VerifyOnRead: opts.VerifyOnRead,
+		Removed:      s.memory.forget,
+		Now:          opts.Now,
+		Log:          opts.Log,
 	})
 	return s, nil
 }

@@ -26,6 +26,9 @@ type Options struct {
 	Segment     int64
 	Connections int
 	Retry       Retry
+	// VerifyOnRead says when a blob at rest is hashed before it is served: see
+	// [blobs.VerifyOnRead].
+	VerifyOnRead VerifyOnRead
 	// ScrubEvery is how often all blobs are read and checked in the background. 0 means a
 	// week; negative means never.
 	ScrubEvery time.Duration

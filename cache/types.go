@@ -61,11 +61,20 @@ type (
 	// Missing is what a pin holds and the cache does not have.
 	Missing = pins.Missing
 	// FillInfo is the state of a fill.
+	VerifyOnRead = blobs.VerifyOnRead
+
 	FillInfo = fill.Info
 	// Eviction is a blob that was removed.
 	Eviction = blobs.Eviction
 	// ScrubResult is what a scrub found.
 	ScrubResult = blobs.ScrubResult
+)
+
+// When blobs at rest are hashed before they are served: see [blobs.VerifyOnRead].
+const (
+	VerifyNever  = blobs.VerifyNever
+	VerifyFirst  = blobs.VerifyFirst
+	VerifyAlways = blobs.VerifyAlways
 )
 
 // MaxManifest is the size of the largest manifest, in bytes.

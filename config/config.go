@@ -105,6 +105,9 @@ type Cache struct {
 	// PinAllPlatforms extends these pins to all platforms of an index, which are
 	// fetched, from the platforms that clients pull. Default false.
 	PinAllPlatforms bool
+	// VerifyOnRead says when content at rest is verified before it is served: "never",
+	// "first", before its first use after a start, or "always". Default never.
+	VerifyOnRead string
 	// ScrubEvery is how often everything in the cache is read and verified in the
 	// background; 0 means never. Otherwise it is at least an hour. Default 168h.
 	ScrubEvery time.Duration

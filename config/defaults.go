@@ -38,11 +38,12 @@ func defaults() *Config {
 		Listen: "127.0.0.1:5000",
 		Admin:  "127.0.0.1:5001",
 		Cache: Cache{
-			MaxSize:    Amount{Bytes: 50 * humanize.GiByte},
-			MinFree:    Amount{Percent: 5},
-			LowWater:   0.9,
-			ScrubEvery: 7 * 24 * time.Hour,
-			ScrubRate:  Amount{Bytes: 20 * humanize.MByte},
+			MaxSize:      Amount{Bytes: 50 * humanize.GiByte},
+			MinFree:      Amount{Percent: 5},
+			LowWater:     0.9,
+			ScrubEvery:   7 * 24 * time.Hour,
+			VerifyOnRead: "never",
+			ScrubRate:    Amount{Bytes: 20 * humanize.MByte},
 		},
 		Tags: Tags{
 			TTL:          time.Minute,

@@ -76,7 +76,7 @@ func TestEveryKeyIsLoaded(t *testing.T) {
 		Cache: config.Cache{
 			Dir: testdata(t, "cache"), MaxSize: config.Amount{Percent: 62.5}, MinFree: config.Amount{Bytes: 1536 << 20}, LowWater: 0.75,
 			Pin: []name.ImagePattern{"*/team/*:v1*", "docker.io/library/busybox:1.36"}, PinAllPlatforms: true,
-			ScrubEvery: 24 * time.Hour, ScrubRate: config.Amount{Bytes: 50_000_000},
+			VerifyOnRead: "first", ScrubEvery: 24 * time.Hour, ScrubRate: config.Amount{Bytes: 50_000_000},
 		},
 		Tags:            config.Tags{TTL: 30 * time.Second, StaleIfError: 168 * time.Hour, NegativeTTL: 0},
 		DefaultUpstream: "registry.example.com:5000",
@@ -156,7 +156,7 @@ func TestNoFileIsAWorkingConfiguration(t *testing.T) {
 	want := &config.Config{
 		Listen:          "127.0.0.1:5000",
 		Admin:           "127.0.0.1:5001",
-		Cache:           config.Cache{MaxSize: config.Amount{Bytes: 50 << 30}, MinFree: config.Amount{Percent: 5}, LowWater: 0.9, ScrubEvery: 168 * time.Hour, ScrubRate: config.Amount{Bytes: 20_000_000}},
+		Cache:           config.Cache{MaxSize: config.Amount{Bytes: 50 << 30}, MinFree: config.Amount{Percent: 5}, LowWater: 0.9, VerifyOnRead: "never", ScrubEvery: 168 * time.Hour, ScrubRate: config.Amount{Bytes: 20_000_000}},
 		Tags:            config.Tags{TTL: time.Minute, StaleIfError: 720 * time.Hour, NegativeTTL: 10 * time.Second},
 		DefaultUpstream: "docker.io",
 		Log:             config.Log{Level: slog.LevelInfo, Format: "text"},

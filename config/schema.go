@@ -36,6 +36,7 @@ func fields(c *Config, base string) []field {
 				{name: "low_water", set: fraction(&c.Cache.LowWater)},
 				{name: "pin", list: items(&c.Cache.Pin, pinPattern)},
 				{name: "pin_all_platforms", set: truth(&c.Cache.PinAllPlatforms)},
+				{name: "verify_on_read", set: choice(&c.Cache.VerifyOnRead, "never", "first", "always")},
 				{name: "scrub_every", set: scrubEvery(&c.Cache.ScrubEvery)},
 				{name: "scrub_rate", set: scrubRate(&c.Cache.ScrubRate)},
 			}

@@ -79,6 +79,7 @@ func (s *Store) Commit(d digest.Digest, part *fill.Partial) error {
 		return errors.Join(fill.DiskError{Err: err}, s.discard(d, part))
 	}
 	s.locks.setDamaged(d, false)
+	s.verifier.trust(d)
 	if err := part.RemoveJournal(); err != nil {
 		s.Log.Warn("a journal was left behind", "digest", d, "error", err)
 	}
@@ -166,6 +167,7 @@ func (s *Store) Put(ctx context.Context, d digest.Digest, content []byte, record
 		return fmt.Errorf("store %s: %w", d, err)
 	}
 	s.locks.setDamaged(d, false)
+	s.verifier.trust(d)
 	s.Space.Release(s.Items.Add(d, recency.Item{Bytes: bytes}, s.Now()))
 	return record()
 }

@@ -157,6 +157,7 @@ func (s *Store) removeFile(d digest.Digest) error {
 	err := s.Folder.RemoveIfExists(s.Folder.Blob(d))
 	if err == nil {
 		s.locks.setDamaged(d, false)
+		s.verifier.forget(d)
 		s.Removed(d)
 	}
 	return err

@@ -55,7 +55,13 @@ func (s *Store) find(ctx context.Context, d digest.Digest, hint int64, fetch fil
 	if !s.locks.isDamaged(d) {
 		file, err = s.open(d, hint)
 		if err == nil {
-			return nil, false, file, nil
+			if err = s.verify(ctx, d); err == nil {
+				return nil, false, file, nil
+			}
+			err = errors.Join(err, file.Close())
+		}
+		if ctx.Err() != nil {
+			return nil, false, nil, err
 		}
 		s.noteUnreadable(d, err)
 	}
@@ -70,7 +76,7 @@ func (s *Store) find(ctx context.Context, d digest.Digest, hint int64, fetch fil
 // it. It does not count as a use. size is what the blob's manifest says, or -1; it saves a
 // look at the index. The digest must be valid.
 func (s *Store) OpenFile(d digest.Digest, size int64) *Blob {
-	if !s.locks.isServable(d) {
+	if !s.locks.isServable(d) || !s.verifier.trusts(d) {
 		return nil
 	}
 	blob, err := s.open(d, size)
@@ -101,11 +107,11 @@ func (s *Store) open(d digest.Digest, expected int64) (*Blob, error) {
 const retryUnreadable = 5 * time.Second
 
 // noteUnreadable has a blob be fetched again, or passed through, whose file could not be
-// opened for another reason than that it does not exist.
+// opened for another reason than that it does not exist, or whose content is wrong.
 func (s *Store) noteUnreadable(d digest.Digest, err error) {
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
-	case errors.Is(err, unix.EIO):
+	case errors.Is(err, fs.ErrNotExist), s.Tasks.Context().Err() != nil:
+	case errors.Is(err, unix.EIO), errors.Is(err, fill.ErrMismatch):
 		s.Distrust(d)
 	default:
 		s.locks.setUnreadable(d, time.Now().Add(retryUnreadable))

@@ -39,6 +39,8 @@ type Settings struct {
 	ScrubRate int64
 	// ScrubEvery is how often the background scrub reads all blobs.
 	ScrubEvery time.Duration
+	// VerifyOnRead says when a file is hashed before it is served.
+	VerifyOnRead VerifyOnRead
 	// Removed is called when the file of a blob was removed.
 	Removed func(d digest.Digest)
 	Now     func() time.Time
@@ -56,6 +58,7 @@ type Store struct {
 	slots    *semaphore.Weighted // one for each running fill
 	scrubs   *semaphore.Weighted // one: held by the Scrub that runs
 	evicted  evictions
+	verifier *verifier
 	sizes    *lru.Cache[digest.Digest, int64] // right ones, of blobs whose manifest does not tell them
 }
 
@@ -77,6 +80,7 @@ func New(s Settings) *Store {
 		slots:    semaphore.NewWeighted(int64(s.Fills)),
 		scrubs:   semaphore.NewWeighted(1),
 		sizes:    sizes,
+		verifier: newVerifier(s.VerifyOnRead),
 	}
 	store.Fill.Store = store
 	store.Fill.Fetched = func(n int) { store.Counts.FetchedBytes.Add(int64(n)) }

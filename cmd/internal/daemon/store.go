@@ -43,6 +43,7 @@ func storeOptions(cfg *config.Config, log *slog.Logger) (cache.Options, error) {
 			StaleIfError: cfg.Tags.StaleIfError,
 			Negative:     cfg.Tags.NegativeTTL,
 		},
+		VerifyOnRead:    verifyOnRead(cfg),
 		ScrubEvery:      scrubEvery(cfg),
 		ScrubRate:       cfg.Cache.ScrubRate.Bytes,
 		Pin:             cfg.Cache.Pins,
@@ -58,4 +59,15 @@ func scrubEvery(cfg *config.Config) time.Duration {
 		return -1
 	}
 	return cfg.Cache.ScrubEvery
+}
+
+// verifyOnRead is the configured word as a setting of the cache.
+func verifyOnRead(cfg *config.Config) cache.VerifyOnRead {
+	switch cfg.Cache.VerifyOnRead {
+	case "first":
+		return cache.VerifyFirst
+	case "always":
+		return cache.VerifyAlways
+	}
+	return cache.VerifyNever
 }
