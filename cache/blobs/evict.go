@@ -145,10 +145,19 @@ func (s *Store) remove(d digest.Digest, it recency.Item) error {
 	if err := s.removeFile(d); err != nil {
 		return err
 	}
-	if err := s.Index.Forget(d); err != nil {
+	if err := s.Index.Forget(d, s.isHereOrComing); err != nil {
 		s.Trouble(slog.LevelWarn, "records of an evicted blob were left", err, "digest", d)
 	}
 	return nil
+}
+
+// isHereOrComing reports whether a blob is on disk, or a fill or a partial may bring it.
+func (s *Store) isHereOrComing(d digest.Digest) bool {
+	if s.locks.fill(d) != nil {
+		return true
+	}
+	_, known := s.Items.Get(d)
+	return known
 }
 
 // removeFile deletes the file of a blob, and no record: those of a pinned blob tell that it

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"slices"
 	"sync"
 	"time"
 
@@ -163,16 +164,23 @@ func (ix *Index) EachManifest(visit func(digest.Digest, Blob) error) error {
 }
 
 // Forget removes all records of a blob: its own, its time of use, its
-// memberships, and its verdict and touch in each repository.
-func (ix *Index) Forget(d digest.Digest) error {
+// memberships, and its verdict and touch in each repository. Of a manifest it also
+// removes the memberships of what it names and stays returns false for: nothing else
+// would ever remove them. Its tags stay, so that it can be pinned and fetched again.
+func (ix *Index) Forget(d digest.Digest, stays func(digest.Digest) bool) error {
 	repos, err := ix.Repositories(d, 0)
 	if err != nil {
 		return err
 	}
+	named, _ := ix.Children(d)
+	gone := slices.DeleteFunc(slices.Clone(named), stays)
 	keys := [][]byte{blobKey(d), usedKey(d)}
 	for _, repo := range repos {
 		keys = append(keys, memberKey(repo, d))
 		keys = append(keys, ix.aboutImage(repo, d)...)
+		for _, child := range gone {
+			keys = append(keys, memberKey(repo, child))
+		}
 	}
 	return ix.db.remove(keys...)
 }
