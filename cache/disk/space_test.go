@@ -1,6 +1,7 @@
 package disk_test
 
 import (
+	"math"
 	"os"
 	"path/filepath"
 	"testing"
@@ -35,5 +36,24 @@ func TestSizeCountsEverythingInTheFolder(t *testing.T) {
 	const names = 20 * disk.BlockSize // the folders themselves, the lock and the version
 	if got := space.Size(); got < want || got > want+names {
 		t.Errorf("counted %d bytes, want %d and up to %d for names", got, int64(want), int64(names))
+	}
+}
+
+// An upstream may say any size.
+func TestNoSizeOverflowsTheAccounting(t *testing.T) {
+	space := disk.NewSpace(openFolder(t, t.TempDir()), disk.Bounds{MaxSize: 1 << 40, MinFree: 1 << 30})
+	if err := space.Measure(); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []int64{1 << 41, 1 << 62, math.MaxInt64} {
+		if err := space.CheckFits(n); err == nil {
+			t.Errorf("%d bytes fit into a cache of 1 TiB", n)
+		}
+		if short, err := space.Reserve(n); short.Bytes <= 0 || err != nil {
+			t.Errorf("%d bytes were reserved: %v short, %v", n, short, err)
+		}
+	}
+	if used, unconfirmed := space.Account(); used != 0 || unconfirmed != 0 {
+		t.Errorf("%d bytes are counted, %d of them reserved", used, unconfirmed)
 	}
 }

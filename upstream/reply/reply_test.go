@@ -38,6 +38,8 @@ func TestRetryAfterIsReadInBothForms(t *testing.T) {
 			time.Now().Add(90 * time.Second).UTC().Format(http.TimeFormat):  90 * time.Second,
 			time.Now().Add(-90 * time.Second).UTC().Format(http.TimeFormat): 0,
 			"99999999999999999999": 0,
+			"9223372036854775807":  24 * time.Hour, // a duration has no such number of seconds
+			"86401":                24 * time.Hour,
 		} {
 			got := reply.Read(respond(t, http.StatusTooManyRequests, http.Header{"Retry-After": {value}}, http.NoBody))
 			if got.RetryAfter() != want {
