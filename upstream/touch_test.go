@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -25,9 +26,9 @@ func TestTouchCountsAsAPull(t *testing.T) {
 	if err := server.Touch(t.Context(), repo, dgst); err != nil {
 		t.Fatal(err)
 	}
-	_, images, err := server.ECR().Lifecycle(t.Context(), repo)
-	if err != nil || len(images) != 1 || !images[0].Pulled.Equal(clock.Now()) {
-		t.Errorf("ECR has %+v, %v; want a pull at %v", images, err, clock.Now())
+	got, err := server.ECR().Lifecycle(t.Context(), repo, time.Time{})
+	if err != nil || len(got.Images) != 1 || !got.Images[0].Pulled.Equal(clock.Now()) {
+		t.Errorf("ECR has %+v, %v; want a pull at %v", got.Images, err, clock.Now())
 	}
 	stats := server.Stats()
 	if n := stats.Requests[ecrtest.Manifest]; n != 1 || stats.Requests[ecrtest.Blob] != 0 {

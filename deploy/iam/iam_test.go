@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"go.uber.org/goleak"
@@ -120,7 +121,7 @@ var requests = map[string]func(context.Context, subject) error{
 		return err
 	},
 	"lifecycle policy": func(ctx context.Context, s subject) error {
-		_, _, err := s.registry.ECR().Lifecycle(ctx, repository)
+		_, err := s.registry.ECR().Lifecycle(ctx, repository, time.Time{})
 		return err
 	},
 	"tag mutability": func(ctx context.Context, s subject) error {

@@ -3,6 +3,7 @@ package ecr
 import (
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/larder-registry/larder/upstream/ecrtest"
 	"github.com/larder-registry/larder/upstream/pace"
@@ -29,7 +30,7 @@ func TestThrottledAPIIsCalledLessOften(t *testing.T) {
 			if rate := limiter.Backlog().Rate; rate != 0 {
 				t.Errorf("after a few refusals the API is called %v times a second, want no limit", rate)
 			}
-			if _, _, err := server.Lifecycle(t.Context(), repo); err == nil {
+			if _, err := server.Lifecycle(t.Context(), repo, time.Time{}); err == nil {
 				t.Fatal("throttling is no error")
 			}
 			if rate := limiter.Backlog().Rate; rate == 0 {
@@ -37,6 +38,26 @@ func TestThrottledAPIIsCalledLessOften(t *testing.T) {
 			}
 			if rate := server.limiter.Backlog().Rate; rate != 0 {
 				t.Error("the API's throttling holds up clients")
+			}
+		})
+	}
+}
+
+func TestThrottlingOfTheAPIIsTold(t *testing.T) {
+	for name, c := range map[string]struct {
+		fault     ecrtest.Fault
+		throttled bool
+	}{
+		"ThrottlingException": {ecrtest.Fault{Throttle: true}, true},
+		"a bare 429":          {ecrtest.Fault{Status: http.StatusTooManyRequests, Body: "Too Many Requests"}, true},
+		"another error":       {ecrtest.Fault{Status: http.StatusNotImplemented}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := startECR(t)
+			c.fault.On = ecrtest.API
+			server.Inject(c.fault)
+			if _, err := server.Lifecycle(t.Context(), repo, time.Time{}); err == nil || Throttled(err) != c.throttled {
+				t.Errorf("%v: throttled: %t", err, Throttled(err))
 			}
 		})
 	}

@@ -36,6 +36,16 @@ type apiError struct {
 	kind  error // fs.ErrNotExist, fs.ErrPermission, the cause of an ended context, or nil
 }
 
+// Throttled reports whether the error of a call is that there were too many
+// requests. The call may not have been sent for that reason.
+func Throttled(err error) bool {
+	var e interface{ Throttled() bool } // also that of a pace.Limiter
+	return errors.As(err, &e) && e.Throttled()
+}
+
+// Throttled reports whether AWS refused the call as one of too many.
+func (e *apiError) Throttled() bool { return isThrottled(e.cause) }
+
 func (e *apiError) Error() string { return fmt.Sprintf("%s: %v", e.what, e.cause) }
 func (e *apiError) Unwrap() error { return e.kind }
 

@@ -24,19 +24,19 @@ const (
 	lifecycleTimeout = 5 * time.Minute
 )
 
-// readPolicy reads the lifecycle policy of a repository. A nil account means that of
-// the credentials.
-func readPolicy(ctx context.Context, a *api, account *string, repository string) (lifecycle.Policy, error) {
+// readPolicy reads the lifecycle policy of a repository, without its images. A nil
+// account means that of the credentials.
+func readPolicy(ctx context.Context, a *api, account *string, repository string) (Lifecycle, error) {
 	in := &ecr.GetLifecyclePolicyInput{RegistryId: account, RepositoryName: &repository}
 	out, err := call(ctx, a, "get the lifecycle policy of "+repository, (*ecr.Client).GetLifecyclePolicy, in)
 	if err != nil {
-		return lifecycle.Policy{}, err
+		return Lifecycle{}, err
 	}
 	policy, err := lifecycle.Parse([]byte(aws.ToString(out.LifecyclePolicyText)))
 	if err != nil {
-		return lifecycle.Policy{}, fmt.Errorf("%s: %w", repository, err)
+		return Lifecycle{}, fmt.Errorf("%s: %w", repository, err)
 	}
-	return policy, nil
+	return Lifecycle{Policy: policy, Evaluated: aws.ToTime(out.LastEvaluatedAt)}, nil
 }
 
 // readImages returns all images or an error. With a part of them, an old image could
@@ -49,7 +49,7 @@ func readImages(ctx context.Context, a *api, account *string, repository string)
 		Filter:         &types.DescribeImagesFilter{ImageStatus: types.ImageStatusFilterAny},
 	}
 	what := "describe the images of " + repository
-	var images []lifecycle.Image
+	images := []lifecycle.Image{} // not nil: they were read
 	for range maxImagePages {
 		page, err := call(ctx, a, what, (*ecr.Client).DescribeImages, in)
 		if err != nil {

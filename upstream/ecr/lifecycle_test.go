@@ -70,7 +70,7 @@ func TestLifecycleIsThePolicyAndAllImages(t *testing.T) {
 	for _, desc := range append(added.Manifests, added.Artifact) {
 		setState(t, server, desc.Digest, ecrtest.ImageState{Pushed: ago(7 * day)})
 	}
-	policy, images, err := server.Lifecycle(t.Context(), repo)
+	got, err := server.Lifecycle(t.Context(), repo, time.Time{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,11 +84,12 @@ func TestLifecycleIsThePolicyAndAllImages(t *testing.T) {
 	}
 	byDigest := func(a, b lifecycle.Image) int { return strings.Compare(string(a.Digest), string(b.Digest)) }
 	slices.SortFunc(want, byDigest)
+	images := got.Images
 	slices.SortFunc(images, byDigest)
 	if diff := gocmp.Diff(want, images); diff != "" {
 		t.Errorf("images (-want +got):\n%s", diff)
 	}
-	if expired := policy.Expired(images, policyNow); len(expired) != 4 {
+	if expired := got.Policy.Expired(got.Images, policyNow); len(expired) != 4 {
 		t.Errorf("expired %v, want all but the archived one", expired)
 	}
 }
@@ -118,16 +119,16 @@ func TestLifecycleReadsEveryPage(t *testing.T) {
 	}
 	session := server.api.session
 	session.client = buffered{session.client}
-	_, images, err := server.Lifecycle(t.Context(), repo)
+	got, err := server.Lifecycle(t.Context(), repo, time.Time{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	unique := make(map[digest.Digest]bool)
-	for _, img := range images {
+	for _, img := range got.Images {
 		unique[img.Digest] = true
 	}
-	if want := 2*imagePage + 1; len(images) != want || len(unique) != want {
-		t.Errorf("%d images, %d of them different, want %d", len(images), len(unique), want)
+	if want := 2*imagePage + 1; len(got.Images) != want || len(unique) != want {
+		t.Errorf("%d images, %d of them different, want %d", len(got.Images), len(unique), want)
 	}
 	if n := server.Stats().Requests[ecrtest.API]; n != 4 {
 		t.Errorf("%d calls, want one for the policy and three for the images", n)
@@ -154,7 +155,7 @@ func TestMissingLifecycleDoesNotExist(t *testing.T) {
 	} {
 		t.Run(label, func(t *testing.T) {
 			server.ResetStats()
-			if _, _, err := test.registry.Lifecycle(t.Context(), test.repo); !errors.Is(err, fs.ErrNotExist) {
+			if _, err := test.registry.Lifecycle(t.Context(), test.repo, time.Time{}); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("got %v, want %v", err, fs.ErrNotExist)
 			}
 			if n := server.Stats().Requests[ecrtest.API]; n != 1 {
@@ -169,8 +170,8 @@ func TestHostWithoutAnAccountMeansThatOfTheCredentials(t *testing.T) {
 	setPolicy(t, server)
 	cfg := Config{Name: "mirror.test", Host: name.ECR{Region: "us-east-1"}, APIEndpoint: server.Endpoint, Timeout: 20 * time.Second}
 	r := newTestClient(t, nil).Registry(cfg, pace.NewLimiter("mirror.test", 0))
-	if _, images, err := r.Lifecycle(t.Context(), repo); err != nil || len(images) != 1 {
-		t.Errorf("got %v and %v", images, err)
+	if got, err := r.Lifecycle(t.Context(), repo, time.Time{}); err != nil || len(got.Images) != 1 {
+		t.Errorf("got %v and %v", got.Images, err)
 	}
 }
 
@@ -203,9 +204,9 @@ func TestLifecycleFails(t *testing.T) {
 			}
 			test.fault.Skip = test.skip
 			server.Inject(test.fault)
-			_, images, err := server.Lifecycle(t.Context(), repo)
-			if err == nil || !strings.Contains(err.Error(), test.text) || images != nil {
-				t.Fatalf("got %d images and %v, want %q", len(images), err, test.text)
+			got, err := server.Lifecycle(t.Context(), repo, time.Time{})
+			if err == nil || !strings.Contains(err.Error(), test.text) || got.Images != nil {
+				t.Fatalf("got %d images and %v, want %q", len(got.Images), err, test.text)
 			}
 			for _, is := range []error{fs.ErrNotExist, fs.ErrPermission} {
 				if errors.Is(err, is) != (is == test.is) { //nolint:errorlint // the sentinels themselves are compared
@@ -222,7 +223,7 @@ func TestMissingCredentialsDoNotReadAsAMissingPolicy(t *testing.T) {
 	awsEnvironment(t, "")
 	t.Setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/node")
 	t.Setenv("AWS_WEB_IDENTITY_TOKEN_FILE", t.TempDir()+"/token")
-	_, _, err := server.Lifecycle(t.Context(), repo)
+	_, err := server.Lifecycle(t.Context(), repo, time.Time{})
 	if err == nil || errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "no such file") {
 		t.Errorf("got %v", err)
 	}
@@ -257,7 +258,7 @@ func TestEndlessPagesEnd(t *testing.T) {
 	r, _ := startAPI(t, func(w http.ResponseWriter, r *http.Request) {
 		answerAPI(w, r, fmt.Sprintf(`{"imageDetails":[],"nextToken":"%d"}`, calls.Add(1)))
 	})
-	if _, _, err := r.Lifecycle(t.Context(), repo); err == nil || !strings.Contains(err.Error(), "more than 100 pages") {
+	if _, err := r.Lifecycle(t.Context(), repo, time.Time{}); err == nil || !strings.Contains(err.Error(), "more than 100 pages") {
 		t.Errorf("got %v", err)
 	}
 	if n := calls.Load(); n != 1+maxImagePages {
@@ -269,7 +270,7 @@ func TestImageWithoutADigestIsAnError(t *testing.T) {
 	r, _ := startAPI(t, func(w http.ResponseWriter, r *http.Request) {
 		answerAPI(w, r, `{"imageDetails":[{"imageDigest":"sha256:0"}]}`)
 	})
-	if _, _, err := r.Lifecycle(t.Context(), repo); err == nil || !strings.Contains(err.Error(), `digest "sha256:0"`) {
+	if _, err := r.Lifecycle(t.Context(), repo, time.Time{}); err == nil || !strings.Contains(err.Error(), `digest "sha256:0"`) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -280,7 +281,7 @@ func TestSilentAPIEndsALifecycleInTime(t *testing.T) {
 	cfg.APIEndpoint, cfg.Timeout = server.Endpoint, 50*time.Millisecond
 	slow := newTestClient(t, nil).Registry(cfg, pace.NewLimiter(cfg.Name, 0))
 	defer server.Inject(ecrtest.Fault{On: ecrtest.API, Hang: true})()
-	if _, _, err := slow.Lifecycle(t.Context(), repo); !errors.Is(err, reply.ErrTimeout) {
+	if _, err := slow.Lifecycle(t.Context(), repo, time.Time{}); !errors.Is(err, reply.ErrTimeout) {
 		t.Errorf("got %v, want %v", err, reply.ErrTimeout)
 	}
 }
@@ -304,12 +305,12 @@ func TestLifecyclesOfARegionAreReadOneAtATime(t *testing.T) {
 	var all sync.WaitGroup
 	for range 4 {
 		all.Go(func() {
-			if _, _, err := mine.Lifecycle(t.Context(), repo); err != nil {
+			if _, err := mine.Lifecycle(t.Context(), repo, time.Time{}); err != nil {
 				t.Error(err)
 			}
 		})
 		all.Go(func() {
-			if _, _, err := other.Lifecycle(t.Context(), repo); !errors.Is(err, fs.ErrNotExist) {
+			if _, err := other.Lifecycle(t.Context(), repo, time.Time{}); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("in an account that is not the fake's: %v", err)
 			}
 		})
@@ -327,18 +328,51 @@ func TestWaitingForALifecycleEndsWithItsContext(t *testing.T) {
 	release := server.Inject(ecrtest.Fault{On: ecrtest.API, Times: 1, Hang: true, Notify: func() { close(came) }})
 	first := make(chan error, 1)
 	go func() {
-		_, _, err := server.Lifecycle(t.Context(), repo)
+		_, err := server.Lifecycle(t.Context(), repo, time.Time{})
 		first <- err
 	}()
 	<-came
 	gone := errors.New("gone")
 	ctx, leave := context.WithCancelCause(t.Context())
 	leave(gone)
-	if _, _, err := server.Lifecycle(ctx, repo); !errors.Is(err, gone) {
+	if _, err := server.Lifecycle(ctx, repo, time.Time{}); !errors.Is(err, gone) {
 		t.Errorf("got %v, want %v", err, gone)
 	}
 	release()
 	if err := <-first; err != nil {
 		t.Errorf("the first one: %v", err)
+	}
+}
+
+func TestImagesAreReadAgainWhenECRHasEvaluatedThePolicy(t *testing.T) {
+	server := startECR(t)
+	setPolicy(t, server)
+	read := func(seen time.Time) Lifecycle {
+		t.Helper()
+		server.ResetStats()
+		got, err := server.Lifecycle(t.Context(), repo, seen)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := server.Stats().Requests[ecrtest.API]; n != got.Calls() {
+			t.Errorf("%d calls, told as %d", n, got.Calls())
+		}
+		return got
+	}
+	if got := read(time.Time{}); !got.Evaluated.IsZero() || len(got.Images) != 1 {
+		t.Errorf("before ECR has evaluated the policy: %+v", got)
+	}
+	if _, err := server.RunLifecycle(repo); err != nil {
+		t.Fatal(err)
+	}
+	first := read(time.Time{})
+	if first.Evaluated.IsZero() || len(first.Images) != 1 {
+		t.Fatalf("when ECR has evaluated it: %+v", first)
+	}
+	if again := read(first.Evaluated); again.Images != nil || again.Calls() != 1 {
+		t.Errorf("the images were read again: %+v", again)
+	}
+	if later := read(first.Evaluated.Add(-time.Hour)); len(later.Images) != 1 {
+		t.Errorf("after an evaluation the images were not read: %+v", later)
 	}
 }

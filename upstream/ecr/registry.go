@@ -84,34 +84,56 @@ func saysExpired(message string) bool {
 // Token returns the state of the token.
 func (r *Registry) Token() Token { return r.tokens.state() }
 
-// Lifecycle reads a repository's lifecycle policy, and all its images as ECR
-// describes them, archived ones included. ECR does not tell what an index lists, so
-// Children is nil: [lifecycle.Policy.Unread] tells which indexes are worth fetching.
+// Lifecycle is a repository's lifecycle policy and what it applies to.
+type Lifecycle struct {
+	Policy lifecycle.Policy
+	// Evaluated is when ECR last evaluated the policy; zero if it has not yet.
+	Evaluated time.Time
+	// Images are all images as ECR describes them, archived ones included. ECR does not
+	// tell what an index lists, so Children is nil: [lifecycle.Policy.Unread] tells
+	// which indexes are worth fetching. Nil means that the images were not read.
+	Images []lifecycle.Image
+}
+
+// Calls returns how many calls of the API the reading took.
+func (l Lifecycle) Calls() int {
+	if l.Images == nil {
+		return 1
+	}
+	return 1 + max(1, (len(l.Images)+imagePage-1)/imagePage)
+}
+
+// Lifecycle reads a repository's lifecycle policy and all its images. It does not
+// read the images if ECR last evaluated the policy at the time seen; zero reads them
+// in any case.
 //
 // The error is fs.ErrNotExist if there is no policy or no repository, and
 // fs.ErrPermission if the credentials lack ecr:GetLifecyclePolicy or
-// ecr:DescribeImages. One reading runs at a time in each region; others wait for
-// it, or for ctx to end. Requests of clients go first.
-func (r *Registry) Lifecycle(ctx context.Context, repository string) (lifecycle.Policy, []lifecycle.Image, error) {
+// ecr:DescribeImages; [Throttled] tells whether there were too many requests. One
+// reading runs at a time in each region; others wait for it, or for ctx to end.
+// Requests of clients go first.
+func (r *Registry) Lifecycle(ctx context.Context, repository string, seen time.Time) (Lifecycle, error) {
 	if err := r.api.reading.Acquire(ctx, 1); err != nil {
-		return lifecycle.Policy{}, nil, context.Cause(ctx)
+		return Lifecycle{}, context.Cause(ctx)
 	}
 	defer r.api.reading.Release(1)
 	ctx, cancel := context.WithTimeoutCause(pace.Background(ctx), lifecycleTimeout, reply.ErrTimeout)
 	defer cancel()
 	until, _ := ctx.Deadline()
 	if _, err := r.limiter.Wait(ctx, pace.Unattended, until); err != nil { // a registry that throttles pulls is not asked for more
-		return lifecycle.Policy{}, nil, err
+		return Lifecycle{}, err
 	}
-	policy, err := readPolicy(ctx, r.api, r.account, repository)
+	read, err := readPolicy(ctx, r.api, r.account, repository)
 	if err != nil {
-		return lifecycle.Policy{}, nil, err
+		return Lifecycle{}, err
 	}
-	images, err := readImages(ctx, r.api, r.account, repository)
-	if err != nil {
-		return lifecycle.Policy{}, nil, err
+	if !seen.IsZero() && read.Evaluated.Equal(seen) {
+		return read, nil
 	}
-	return policy, images, nil
+	if read.Images, err = readImages(ctx, r.api, r.account, repository); err != nil {
+		return Lifecycle{}, err
+	}
+	return read, nil
 }
 
 // TagMutability reads which tags of a repository can be moved. The error is

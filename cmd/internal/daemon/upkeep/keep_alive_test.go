@@ -245,3 +245,27 @@ func TestTouchesAreCountedByConfiguredUpstream(t *testing.T) {
 		t.Errorf("%d touches are counted as %+v, want the upstream %s", n, points, pattern)
 	}
 }
+
+func TestImageThatAnotherNodeHasPulledTodayIsNotTouched(t *testing.T) {
+	k := startKept(t, "")
+	k.lifecycle.SetClock(k.clock.Now)
+	k.fill(t)
+	k.clock.Advance(25 * time.Hour)
+	k.use(t)
+	for _, d := range []digest.Digest{k.image.Root.Digest, k.image.Manifests[0].Digest} {
+		if err := k.ecr.SetImageState("team/app", d, ecrtest.ImageState{Pushed: k.clock.Now().Add(-48 * time.Hour), Pulled: k.clock.Now().Add(-time.Hour)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := k.lifecycle.ReadPolicies(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := k.touches(t); n != 0 {
+		t.Errorf("%d manifests were fetched, though ECR knows of a pull an hour ago", n)
+	}
+	k.clock.Advance(24 * time.Hour)
+	k.use(t)
+	if n := k.touches(t); n != 2 {
+		t.Errorf("a day later %d manifests were fetched, want 2", n)
+	}
+}

@@ -19,17 +19,20 @@ type Lifecycle struct {
 	ecr   *ecrPolicies
 	local localRules
 	gone  *gone
+	asked time.Time // when gone was last asked
 }
 
 const (
 	// lifecycleFirst is how long after start-up rules are first applied: a node
 	// that boots has better things to do.
 	lifecycleFirst = 5 * time.Minute
-	// lifecycleEvery is how often they are applied after that. ECR itself applies
-	// a policy within 24 hours.
-	lifecycleEvery = time.Hour
-	// lifecyclePause is between two questions, far below the rate that ECR allows
-	// an account.
+	// lifecycleEvery is how often they are applied after that. Each round reads a few
+	// policies at ECR (readings) and applies local rules.
+	lifecycleEvery = 10 * time.Minute
+	// goneEvery is how often expired images are looked for upstream.
+	goneEvery = time.Hour
+	// lifecyclePause is between two questions about manifests, far below the rate that
+	// ECR allows an account.
 	lifecyclePause = time.Second
 )
 
@@ -40,9 +43,10 @@ func NewLifecycle(cfg *config.Config, client *upstream.Client, store *cache.Stor
 		store: store,
 		log:   log,
 		ecr: &ecrPolicies{
-			registries: registries, store: store, log: log, pause: lifecyclePause,
-			unclear: make(map[cache.Repository]string),
-			indexes: newIndexes(log, lifecyclePause),
+			registries: registries, store: store, log: log, now: time.Now, pause: callPause,
+			readings: &readings{of: make(map[cache.Repository]*reading)},
+			unclear:  make(map[cache.Repository]string),
+			indexes:  newIndexes(log, lifecyclePause),
 			denials: newDenials(log, "lifecycle policies are not read: eviction goes by last use alone; to change that allow "+
 				"ecr:GetLifecyclePolicy and ecr:DescribeImages, and to silence this set ecr.lifecycle to off"),
 		},
@@ -60,10 +64,10 @@ func (l *Lifecycle) Run(ctx context.Context) {
 	})
 }
 
-// apply evaluates all rules, tells the store what has expired, and removes what is
-// gone upstream.
+// apply evaluates all rules, tells the store what has expired, and at times removes
+// what is gone upstream.
 func (l *Lifecycle) apply(ctx context.Context) error {
-	byECR, listed, err := l.ecr.expired(ctx)
+	byECR, err := l.ecr.expired(ctx)
 	if err != nil {
 		return err
 	}
@@ -74,5 +78,9 @@ func (l *Lifecycle) apply(ctx context.Context) error {
 	if err := l.store.Expire(earliest(byECR, byLocal)); err != nil {
 		return err
 	}
-	return l.gone.remove(ctx, listed)
+	if now := l.ecr.now(); now.Sub(l.asked) >= goneEvery {
+		l.asked = now
+		return l.gone.remove(ctx, l.ecr.readings.listed())
+	}
+	return nil
 }

@@ -127,7 +127,7 @@ func TestEnforcedLifecycleRemovesExpiredImagesThatAreGoneUpstream(t *testing.T) 
 		"answered otherwise": {", lifecycle: enforce", func(t *testing.T, r *rig, old *ecrtest.Added) {
 			gone(t, r, old)
 			r.ecr.Inject(ecrtest.Fault{On: ecrtest.Manifest, Status: http.StatusNotImplemented})
-		}, false, 1},
+		}, false, 2}, // by HEAD, and since that did not tell, by GET
 		"not in the listing, and still there": {", lifecycle: enforce", func(t *testing.T, r *rig, old *ecrtest.Added) {
 			gone(t, r, old)
 			r.ecr.Inject(ecrtest.Fault{On: ecrtest.Manifest, Status: http.StatusOK, Header: http.Header{
@@ -324,4 +324,26 @@ func TestRuleThatIsNotUnderstoodIsSaidOnce(t *testing.T) {
 	r.setPolicy(t, unclear)
 	r.apply(t)
 	count(2)
+}
+
+func TestThrottledRoundEndsAndSaysSoOnce(t *testing.T) {
+	r := newRig(t, "", "")
+	for _, name := range []string{"team/app", "team/one", "team/two"} {
+		added, err := r.ecr.AddImage(name, "v1", ecrtest.Image{Layers: []ecrtest.Layer{{Content: ecrtest.Random(1, 100)}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.getFrom(t, name, "manifests/"+added.Root.Digest.String())
+	}
+	r.ecr.Inject(ecrtest.Fault{On: ecrtest.API, Status: http.StatusTooManyRequests})
+	before := r.ecr.Stats().Requests[ecrtest.API]
+	for range 2 {
+		r.apply(t)
+	}
+	if n := r.ecr.Stats().Requests[ecrtest.API] - before; n > 2 {
+		t.Errorf("%d calls in two rounds, want one in each", n)
+	}
+	if n := strings.Count(r.log.String(), "level=WARN"); n != 1 {
+		t.Errorf("%d warnings, want 1:\n%s", n, &r.log)
+	}
 }

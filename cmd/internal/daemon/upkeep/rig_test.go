@@ -132,7 +132,13 @@ func (r *rig) pull(t *testing.T, tag string, img *ecrtest.Added) {
 // get returns the X-Cache of an answer.
 func (r *rig) get(t *testing.T, path string) string {
 	t.Helper()
-	resp, err := r.server.Client().Get(r.server.URL + "/v2/team/app/" + path)
+	return r.getFrom(t, "team/app", path)
+}
+
+// getFrom is get for any repository.
+func (r *rig) getFrom(t *testing.T, repo, path string) string {
+	t.Helper()
+	resp, err := r.server.Client().Get(r.server.URL + "/v2/" + repo + "/" + path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -148,17 +148,22 @@ func (a *API) getLifecyclePolicy(r request) {
 	if repo == nil {
 		return
 	}
-	policy := repo.LifecyclePolicy()
+	policy, evaluated := repo.LifecyclePolicy()
 	if policy == "" {
 		r.fail("LifecyclePolicyNotFoundException", fmt.Sprintf(
 			"Lifecycle policy does not exist for the repository with name '%s' in the registry with id '%s'",
 			in.RepositoryName, in.RegistryID))
 		return
 	}
+	var lastEvaluated float64
+	if !evaluated.IsZero() {
+		lastEvaluated = timestamp(evaluated)
+	}
 	r.reply(struct {
 		repositoryName
-		LifecyclePolicyText string `json:"lifecyclePolicyText"`
-	}{in, policy})
+		LifecyclePolicyText string  `json:"lifecyclePolicyText"`
+		LastEvaluatedAt     float64 `json:"lastEvaluatedAt,omitempty"`
+	}{in, policy, lastEvaluated})
 }
 
 // describeImages sends a page of the images of a repository. Their order has no

@@ -31,6 +31,7 @@ type Repository struct {
 	imported   map[string]time.Time                   // when a pull-through rule last imported a tag
 	mutability TagMutability
 	lifecycle  string     // text of the lifecycle policy, or empty
+	evaluated  time.Time  // when that was last carried out
 	policy     iam.Policy // replaced, never changed
 }
 
@@ -83,14 +84,15 @@ func (r *Repository) TagMutability() TagMutability {
 func (r *Repository) SetLifecyclePolicy(text string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.lifecycle = text
+	r.lifecycle, r.evaluated = text, time.Time{}
 }
 
-// LifecyclePolicy returns the text of the lifecycle policy, or "".
-func (r *Repository) LifecyclePolicy() string {
+// LifecyclePolicy returns the text of the lifecycle policy, or "", and when it was
+// last carried out.
+func (r *Repository) LifecyclePolicy() (text string, evaluated time.Time) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return r.lifecycle
+	return r.lifecycle, r.evaluated
 }
 
 // RunLifecycle carries out the lifecycle policy now. Without one it does nothing.
@@ -105,6 +107,7 @@ func (r *Repository) RunLifecycle() (lifecycle.Result, error) {
 	if err != nil {
 		return lifecycle.Result{}, err
 	}
+	r.evaluated = now
 	for _, dgst := range result.Archived {
 		st := r.states[dgst]
 		st.Status, st.Archived = ArchivedStatus, now
