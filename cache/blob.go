@@ -59,19 +59,20 @@ func (s *Store) takeIntoMemory(d digest.Digest, file *os.File, size int64) *Blob
 
 // Open opens a blob: from disk, or by joining the fill that brings it, which it starts if
 // there is none. It blocks until the size is known. The caller has asked [Store.Holds]
-// whether the client may have the blob. hint is the size if it is known from a manifest,
-// else 0; it only saves a request.
+// whether the client may have the blob. source is that of the client's repository: a fill has
+// the sources of all its clients, and uses one at a time. A client whose own source is healthy
+// depends on no other: see [fill.Fill.Open].
 //
 // Reads return an error if the content turns out not to match its digest, and never its last
 // byte.
-func (s *Store) Open(ctx context.Context, d digest.Digest, hint int64, fetch Fetch) (*Blob, error) {
+func (s *Store) Open(ctx context.Context, d digest.Digest, source Source) (*Blob, error) {
 	if err := CheckDigest(d); err != nil {
 		return nil, fmt.Errorf("open blob %q: %w", d, err)
 	}
 	if d == emptySHA256 || d == emptySHA512 {
 		return blobs.InMemory(nil), nil
 	}
-	return s.blobs.Open(ctx, d, hint, fetch)
+	return s.blobs.Open(ctx, d, source)
 }
 
 // The blob without bytes needs neither a disk nor a source.
@@ -155,18 +156,24 @@ func (s *Store) member(repo Repository, d digest.Digest) (records.Member, error)
 	return rec, err
 }
 
-// Remembering returns a fetch for a blob of a repository that repeats an upstream's refusal
-// for Freshness.Negative, rather than ask again: a pod whose credentials may read manifests
-// but not layers starts over and over as well. What is in the cache needs no fetch.
-func (s *Store) Remembering(repo Repository, d digest.Digest, fetch Fetch) Fetch {
+// Remembering returns a source of a blob in a repository that repeats an upstream's refusal for
+// Freshness.Negative, rather than ask again: a pod whose credentials may read manifests but not
+// layers starts over and over as well. What is in the cache needs no fetch. size is what a
+// manifest tells, in bytes, or 0.
+func (s *Store) Remembering(repo Repository, d digest.Digest, size int64, fetch Fetch) Source {
 	key := "fetch/" + repo.String() + "@" + d.String()
-	return func(ctx context.Context, r Range) (Content, error) {
-		if err := s.refused(key); err != nil {
-			return Content{}, err
-		}
-		content, err := fetch(ctx, r)
-		s.refuse(key, err)
-		return content, err
+	return Source{
+		Upstream:   repo.Upstream,
+		Repository: repo.Name,
+		Size:       size,
+		Fetch: func(ctx context.Context, r Range) (Content, error) {
+			if err := s.refused(key); err != nil {
+				return Content{}, err
+			}
+			content, err := fetch(ctx, r)
+			s.refuse(key, err)
+			return content, err
+		},
 	}
 }
 

@@ -144,7 +144,7 @@ func (l *scenario) breakOff(o *filltest.Origin) {
 		}
 		return filltest.Act{}
 	}
-	blob, err := l.store.Open(l.t.Context(), o.Digest, 0, o.Fetch)
+	blob, err := l.store.Open(l.t.Context(), o.Digest, Source{Fetch: o.Fetch})
 	if err == nil {
 		blob.Close()
 	} else if !errors.Is(err, filltest.ErrBroken) {

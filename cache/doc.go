@@ -12,7 +12,7 @@
 //
 //   - disk: the folder: paths, changes, space and its bound, health
 //   - records: the index; recency: the order of use; manifest: what documents name
-//   - fill: one blob's way from a source to a verified file
+//   - fill: one blob's way from its sources to a verified file
 //   - blobs: the files of blobs within the bound: open, commit, evict, scrub
 //   - pins: which blobs the pins hold; catalog: what is in the cache, for people and rules
 //   - counts: the counters; tasks: the goroutines
@@ -25,8 +25,8 @@
 //     fill/fill.go, connection.go, verify.go and reader.go; blobs/commit.go. It opens the blob
 //     or its fill, asks the source, learns the size, reserves space, copies and hashes,
 //     verifies, and commits. Each of these files uses others that have one small idea, such as
-//     blobs/evict.go for space, and fill/answer.go, claim.go, partial.go, retry.go and
-//     segments.go.
+//     blobs/slots.go and evict.go for room, and fill/answer.go, claim.go, partial.go, retry.go,
+//     segments.go and sources.go.
 //   - A hit on a blob: proxy/proxy.go, pull.go and response.go; blob.go; blobs/open.go.
 //   - A tag: proxy/proxy.go, pull.go and response.go; tag.go; manifest.go; blob.go, which knows
 //     the members of a repository.
@@ -51,6 +51,7 @@
 //  7. the other locks of package records, in the order that its documentation gives; while a
 //     snapshot is written database.closing is locked for reading, and locks from 3 on may
 //     follow: only the closing of the index waits for it
-//  8. the mutex of the table of digests in package blobs, then that of tasks.Group
+//  8. the mutex of the table of digests in package blobs, then that of its slots or that
+//     of tasks.Group
 //  9. the locks of packages disk and recency and of memory.go, under which no other is taken
 package cache

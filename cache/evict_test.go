@@ -267,7 +267,7 @@ func TestPartialThatCannotBeResumedReleasesItsSpace(t *testing.T) {
 	}
 	s := openStore(t, dir, Options{})
 	o.Plan = func(int, Range) filltest.Act { return filltest.Act{Err: os.ErrNotExist} }
-	if _, err := s.Open(t.Context(), o.Digest, 0, o.Fetch); err == nil {
+	if _, err := s.Open(t.Context(), o.Digest, Source{Fetch: o.Fetch}); err == nil {
 		t.Error("opened")
 	}
 	settle(t, s)

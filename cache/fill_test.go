@@ -155,7 +155,7 @@ func TestFillContinuesAfterItsReadersLeft(t *testing.T) {
 	}
 	ctx, leave := context.WithCancel(t.Context())
 	for range 4 {
-		blob, err := s.Open(ctx, o.Digest, 0, o.Fetch)
+		blob, err := s.Open(ctx, o.Digest, Source{Fetch: o.Fetch})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -180,7 +180,7 @@ func TestWaitingReaderEndsWithItsContext(t *testing.T) {
 	o := filltest.New(1000, 1)
 	o.Plan = func(int, Range) filltest.Act { return filltest.Act{Stall: 10} }
 	ctx, cancel := context.WithCancelCause(t.Context())
-	blob, err := s.Open(ctx, o.Digest, 0, o.Fetch)
+	blob, err := s.Open(ctx, o.Digest, Source{Fetch: o.Fetch})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -260,7 +260,7 @@ func TestFillUsesTheSizeOfTheManifestIfTheSourceSendsNone(t *testing.T) {
 	settle(t, s)
 	other := filltest.New(1000, 2)
 	other.NoSize = true
-	if blob, err := s.Open(t.Context(), other.Digest, 0, other.Fetch); err == nil || !strings.Contains(err.Error(), "tells the size") {
+	if blob, err := s.Open(t.Context(), other.Digest, Source{Fetch: other.Fetch}); err == nil || !strings.Contains(err.Error(), "tells the size") {
 		t.Errorf("a blob of unknown size: %v, %v", blob, err)
 	}
 }
@@ -342,7 +342,7 @@ func TestClientDoesNotShareTheFailureOfAnothersSource(t *testing.T) {
 		}
 		var first sync.WaitGroup
 		first.Go(func() {
-			if _, err := s.Open(t.Context(), o.Digest, 0, dead); !errors.Is(err, filltest.ErrBroken) {
+			if _, err := s.Open(t.Context(), o.Digest, Source{Fetch: dead}); !errors.Is(err, filltest.ErrBroken) {
 				t.Errorf("the client of the dead source: %v", err)
 			}
 		})
@@ -358,7 +358,7 @@ func TestOpenFailsSoonIfTheSourceIsDead(t *testing.T) {
 		o := filltest.New(1000, 1)
 		o.Plan = func(int, Range) filltest.Act { return filltest.Act{Err: filltest.ErrBroken} }
 		begin := time.Now()
-		if _, err := s.Open(t.Context(), o.Digest, 0, o.Fetch); !errors.Is(err, filltest.ErrBroken) {
+		if _, err := s.Open(t.Context(), o.Digest, Source{Fetch: o.Fetch}); !errors.Is(err, filltest.ErrBroken) {
 			t.Errorf("open: %v", err)
 		}
 		if took := time.Since(begin); took > 2*time.Second {
@@ -374,14 +374,14 @@ func TestErrorOfAnEndedWaitSaysWhatTheFillWaitsFor(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	defer cancel(nil)
 	tries := 0
-	_, err := s.Open(ctx, filltest.New(1000, 1).Digest, 1000, func(ctx context.Context, _ Range) (Content, error) {
+	_, err := s.Open(ctx, filltest.New(1000, 1).Digest, Source{Size: 1000, Fetch: func(ctx context.Context, _ Range) (Content, error) {
 		if tries++; tries == 1 {
 			return Content{}, busy
 		}
 		cancel(late)
 		<-ctx.Done()
 		return Content{}, context.Cause(ctx)
-	})
+	}})
 	if !errors.Is(err, late) || !errors.Is(err, busy) {
 		t.Errorf("got %v, want %v and %v", err, late, busy)
 	}
@@ -396,7 +396,7 @@ func TestMismatchingContentIsTruncatedAndDiscarded(t *testing.T) {
 			s := openStore(t, t.TempDir(), opts)
 			o := filltest.New(size, 1)
 			o.Plan = func(int, Range) filltest.Act { return filltest.Act{Flip: int64(size)*8 - 3} }
-			blob, err := s.Open(t.Context(), o.Digest, 0, o.Fetch)
+			blob, err := s.Open(t.Context(), o.Digest, Source{Fetch: o.Fetch})
 			if err == nil { // else the fill ended before its first reader came
 				var got []byte
 				got, err = io.ReadAll(blob)
@@ -467,7 +467,7 @@ func TestSourceThatReportsAnotherSizeIsDropped(t *testing.T) {
 		}
 		return filltest.Act{}
 	}
-	blob, err := s.Open(t.Context(), o.Digest, 0, o.Fetch)
+	blob, err := s.Open(t.Context(), o.Digest, Source{Fetch: o.Fetch})
 	if err == nil { // else the fill failed before its first reader came
 		_, err = io.Copy(io.Discard, blob)
 		blob.Close()

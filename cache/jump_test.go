@@ -84,7 +84,7 @@ func TestJumpingReadersWaitLittle(t *testing.T) {
 }
 
 func readRange(ctx context.Context, s *Store, from *farOrigin, off, n int64) error {
-	blob, err := s.Open(ctx, from.Digest, int64(len(from.Content)), from.Fetch)
+	blob, err := s.Open(ctx, from.Digest, Source{Size: int64(len(from.Content)), Fetch: from.Fetch})
 	if err != nil {
 		return err
 	}

@@ -123,7 +123,7 @@ func files(t testing.TB, dir string) []string {
 // open opens the origin's blob and closes it with the test.
 func open(t testing.TB, s *Store, o *filltest.Origin) *Blob {
 	t.Helper()
-	blob, err := s.Open(t.Context(), o.Digest, int64(len(o.Content)), o.Fetch)
+	blob, err := s.Open(t.Context(), o.Digest, Source{Size: int64(len(o.Content)), Fetch: o.Fetch})
 	if err != nil {
 		t.Fatal(err)
 	}

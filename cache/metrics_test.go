@@ -114,7 +114,7 @@ func TestFillsAreCountedByResult(t *testing.T) {
 	for seed, plan := range []filltest.Act{{Flip: 1}, {Err: errors.New("unreachable")}} {
 		o := filltest.New(1000, uint64(seed)+2)
 		o.Plan = func(int, Range) filltest.Act { return plan }
-		if blob, err := s.Open(t.Context(), o.Digest, 0, o.Fetch); err == nil {
+		if blob, err := s.Open(t.Context(), o.Digest, Source{Fetch: o.Fetch}); err == nil {
 			blob.Close()
 		}
 	}

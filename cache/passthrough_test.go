@@ -52,7 +52,7 @@ func TestEmptyBlobNeedsNoDisk(t *testing.T) {
 	}
 	other := filltest.New(1, 1)
 	other.Content = nil // a source whose content does not match the digest
-	if _, err := s.Open(t.Context(), other.Digest, 0, other.Fetch); !errors.Is(err, fill.ErrMismatch) {
+	if _, err := s.Open(t.Context(), other.Digest, Source{Fetch: other.Fetch}); !errors.Is(err, fill.ErrMismatch) {
 		t.Errorf("an empty blob with another digest: %v", err)
 	}
 }

@@ -121,7 +121,7 @@ func TestOpenOfAPartialFailsIfTheSourceIsDead(t *testing.T) {
 		s := openStore(t, dir, resumable)
 		o.Plan = func(int, Range) filltest.Act { return filltest.Act{Err: filltest.ErrBroken} }
 		begin := time.Now()
-		if _, err := s.Open(t.Context(), o.Digest, 0, o.Fetch); !errors.Is(err, filltest.ErrBroken) {
+		if _, err := s.Open(t.Context(), o.Digest, Source{Fetch: o.Fetch}); !errors.Is(err, filltest.ErrBroken) {
 			t.Errorf("open: %v", err)
 		}
 		if took := time.Since(begin); took > 2*time.Second {

@@ -174,7 +174,7 @@ func benchmarkStart(b *testing.B, dir string, n int, before func()) {
 		if _, _, err := s.Tag(b.Context(), scaleRepo(image), strconv.Itoa(image), dead); err != nil {
 			b.Fatal(err)
 		}
-		blob, err := s.Open(b.Context(), scaleBlob(image*perImage+1), 0, nil)
+		blob, err := s.Open(b.Context(), scaleBlob(image*perImage+1), Source{})
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -43,7 +43,7 @@ func TestRequestsLinkToTheFillThatServesThem(t *testing.T) {
 			both.Go(func() {
 				ctx, span := provider.Tracer("").Start(t.Context(), "request")
 				defer span.End()
-				blob, err := s.Open(ctx, o.Digest, 0, o.Fetch)
+				blob, err := s.Open(ctx, o.Digest, Source{Fetch: o.Fetch})
 				if err != nil {
 					t.Error(err)
 					return
@@ -88,10 +88,10 @@ func TestUpstreamRequestsAreInTheTraceOfTheFirstRequest(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	got, err := s.Open(ctx, o.Digest, 0, func(ctx context.Context, r Range) (Content, error) {
+	got, err := s.Open(ctx, o.Digest, Source{Fetch: func(ctx context.Context, r Range) (Content, error) {
 		blob = trace.SpanContextFromContext(ctx)
 		return o.Fetch(ctx, r)
-	})
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +110,7 @@ func TestSpanOfAFailedFillHasAnError(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{Tracer: provider})
 	o := filltest.New(1000, 1)
 	o.Plan = func(int, Range) filltest.Act { return filltest.Act{Flip: 1} }
-	if blob, err := s.Open(t.Context(), o.Digest, 0, o.Fetch); err == nil {
+	if blob, err := s.Open(t.Context(), o.Digest, Source{Fetch: o.Fetch}); err == nil {
 		blob.Close()
 	} else if !errors.Is(err, fill.ErrMismatch) {
 		t.Fatal(err)

@@ -27,7 +27,7 @@ func TestFillsListsRunningAndWaitingFills(t *testing.T) {
 	receive(t, reached, "the second chunk is sent")
 	waited := make(chan error, 1)
 	go func() {
-		blob, err := s.Open(t.Context(), behind.Digest, 0, behind.Fetch)
+		blob, err := s.Open(t.Context(), behind.Digest, Source{Fetch: behind.Fetch})
 		if err == nil {
 			err = blob.Close()
 		}

@@ -54,7 +54,7 @@ func TestInvalidDigestChangesNothing(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)
 	o := filltest.New(10, 1)
 	for _, dgst := range []digest.Digest{"", "sha256:", "sha256:../../../../etc/passwd", "md5:d41d8cd98f00b204e9800998ecf8427e"} {
-		if _, err := s.Open(t.Context(), dgst, 0, o.Fetch); err == nil {
+		if _, err := s.Open(t.Context(), dgst, Source{Fetch: o.Fetch}); err == nil {
 			t.Errorf("blob %q was opened", dgst)
 		}
 		if _, err := s.Stat(dgst); err == nil {
@@ -84,7 +84,7 @@ func TestCloseEndsReadersAndFills(t *testing.T) {
 	if _, err := io.Copy(io.Discard, blob); !errors.Is(err, context.Canceled) {
 		t.Errorf("read: %v", err)
 	}
-	if _, err := s.Open(t.Context(), o.Digest, 0, o.Fetch); !errors.Is(err, ErrClosed) {
+	if _, err := s.Open(t.Context(), o.Digest, Source{Fetch: o.Fetch}); !errors.Is(err, ErrClosed) {
 		t.Errorf("open: %v", err)
 	}
 	if _, _, err := s.Tag(t.Context(), team, "v1", dead); !errors.Is(err, ErrClosed) {
@@ -104,7 +104,7 @@ func TestFillsBeyondTheLimitWait(t *testing.T) {
 	defer blob.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := s.Open(ctx, second.Digest, 0, second.Fetch); !errors.Is(err, context.Canceled) {
+	if _, err := s.Open(ctx, second.Digest, Source{Fetch: second.Fetch}); !errors.Is(err, context.Canceled) {
 		t.Errorf("a client that does not wait: %v", err)
 	}
 	if n := len(second.Requests()); n > 0 {

@@ -36,6 +36,8 @@ const (
 
 // The joint between a store and what has the bytes.
 type (
+	// Source is a place that has a blob.
+	Source = fill.Source
 	// Fetch opens a blob's content at an offset.
 	Fetch = fill.Fetch
 	// Range is a stretch of a blob to ask for.

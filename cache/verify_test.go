@@ -84,7 +84,7 @@ func TestVerificationOutlivesTheClientThatCausedIt(t *testing.T) {
 	gone := errors.New("gone")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(gone)
-	blob, err := s.Open(ctx, o.Digest, 0, o.Fetch)
+	blob, err := s.Open(ctx, o.Digest, Source{Fetch: o.Fetch})
 	switch {
 	case err == nil: // it was fast
 		blob.Close()

@@ -82,12 +82,12 @@ func TestManifestWithAWrongSizeCostsOneCheck(t *testing.T) {
 	if err := s.index.RemoveBlob(o.Digest); err != nil { // as if the index had been lost
 		t.Fatal(err)
 	}
-	if _, err := s.Open(t.Context(), o.Digest, 7, func(context.Context, Range) (Content, error) { return Content{}, filltest.ErrBroken }); err == nil {
+	if _, err := s.Open(t.Context(), o.Digest, Source{Size: 7, Fetch: func(context.Context, Range) (Content, error) { return Content{}, filltest.ErrBroken }}); err == nil {
 		t.Log("it was served before it was checked")
 	}
 	settle(t, s)
 	eventually(t, "the blob is checked", func() bool { _, err := s.Stat(o.Digest); return err == nil })
-	blob, err := s.Open(t.Context(), o.Digest, 7, o.Fetch)
+	blob, err := s.Open(t.Context(), o.Digest, Source{Size: 7, Fetch: o.Fetch})
 	if err != nil {
 		t.Fatal(err)
 	}

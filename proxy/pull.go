@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/http"
 	"time"
 
@@ -78,7 +77,7 @@ func (p *pulls) blob(w *recorder, r *http.Request, t target) error {
 		return p.headBlob(ctx, w, r, t, size)
 	}
 	defer p.readers.add(r, t.repo, t.digest)()
-	blob, err := p.store.Open(ctx, t.digest, max(size, 0), p.fetch(t, size))
+	blob, err := p.store.Open(ctx, t.digest, p.source(t, size))
 	if err != nil {
 		return err
 	}
@@ -109,8 +108,8 @@ func (p *pulls) sendBlob(w *recorder, r *http.Request, t target, blob *cache.Blo
 	return nil
 }
 
-// headBlob answers HEAD of a blob, for which its size is enough. The size is -1 if no
-// manifest tells it; then it comes from the disk, or from the fill that a GET would
+// headBlob answers HEAD of a blob, for which its size is enough. If neither a manifest nor
+// the upstream has told it, it comes from the disk, or from the fill that a GET would
 // begin.
 func (p *pulls) headBlob(ctx context.Context, w *recorder, r *http.Request, t target, size int64) error {
 	state := cache.Miss
@@ -118,7 +117,7 @@ func (p *pulls) headBlob(ctx context.Context, w *recorder, r *http.Request, t ta
 		size, state = onDisk, cache.Hit
 	}
 	if size < 0 {
-		blob, err := p.store.Open(ctx, t.digest, 0, p.fetch(t, size))
+		blob, err := p.store.Open(ctx, t.digest, p.source(t, size))
 		if err != nil {
 			return err
 		}
@@ -144,7 +143,7 @@ var errNotKept = errors.New("the cache could not keep it")
 
 // fetchBlob caches a blob, unless it is cached. The size is 0 if it is not known.
 func (p *pulls) fetchBlob(ctx context.Context, t target, size int64) error {
-	blob, err := p.store.Open(ctx, t.digest, size, p.fetch(t, size))
+	blob, err := p.store.Open(ctx, t.digest, p.source(t, size))
 	if err != nil {
 		return err
 	}
@@ -182,18 +181,10 @@ func askBlob(t target) func(context.Context) (int64, error) {
 	}
 }
 
-// fetch is how the store fetches a blob from the upstream. The size is the one that a
-// manifest tells, in bytes, and not positive if it is not known. An answer with another
-// size is refused before a client gets any header: with a 200 of the wrong length, no
-// client asks anywhere else.
-func (p *pulls) fetch(t target, size int64) cache.Fetch {
-	return p.store.Remembering(t.repo, t.digest, func(ctx context.Context, part cache.Range) (cache.Content, error) {
-		content, err := t.openBlob(ctx, t.repo.Name, t.digest, part)
-		if err != nil || size <= 0 || content.Size < 0 || content.Size == size {
-			return content, err
-		}
-		content.Body.Close()
-		return cache.Content{}, fmt.Errorf("fetch blob %s: the manifest tells %d bytes and the upstream's answer %d: %w",
-			t.digest, size, content.Size, fs.ErrNotExist)
+// source is where the store fetches a blob for this target. size is what a manifest tells,
+// in bytes, and not positive if none does.
+func (p *pulls) source(t target, size int64) cache.Source {
+	return p.store.Remembering(t.repo, t.digest, max(size, 0), func(ctx context.Context, part cache.Range) (cache.Content, error) {
+		return t.openBlob(ctx, t.repo.Name, t.digest, part)
 	})
 }

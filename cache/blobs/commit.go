@@ -99,7 +99,7 @@ func (s *Store) Abandon(d digest.Digest, part *fill.Partial, have int64, cause e
 		if errors.Is(cause, fill.ErrMismatch) {
 			log.Error("the upstream sent a blob that does not match its digest; it was dropped")
 		} else {
-			log.Warn("the upstream changed the size of a blob; it was dropped")
+			log.Warn("the upstream told another size of a blob than its manifest, or than before; it was dropped")
 		}
 	case fill.ResultDisk:
 		s.Trouble(slog.LevelError, "the cache folder cannot take a blob; it is passed through", cause, "digest", d)

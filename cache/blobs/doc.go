@@ -3,7 +3,7 @@
 // use, and checks what is at rest.
 //
 // The way of a request for a blob: [Store.Open] looks for a fill, then for the file, then
-// starts a fill, which waits for a slot and resumes a partial download (open.go). The fill
+// starts a fill, which waits for a slot (slots.go) and resumes a partial download (open.go). The fill
 // reserves space, which may evict (commit.go, evict.go). What it brought is committed or
 // abandoned (commit.go).
 //
@@ -14,7 +14,7 @@
 //  1. the lock of a digest (locks.go), while its files change, during I/O
 //  2. Store.evicting, by the goroutine that evicts, during I/O; under it the lock of a digest
 //     is tried, never awaited; then the locks of package pins
-//  3. locks.mu, then that of tasks.Group; under it a fill and its span begin
+//  3. locks.mu, then slots.mu or that of tasks.Group; under it a fill and its span begin
 //  4. evictions.mu, and the locks of packages disk and recency, under which no other is taken
 //
 // A fill holds neither of the first two while it fetches: its digest is in the table of

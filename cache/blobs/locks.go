@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
-
-	"github.com/larder-registry/larder/cache/fill"
 )
 
 // errFilling says that a fill of the blob runs.
@@ -19,14 +17,14 @@ var errFilling = errors.New("a fill of it runs")
 // at a time. They also know which blobs are damaged.
 type locks struct {
 	mu      sync.Mutex // guards what follows
-	fills   map[digest.Digest]*fill.Fill
+	fills   map[digest.Digest]*queued
 	locked  map[digest.Digest]chan struct{} // by a Put or a removal; closed when it is unlocked
 	damaged map[digest.Digest]time.Time     // blobs whose files are not served until then; the zero time: until they are found to be right
 }
 
 func newLocks() *locks {
 	return &locks{
-		fills:   make(map[digest.Digest]*fill.Fill),
+		fills:   make(map[digest.Digest]*queued),
 		locked:  make(map[digest.Digest]chan struct{}),
 		damaged: make(map[digest.Digest]time.Time),
 	}
@@ -82,14 +80,14 @@ func (l *locks) awaitUnlocked(ctx context.Context, d digest.Digest) error {
 }
 
 // fill returns the running fill of a blob, or nil.
-func (l *locks) fill(d digest.Digest) *fill.Fill {
+func (l *locks) fill(d digest.Digest) *queued {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.fills[d]
 }
 
 // fillOrNew returns the running fill of a blob, or the one that begin returns.
-func (l *locks) fillOrNew(d digest.Digest, begin func() (*fill.Fill, error)) (f *fill.Fill, isNew bool, err error) {
+func (l *locks) fillOrNew(d digest.Digest, begin func() (*queued, error)) (f *queued, isNew bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if f := l.fills[d]; f != nil {
@@ -110,10 +108,10 @@ func (l *locks) filled(d digest.Digest) {
 }
 
 // running lists the fills in no order.
-func (l *locks) running() []*fill.Fill {
+func (l *locks) running() []*queued {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	all := make([]*fill.Fill, 0, len(l.fills))
+	all := make([]*queued, 0, len(l.fills))
 	for _, f := range l.fills {
 		all = append(all, f)
 	}

@@ -16,15 +16,17 @@ import (
 )
 
 // Open opens a blob: from disk, or by joining the fill that brings it, which it starts if
-// there is none. It blocks until the size is known. hint is the size if it is known from a
-// manifest, else 0; it saves a request, or a look at the index. The digest must be valid.
+// there is none. It blocks until the size is known. The digest must be valid.
+//
+// A fill has the sources of all clients that wait for it, and uses one at a time: see
+// [fill.Fill.Open].
 //
 // A file that cannot be opened counts as missing, and so does one of another size than the
 // blob's. Reads return an error if the content turns out not to match its digest, and never
 // its last byte.
-func (s *Store) Open(ctx context.Context, d digest.Digest, hint int64, fetch fill.Fetch) (*Blob, error) {
+func (s *Store) Open(ctx context.Context, d digest.Digest, source fill.Source) (*Blob, error) {
 	for retried := false; ; {
-		f, own, file, err := s.find(ctx, d, hint, fetch)
+		f, own, file, err := s.find(ctx, d, source)
 		if err != nil {
 			return nil, fmt.Errorf("open blob %s: %w", d, err)
 		}
@@ -32,7 +34,10 @@ func (s *Store) Open(ctx context.Context, d digest.Digest, hint int64, fetch fil
 			s.Items.Use(d, s.Now())
 			return file, nil
 		}
-		r, err := f.Open(ctx, own)
+		if !own {
+			s.slots.share(f.ticket, source.Upstream)
+		}
+		r, err := f.Open(ctx, source, own)
 		switch {
 		case err == nil:
 			return newBlob(r), nil
@@ -48,12 +53,12 @@ func (s *Store) Open(ctx context.Context, d digest.Digest, hint int64, fetch fil
 // find returns the file of a complete blob, or else its fill, and whether the fill starts
 // with this request. It looks for the fill first: a fill leaves the table only when its
 // outcome is on disk, so a blob is always found in one of the two places.
-func (s *Store) find(ctx context.Context, d digest.Digest, hint int64, fetch fill.Fetch) (f *fill.Fill, own bool, file *Blob, err error) {
+func (s *Store) find(ctx context.Context, d digest.Digest, source fill.Source) (f *queued, own bool, file *Blob, err error) {
 	if f := s.locks.fill(d); f != nil {
 		return f, false, nil, nil
 	}
 	if !s.locks.isDamaged(d) {
-		file, err = s.open(d, hint)
+		file, err = s.open(d, source.Size)
 		if err == nil {
 			if err = s.verify(ctx, d); err == nil {
 				return nil, false, file, nil
@@ -65,9 +70,16 @@ func (s *Store) find(ctx context.Context, d digest.Digest, hint int64, fetch fil
 		}
 		s.noteUnreadable(d, err)
 	}
-	f, own, err = s.locks.fillOrNew(d, func() (*fill.Fill, error) {
-		f := fill.New(s.Tasks.ContextFor(ctx), &s.Fill, d, hint, fetch, s.Now())
-		return f, s.Tasks.Go(func() { s.run(f, d) })
+	f, own, err = s.locks.fillOrNew(d, func() (*queued, error) {
+		f := &queued{
+			Fill:   fill.New(s.Tasks.ContextFor(ctx), &s.Fill, d, source, s.Now()),
+			ticket: s.slots.enqueue(source.Upstream),
+		}
+		err := s.Tasks.Go(func() { s.run(f, d, source.Size) })
+		if err != nil {
+			s.slots.release(f.ticket)
+		}
+		return f, err
 	})
 	return f, own, nil, err
 }
@@ -119,24 +131,28 @@ func (s *Store) noteUnreadable(d digest.Digest, err error) {
 	}
 }
 
-// run runs a fill from its beginning to its outcome on disk.
-func (s *Store) run(f *fill.Fill, d digest.Digest) {
+// queued is a fill with its place in the queue for a slot.
+type queued struct {
+	*fill.Fill
+	ticket *ticket
+}
+
+// run runs a fill from its beginning to its outcome on disk. size is the blob's by the first
+// client's manifest, or 0.
+func (s *Store) run(f *queued, d digest.Digest, size int64) {
 	began := time.Now()
 	s.Counts.Waiting.Add(1)
-	err := s.slots.Acquire(f.Context(), 1)
+	err := s.slots.wait(f.Context(), f.ticket)
 	s.Counts.Waiting.Add(-1)
-	hasSlot := err == nil
 	s.Counts.FillBegins(d)
 	var old *fill.Partial
 	if err == nil {
-		old, err = s.resume(f.Context(), d)
+		old, err = s.resume(f.Context(), d, size)
 	}
 	err = f.Run(old, err)
 	s.locks.filled(d)
 	s.count(err, time.Since(began))
-	if hasSlot {
-		s.slots.Release(1)
-	}
+	s.slots.release(f.ticket)
 	f.End()
 }
 
@@ -152,8 +168,9 @@ func (s *Store) count(err error, took time.Duration) {
 }
 
 // resume waits until no other goroutine changes the files of a blob, and opens what an
-// earlier process left of it, or nil. The error is [fill.ErrOver] if the blob is complete.
-func (s *Store) resume(ctx context.Context, d digest.Digest) (*fill.Partial, error) {
+// earlier process left of it, or nil. A partial of another size than a manifest tells is of no
+// use. The error is [fill.ErrOver] if the blob is complete.
+func (s *Store) resume(ctx context.Context, d digest.Digest, size int64) (*fill.Partial, error) {
 	if err := s.locks.awaitUnlocked(ctx, d); err != nil {
 		return nil, err
 	}
@@ -165,6 +182,12 @@ func (s *Store) resume(ctx context.Context, d digest.Digest) (*fill.Partial, err
 	}
 	reserved := s.takePartial(ctx, d)
 	part, _ := fill.ResumePartial(s.Folder, d) // an error means that it cannot be resumed
+	if part != nil && size > 0 && part.Size() != size {
+		if err := part.Close(); err != nil {
+			s.Log.Warn("a partial of another size than the manifest's was not closed", "digest", d, "error", err)
+		}
+		part = nil
+	}
 	if part == nil {
 		s.removePartial(d, reserved)
 	} else {

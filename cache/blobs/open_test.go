@@ -31,8 +31,11 @@ func TestOpenTriesItsOwnSourceAfterOneFillEndedAndAnotherFailed(t *testing.T) {
 	s := openStore(t)
 	origin := filltest.New(1000, 1)
 	d, broken := origin.Digest, errors.New("the source of another client failed")
-	other := func() *fill.Fill {
-		return fill.New(t.Context(), &s.Fill, d, 0, nil, time.Now())
+	other := func() *queued {
+		return &queued{
+			Fill:   fill.New(t.Context(), &s.Fill, d, fill.Source{}, time.Now()),
+			ticket: newSlots(1).enqueue(""),
+		}
 	}
 	ended, failing := other(), other()
 	_ = ended.Run(nil, broken) // it has failed, and is in the table until it ends
@@ -41,7 +44,7 @@ func TestOpenTriesItsOwnSourceAfterOneFillEndedAndAnotherFailed(t *testing.T) {
 	ctx := noticed{t.Context(), make(chan struct{}, 1)}
 	opened := make(chan error, 1)
 	go func() {
-		blob, err := s.Open(ctx, d, 0, origin.Fetch)
+		blob, err := s.Open(ctx, d, fill.Source{Fetch: origin.Fetch})
 		if err == nil {
 			_, err = io.Copy(io.Discard, blob)
 			err = errors.Join(err, blob.Close())
@@ -56,7 +59,7 @@ func TestOpenTriesItsOwnSourceAfterOneFillEndedAndAnotherFailed(t *testing.T) {
 			t.Fatal("the client waits for no fill")
 		}
 	}
-	replace := func(f *fill.Fill) {
+	replace := func(f *queued) {
 		s.locks.mu.Lock()
 		defer s.locks.mu.Unlock()
 		if s.locks.fills[d] = f; f == nil {

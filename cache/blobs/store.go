@@ -31,7 +31,8 @@ type Settings struct {
 	Tasks  *tasks.Group
 	// Fill are the settings of fills. The Store sets Store, Fetched and Resumed.
 	Fill fill.Settings
-	// Fills bounds the fills that run at once; further ones wait.
+	// Fills bounds the fills that run at once; further ones wait. A quarter of them may be of
+	// one upstream.
 	Fills int
 	// KeepAll evicts nothing to free space.
 	KeepAll bool
@@ -55,7 +56,7 @@ type Store struct {
 	evicting gate                // held by the goroutine that evicts, during I/O
 	lowSpace chan struct{}       // asks for an eviction down to the low-water mark; capacity 1
 	loaded   chan struct{}       // closed when Items and Space know what is in the folder
-	slots    *semaphore.Weighted // one for each running fill
+	slots    *slots              // one for each running fill
 	scrubs   *semaphore.Weighted // one: held by the Scrub that runs
 	evicted  evictions
 	verifier *verifier
@@ -77,7 +78,7 @@ func New(s Settings) *Store {
 		evicting: newGate(),
 		lowSpace: make(chan struct{}, 1),
 		loaded:   make(chan struct{}),
-		slots:    semaphore.NewWeighted(int64(s.Fills)),
+		slots:    newSlots(s.Fills),
 		scrubs:   semaphore.NewWeighted(1),
 		sizes:    sizes,
 		verifier: newVerifier(s.VerifyOnRead),

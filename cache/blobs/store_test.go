@@ -67,7 +67,7 @@ func TestReserveFailsIfAFillReplacesTheOnlyEvictableBlob(t *testing.T) {
 	if err := s.Put(t.Context(), d, content, func() error { return nil }); err != nil {
 		t.Fatal(err)
 	}
-	s.locks.fills[d] = fill.New(t.Context(), &s.Fill, d, 0, nil, time.Now()) // queued, not begun
+	s.locks.fills[d] = &queued{Fill: fill.New(t.Context(), &s.Fill, d, fill.Source{}, time.Now())} // queued, and not begun
 	if err := s.ReserveBytes(t.Context(), 6<<20); err == nil {
 		t.Error("a blob that a fill is about to replace was evicted")
 	}

@@ -27,9 +27,9 @@ func folder(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	blob, err := s.Open(t.Context(), digest.FromBytes(content), 0, func(context.Context, cache.Range) (cache.Content, error) {
+	blob, err := s.Open(t.Context(), digest.FromBytes(content), cache.Source{Fetch: func(context.Context, cache.Range) (cache.Content, error) {
 		return cache.Content{Body: io.NopCloser(bytes.NewReader(content)), Size: int64(len(content))}, nil
-	})
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}

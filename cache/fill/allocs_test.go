@@ -86,13 +86,13 @@ func TestChunksAllocateLittle(t *testing.T) {
 			conn := &countingConn{more: make(chan struct{}, 1), gone: make(chan struct{})}
 			// The next chunk is sent when the client has the one before, so that it gets one at a time.
 			o.Plan = func(int, fill.Range) filltest.Act { return filltest.Act{Gate: conn.await} }
-			f := fill.New(t.Context(), &set, o.Digest, 0, o.Fetch, time.Now())
+			f := fill.New(t.Context(), &set, o.Digest, o.Source(), time.Now())
 			ended := make(chan error, 1)
 			go func() {
 				ended <- f.Run(nil, nil)
 				f.End()
 			}()
-			r, err := f.Open(t.Context(), true)
+			r, err := f.Open(t.Context(), o.Source(), true)
 			if err != nil {
 				t.Fatal(err)
 			}

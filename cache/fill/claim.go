@@ -38,7 +38,7 @@ func (f *Fill) recruitLocked() {
 			f.set.Spare.Release(1)
 			return
 		}
-		f.joinLocked(&connection{fill: f, seg: seg, spare: true})
+		f.connectLocked(&connection{fill: f, seg: seg, spare: true})
 	}
 }
 

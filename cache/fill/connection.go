@@ -2,6 +2,7 @@ package fill
 
 import (
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"runtime"
 	"time"
@@ -21,13 +22,16 @@ type connection struct {
 	seg   *segment       // nil until then
 	spare bool           // it has a place in Settings.Spare
 	noted []notedSegment // to be read back before anything else
+	// The answer did not tell the size. Clients get it when the answer has shown itself to be
+	// more than a short page of text.
+	unsure bool
 
 	journaled int64 // the end of the last note in the journal
 	crc       uint32
 }
 
-// joinLocked starts a connection.
-func (f *Fill) joinLocked(c *connection) {
+// connectLocked starts a connection.
+func (f *Fill) connectLocked(c *connection) {
 	f.working++
 	f.conns.Go(c.run)
 }
@@ -78,7 +82,7 @@ func (c *connection) survivesLocked(err error) bool {
 	f := c.fill
 	last := f.working == 1
 	switch {
-	case f.state == failed, f.size == 0, isDiskError(err), errors.Is(err, errChanged):
+	case f.state == failed, f.size == 0, isDiskError(err), contradicts(err):
 		f.failLocked(err)
 	case last && c.spare: // the last one may not leave the work to others
 		c.spare = false
@@ -100,7 +104,8 @@ func (f *Fill) leaveLocked() {
 	}
 }
 
-// fetch brings the segment to disk, through as many answers of the source as that takes.
+// fetch brings the segment to disk, through as many answers as that takes, of the source
+// that is active at the time.
 func (c *connection) fetch() error {
 	f := c.fill
 	t := &tries{retry: f.set.Retry, spare: c.spare}
@@ -109,7 +114,8 @@ func (c *connection) fetch() error {
 		t.patient = f.isPublished()
 	}
 	for {
-		broke := c.attempt(t)
+		source := c.useSource()
+		broke := c.attempt(source, t)
 		if err := c.note(); err != nil {
 			return DiskError{err}
 		}
@@ -117,29 +123,43 @@ func (c *connection) fetch() error {
 			return nil
 		}
 		pause, err := t.again(f.ctx, broke)
+		if f.handOver(source, c.spare, err) {
+			t.n = 0
+			continue
+		}
 		if err != nil {
 			return err
 		}
 		f.resuming(broke)
-		if err := tasks.Wait(f.ctx, pause); err != nil {
+		if err := tasks.Wait(source.ctx, pause); err != nil && !errors.Is(err, errReplaced) {
 			return err
 		}
 	}
 }
 
-// attempt asks the source once, for the rest of the segment, and copies the answer.
-func (c *connection) attempt(t *tries) error {
+// useSource returns the source to ask. What it brings is noted as its upstream's.
+func (c *connection) useSource() *origin {
 	f := c.fill
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if c.seg != nil {
+		c.seg = f.segs.attribute(c.seg, f.source.Upstream)
+	}
+	return f.source
+}
+
+// attempt asks a source once, for the rest of the segment, and copies the answer.
+func (c *connection) attempt(source *origin, t *tries) error {
 	r := Range{Len: c.first, Spare: c.spare}
 	if c.seg != nil {
 		r.Off, r.Len = c.seg.next(), c.seg.end-c.seg.next()
 	}
-	a, err := ask(f.ctx, f.fetch, r, t.patience())
+	a, err := ask(source.ctx, source.Fetch, r, t.patience())
 	if err != nil {
 		return err
 	}
 	defer a.close()
-	if err := c.accept(a.Content); err != nil {
+	if err := c.accept(source, a.Content); err != nil {
 		return finalError{err}
 	}
 	if err := a.skipTo(r.Off); err != nil {
@@ -148,14 +168,18 @@ func (c *connection) attempt(t *tries) error {
 	return c.copy(a, t)
 }
 
-// accept checks an answer against what is known of the blob. The first answer tells the
-// size.
-func (c *connection) accept(content Content) error {
+// accept checks an answer against what is known of the blob, before a client gets any header.
+// The first answer tells the size.
+func (c *connection) accept(source *origin, content Content) error {
 	f := c.fill
+	told := f.sizeOf(source)
+	if content.Size > 0 && told > 0 && content.Size != told {
+		return fmt.Errorf("%w: %d instead of %d bytes", errSize, content.Size, told)
+	}
 	if c.seg == nil {
 		size := content.Size
 		if size < 0 {
-			size = f.hint
+			size = told
 		}
 		switch {
 		case content.Size == 0:
@@ -174,6 +198,7 @@ func (c *connection) accept(content Content) error {
 	if content.Size >= 0 && content.Size != f.size {
 		return errChanged
 	}
+	c.seg.by = source.Upstream // it has no bytes of another: see useSource
 	f.ranges = !content.Whole
 	if content.Whole {
 		if c.spare {
@@ -181,10 +206,18 @@ func (c *connection) accept(content Content) error {
 		}
 		f.segs.extend(c.seg)
 	}
-	f.publishLocked()
+	c.unsure = content.Size < 0 && f.state == opening
+	if !c.unsure {
+		f.publishLocked()
+	}
 	f.recruitLocked()
 	return nil
 }
+
+// sureLen is how many bytes of an answer that does not tell its size must arrive before
+// clients are told that the blob is as large as its manifest says: the login pages and error
+// pages that some storage sends with status 200 are shorter.
+const sureLen = 64 << 10
 
 // copy writes an answer's bytes to disk until the segment is complete or the answer breaks.
 func (c *connection) copy(a *answer, t *tries) error {
@@ -193,9 +226,11 @@ func (c *connection) copy(a *answer, t *tries) error {
 	for !c.seg.done() {
 		n, err := a.Read((*buf)[:min(int64(len(*buf)), c.seg.end-c.seg.next())])
 		if n > 0 {
-			t.progress()
 			if err := c.write((*buf)[:n]); err != nil {
 				return DiskError{err}
+			}
+			if !c.unsure {
+				t.progress()
 			}
 			runtime.Gosched() // a client may wait for a processor to send the bytes on
 			continue
@@ -234,6 +269,11 @@ func (c *connection) advance(n int64) (end int64, front bool) {
 	defer f.mu.Unlock()
 	off := c.seg.next()
 	c.seg.have += n
+	f.arrived += n
+	if c.unsure && (c.seg.have >= sureLen || c.seg.done()) {
+		c.unsure = false
+		f.publishLocked()
+	}
 	f.wakeLocked(off, off+n)
 	if off == f.front && !f.hashing {
 		f.hashing, front = true, true

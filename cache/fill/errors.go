@@ -13,12 +13,22 @@ var (
 	// for the blob again.
 	ErrOver = errors.New("the fill has ended")
 
+	errSize     = errors.New("the source tells another size than its manifest")
 	errChanged  = errors.New("the source tells another size than before")
+	errReplaced = errors.New("another source has taken over")
+	errTooSlow  = errors.New("the source sends too slowly")
+	errIdle     = errors.New("no client waits, and the source sends next to nothing")
 	errStalled  = errors.New("no byte arrived in time")
 	errNoRanges = errors.New("the source ignores ranges")
 	errTooShort = errors.New("the body ended early")
 	errNoSize   = errors.New("neither the source nor a manifest tells the size")
 )
+
+// contradicts reports whether an error says that a source contradicted its manifest or
+// itself.
+func contradicts(err error) bool {
+	return errors.Is(err, ErrMismatch) || errors.Is(err, errSize) || errors.Is(err, errChanged)
+}
 
 // DiskError is a failure of this node's disk: the blob can still be had from its source.
 type DiskError struct{ Err error }
@@ -54,7 +64,7 @@ func ResultOf(err error) string {
 	switch {
 	case err == nil:
 		return ResultOK
-	case errors.Is(err, ErrMismatch), errors.Is(err, errChanged):
+	case contradicts(err):
 		return ResultMismatch
 	case isDiskError(err):
 		return ResultDisk

@@ -23,6 +23,7 @@ func NewStream(ctx context.Context, fetch Fetch, size int64, patient, spare bool
 		ctx:   ctx,
 		fetch: fetch,
 		tries: tries{retry: Retry{}.withDefaults(), patient: patient, spare: spare},
+		end:   size,
 		size:  size,
 	}}
 }

@@ -76,8 +76,6 @@ func (s Settings) WithDefaults() Settings {
 type Fill struct {
 	set    *Settings
 	digest digest.Digest
-	hint   int64 // the size by a manifest, or 0
-	fetch  Fetch
 	log    *slog.Logger
 	began  time.Time
 
@@ -105,8 +103,16 @@ type Fill struct {
 	working    int       // connections that have not ended
 	quietUntil time.Time // no connections are added before
 	ranges     bool      // the source honours them: more connections are of use
-	trouble    error     // why a connection was replaced last
+	trouble    error     // why a connection or a source was replaced last
 	waiters    []*waiter
+
+	sources   []*origin   // of all clients so far
+	source    *origin     // the active one of them
+	clients   int         // that wait for the size, or read
+	pace      *time.Timer // runs judgePace; nil until the fill starts
+	arrived   int64       // bytes that sources have brought
+	judged    int64       // arrived, when the pace was judged last
+	idleSince time.Time   // the fill has brought next to nothing, and no client waits, since then
 }
 
 // state is how far a fill is.
@@ -126,13 +132,11 @@ type waiter struct {
 }
 
 // New returns a fill, which its caller runs with Run. ctx is the store's own: its end ends
-// the fill. hint is the size by a manifest, or 0.
-func New(ctx context.Context, s *Settings, d digest.Digest, hint int64, fetch Fetch, began time.Time) *Fill {
+// the fill. source is that of the first client.
+func New(ctx context.Context, s *Settings, d digest.Digest, source Source, began time.Time) *Fill {
 	f := &Fill{
 		set:      s,
 		digest:   d,
-		hint:     hint,
-		fetch:    fetch,
 		log:      s.Log.With("digest", d),
 		began:    began,
 		ready:    make(chan struct{}),
@@ -140,8 +144,10 @@ func New(ctx context.Context, s *Settings, d digest.Digest, hint int64, fetch Fe
 		hash:     d.Algorithm().Hash(),
 		hashable: make(chan struct{}, 1),
 		users:    2,
+		clients:  1,
 	}
 	f.startSpan(ctx)
+	f.useLocked(f.joinLocked(source)) // no other goroutine has the fill yet
 	return f
 }
 
@@ -158,6 +164,7 @@ func (f *Fill) Run(old *Partial, err error) error {
 	}
 	f.cancel(ErrOver)
 	f.conns.Wait()
+	f.stopPace()
 	if err == nil {
 		err = f.set.Store.Commit(f.digest, f.part)
 	} else {
@@ -165,6 +172,15 @@ func (f *Fill) Run(old *Partial, err error) error {
 	}
 	f.endSpan(err)
 	return err
+}
+
+// stopPace ends the judging of the pace.
+func (f *Fill) stopPace() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.pace != nil {
+		f.pace.Stop()
+	}
 }
 
 // End says that the outcome can be found on disk, and that the store has forgotten the
@@ -189,21 +205,23 @@ func (f *Fill) start(old *Partial) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.pace = time.AfterFunc(f.set.Retry.Patience, f.judgePace)
 	if old == nil {
-		f.joinLocked(&connection{fill: f, first: f.firstRange()})
+		f.connectLocked(&connection{fill: f, first: f.firstRangeLocked()})
 		return
 	}
 	f.part, f.size, f.segs = old, old.size, newSegments(old.size)
-	f.joinLocked(&connection{fill: f, noted: f.claimNotedLocked(old.notes)})
+	f.connectLocked(&connection{fill: f, noted: f.claimNotedLocked(old.notes)})
 	if seg := f.claimLocked(); seg != nil {
-		f.joinLocked(&connection{fill: f, seg: seg})
+		f.connectLocked(&connection{fill: f, seg: seg})
 	}
 }
 
-// firstRange is how many bytes to ask for first, when only the hint is known.
-func (f *Fill) firstRange() int64 {
-	if 0 < f.hint && f.hint <= 2*f.set.Segment {
-		return f.hint
+// firstRangeLocked is how many bytes to ask for first, when only a manifest may have told the
+// size.
+func (f *Fill) firstRangeLocked() int64 {
+	if size := f.source.size; 0 < size && size <= 2*f.set.Segment {
+		return size
 	}
 	return f.set.Segment
 }

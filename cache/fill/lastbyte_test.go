@@ -11,7 +11,7 @@ import (
 
 func TestLastByteWaitsForTheDigest(t *testing.T) {
 	set := Settings{Log: slog.New(slog.DiscardHandler), Tracer: noop.NewTracerProvider().Tracer("")}.WithDefaults()
-	f := New(t.Context(), &set, digest.FromString("a blob"), 0, nil, time.Now())
+	f := New(t.Context(), &set, digest.FromString("a blob"), Source{}, time.Now())
 	f.state, f.size, f.segs = filling, 10, newSegments(10)
 	f.segs.claim(0, 10).have = 10
 	if n := f.readableLocked(0); n != 9 {

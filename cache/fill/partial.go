@@ -101,6 +101,9 @@ func (p *Partial) RemoveJournal() error {
 	return errors.Join(p.journal.Close(), p.folder.Remove(p.folder.Partial(p.digest).Journal))
 }
 
+// Close closes the files of a partial that no fill uses.
+func (p *Partial) Close() error { return errors.Join(p.journal.Close(), p.data.Close()) }
+
 // Keep leaves the partial to be resumed.
 func (p *Partial) Keep() error { return p.journal.Close() }
 

@@ -10,8 +10,8 @@ import (
 	"github.com/larder-registry/larder/cache/disk"
 )
 
-// passThrough reads a blob straight from its source, for one client, when the disk cannot
-// take it. It keeps the promise that no client gets the last byte of content that did not
+// passThrough reads a blob straight from a source, for one client, when the disk cannot take
+// it, or when what the fill brings is of no use to the client. It keeps the promise that no client gets the last byte of content that did not
 // verify: a read from front to back is hashed on its way. Before the last byte of any other
 // read, the rest of the blob is fetched and hashed. That says that the source has the right
 // content, not that this client got it.
@@ -30,22 +30,35 @@ type passThrough struct {
 	verified bool
 }
 
-// passThrough begins where the fill's hash stopped. The fill has ended.
-func (f *Fill) passThrough(ctx context.Context) *passThrough {
-	p := &passThrough{
-		ctx:    ctx,
-		fetch:  f.fetch,
-		retry:  f.set.Retry,
-		digest: f.digest,
-		size:   f.size,
-		hash:   f.digest.Algorithm().Hash(),
-	}
-	if cloner, ok := f.hash.(hash.Cloner); ok && f.front < f.size {
+// passThrough begins where the fill's hash stopped, if that has only seen bytes of the source's
+// own upstream. The fill has ended.
+func (f *Fill) passThrough(ctx context.Context, source Source) *passThrough {
+	p := f.passAll(ctx, source, f.size)
+	if cloner, ok := f.hash.(hash.Cloner); ok && f.front < f.size && !f.segs.hasForeign(source.Upstream) {
 		if h, err := cloner.Clone(); err == nil {
 			p.hash, p.hashed = h, f.front
 		}
 	}
 	return p
+}
+
+// passAll is a passThrough that uses nothing of the fill.
+func (f *Fill) passAll(ctx context.Context, source Source, size int64) *passThrough {
+	return &passThrough{
+		ctx:    ctx,
+		fetch:  source.Fetch,
+		retry:  f.set.Retry,
+		digest: f.digest,
+		size:   size,
+		hash:   f.digest.Algorithm().Hash(),
+	}
+}
+
+// begin asks the source, so that a source that does not have the blob is an error before the
+// client has its headers.
+func (p *passThrough) begin() error {
+	p.body = p.open(p.off)
+	return p.body.begin()
 }
 
 func (p *passThrough) Read(b []byte) (int, error) {
@@ -117,6 +130,7 @@ func (p *passThrough) open(off int64) *stream {
 		fetch: p.fetch,
 		tries: tries{retry: p.retry, patient: off > 0},
 		off:   off,
+		end:   p.size,
 		size:  p.size,
 	}
 }

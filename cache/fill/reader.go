@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -20,6 +21,7 @@ import (
 type Reader struct {
 	ctx  context.Context // of that request
 	fill *Fill
+	from *origin // the request's own source
 	size int64
 
 	mu     sync.Mutex // guards what follows; held during a read
@@ -27,9 +29,13 @@ type Reader struct {
 	err    error // what ended the reading, other than the end of the blob
 	off    int64
 	limit  int64 // what is known to be readable from off on ends here
-	wait   waiter
-	pass   *passThrough // set once the disk is of no use
-	holds  bool         // a right to use the partial's data file
+	// Another upstream has brought the bytes up to limit, and nothing has verified them.
+	foreign bool
+	wait    waiter
+	pass    *passThrough // set once the fill is of no use
+	holds   bool         // a right to use the partial's data file
+	check   *check       // of bytes that another upstream has brought, or nil
+	trust   trust        // guarded by Fill.mu instead
 
 	// Of SendTo, which uses them without mu too: the data file with an offset of its own,
 	// and the stretch of it that is being sent.
@@ -38,18 +44,43 @@ type Reader struct {
 }
 
 // Open waits until the size is known, and returns a reader. own says that the fill began
-// with this request. The error is ErrOver if the fill ended, whatever its outcome, before
-// this client could join it.
-func (f *Fill) Open(ctx context.Context, own bool) (*Reader, error) {
+// with this request. source is that of the request: the fill may use it from then on. The
+// error is ErrOver if the fill ended, whatever its outcome, before this client could join
+// it.
+//
+// A client gets no unverified bytes of another upstream than its own, as long as its own
+// source is healthy: Open waits for a while whether the fill ends, and afterwards the reader
+// compares such bytes with its own source.
+func (f *Fill) Open(ctx context.Context, source Source, own bool) (*Reader, error) {
 	f.link(ctx)
-	r, err := f.open(ctx, own)
+	from := f.enter(source, own)
+	r, err := f.open(ctx, from, own)
 	if own && (err != nil || !r.holds) {
 		f.release() // the right that New gave to this request
+	}
+	if err != nil {
+		f.leaveClient()
 	}
 	return r, err
 }
 
-func (f *Fill) open(ctx context.Context, own bool) (*Reader, error) {
+// enter counts a client and adds its source. New has counted the client that is the fill's own.
+func (f *Fill) enter(source Source, own bool) *origin {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !own {
+		f.clients++
+	}
+	return f.joinLocked(source)
+}
+
+func (f *Fill) leaveClient() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.clients--
+}
+
+func (f *Fill) open(ctx context.Context, from *origin, own bool) (*Reader, error) {
 	if !own && f.hasFailed() {
 		return nil, f.awaitEnd(ctx, ErrOver)
 	}
@@ -58,8 +89,17 @@ func (f *Fill) open(ctx context.Context, own bool) (*Reader, error) {
 	case <-ctx.Done():
 		return nil, f.tooLate(ctx)
 	}
+	if err, refused := f.refusal(from); refused {
+		return nil, fmt.Errorf("fetch blob %s: %w", f.digest, err)
+	}
+	if size, differs := f.otherSize(from); differs {
+		return f.openPast(ctx, from, size)
+	}
+	if err := f.awaitVerified(ctx, from); err != nil {
+		return nil, err
+	}
 	if f.acquire(own) {
-		return &Reader{ctx: ctx, fill: f, size: f.size, holds: true, wait: waiter{wake: make(chan struct{}, 1)}}, nil
+		return &Reader{ctx: ctx, fill: f, from: from, size: f.size, holds: true, wait: waiter{wake: make(chan struct{}, 1)}}, nil
 	}
 	if err := f.awaitEnd(ctx, nil); err != nil {
 		return nil, err
@@ -68,9 +108,68 @@ func (f *Fill) open(ctx context.Context, own bool) (*Reader, error) {
 	case f.err == nil || errors.Is(f.err, ErrOver):
 		return nil, ErrOver // the blob is complete
 	case isDiskError(f.err) && f.size > 0:
-		return &Reader{ctx: ctx, fill: f, size: f.size, pass: f.passThrough(ctx)}, nil
+		return &Reader{ctx: ctx, fill: f, from: from, size: f.size, pass: f.passThrough(ctx, f.passSource(from))}, nil
+	case from.isHealthy() && f.source != from:
+		return nil, ErrOver // the failure is another source's
 	}
 	return nil, fmt.Errorf("fetch blob %s: %w", f.digest, f.err)
+}
+
+// refusal returns why a client's own source refused the blob to it. Another source may have
+// the blob, for its own clients.
+func (f *Fill) refusal(from *origin) (error, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return from.err, from.standing == refused
+}
+
+// otherSize returns the size that the manifest of a client tells, if the fill has another.
+func (f *Fill) otherSize(from *origin) (int64, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return from.size, from.size > 0 && f.size > 0 && from.size != f.size && from.isHealthy() && from != f.source
+}
+
+// openPast opens a blob at the client's own source: its manifest contradicts the source that
+// the fill uses, and only the digest will tell which of them is right.
+func (f *Fill) openPast(ctx context.Context, from *origin, size int64) (*Reader, error) {
+	pass := f.passAll(ctx, from.Source, size)
+	if err := pass.begin(); err != nil {
+		pass.hangUp()
+		return nil, fmt.Errorf("fetch blob %s: %w", f.digest, err)
+	}
+	return &Reader{ctx: ctx, fill: f, from: from, size: size, pass: pass}, nil
+}
+
+// awaitVerified waits for Retry.Patience at most whether a fill that has bytes of another
+// upstream ends. It returns ErrOver if it does.
+func (f *Fill) awaitVerified(ctx context.Context, from *origin) error {
+	f.mu.Lock()
+	waits := from.isHealthy() && f.state == filling && (f.source.Upstream != from.Upstream || f.segs.hasForeign(from.Upstream))
+	f.mu.Unlock()
+	if !waits {
+		return nil
+	}
+	patience := time.NewTimer(f.set.Retry.Patience)
+	defer patience.Stop()
+	select {
+	case <-f.done:
+		return ErrOver
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-patience.C:
+		return nil
+	}
+}
+
+// passSource is where a client reads on when the disk failed.
+func (f *Fill) passSource(from *origin) Source {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if from.isHealthy() {
+		return from.Source
+	}
+	return f.source.Source
 }
 
 // acquire gives a reader the right to use the data file; the request for which the fill
@@ -117,10 +216,13 @@ func (f *Fill) tooLate(ctx context.Context) error {
 // await blocks until w may have the byte at off, and returns how many bytes it may have
 // from there on. After a failure it hands out what there is, then the error; after a
 // mismatch nothing more.
-func (f *Fill) await(ctx context.Context, w *waiter, off int64) (int64, error) {
+//
+// foreign says that the reader must compare them with its own source first.
+func (f *Fill) await(r *Reader, w *waiter, off int64) (n int64, foreign bool, err error) {
 	for {
 		f.mu.Lock()
-		n, err := f.readableLocked(off), f.err
+		n, foreign = f.offerLocked(r, off)
+		err = f.err
 		if n == 0 && err == nil {
 			w.off = off
 			f.waiters = append(f.waiters, w)
@@ -129,17 +231,17 @@ func (f *Fill) await(ctx context.Context, w *waiter, off int64) (int64, error) {
 		f.mu.Unlock()
 		switch {
 		case errors.Is(err, ErrMismatch):
-			return 0, err
+			return 0, false, err
 		case n > 0:
-			return n, nil
+			return n, foreign, nil
 		case err != nil:
-			return 0, err
+			return 0, false, err
 		}
 		select {
 		case <-w.wake:
-		case <-ctx.Done():
+		case <-r.ctx.Done():
 			f.leave(w)
-			return 0, context.Cause(ctx)
+			return 0, false, context.Cause(r.ctx)
 		}
 	}
 }
@@ -199,12 +301,15 @@ func (r *Reader) read(p []byte) (int, error) {
 		return 0, io.EOF
 	}
 	if err := r.await(); err != nil {
-		return r.leaveDisk(p, err)
+		return r.leaveFill(p, err)
+	}
+	if r.foreign {
+		return r.readChecked(p)
 	}
 	n, err := r.fill.part.data.ReadAt(p[:min(int64(len(p)), r.limit-r.off)], r.off)
 	r.off += int64(n)
 	if err != nil && n == 0 {
-		return r.leaveDisk(p, DiskError{err})
+		return r.leaveFill(p, DiskError{err})
 	}
 	return n, nil
 }
@@ -214,23 +319,24 @@ func (r *Reader) await() error {
 	if r.off < r.limit {
 		return nil
 	}
-	n, err := r.fill.await(r.ctx, &r.wait, r.off)
+	n, foreign, err := r.fill.await(r, &r.wait, r.off)
 	if err == nil {
+		r.foreign = foreign
 		r.limit = r.off + min(n, disk.ChunkSize) // so that no more than one chunk follows a failed check
 	}
 	return err
 }
 
-// leaveDisk continues a read from the source if err is an error of the disk, and returns
-// any other error.
-func (r *Reader) leaveDisk(p []byte, err error) (int, error) {
-	if !isDiskError(err) {
+// leaveFill continues a read from the source if err is an error of the disk, or a mismatch of
+// bytes that this client did not get. It returns any other error.
+func (r *Reader) leaveFill(p []byte, err error) (int, error) {
+	if !isDiskError(err) && !(errors.Is(err, ErrMismatch) && r.fill.sparedOf(r)) {
 		return 0, err
 	}
 	if err := r.fill.awaitEnd(r.ctx, nil); err != nil {
 		return 0, err
 	}
-	r.pass = r.fill.passThrough(r.ctx)
+	r.pass = r.fill.passThrough(r.ctx, r.fill.passSource(r.from))
 	if _, err := r.pass.Seek(r.off, io.SeekStart); err != nil {
 		return 0, err
 	}
@@ -271,7 +377,7 @@ func (r *Reader) sendRest(dst io.ReaderFrom, sent, n int64) (int64, error) {
 func (r *Reader) stretch(n int64) *io.LimitedReader {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.closed || r.pass != nil || r.off >= r.size || r.await() != nil || r.reopen() != nil {
+	if r.closed || r.pass != nil || r.off >= r.size || r.await() != nil || r.foreign || r.reopen() != nil {
 		return nil
 	}
 	r.piece = io.LimitedReader{R: r.own, N: min(n, r.limit-r.off)}
@@ -323,9 +429,13 @@ func (r *Reader) Close() error {
 	if r.pass != nil {
 		r.pass.hangUp()
 	}
+	if r.check != nil {
+		r.check.hangUp()
+	}
 	if r.holds {
 		r.fill.release()
 	}
+	r.fill.leaveClient()
 	if r.own != nil {
 		_ = r.own.Close() // it was only read
 	}

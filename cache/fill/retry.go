@@ -9,7 +9,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 )
 
-// Retry bounds how a broken connection is replaced.
+// Retry bounds how a broken connection and a slow source are replaced.
 type Retry struct {
 	// First and Later are how many connections in a row may bring nothing before the
 	// fill gives up: First while clients still wait for their headers and could go
@@ -25,7 +25,29 @@ type Retry struct {
 	// long, up to Stall, so that a slow upstream is not asked over and over. 0 means 2 s
 	// and 15 s.
 	FirstStall, Stall time.Duration
+	// Patience is how long a source may be below the floor while clients wait and another
+	// source could be asked; and how long a client waits for bytes of another upstream to be
+	// verified before it asks its own. 0 means 2 s: SOCI waits 3 s for an answer.
+	Patience time.Duration
+	// Idle is how long a fill that no client waits for may bring next to nothing. 0 means
+	// 30 s: two stalls.
+	Idle time.Duration
 }
+
+const (
+	// floor is the least that a source must bring in a second while clients wait, in bytes,
+	// or another source takes over: a tenth of a link of 5 Mbit/s.
+	floor = 64 << 10
+	// idleFloor is the least that a fill must bring in a second while no client waits, in
+	// bytes: 64 fills that share a link of 1 Mbit/s bring twice as much.
+	idleFloor = 1 << 10
+)
+
+// isTooSlow reports whether n bytes in Patience are below the floor.
+func (r Retry) isTooSlow(n int64) bool { return float64(n) < floor*r.Patience.Seconds() }
+
+// isIdle reports whether n bytes in Patience are next to nothing.
+func (r Retry) isIdle(n int64) bool { return float64(n) < idleFloor*r.Patience.Seconds() }
 
 func (r Retry) withDefaults() Retry {
 	setDefault(&r.First, 3)
@@ -34,6 +56,8 @@ func (r Retry) withDefaults() Retry {
 	setDefault(&r.MaxPause, 5*time.Second)
 	setDefault(&r.FirstStall, 2*time.Second)
 	setDefault(&r.Stall, 15*time.Second)
+	setDefault(&r.Patience, 2*time.Second)
+	setDefault(&r.Idle, 30*time.Second)
 	return r
 }
 

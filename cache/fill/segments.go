@@ -7,12 +7,18 @@ import "slices"
 type segment struct {
 	start, end int64
 	have       int64
-	active     bool // a connection works on it
+	active     bool   // a connection works on it
+	by         string // the upstream of its bytes on disk; "" if an earlier process left them
 }
 
 func (s *segment) next() int64 { return s.start + s.have }
 func (s *segment) done() bool  { return s.next() == s.end }
 func (s *segment) idle() bool  { return !s.active && !s.done() }
+
+// isForeign reports whether its bytes on disk are of another upstream.
+func (s *segment) isForeign(upstream string) bool {
+	return s.have > 0 && s.by != "" && s.by != upstream
+}
 
 // segments covers a whole blob, in order and without gaps: the bytes on disk, those that
 // connections fetch, and the missing bytes that no connection works on. It is plain data;
@@ -63,6 +69,27 @@ func (s *segments) available(off int64) int64 {
 	return end - off
 }
 
+// availableFrom is available, without what other upstreams have brought.
+func (s *segments) availableFrom(off int64, upstream string) int64 {
+	end := off
+	for i := s.at(off); i >= 0 && i < len(s.list); i++ {
+		seg := s.list[i]
+		if seg.next() <= end || seg.isForeign(upstream) {
+			break
+		}
+		end = seg.next()
+		if !seg.done() {
+			break
+		}
+	}
+	return end - off
+}
+
+// hasForeign reports whether bytes on disk are of another upstream.
+func (s *segments) hasForeign(upstream string) bool {
+	return slices.ContainsFunc(s.list, func(seg *segment) bool { return seg.isForeign(upstream) })
+}
+
 // behind returns how many bytes on disk end at off, where a segment begins, without a gap;
 // or somewhat fewer.
 func (s *segments) behind(off int64) int64 {
@@ -100,6 +127,18 @@ func (s *segments) claim(off, n int64) *segment {
 	}
 	s.list[i].active = true
 	return s.list[i]
+}
+
+// attribute says which upstream brings the missing bytes of seg, on which a connection works.
+// It returns the segment that has them: another one if seg has bytes of another upstream.
+func (s *segments) attribute(seg *segment, upstream string) *segment {
+	if seg.have > 0 && seg.by != upstream {
+		seg.active = false
+		rest := seg.end - seg.next()
+		seg = s.claim(seg.next(), rest)
+	}
+	seg.by = upstream
+	return seg
 }
 
 // split cuts segment i in two at off, which lies behind its bytes on disk.
@@ -153,7 +192,7 @@ func (s *segments) join(i int) bool {
 		return false
 	}
 	a, b := s.list[i], s.list[i+1]
-	bothDone := a.done() && b.done() && !a.active && !b.active
+	bothDone := a.done() && b.done() && !a.active && !b.active && a.by == b.by
 	bothNew := a.idle() && b.idle() && a.have == 0 && b.have == 0
 	if !bothDone && !bothNew {
 		return false

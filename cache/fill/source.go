@@ -5,6 +5,16 @@ import (
 	"io"
 )
 
+// Source is a place that has a blob: a repository of an upstream. Two sources with the same
+// Upstream and Repository are one.
+type Source struct {
+	Upstream, Repository string
+	// Size is the blob's size in bytes by a verified manifest of the repository, or 0 if none
+	// tells it. An answer that tells another size is not the blob.
+	Size  int64
+	Fetch Fetch
+}
+
 // Range is a stretch of a blob to ask for, in bytes.
 type Range struct {
 	Off, Len int64
@@ -23,7 +33,7 @@ type Content struct {
 	// offset 0.
 	Whole bool
 	// Size is that of the whole blob in bytes, or -1 if the source does not say: then
-	// it must be known from a manifest.
+	// the [Source] must know it from a manifest.
 	Size int64
 }
 

@@ -147,9 +147,9 @@ func (r *rig) pull(tag string, img image) {
 	r.t.Helper()
 	r.tag(tag, img)
 	for dgst, content := range img.blobs {
-		blob, err := r.store.Open(r.t.Context(), dgst, int64(len(content)), func(_ context.Context, rg cache.Range) (cache.Content, error) {
+		blob, err := r.store.Open(r.t.Context(), dgst, cache.Source{Size: int64(len(content)), Fetch: func(_ context.Context, rg cache.Range) (cache.Content, error) {
 			return cache.Content{Body: io.NopCloser(bytes.NewReader(content[rg.Off:])), Size: int64(len(content))}, nil
-		})
+		}})
 		if err != nil {
 			r.t.Fatal(err)
 		}

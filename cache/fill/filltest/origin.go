@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/larder-registry/larder/cache/fill"
 	"github.com/opencontainers/go-digest"
@@ -24,6 +25,7 @@ type Origin struct {
 	// Set before the first request.
 	NoRanges bool // every answer is the whole blob
 	NoSize   bool // no answer tells the size
+	Upstream string
 	// Plan is asked about each request, the first one being 0.
 	Plan func(n int, r fill.Range) Act
 
@@ -45,6 +47,7 @@ type Act struct {
 	Stall int64           // no byte comes after so many, if not 0
 	Flip  int64           // this bit of the content is wrong, counted from 1
 	Gate  func(off int64) // called before each byte range is sent
+	Pace  time.Duration   // between two bytes, if not 0
 }
 
 // ErrBroken is how a body breaks.
@@ -95,6 +98,11 @@ func (o *Origin) Fetch(ctx context.Context, r fill.Range) (fill.Content, error) 
 		told = -1
 	}
 	return fill.Content{Body: b, Whole: o.NoRanges, Size: told}, nil
+}
+
+// Source is the origin as a repository whose manifests do not tell the size.
+func (o *Origin) Source() fill.Source {
+	return fill.Source{Upstream: o.Upstream, Repository: "app", Fetch: o.Fetch}
 }
 
 // Requests returns what was asked for so far.
@@ -161,6 +169,14 @@ func (b *originBody) Read(p []byte) (int, error) {
 	}
 	if b.act.Gate != nil {
 		b.act.Gate(b.off)
+	}
+	if b.act.Pace > 0 {
+		p = p[:1]
+		select {
+		case <-time.After(b.act.Pace):
+		case <-b.ctx.Done():
+			return 0, b.ctx.Err()
+		}
 	}
 	n := copy(p, b.origin.Content[b.off:])
 	if bit := b.act.Flip - 1; bit >= 0 && b.off <= bit/8 && bit/8 < b.off+int64(n) {

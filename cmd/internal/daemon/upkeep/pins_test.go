@@ -79,9 +79,9 @@ func (p *pinned) FetchBlob(ctx context.Context, _ cache.Repository, dgst digest.
 		return errDown
 	}
 	content := p.content[dgst]
-	blob, err := p.store.Open(ctx, dgst, size, func(_ context.Context, r cache.Range) (cache.Content, error) {
+	blob, err := p.store.Open(ctx, dgst, cache.Source{Size: size, Fetch: func(_ context.Context, r cache.Range) (cache.Content, error) {
 		return cache.Content{Body: io.NopCloser(bytes.NewReader(content[r.Off:])), Size: int64(len(content))}, nil
-	})
+	}})
 	if err != nil {
 		return err
 	}
