@@ -64,9 +64,9 @@ func (s *Store) find(ctx context.Context, d digest.Digest, source fill.Source) (
 				return nil, false, file, nil
 			}
 			err = errors.Join(err, file.Close())
-		}
-		if ctx.Err() != nil {
-			return nil, false, nil, err
+			if ctx.Err() != nil {
+				return nil, false, nil, err
+			}
 		}
 		s.noteUnreadable(d, err)
 	}
