@@ -131,12 +131,6 @@ func (s *Store) noteUnreadable(d digest.Digest, err error) {
 	}
 }
 
-// queued is a fill with its place in the queue for a slot.
-type queued struct {
-	*fill.Fill
-	ticket *ticket
-}
-
 // run runs a fill from its beginning to its outcome on disk. size is the blob's by the first
 // client's manifest, or 0.
 func (s *Store) run(f *queued, d digest.Digest, size int64) {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"slices"
 	"sync"
+
+	"github.com/larder-registry/larder/cache/fill"
 )
 
 // slots bound the fills that run at once: all of them, and those of one upstream, so that no
@@ -23,6 +25,12 @@ type ticket struct {
 	upstreams []string // of its clients; slots.mu guards it, and upstream
 	upstream  string   // whose slot it has
 	granted   chan struct{}
+}
+
+// queued is a fill with its place in the queue for a slot.
+type queued struct {
+	*fill.Fill
+	ticket *ticket
 }
 
 // newSlots returns slots for most fills, of which a quarter may be of one upstream: with 256
