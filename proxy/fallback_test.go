@@ -129,6 +129,26 @@ func TestSilentUpstreamIsReportedAfterItsTimeout(t *testing.T) {
 	wantError(t, r.get(blobPath(app, image.Blobs[0].Digest)), http.StatusNotFound, "BLOB_UNKNOWN")
 }
 
+// Each answer would take the timeout, or two seconds if there is a stale one.
+func TestKnownSilenceCostsClientsNothing(t *testing.T) {
+	r := newRig(t, settings{timeout: 500 * time.Millisecond, cache: cache.Options{Tags: cache.Freshness{TTL: time.Nanosecond, StaleIfError: time.Hour, Negative: time.Nanosecond}}})
+	image := r.addImage("v1", ecrtest.Random(1, 1000))
+	wantStatus(t, r.get(manifestPath(app, "v1")), http.StatusOK)
+	defer r.ecr.Inject(ecrtest.Fault{On: ecrtest.Manifest | ecrtest.Blob | ecrtest.Tags, Hang: true})()
+	r.get(manifestPath(app, "v1")) // finds the silence out
+	began := time.Now()
+	for range 5 {
+		wantHeader(t, r.get(manifestPath(app, "v1")), "X-Cache", "STALE")
+		wantHeader(t, r.get("/v2/"+app+"/tags/list"), "X-Cache", "STALE")
+		wantError(t, r.get(manifestPath(app, "v2")), http.StatusServiceUnavailable, "UNAVAILABLE")
+		wantError(t, r.get("/v2/"+app+"/referrers/"+image.Blobs[0].Digest.String()), http.StatusServiceUnavailable, "UNAVAILABLE")
+		wantError(t, r.get(blobPath(app, digestOfNothing)), http.StatusNotFound, "BLOB_UNKNOWN")
+	}
+	if took := time.Since(began); took > 4*time.Second { // 25 requests of half a second each
+		t.Errorf("25 requests took %v", took)
+	}
+}
+
 func TestInvalidRequestsAreRefused(t *testing.T) {
 	r := newRig(t, settings{})
 	for _, test := range []struct {
