@@ -74,7 +74,7 @@ func sizeOf(err error) int {
 		return 0
 	}
 	bytes := len(err.Error()) + 128
-	switch err := err.(type) {
+	switch err := err.(type) { //nolint:errorlint // it walks the tree itself
 	case interface{ Unwrap() error }:
 		bytes += sizeOf(err.Unwrap())
 	case interface{ Unwrap() []error }:

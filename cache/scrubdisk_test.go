@@ -95,7 +95,7 @@ func TestBackgroundScrubHasTheIdleIOClass(t *testing.T) {
 func uncachedFolder(t *testing.T) string {
 	t.Helper()
 	for _, parent := range []string{os.TempDir(), "/var/tmp", "."} {
-		dir, err := os.MkdirTemp(parent, "larder-scrub-*")
+		dir, err := os.MkdirTemp(parent, "larder-scrub-*") //nolint:usetesting // t.TempDir may be in memory
 		if err != nil {
 			continue
 		}

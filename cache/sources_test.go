@@ -76,7 +76,7 @@ func TestSlowSourceHandsOverAtTheSameOffset(t *testing.T) {
 				slow, good := newSite(upstreams[0], 4<<20).always(filltest.Act{Pace: time.Second}), newSite(upstreams[1], 4<<20)
 				good.source.Repository = "other"
 				first := slow.pull(store)
-				time.Sleep(28 * time.Second)
+				pass(28 * time.Second)
 				good.wantWhole(t, "the client of the healthy source", <-good.pull(store), soon)
 				good.wantWhole(t, "the client of the slow source", <-first, time.Minute)
 				settle(t, store)
@@ -105,7 +105,7 @@ func TestSilentSourceHandsOver(t *testing.T) {
 				}
 				silent, good := newSite("one", 4<<20).always(act), newSite("two", 4<<20)
 				first := silent.pull(store)
-				time.Sleep(time.Second)
+				pass(time.Second)
 				good.wantWhole(t, "the client of the healthy source", <-good.pull(store), soon)
 				good.wantWhole(t, "the client of the silent source", <-first, soon)
 				settle(t, store)
@@ -164,7 +164,7 @@ func TestSourceThatLiesCutsItsOwnClientsAlone(t *testing.T) {
 				for range 3 {
 					clients = append(clients, good.pull(store))
 				}
-				time.Sleep(c.hold)
+				pass(c.hold)
 				close(hold)
 				for _, client := range clients {
 					good.wantWhole(t, "a client of the healthy source", <-client, soon+c.hold)
@@ -249,7 +249,7 @@ func TestHealthySourcesShareOneFetch(t *testing.T) {
 			synctest.Wait()
 			clients = append(clients, two.pull(store))
 		}
-		time.Sleep(time.Second)
+		pass(time.Second)
 		close(hold)
 		for _, client := range clients {
 			one.wantWhole(t, "a client", <-client, soon)
@@ -281,14 +281,14 @@ func TestFillThatNobodyReadsIsGivenUpIfNextToNothingArrives(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Minute) // as long as somebody reads, it goes on
+		pass(time.Minute) // as long as somebody reads, it goes on
 		if n := len(store.Fills()); n != 1 {
 			t.Fatalf("%d fills", n)
 		}
 		if err := blob.Close(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		if n := len(store.Fills()); n != 0 {
 			t.Errorf("%d fills a minute after the last client has left", n)
 		}
@@ -328,7 +328,7 @@ func TestUpstreamDoesNotTakeTheSlotsOfOthers(t *testing.T) {
 		other.wantWhole(t, "the client that waited", <-waits, soon)
 		leave()
 		slow.Wait()
-		time.Sleep(10 * time.Minute)
+		pass(10 * time.Minute)
 		if n := len(store.Fills()); n != 0 {
 			t.Errorf("%d fills ten minutes after all clients have left", n)
 		}

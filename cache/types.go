@@ -48,6 +48,9 @@ type (
 	Retry = fill.Retry
 )
 
+// VerifyOnRead says when the content of a blob is checked before it is served.
+type VerifyOnRead = blobs.VerifyOnRead
+
 // What a store tells of its content.
 type (
 	// ImageInfo is what the cache knows of an image.
@@ -63,8 +66,6 @@ type (
 	// Missing is what a pin holds and the cache does not have.
 	Missing = pins.Missing
 	// FillInfo is the state of a fill.
-	VerifyOnRead = blobs.VerifyOnRead
-
 	FillInfo = fill.Info
 	// Eviction is a blob that was removed.
 	Eviction = blobs.Eviction

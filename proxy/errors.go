@@ -104,7 +104,7 @@ func publicText(err error) string {
 // localPaths adds the absolute paths that the errors within err are about.
 func localPaths(err error, paths []string) []string {
 	var found []string
-	switch e := err.(type) {
+	switch e := err.(type) { //nolint:errorlint // it walks the tree itself
 	case *fs.PathError:
 		found = []string{e.Path}
 	case *os.LinkError:
@@ -115,7 +115,7 @@ func localPaths(err error, paths []string) []string {
 			paths = append(paths, path)
 		}
 	}
-	switch e := err.(type) {
+	switch e := err.(type) { //nolint:errorlint // it walks the tree itself
 	case interface{ Unwrap() error }:
 		paths = localPaths(e.Unwrap(), paths)
 	case interface{ Unwrap() []error }:

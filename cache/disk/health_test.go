@@ -32,12 +32,12 @@ func TestRelapsesDoubleTheTimeUntilTheDiskIsHealthy(t *testing.T) {
 				t.Errorf("the disk is not healthy %v after a failure: %v", want, err)
 			}
 		}
-		for _, minutes := range []time.Duration{0, 1, 2, 4, 8, 16, 32, 60, 60} {
-			fails(minutes * time.Minute)
+		for _, minutes := range []int{0, 1, 2, 4, 8, 16, 32, 60, 60} {
+			fails(time.Duration(minutes) * time.Minute)
 		}
 		<-time.After(time.Hour + 1) // the next failure is no relapse
-		for _, minutes := range []time.Duration{0, 1, 2} {
-			fails(minutes * time.Minute)
+		for _, minutes := range []int{0, 1, 2} {
+			fails(time.Duration(minutes) * time.Minute)
 		}
 	})
 }

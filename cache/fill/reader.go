@@ -89,7 +89,7 @@ func (f *Fill) open(ctx context.Context, from *origin, own bool) (*Reader, error
 	case <-ctx.Done():
 		return nil, f.tooLate(ctx)
 	}
-	if err, refused := f.refusal(from); refused {
+	if isRefused, err := f.refusal(from); isRefused {
 		return nil, fmt.Errorf("fetch blob %s: %w", f.digest, err)
 	}
 	if size, differs := f.otherSize(from); differs {
@@ -117,10 +117,10 @@ func (f *Fill) open(ctx context.Context, from *origin, own bool) (*Reader, error
 
 // refusal returns why a client's own source refused the blob to it. Another source may have
 // the blob, for its own clients.
-func (f *Fill) refusal(from *origin) (error, bool) {
+func (f *Fill) refusal(from *origin) (isRefused bool, why error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return from.err, from.standing == refused
+	return from.standing == refused, from.err
 }
 
 // otherSize returns the size that the manifest of a client tells, if the fill has another.
@@ -330,7 +330,7 @@ func (r *Reader) await() error {
 // leaveFill continues a read from the source if err is an error of the disk, or a mismatch of
 // bytes that this client did not get. It returns any other error.
 func (r *Reader) leaveFill(p []byte, err error) (int, error) {
-	if !isDiskError(err) && !(errors.Is(err, ErrMismatch) && r.fill.sparedOf(r)) {
+	if !isDiskError(err) && (!errors.Is(err, ErrMismatch) || !r.fill.sparedOf(r)) {
 		return 0, err
 	}
 	if err := r.fill.awaitEnd(r.ctx, nil); err != nil {

@@ -92,7 +92,7 @@ func newTransport(g *guard) *Transport {
 		},
 	}
 	t.fresh = sync.OnceValue(func() *http.Transport {
-		fresh := t.Transport.Clone()
+		fresh := t.Clone()
 		fresh.DisableKeepAlives = true
 		return fresh
 	})

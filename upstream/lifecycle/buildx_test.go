@@ -59,9 +59,9 @@ func unreadAll(images []lifecycle.Image) []lifecycle.Image {
 // returns how many those were.
 func readAll(t *testing.T, policy lifecycle.Policy, described, complete []lifecycle.Image) (read int) {
 	t.Helper()
-	any := func(digest.Digest) bool { return true }
+	every := func(digest.Digest) bool { return true }
 	for range 10 {
-		wanted := policy.Unread(described, policyNow, any)
+		wanted := policy.Unread(described, policyNow, every)
 		if len(wanted) == 0 {
 			return read
 		}

@@ -40,7 +40,7 @@ func (p *Place) ask(ctx context.Context, q Question) (*http.Response, error) {
 	second := make(chan *http.Response, 1)
 	timer := time.AfterFunc(p.patience(), func() {
 		defer close(second)
-		if resp := p.askAgain(secondCtx, q, &chosen); resp != nil {
+		if resp := p.askAgain(secondCtx, q, &chosen); resp != nil { //nolint:bodyclose // the reader of second closes it
 			cancelFirst()
 			second <- resp
 		}

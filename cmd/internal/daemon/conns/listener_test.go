@@ -130,7 +130,7 @@ func TestConnectionsThatAreInUseLeaveTheirPlaceToNobody(t *testing.T) {
 		for range 2 {
 			r.hold(r.dial("10.0.0.7:1"))
 		}
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 		if got := r.get(r.dial("10.0.0.7:2")); got != 0 {
 			t.Errorf("the third connection of a client that may have two: %d", got)
 		}
@@ -149,12 +149,12 @@ func TestUnusedConnectionsMakePlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, conns.Bounds{All: 3, PerClient: 2, Stall: time.Minute})
 		silent := r.dial("10.0.0.7:1") // never sends a request
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		idle := r.dial("10.0.0.7:2")
 		if got := r.get(idle); got != http.StatusNoContent {
 			t.Fatalf("%d, want 204", got)
 		}
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		third := r.dial("10.0.0.7:3")
 		if got := r.get(third); got != http.StatusNoContent {
 			t.Errorf("the third connection of a client that has two unused ones: %d, want 204", got)
