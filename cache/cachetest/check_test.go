@@ -37,7 +37,7 @@ func folder(t *testing.T) string {
 		t.Fatal(err)
 	}
 	blob.Close()
-	raw := []byte(`{"mediaType":"application/vnd.oci.image.manifest.v1+json"}`)
+	raw := []byte(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2},"layers":[]}`)
 	repository := cache.Repository{Upstream: "registry.test", Name: "team/app"}
 	_, _, err = s.Tag(t.Context(), repository, "v1", func(context.Context, string, bool) (cache.Manifest, error) {
 		return cache.Manifest{Digest: digest.FromBytes(raw), Raw: raw}, nil
