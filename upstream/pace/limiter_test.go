@@ -502,6 +502,9 @@ func TestRateFallsBelowAQuotaWithin5SecondsAndUsesIt(t *testing.T) {
 				if total < 55*perSecond/2 {
 					t.Errorf("%d requests in 55 s use less than half of %d a second", total, perSecond)
 				}
+				if total > 55*perSecond*11/10 {
+					t.Errorf("%d requests in 55 s are over a tenth more than %d a second", total, perSecond)
+				}
 				if 10*refused > total {
 					t.Errorf("%d of %d requests are refused", refused, total)
 				}
