@@ -13,6 +13,7 @@ import (
 
 	"github.com/larder-registry/larder/upstream/ecrtest"
 	"github.com/larder-registry/larder/upstream/guard"
+	"github.com/larder-registry/larder/upstream/upstreamtest"
 )
 
 // startBubble runs a fake ECR in a bubble, and a registry that talks to it. Only
@@ -63,7 +64,7 @@ func testNetwork(t *testing.T, p *pipes) network {
 
 // Clients ask many times in the life of each token, for two minutes.
 func TestClientsDoNotNoticeTokensOfTenSeconds(t *testing.T) {
-	awsEnvironment(t, "AKIDLARDERTEST")
+	upstreamtest.SetAWS(t, "AKIDLARDERTEST")
 	synctest.Test(t, func(t *testing.T) {
 		const life, lasts = 10 * time.Second, 2 * time.Minute
 		server := startBubble(t, ecrtest.Options{TokenTTL: life})
@@ -89,14 +90,14 @@ func TestClientsDoNotNoticeTokensOfTenSeconds(t *testing.T) {
 		if requests := stats.Requests[ecrtest.Manifest]; requests < 10_000 {
 			t.Errorf("%d requests: that is no load", requests)
 		}
-		server.log.wantLines(t, "level=WARN", 0)
+		server.log.WantLines(t, "level=WARN", 0)
 	})
 }
 
 // The API fails from just before the renewal of the token until an hour after it
 // expired.
 func TestTokenAPIMayFailUntilTheOldTokenExpires(t *testing.T) {
-	awsEnvironment(t, "AKIDLARDERTEST")
+	upstreamtest.SetAWS(t, "AKIDLARDERTEST")
 	synctest.Test(t, func(t *testing.T) {
 		server := startBubble(t, ecrtest.Options{})
 		ask := func() (time.Duration, error) {
@@ -115,7 +116,7 @@ func TestTokenAPIMayFailUntilTheOldTokenExpires(t *testing.T) {
 				t.Fatalf("after %v: %v", time.Since(begun), err)
 			}
 		}
-		server.log.wantLines(t, "no new ECR token", 1)
+		server.log.WantLines(t, "no new ECR token", 1)
 		pass(5 * time.Minute)
 		for range 15 {
 			took, err := ask()
@@ -127,8 +128,8 @@ func TestTokenAPIMayFailUntilTheOldTokenExpires(t *testing.T) {
 			}
 			pass(4 * time.Minute)
 		}
-		server.log.wantLines(t, "level=WARN", 1)
-		server.log.wantLines(t, "the ECR token has expired", 1)
+		server.log.WantLines(t, "level=WARN", 1)
+		server.log.WantLines(t, "the ECR token has expired", 1)
 		if n := server.Stats().Requests[ecrtest.API]; n > 3*8*60 {
 			t.Errorf("asked the API %d times in vain, want at most one attempt a minute", n)
 		}
@@ -138,13 +139,13 @@ func TestTokenAPIMayFailUntilTheOldTokenExpires(t *testing.T) {
 		if _, err := ask(); err != nil {
 			t.Errorf("a pause after the API recovered: %v", err)
 		}
-		server.log.wantLines(t, "gives tokens again", 1)
+		server.log.WantLines(t, "gives tokens again", 1)
 	})
 }
 
 // The node's clock is hours off. Only signatures depend on it.
 func TestClockSkewChangesNothing(t *testing.T) {
-	awsEnvironment(t, "AKIDLARDERTEST")
+	upstreamtest.SetAWS(t, "AKIDLARDERTEST")
 	for name, skew := range map[string]time.Duration{"ahead": 11 * time.Hour, "behind": -30 * 24 * time.Hour} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -160,7 +161,7 @@ func TestClockSkewChangesNothing(t *testing.T) {
 				if n := server.Stats().Tokens; n < 5 || n > 7 {
 					t.Errorf("%d tokens in three lives, want two a life", n)
 				}
-				server.log.wantLines(t, "level=WARN", 0)
+				server.log.WantLines(t, "level=WARN", 0)
 			})
 		})
 	}

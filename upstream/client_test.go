@@ -14,6 +14,7 @@ import (
 
 	"github.com/larder-registry/larder/upstream/ecrtest"
 	"github.com/larder-registry/larder/upstream/guard/guardtest"
+	"github.com/larder-registry/larder/upstream/upstreamtest"
 )
 
 func TestHostThatIsNotConfiguredDoesNotExist(t *testing.T) {
@@ -70,7 +71,7 @@ func TestEndpointDefaultsToTheHostByHTTPS(t *testing.T) {
 }
 
 func TestMakingRegistriesNeedsNoNetworkAndNoCredentials(t *testing.T) {
-	awsEnvironment(t, "")
+	upstreamtest.SetAWS(t, "")
 	bell := guardtest.NewDoorbell(t)
 	endpoint := "http://" + bell.Addr().String()
 	c, _ := newTestClient(t,

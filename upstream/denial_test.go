@@ -52,7 +52,7 @@ func TestDeniedTokenSaysWhatWouldAllowIt(t *testing.T) {
 	_, _, err := server.Manifest(t.Context(), repo, "v1", false)
 	want := "add to the policies of " + user + `: {"Effect":"Allow","Action":"ecr:GetAuthorizationToken","Resource":"*"}`
 	wantNoCredentials(t, err, want)
-	server.log.wantLines(t, "no ECR token", 1)
+	server.log.WantLines(t, "no ECR token", 1)
 
 	var denied interface{ DenialAttrs() []slog.Attr }
 	if !errors.As(err, &denied) || len(denied.DenialAttrs()) == 0 {

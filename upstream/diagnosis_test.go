@@ -17,6 +17,7 @@ import (
 	"github.com/larder-registry/larder/upstream/guard"
 	"github.com/larder-registry/larder/upstream/probe"
 	"github.com/larder-registry/larder/upstream/reply"
+	"github.com/larder-registry/larder/upstream/upstreamtest"
 )
 
 func TestConnectionTellsTheStageThatFailed(t *testing.T) {
@@ -157,7 +158,7 @@ func TestCallerIsTheIdentityThatSTSReturns(t *testing.T) {
 }
 
 func TestServicesAreOfTheHostsKind(t *testing.T) {
-	awsEnvironment(t, "AKIDLARDERTEST")
+	upstreamtest.SetAWS(t, "AKIDLARDERTEST")
 	for host, want := range map[string][2]string{
 		"123456789012.dkr.ecr.eu-central-1.amazonaws.com":   {"https://api.ecr.eu-central-1.amazonaws.com", "https://sts.eu-central-1.amazonaws.com"},
 		"123456789012.dkr.ecr-fips.us-east-1.amazonaws.com": {"https://api.ecr-fips.us-east-1.amazonaws.com", "https://sts-fips.us-east-1.amazonaws.com"},

@@ -18,6 +18,7 @@ import (
 	"github.com/larder-registry/larder/upstream/ecrtest"
 	"github.com/larder-registry/larder/upstream/guard"
 	"github.com/larder-registry/larder/upstream/reply"
+	"github.com/larder-registry/larder/upstream/upstreamtest"
 )
 
 // replicated is a registry in one region with a replica in another. Both have the
@@ -27,7 +28,7 @@ type replicated struct {
 	primary, replica *ecrtest.Running
 	blob             digest.Digest
 	client           *Client
-	log              *logBuffer
+	log              *upstreamtest.Log
 }
 
 func startReplicated(t *testing.T) *replicated {
@@ -128,7 +129,7 @@ func TestReplicaStandsInForARegionThatFails(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				r.log.wantLines(t, "the registry fails", 1)
+				r.log.WantLines(t, "the registry fails", 1)
 				if n := r.replica.Stats().Tokens; n != 1 {
 					t.Errorf("%d tokens of the replica's own region, want 1", n)
 				}
@@ -139,7 +140,7 @@ func TestReplicaStandsInForARegionThatFails(t *testing.T) {
 }
 
 func TestSilentRegionLeavesTimeForItsReplica(t *testing.T) {
-	awsEnvironment(t, "AKIDLARDERTEST")
+	upstreamtest.SetAWS(t, "AKIDLARDERTEST")
 	for question, ask := range byDigest {
 		t.Run(question, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -249,7 +250,7 @@ func TestPrimaryIsLeftAloneForAWhileAndThenAskedAgain(t *testing.T) {
 		if n := asked["replica.test"]; n != before {
 			t.Errorf("the replica was asked %d times after the primary was back", n-before)
 		}
-		log.wantLines(t, "the registry answers again", 1)
+		log.WantLines(t, "the registry answers again", 1)
 	})
 }
 

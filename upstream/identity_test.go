@@ -18,6 +18,7 @@ import (
 
 	"github.com/larder-registry/larder/upstream/ecr"
 	"github.com/larder-registry/larder/upstream/ecrtest"
+	"github.com/larder-registry/larder/upstream/upstreamtest"
 )
 
 const (
@@ -223,8 +224,8 @@ func TestReplacedCredentialsAreFoundAfterARefusal(t *testing.T) {
 	file := fileWith(t, strings.Replace(keyFile, "AKIDLARDERTEST", "AKIDOLD", 1))
 	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", file)
 	clock := ecrtest.NewClock()
-	log := new(logBuffer)
-	c := NewClient(Options{Log: log.logger(), Now: clock.Now, Lookup: func(host string) (Config, bool) {
+	log := new(upstreamtest.Log)
+	c := NewClient(Options{Log: log.Logger(), Now: clock.Now, Lookup: func(host string) (Config, bool) {
 		return Config{Host: host, Endpoint: server.Endpoint}, true
 	}})
 	defer c.Close()
@@ -236,8 +237,8 @@ func TestReplacedCredentialsAreFoundAfterARefusal(t *testing.T) {
 	if _, _, err := r.Manifest(t.Context(), repo, "v1", false); err != nil {
 		t.Error(err)
 	}
-	log.wantLines(t, "no ECR token", 1)
-	log.wantLines(t, "ECR gives tokens again", 1)
+	log.WantLines(t, "no ECR token", 1)
+	log.WantLines(t, "ECR gives tokens again", 1)
 }
 
 // There are three accounts, two identities and two regions: each account's registry

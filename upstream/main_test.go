@@ -3,16 +3,12 @@
 package upstream
 
 import (
-	"bytes"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -20,6 +16,7 @@ import (
 
 	"github.com/larder-registry/larder/upstream/ecrtest"
 	"github.com/larder-registry/larder/upstream/guard"
+	"github.com/larder-registry/larder/upstream/upstreamtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -33,26 +30,6 @@ const (
 	manifestBody = `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json"}`
 )
 
-// awsEnvironment sets the credentials that the SDK finds, and hides the machine's.
-func awsEnvironment(t *testing.T, accessKey string) {
-	t.Helper()
-	none := filepath.Join(t.TempDir(), "none")
-	for name, value := range map[string]string{
-		"AWS_ACCESS_KEY_ID":           accessKey,
-		"AWS_SECRET_ACCESS_KEY":       "aws-secret",
-		"AWS_SESSION_TOKEN":           "",
-		"AWS_PROFILE":                 "",
-		"AWS_REGION":                  "",
-		"AWS_CA_BUNDLE":               "",
-		"AWS_ENDPOINT_URL":            "",
-		"AWS_CONFIG_FILE":             none,
-		"AWS_SHARED_CREDENTIALS_FILE": none,
-		"AWS_EC2_METADATA_DISABLED":   "true",
-	} {
-		t.Setenv(name, value)
-	}
-}
-
 func setenv(t *testing.T, variables map[string]string) {
 	t.Helper()
 	for name, value := range variables {
@@ -60,46 +37,18 @@ func setenv(t *testing.T, variables map[string]string) {
 	}
 }
 
-// logBuffer collects log lines.
-type logBuffer struct {
-	mu  sync.Mutex // guards what follows
-	buf bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
-
-func (b *logBuffer) logger() *slog.Logger { return slog.New(slog.NewTextHandler(b, nil)) }
-
-// wantLines checks that a text was logged n times, once on a line.
-func (b *logBuffer) wantLines(t *testing.T, text string, n int) {
-	t.Helper()
-	if got := strings.Count(b.String(), text); got != n {
-		t.Errorf("logged %q %d times, want %d:\n%s", text, got, n, b)
-	}
-}
-
 // newTestClient returns a client with these upstreams only.
-func newTestClient(t *testing.T, configs ...Config) (*Client, *logBuffer) {
+func newTestClient(t *testing.T, configs ...Config) (*Client, *upstreamtest.Log) {
 	t.Helper()
 	return newTestClientOn(t, network{transports: guard.NewTransports(guard.Options{})}, configs...)
 }
 
 // newTestClientOn is newTestClient with these connections.
-func newTestClientOn(t *testing.T, via network, configs ...Config) (*Client, *logBuffer) {
+func newTestClientOn(t *testing.T, via network, configs ...Config) (*Client, *upstreamtest.Log) {
 	t.Helper()
-	log := new(logBuffer)
+	log := new(upstreamtest.Log)
 	c := newClient(Options{
-		Log: log.logger(),
+		Log: log.Logger(),
 		Lookup: func(host string) (Config, bool) {
 			for _, cfg := range configs {
 				if cfg.Host == host {
@@ -130,13 +79,13 @@ func registryOf(t *testing.T, c *Client, host string) *Registry {
 type fake struct {
 	*ecrtest.Running
 	*Registry
-	log *logBuffer
+	log *upstreamtest.Log
 }
 
 // startECR runs a fake ECR that has the manifest manifestBody under the tag v1.
 func startECR(t *testing.T, opts ecrtest.Options) *fake {
 	t.Helper()
-	awsEnvironment(t, "AKIDLARDERTEST")
+	upstreamtest.SetAWS(t, "AKIDLARDERTEST")
 	server, err := ecrtest.Start(opts)
 	if err != nil {
 		t.Fatal(err)
@@ -162,7 +111,7 @@ func ecrConfig(server *ecrtest.Running) Config {
 }
 
 // startPlain runs a registry that is not ECR's, at a loopback address.
-func startPlain(t *testing.T, cfg Config, h http.HandlerFunc) (*Registry, *logBuffer) {
+func startPlain(t *testing.T, cfg Config, h http.HandlerFunc) (*Registry, *upstreamtest.Log) {
 	t.Helper()
 	server := serve(t, h)
 	cfg.Host, cfg.Endpoint = "registry.test", server.URL

@@ -11,13 +11,14 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/larder-registry/larder/upstream/ecrtest"
+	"github.com/larder-registry/larder/upstream/upstreamtest"
 )
 
 // publicECR is a running fake of ECR Public.
 type publicECR struct {
 	*ecrtest.Running
 	*Registry
-	log   *logBuffer
+	log   *upstreamtest.Log
 	clock *ecrtest.Clock // of tokens that AWS's API gives
 	blob  digest.Digest
 }
@@ -40,8 +41,8 @@ func startPublic(t *testing.T, host string, key func(*ecrtest.AWS) ecrtest.Key) 
 	if key != nil {
 		setenv(t, key(server.AWS()).Environment())
 	}
-	p := &publicECR{Running: server, log: new(logBuffer), clock: ecrtest.NewClock(), blob: blob.Digest}
-	c := NewClient(Options{Log: p.log.logger(), Now: p.clock.Now, Lookup: func(string) (Config, bool) {
+	p := &publicECR{Running: server, log: new(upstreamtest.Log), clock: ecrtest.NewClock(), blob: blob.Digest}
+	c := NewClient(Options{Log: p.log.Logger(), Now: p.clock.Now, Lookup: func(string) (Config, bool) {
 		return Config{Host: host, Endpoint: server.Endpoint}, true // the API is the environment's
 	}})
 	t.Cleanup(func() {
@@ -115,15 +116,15 @@ func TestECRPublicIsAskedAnonymouslyWithoutCredentials(t *testing.T) {
 	p := startPublic(t, "public.ecr.aws", nil)
 	p.pullAll(t)
 	p.wantAsked(t, 0, 1)
-	p.log.wantLines(t, "asked anonymously", 1)
+	p.log.WantLines(t, "asked anonymously", 1)
 }
 
 func TestECRPublicIsAskedAnonymouslyIfItsAPIIsDenied(t *testing.T) {
 	p := startPublic(t, "public.ecr.aws", nobody)
 	p.pullAll(t)
 	p.wantAsked(t, 1, 1)
-	p.log.wantLines(t, "asked anonymously", 1)
-	p.log.wantLines(t, "add to the policies of arn:aws:iam::123456789012:user/nobody", 1)
+	p.log.WantLines(t, "asked anonymously", 1)
+	p.log.WantLines(t, "add to the policies of arn:aws:iam::123456789012:user/nobody", 1)
 
 	// It is tried again from time to time, more and more rarely.
 	for range 24 * 60 {
@@ -136,7 +137,7 @@ func TestECRPublicIsAskedAnonymouslyIfItsAPIIsDenied(t *testing.T) {
 	if n := p.Stats().Requests[ecrtest.API]; n < 20 || n > 35 {
 		t.Errorf("the API was asked %d times in a day, want about once an hour", n)
 	}
-	p.log.wantLines(t, "asked anonymously", 1)
+	p.log.WantLines(t, "asked anonymously", 1)
 }
 
 func TestExpiredTokensOfECRPublicAreRenewedOnce(t *testing.T) {
@@ -161,7 +162,7 @@ func TestExpiredTokensOfECRPublicAreRenewedOnce(t *testing.T) {
 // A token service that does not take what the API gave, as with credentials that
 // were revoked.
 func TestECRPublicIsAskedAnonymouslyIfTheLoginIsRefused(t *testing.T) {
-	awsEnvironment(t, "AKIDLARDERTEST")
+	upstreamtest.SetAWS(t, "AKIDLARDERTEST")
 	var given, tried, bearer atomic.Int64
 	server := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		switch {
@@ -193,7 +194,7 @@ func TestECRPublicIsAskedAnonymouslyIfTheLoginIsRefused(t *testing.T) {
 	if given.Load() != 2 || tried.Load() != 2 {
 		t.Errorf("the API gave %d logins and %d were tried, want 2: the first and one in its place", given.Load(), tried.Load())
 	}
-	log.wantLines(t, "asked anonymously", 1)
+	log.WantLines(t, "asked anonymously", 1)
 }
 
 func TestTokensOfECRPublicLiveForAnHour(t *testing.T) {

@@ -24,6 +24,7 @@ import (
 	"github.com/larder-registry/larder/upstream/ecrtest"
 	"github.com/larder-registry/larder/upstream/guard"
 	"github.com/larder-registry/larder/upstream/guard/guardtest"
+	"github.com/larder-registry/larder/upstream/upstreamtest"
 )
 
 var someBlob = digest.FromString("content")
@@ -219,7 +220,7 @@ func TestRegistryMayRedirectToOneThatWantsAnAnonymousToken(t *testing.T) {
 	if n := issued.Load(); n != 1 {
 		t.Errorf("%d tokens were issued for one repository", n)
 	}
-	log.wantLines(t, "level=WARN", 0)
+	log.WantLines(t, "level=WARN", 0)
 }
 
 func TestOtherRegistryThatWantsALoginRefuses(t *testing.T) {
@@ -447,7 +448,7 @@ func TestRedirectLoopEnds(t *testing.T) {
 // startElsewhere runs a registry whose endpoint is a public name, as far as the
 // client can tell: only the connections to it lead to a server here. Every other
 // name resolves to 127.0.0.1.
-func startElsewhere(t *testing.T, cfg Config, h http.HandlerFunc) (*Registry, *logBuffer) {
+func startElsewhere(t *testing.T, cfg Config, h http.HandlerFunc) (*Registry, *upstreamtest.Log) {
 	t.Helper()
 	server := serve(t, h)
 	trs := guard.NewTransports(guard.Options{Resolver: guardtest.Resolver(t, [4]byte{127, 0, 0, 1})})
@@ -493,7 +494,7 @@ func TestForeignRealmIsNotDialledAndGetsNoPassword(t *testing.T) {
 					t.Errorf("got %v, want a refusal", err)
 				}
 			}
-			log.wantLines(t, "level=WARN", 2)
+			log.WantLines(t, "level=WARN", 2)
 			if strings.Contains(log.String(), "hunter2") {
 				t.Errorf("the password is logged:\n%s", log)
 			}
@@ -530,7 +531,7 @@ func TestRedirectToAForbiddenAddressIsNotDialled(t *testing.T) {
 					t.Errorf("%s: %v, want a refusal", name, err)
 				}
 			}
-			log.wantLines(t, "level=WARN", len(questions)-1)
+			log.WantLines(t, "level=WARN", len(questions)-1)
 			if strings.Contains(log.String(), "pw") {
 				t.Errorf("a password is logged:\n%s", log)
 			}

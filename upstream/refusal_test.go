@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/larder-registry/larder/upstream/ecrtest"
+	"github.com/larder-registry/larder/upstream/upstreamtest"
 )
 
 // clockedECR returns a fake ECR and a registry with a clock that the test sets.
@@ -18,8 +19,8 @@ func clockedECR(t *testing.T) (*fake, *ecrtest.Clock) {
 	t.Helper()
 	clock := ecrtest.NewClock()
 	server := startECR(t, ecrtest.Options{Now: clock.Now})
-	log := new(logBuffer)
-	c := NewClient(Options{Log: log.logger(), Now: clock.Now, Lookup: func(string) (Config, bool) { return ecrConfig(server.Running), true }})
+	log := new(upstreamtest.Log)
+	c := NewClient(Options{Log: log.Logger(), Now: clock.Now, Lookup: func(string) (Config, bool) { return ecrConfig(server.Running), true }})
 	t.Cleanup(func() {
 		if err := c.Close(); err != nil {
 			t.Error(err)
@@ -97,7 +98,7 @@ func TestRegistryThatRefusesEveryTokenCostsFewOfThem(t *testing.T) {
 
 // Some emulators of ECR have one token that never changes. Here it is refused.
 func TestTokenThatNeverChangesIsNotAskedForAgainAndAgain(t *testing.T) {
-	awsEnvironment(t, "AKIDLARDERTEST")
+	upstreamtest.SetAWS(t, "AKIDLARDERTEST")
 	var given atomic.Int64
 	server := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodPost {
@@ -110,7 +111,7 @@ func TestTokenThatNeverChangesIsNotAskedForAgainAndAgain(t *testing.T) {
 	})
 	const host = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
 	clock := ecrtest.NewClock()
-	c := NewClient(Options{Log: new(logBuffer).logger(), Now: clock.Now, Lookup: func(string) (Config, bool) {
+	c := NewClient(Options{Log: new(upstreamtest.Log).Logger(), Now: clock.Now, Lookup: func(string) (Config, bool) {
 		return Config{Host: host, Endpoint: server.URL, ECR: ECRConfig{APIEndpoint: server.URL}}, true
 	}})
 	defer c.Close()

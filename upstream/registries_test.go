@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/larder-registry/larder/upstream/upstreamtest"
 )
 
 // public are public registries, with their challenges and the hosts that they
@@ -77,7 +79,7 @@ var public = []struct {
 }
 
 func TestPullsFromPublicRegistriesWork(t *testing.T) {
-	awsEnvironment(t, "") // no credentials for ECR Public
+	upstreamtest.SetAWS(t, "") // no credentials for ECR Public
 	for _, test := range public {
 		t.Run(test.host, func(t *testing.T) {
 			c, _ := newTestClient(t, Config{Host: test.host, Endpoint: test.endpoint})

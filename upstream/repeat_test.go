@@ -14,6 +14,7 @@ import (
 	"github.com/larder-registry/larder/upstream/ecrtest"
 	"github.com/larder-registry/larder/upstream/patience"
 	"github.com/larder-registry/larder/upstream/reply"
+	"github.com/larder-registry/larder/upstream/upstreamtest"
 )
 
 // deafOnce does not answer the first request to each path that begins with a prefix,
@@ -99,7 +100,7 @@ func TestClientsWaitTwoSecondsForARequestThatGotLost(t *testing.T) {
 }
 
 func TestCallOfAWSThatGotLostIsPutAgain(t *testing.T) {
-	awsEnvironment(t, "AKIDLARDERTEST")
+	upstreamtest.SetAWS(t, "AKIDLARDERTEST")
 	synctest.Test(t, func(t *testing.T) {
 		server := ecrtest.New(ecrtest.Options{})
 		if _, err := server.AddManifest(repo, "v1", manifestType, []byte(manifestBody)); err != nil {

@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/larder-registry/larder/upstream/ecrtest"
+	"github.com/larder-registry/larder/upstream/upstreamtest"
 )
 
 func askForV1(t *testing.T, r *Registry) error {
@@ -44,7 +45,7 @@ func TestStatusTellsTheAgeOfATokenAndTheLastAnswer(t *testing.T) {
 
 func TestStatusTellsWhyThereIsNoToken(t *testing.T) {
 	f := startECR(t, ecrtest.Options{})
-	awsEnvironment(t, "AKIDSTRANGER")
+	upstreamtest.SetAWS(t, "AKIDSTRANGER")
 	if err := askForV1(t, f.Registry); err == nil {
 		t.Fatal("a stranger was let in")
 	}

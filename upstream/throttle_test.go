@@ -18,6 +18,7 @@ import (
 	"github.com/larder-registry/larder/upstream/name"
 	"github.com/larder-registry/larder/upstream/pace"
 	"github.com/larder-registry/larder/upstream/reply"
+	"github.com/larder-registry/larder/upstream/upstreamtest"
 )
 
 const rateExceeded = `{"errors":[{"code":"TOOMANYREQUESTS","message":"Rate exceeded"}]}`
@@ -450,7 +451,7 @@ func TestDataLimitOfECRPublicIsNotWaitedFor(t *testing.T) {
 }
 
 func TestLimitOfECRPublicGoesByTheCredentials(t *testing.T) {
-	awsEnvironment(t, "")
+	upstreamtest.SetAWS(t, "")
 	for perSecond, cfg := range map[int]Config{
 		publicPullsAnonymous: {Host: "public.ecr.aws"},
 		publicPulls:          {Host: "public.ecr.aws", Username: "AWS", PasswordFile: passwordFile(t, "hunter2")},

@@ -1,7 +1,6 @@
 package auth_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -14,7 +13,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -23,6 +21,7 @@ import (
 	"github.com/larder-registry/larder/upstream/auth"
 	"github.com/larder-registry/larder/upstream/guard"
 	"github.com/larder-registry/larder/upstream/reply"
+	"github.com/larder-registry/larder/upstream/upstreamtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -35,7 +34,7 @@ func pass(d time.Duration) { <-time.After(d) }
 type client struct {
 	*auth.Challenged
 	handler http.Handler
-	log     *logBuffer
+	log     *upstreamtest.Log
 }
 
 func newClient(logins auth.Logins, h http.HandlerFunc) *client {
@@ -47,7 +46,7 @@ func newClientAt(endpoint string, logins auth.Logins, h http.HandlerFunc, realms
 	if err != nil {
 		panic(err)
 	}
-	c := &client{handler: h, log: new(logBuffer)}
+	c := &client{handler: h, log: new(upstreamtest.Log)}
 	c.Challenged = auth.New(auth.Options{
 		Endpoint:  u,
 		Logins:    logins,
@@ -120,24 +119,6 @@ func requireBasic(username, password string, next http.HandlerFunc) http.Handler
 }
 
 func content(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("content")) }
-
-// logBuffer is what was logged.
-type logBuffer struct {
-	mu  sync.Mutex // guards what follows
-	buf bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
 
 func writeFile(t *testing.T, content string) string {
 	t.Helper()

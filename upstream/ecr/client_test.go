@@ -14,6 +14,7 @@ import (
 
 	"github.com/larder-registry/larder/upstream/name"
 	"github.com/larder-registry/larder/upstream/pace"
+	"github.com/larder-registry/larder/upstream/upstreamtest"
 )
 
 // recordingClient records the hosts that AWS's SDK asks, and has no network.
@@ -67,7 +68,7 @@ func TestEndpointsOfAWSAreOfTheRegistrysKind(t *testing.T) {
 		{"public.ecr.aws", role("aws"), "eu-west-1", "", "sts.eu-west-1.amazonaws.com"},
 	} {
 		synctest.Test(t, func(t *testing.T) { // in which the SDK's pauses take no time
-			awsEnvironment(t, "AKIDLARDERTEST")
+			upstreamtest.SetAWS(t, "AKIDLARDERTEST")
 			t.Setenv("AWS_REGION", test.region)
 			asked := new(recordingClient)
 			cfg := configOf(t, test.host)
@@ -133,7 +134,7 @@ func TestErrorShowsNothingThatACredentialProcessWrote(t *testing.T) {
 		"no key":       {`echo '{"Version":1,"SecretAccessKey":"hunter2"}'`, "missing AccessKeyId"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			awsEnvironment(t, "")
+			upstreamtest.SetAWS(t, "")
 			t.Setenv("AWS_SECRET_ACCESS_KEY", "")
 			script := filepath.Join(t.TempDir(), "script")
 			profile := filepath.Join(t.TempDir(), "config")

@@ -24,6 +24,7 @@ import (
 	"github.com/larder-registry/larder/upstream/name"
 	"github.com/larder-registry/larder/upstream/pace"
 	"github.com/larder-registry/larder/upstream/reply"
+	"github.com/larder-registry/larder/upstream/upstreamtest"
 )
 
 const day = 24 * time.Hour
@@ -220,7 +221,7 @@ func TestLifecycleFails(t *testing.T) {
 // The file of the pod's token does not exist; the policy does.
 func TestMissingCredentialsDoNotReadAsAMissingPolicy(t *testing.T) {
 	server := startECR(t)
-	awsEnvironment(t, "")
+	upstreamtest.SetAWS(t, "")
 	t.Setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/node")
 	t.Setenv("AWS_WEB_IDENTITY_TOKEN_FILE", t.TempDir()+"/token")
 	_, err := server.Lifecycle(t.Context(), repo, time.Time{})
@@ -233,7 +234,7 @@ func TestMissingCredentialsDoNotReadAsAMissingPolicy(t *testing.T) {
 // of two accounts that use it.
 func startAPI(t *testing.T, h http.HandlerFunc) (mine, other *Registry) {
 	t.Helper()
-	awsEnvironment(t, "AKIDLARDERTEST")
+	upstreamtest.SetAWS(t, "AKIDLARDERTEST")
 	endpoint, c := serve(t, h).URL, newTestClient(t, nil)
 	registry := func(host string) *Registry {
 		cfg := configOf(t, host)

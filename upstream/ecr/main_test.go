@@ -3,15 +3,11 @@
 package ecr
 
 import (
-	"bytes"
 	"errors"
 	"io/fs"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -23,60 +19,13 @@ import (
 	"github.com/larder-registry/larder/upstream/name"
 	"github.com/larder-registry/larder/upstream/pace"
 	"github.com/larder-registry/larder/upstream/telemetry"
+	"github.com/larder-registry/larder/upstream/upstreamtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // pass lets time go by in a bubble.
 func pass(d time.Duration) { <-time.After(d) }
-
-// awsEnvironment sets the credentials that the SDK finds, and hides the machine's.
-func awsEnvironment(t *testing.T, accessKey string) {
-	t.Helper()
-	none := filepath.Join(t.TempDir(), "none")
-	for name, value := range map[string]string{
-		"AWS_ACCESS_KEY_ID":           accessKey,
-		"AWS_SECRET_ACCESS_KEY":       "aws-secret",
-		"AWS_SESSION_TOKEN":           "",
-		"AWS_PROFILE":                 "",
-		"AWS_REGION":                  "",
-		"AWS_CA_BUNDLE":               "",
-		"AWS_ENDPOINT_URL":            "",
-		"AWS_CONFIG_FILE":             none,
-		"AWS_SHARED_CREDENTIALS_FILE": none,
-		"AWS_EC2_METADATA_DISABLED":   "true",
-	} {
-		t.Setenv(name, value)
-	}
-}
-
-// logBuffer collects log lines.
-type logBuffer struct {
-	mu  sync.Mutex // guards what follows
-	buf bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
-
-func (b *logBuffer) logger() *slog.Logger { return slog.New(slog.NewTextHandler(b, nil)) }
-
-// wantLines checks that a text was logged n times, once on a line.
-func (b *logBuffer) wantLines(t *testing.T, text string, n int) {
-	t.Helper()
-	if got := strings.Count(b.String(), text); got != n {
-		t.Errorf("logged %q %d times, want %d:\n%s", text, got, n, b)
-	}
-}
 
 func serve(t *testing.T, h http.HandlerFunc) *httptest.Server {
 	t.Helper()
@@ -100,7 +49,7 @@ type fake struct {
 // startECR runs a fake ECR that has the manifest manifestBody under the tag v1.
 func startECR(t *testing.T) *fake {
 	t.Helper()
-	awsEnvironment(t, "AKIDLARDERTEST")
+	upstreamtest.SetAWS(t, "AKIDLARDERTEST")
 	server, err := ecrtest.Start(ecrtest.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -136,7 +85,7 @@ func newTestClient(t *testing.T, h aws.HTTPClient) *Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := NewClient(Options{HTTP: h, Log: new(logBuffer).logger(), Now: time.Now, Telemetry: counters})
+	c := NewClient(Options{HTTP: h, Log: new(upstreamtest.Log).Logger(), Now: time.Now, Telemetry: counters})
 	t.Cleanup(c.Close)
 	return c
 }

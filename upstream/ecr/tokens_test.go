@@ -18,6 +18,7 @@ import (
 	"github.com/larder-registry/larder/upstream/name"
 	"github.com/larder-registry/larder/upstream/pace"
 	"github.com/larder-registry/larder/upstream/telemetry"
+	"github.com/larder-registry/larder/upstream/upstreamtest"
 )
 
 // tokenAPI replaces the API in tests of when it is asked. It gives token-1, token-2
@@ -87,16 +88,16 @@ func (a *tokenAPI) wantAsked(t *testing.T, n int) {
 }
 
 // startSource returns a source in a bubble, and the function that closes it.
-func startSource(t *testing.T, api *tokenAPI) (source *tokens, stop func(), log *logBuffer) {
+func startSource(t *testing.T, api *tokenAPI) (source *tokens, stop func(), log *upstreamtest.Log) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	log = new(logBuffer)
+	log = new(upstreamtest.Log)
 	counters, err := telemetry.New(telemetry.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	source = &tokens{
-		ask: api.ask, counter: counters.Tokens("us-east-1"), now: time.Now, log: log.logger(), ctx: ctx,
+		ask: api.ask, counter: counters.Tokens("us-east-1"), now: time.Now, log: log.Logger(), ctx: ctx,
 		renewer: new(sync.WaitGroup), pauses: pace.NewBackoff(firstPause, longestPause),
 	}
 	stop = func() {
@@ -194,7 +195,7 @@ func TestOldTokenIsUsedUntilItExpires(t *testing.T) {
 		api.fail(errors.New("AccessDenied: no"))
 		pass(12*time.Hour - time.Second)
 		wantToken(t, source, "token-1")
-		log.wantLines(t, "level=WARN", 1)
+		log.WantLines(t, "level=WARN", 1)
 
 		pass(2 * time.Second)
 		before := time.Now()
@@ -206,14 +207,14 @@ func TestOldTokenIsUsedUntilItExpires(t *testing.T) {
 			t.Errorf("failed after %v, want at once", took)
 		}
 		pass(time.Hour)
-		log.wantLines(t, "level=WARN", 1)
-		log.wantLines(t, "level=ERROR", 1)
-		log.wantLines(t, "the ECR token has expired", 1)
+		log.WantLines(t, "level=WARN", 1)
+		log.WantLines(t, "level=ERROR", 1)
+		log.WantLines(t, "the ECR token has expired", 1)
 
 		api.fail(nil)
 		pass(longestPause)
 		wantToken(t, source, "token-2")
-		log.wantLines(t, "gives tokens again", 1)
+		log.WantLines(t, "gives tokens again", 1)
 	})
 }
 
@@ -257,8 +258,8 @@ func TestCallersWaitForOneAttemptOfAnOptionalToken(t *testing.T) {
 			pass(time.Minute)
 		}
 		api.wantAsked(t, 8) // after 0, 1, 3, 7, 15, 31, 63 and 123 minutes
-		log.wantLines(t, "level=INFO", 1)
-		log.wantLines(t, "level=WARN", 0)
+		log.WantLines(t, "level=INFO", 1)
+		log.WantLines(t, "level=WARN", 0)
 
 		api.fail(nil)
 		pass(longestOptionalPause)
@@ -284,9 +285,9 @@ func TestOptionalTokenIsRenewedLikeAnyOther(t *testing.T) {
 		}
 		api.mu.Unlock()
 		pass(2 * time.Hour)
-		log.wantLines(t, "asked anonymously, as the token for it has expired", 1)
-		log.wantLines(t, "level=WARN", 2)
-		log.wantLines(t, "level=ERROR", 0)
+		log.WantLines(t, "asked anonymously, as the token for it has expired", 1)
+		log.WantLines(t, "level=WARN", 2)
+		log.WantLines(t, "level=ERROR", 0)
 	})
 }
 
@@ -400,7 +401,7 @@ func TestCloseEndsRenewalsAndAttempts(t *testing.T) {
 		}
 		pass(24 * time.Hour)
 		api.wantAsked(t, 2)
-		log.wantLines(t, "level=WARN", 0)
+		log.WantLines(t, "level=WARN", 0)
 	})
 }
 
@@ -416,7 +417,7 @@ func newTestAPI(t *testing.T, endpoint string) *api {
 // This machine's clock may be off by any amount. The life of a token is measured by
 // the service's clock.
 func TestTokenLifeIsByTheClockOfItsService(t *testing.T) {
-	awsEnvironment(t, "AKIDLARDERTEST")
+	upstreamtest.SetAWS(t, "AKIDLARDERTEST")
 	server := time.Date(2031, 5, 6, 7, 8, 9, 0, time.UTC)
 	for label, test := range map[string]struct {
 		expires time.Duration // after the server's time
@@ -453,7 +454,7 @@ func TestTokenLifeIsByTheClockOfItsService(t *testing.T) {
 
 func TestTokenFailureHasTheWordsOfAWS(t *testing.T) {
 	server := startECR(t)
-	awsEnvironment(t, "AKIDSTRANGER")
+	upstreamtest.SetAWS(t, "AKIDSTRANGER")
 	_, err := newTestAPI(t, server.Endpoint).privateToken(t.Context())
 	wantNoCredentials(t, err, "UnrecognizedClientException")
 	if strings.Contains(err.Error(), "aws-secret") {
@@ -463,7 +464,7 @@ func TestTokenFailureHasTheWordsOfAWS(t *testing.T) {
 
 func TestMissingCredentialsAreAnErrorOfTheCredentials(t *testing.T) {
 	server := startECR(t)
-	awsEnvironment(t, "")
+	upstreamtest.SetAWS(t, "")
 	_, err := newTestAPI(t, server.Endpoint).privateToken(t.Context())
 	wantNoCredentials(t, err, "us-east-1")
 	// The file of the pod's token does not exist.
@@ -477,7 +478,7 @@ func TestMissingCredentialsAreAnErrorOfTheCredentials(t *testing.T) {
 }
 
 func TestAnswerWithoutATokenIsAnError(t *testing.T) {
-	awsEnvironment(t, "AKIDLARDERTEST")
+	upstreamtest.SetAWS(t, "AKIDLARDERTEST")
 	for name, body := range map[string]string{
 		"no data":     `{"authorizationData":[]}`,
 		"no token":    `{"authorizationData":[{"expiresAt":1}]}`,
