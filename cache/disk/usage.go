@@ -11,14 +11,31 @@ import (
 // BlockSize is what file systems round the size of a file up to.
 const BlockSize = 4 << 10
 
+const (
+	// mapped is how many bytes of a large file count for one block of the map from the file to its places on disk. ext4
+	// has one such block for up to 340 extents (kernel documentation, "Extent Tree").
+	mapped = 128 << 20
+	// largeFile is the size in bytes from which on a file may need that map: ext4 keeps the first four extents in the
+	// inode, and a file that was written in segments has more.
+	largeFile = 16 << 20
+)
+
 // Charge is how many bytes of the bound a file of n bytes counts for: n rounded up to
-// whole blocks.
-func Charge(n int64) int64 { return (n + BlockSize - 1) / BlockSize * BlockSize }
+// whole blocks, and for a large file the blocks that say where it is on disk.
+func Charge(n int64) int64 {
+	charge := wholeBlocks(n)
+	if n >= largeFile {
+		charge += (n/mapped + 1) * BlockSize
+	}
+	return charge
+}
+
+func wholeBlocks(n int64) int64 { return (n + BlockSize - 1) / BlockSize * BlockSize }
 
 // ChargeOf is Charge for an existing file, which may have more blocks than its length
 // needs.
 func ChargeOf(info fs.FileInfo) int64 {
-	return max(Charge(blocks(info)), Charge(info.Size()))
+	return max(wholeBlocks(blocks(info)), Charge(info.Size()))
 }
 
 // overhead is what everything but blobs and partials takes on disk: the index, a broken
