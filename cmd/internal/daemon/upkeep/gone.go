@@ -27,7 +27,8 @@ type gone struct {
 const maxImages = 1000
 
 // remove asks the upstreams about expired images and removes those that are gone.
-// It does not ask about images that are listed.
+// It does not ask about images that are listed. An upstream that does not answer is left
+// alone until the next round.
 func (g *gone) remove(ctx context.Context, listed map[cache.RepoDigest]bool) error {
 	images, err := g.store.Images()
 	if err != nil {
@@ -35,17 +36,20 @@ func (g *gone) remove(ctx context.Context, listed map[cache.RepoDigest]bool) err
 	}
 	rand.Shuffle(len(images), func(i, j int) { images[i], images[j] = images[j], images[i] })
 	asked := make(map[cache.RepoDigest]bool) // an image may have several tags
+	silent := make(map[string]bool)
 	for _, img := range images {
 		id := cache.RepoDigest{Repository: cache.Repository{Upstream: img.Upstream, Name: img.Repository}, Digest: img.Digest}
 		// An image without a media type is not in the cache: there is nothing to remove.
-		if img.Expired == nil || img.MediaType == "" || img.Pinned || listed[id] || asked[id] || !g.applies(id.Repository) {
+		if img.Expired == nil || img.MediaType == "" || img.Pinned || listed[id] || asked[id] || silent[id.Upstream] || !g.applies(id.Repository) {
 			continue
 		}
 		if len(asked) == maxImages {
 			break
 		}
 		asked[id] = true
-		if g.confirmed(ctx, id) {
+		isGone, answered := g.ask(ctx, id)
+		silent[id.Upstream] = !answered
+		if isGone {
 			g.removeImage(id)
 		}
 		if !sleep(ctx, g.pause) {
@@ -60,16 +64,17 @@ func (g *gone) applies(repo cache.Repository) bool {
 	return ok && entry.EnforcesLifecycle()
 }
 
-// confirmed reports whether the upstream answers that it has no such image. After
-// any other answer, and without one, the image stays.
-func (g *gone) confirmed(ctx context.Context, id cache.RepoDigest) bool {
+// ask asks the upstream about an image. After any other answer than that it has no such
+// image, and without one, the image stays.
+func (g *gone) ask(ctx context.Context, id cache.RepoDigest) (isGone, answered bool) {
 	registry, err := g.registries.client.Registry(id.Upstream)
 	if err != nil {
-		return false
+		return false, false
 	}
 	_, _, err = registry.Manifest(pace.Background(ctx), id.Name, id.Digest.String(), true)
 	var refusal *reply.Error
-	return errors.As(err, &refusal) && errors.Is(refusal, fs.ErrNotExist)
+	isAnswer := errors.As(err, &refusal) && !reply.IsThrottled(err)
+	return isAnswer && errors.Is(refusal, fs.ErrNotExist), err == nil || isAnswer
 }
 
 func (g *gone) removeImage(id cache.RepoDigest) {
