@@ -34,15 +34,11 @@ func listen(ctx context.Context, cfg *config.Config, serviceManager bool, log *s
 		}
 	}
 	socket := SocketPath(cfg.Cache.Dir)
-	if len(socket) > maxSocketPath {
-		log.Warn("commands such as larder ls cannot reach this process: the path of its socket is too long", "socket", socket)
-		socket = ""
-	}
 	listenTCP := func(addr string) (net.Listener, error) { return new(net.ListenConfig).Listen(ctx, "tcp", addr) }
 	listenSocket := func(path string) (net.Listener, error) {
 		l, err := listenUnix(ctx, path)
 		if err != nil {
-			log.Warn("commands such as larder ls cannot reach this process until it is started again: its socket cannot be made", "error", err)
+			log.Warn("commands such as larder ls cannot reach this process: its socket cannot be made", "error", err)
 			return nil, nil
 		}
 		return l, nil
