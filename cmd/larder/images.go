@@ -66,7 +66,10 @@ func (i images) each(known func() ([]string, error), do func(image string) error
 		if err != nil {
 			return errors.Join(errs, err)
 		}
-		pattern := name.ImagePattern(image)
+		pattern, err := name.ParseImagePattern(image)
+		if err != nil {
+			return errors.Join(errs, usageError{err})
+		}
 		var found bool
 		for _, image := range all {
 			if pattern.Match(image) {
