@@ -110,7 +110,7 @@ func blobRequest(repository string, dgst digest.Digest, part Range) request {
 func expired(resp *http.Response) bool {
 	switch resp.StatusCode {
 	case http.StatusOK:
-		return notWhole(resp.Header) != ""
+		return notWhole(resp) != ""
 	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden,
 		http.StatusNotFound, http.StatusGone:
 		return true
@@ -123,7 +123,7 @@ func expired(resp *http.Response) bool {
 func contentOf(resp *http.Response, off int64) (Content, error) {
 	switch resp.StatusCode {
 	case http.StatusOK:
-		if reason := notWhole(resp.Header); reason != "" {
+		if reason := notWhole(resp); reason != "" {
 			resp.Body.Close()
 			return Content{}, &reply.ContentError{Host: resp.Request.URL.Host, Reason: reason}
 		}
@@ -148,12 +148,14 @@ func contentOf(resp *http.Response, off int64) (Content, error) {
 // notWhole returns why an answer of 200 cannot be a whole blob, or nothing. Registries
 // and storage send blobs as application/octet-stream or with the type of a layer; a
 // web page is that of a login, of a captive portal or of an error.
-func notWhole(h http.Header) string {
+func notWhole(resp *http.Response) string {
+	h := resp.Header
 	switch kind := strings.ToLower(mediaType(h)); {
 	case kind == "text/html", kind == "application/xhtml+xml":
 		return "sends a web page (" + kind + ") instead of the blob"
 	case h.Get("Content-Range") != "":
-		return fmt.Sprintf("sends a part of the blob (Content-Range %.100q) as the whole", h.Get("Content-Range"))
+		sent := redact.Of(resp.Request).Text(h.Get("Content-Range"))
+		return fmt.Sprintf("sends a part of the blob (Content-Range %.100q) as the whole", sent)
 	}
 	return ""
 }

@@ -120,6 +120,10 @@ func TestErrorsHoldNothingThatTheUpstreamRepeats(t *testing.T) {
 			w.Header().Set("Location", "https://s3.test:port/%zz?X-Amz-Signature=secret")
 			w.WriteHeader(http.StatusTemporaryRedirect)
 		},
+		"a range as the whole": func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Range", "bytes "+r.Header.Get("Authorization"))
+			w.WriteHeader(http.StatusOK)
+		},
 		"another range": func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Range", "bytes "+r.Header.Get("Authorization"))
 			w.WriteHeader(http.StatusPartialContent)

@@ -285,9 +285,12 @@ func (s *site) roundTrip(req *http.Request, target telemetry.Target, fresh bool,
 	ctx := req.Context()
 	req, call := s.counter.Begin(s.sent.Sending(req), target)
 	resp, err := send(req)
-	err = redact.Of(req).Error(err) // it may quote what the server wrote
-	if err != nil && errors.Is(context.Cause(ctx), reply.ErrTimeout) {
+	switch {
+	case err == nil:
+	case errors.Is(context.Cause(ctx), reply.ErrTimeout):
 		err = reply.ErrTimeout
+	default:
+		err = redact.Of(req).Error(err) // it may quote what the server wrote
 	}
 	call.End(resp, err)
 	switch {
