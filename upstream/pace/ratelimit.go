@@ -55,6 +55,6 @@ func parseCount(v string) (n int, window time.Duration, ok bool) {
 // does not come back within seconds. Docker Hub tells what is left and the window
 // in seconds, such as "0;w=21600" ("Pull usage and limits").
 func Exhausted(h http.Header) bool {
-	left, window, ok := strings.Cut(h.Get("RateLimit-Remaining"), ";w=")
-	return ok && strings.TrimSpace(left) == "0" && len(window) > 2 // 100 seconds and more
+	left, window, ok := parseCount(h.Get("RateLimit-Remaining"))
+	return ok && left == 0 && window >= 100*time.Second
 }

@@ -40,8 +40,8 @@ func TestRateLimitIsRead(t *testing.T) {
 
 func TestExhaustedQuotaIsOneOfALongWindow(t *testing.T) {
 	for v, want := range map[string]bool{
-		"0;w=21600": true, " 0 ;w=100": true,
-		"0;w=99": false, "1;w=21600": false, "0": false, "": false,
+		"0;w=21600": true, " 0 ;w=100": true, "0; w=21600": true,
+		"0;w=99": false, "0;w=5;x": false, "1;w=21600": false, "0": false, "": false,
 	} {
 		if got := pace.Exhausted(http.Header{"Ratelimit-Remaining": {v}}); got != want {
 			t.Errorf("%q: %t, want %t", v, got, want)
