@@ -69,7 +69,7 @@ func (p *Pins) MissingManifests(image records.Pin) ([]Missing, error) {
 	var all []Missing
 	err := p.walk(image, func(d digest.Digest, _ bool) error {
 		size, isManifest, err := p.announced(image.Repository, d)
-		if _, ok := p.Items.Get(d); isManifest && !ok {
+		if it, ok := p.Items.Get(d); isManifest && (!ok || it.Partial) {
 			all = append(all, Missing{image.Repository, d, size, isManifest})
 		}
 		return err
