@@ -66,7 +66,8 @@ func (l lists) tags(w *recorder, r *http.Request, t target) error {
 		return err
 	}
 	share.decoded()
-	return sendDocument(w, r, state, "application/json", body)
+	sendDocument(w, r, state, "application/json", body)
+	return nil
 }
 
 // pageOf reads n, which is -1 if it is not given. It returns the query for the upstream:
@@ -155,7 +156,8 @@ func (l lists) referrers(w *recorder, r *http.Request, t target) error {
 		w.Header().Set("Link", relink(r, link))
 	}
 	share.decoded()
-	return sendDocument(w, r, cache.Miss, ocispec.MediaTypeImageIndex, body)
+	sendDocument(w, r, cache.Miss, ocispec.MediaTypeImageIndex, body)
+	return nil
 }
 
 // errNoReferrers says that the upstream has no list of referrers.

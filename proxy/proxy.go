@@ -144,7 +144,8 @@ func (p *Proxy) answer(w *recorder, r *http.Request, t target) error {
 		return p.lists.referrers(w, r, t)
 	}
 	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
-	return sendDocument(w, r, cache.Hit, "application/json", []byte("{}"))
+	sendDocument(w, r, cache.Hit, "application/json", []byte("{}"))
+	return nil
 }
 
 // targetOf returns what a request is for.

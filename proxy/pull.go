@@ -81,9 +81,11 @@ func (p *pulls) blob(w *recorder, r *http.Request, t target) error {
 	if err != nil {
 		return err
 	}
-	slow.Stop()
 	defer blob.Close()
 	defer cancel(nil) // before Close, which waits for a read in progress
+	if !slow.Stop() {
+		return errSlow // the blob was opened as the time ended
+	}
 	return p.sendBlob(w, r, t, blob)
 }
 

@@ -115,14 +115,14 @@ func sendBytes(w *recorder, r *http.Request, content []byte) {
 const minDocumentRate = 64 << 10
 
 // sendDocument sends a document, without ranges and digest.
-func sendDocument(w *recorder, r *http.Request, state cache.State, mediaType string, body []byte) error {
+func sendDocument(w *recorder, r *http.Request, state cache.State, mediaType string, body []byte) {
 	h := w.Header()
 	setLength(h, len(body))
 	h.Set("Content-Type", mediaType)
 	h.Set(xCache, string(state))
 	w.WriteHeader(http.StatusOK)
 	if r.Method == http.MethodHead {
-		return nil
+		return
 	}
 	if len(body) > smallDocument {
 		conn := http.NewResponseController(w)
@@ -130,8 +130,7 @@ func sendDocument(w *recorder, r *http.Request, state cache.State, mediaType str
 		_ = conn.SetWriteDeadline(time.Now().Add(atMost))         // not every writer has one
 		defer func() { _ = conn.SetWriteDeadline(time.Time{}) }() // the connection may serve another request
 	}
-	_, err := w.Write(body)
-	return err
+	_, _ = w.Write(body) // an error means that the client has left
 }
 
 // sizeOnly has a size and no bytes: http.ServeContent needs no more for a HEAD.
