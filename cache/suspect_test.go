@@ -33,6 +33,33 @@ func TestSuspectBlobIsRemovedIfItIsDamaged(t *testing.T) {
 	}
 }
 
+// The repository still has the blob after a restart, when no upstream may be there to say so.
+func TestDamagedBlobThatWasFetchedAgainStaysInItsRepository(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, small)
+	repo := Repository{Upstream: "registry.test", Name: "app"}
+	o := filltest.New(100_000, 1)
+	addToRepository(t, s, repo, o)
+	flip(t, s, o.Digest, 70_000)
+	s.Distrust(o.Digest)
+	eventually(t, "the damaged blob is removed", func() bool {
+		_, err := os.Lstat(s.folder.Blob(o.Digest))
+		return err != nil
+	})
+	if state := pull(t, s, o); state != Miss {
+		t.Errorf("the damaged blob: %s", state)
+	}
+	settle(t, s)
+	closeStore(t, s)
+	s = openStore(t, dir, small)
+	loaded(t, s)
+	blob := s.BlobHere(repo, o.Digest)
+	if blob == nil {
+		t.Fatal("the repository does not have the blob any more")
+	}
+	blob.Close()
+}
+
 // Opening a terminal whose other side has not unlocked it fails with EIO.
 func TestBlobThatCannotBeOpenedIsFetchedAgain(t *testing.T) {
 	s := openStore(t, t.TempDir(), small)

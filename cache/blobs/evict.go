@@ -160,8 +160,7 @@ func (s *Store) isHereOrComing(d digest.Digest) bool {
 	return known
 }
 
-// removeFile deletes the file of a blob, and no record: those of a pinned blob tell that it
-// was in the cache, and what it names.
+// removeFile deletes the file of a blob, and no record.
 func (s *Store) removeFile(d digest.Digest) error {
 	err := s.Folder.RemoveIfExists(s.Folder.Blob(d))
 	if err == nil {

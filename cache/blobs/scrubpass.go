@@ -116,9 +116,9 @@ func (p *scrubPass) drop(d digest.Digest, seen fs.FileInfo, damage error) error 
 	return nil
 }
 
-// removeDamaged removes a blob as an eviction does, if it still is the file that was seen
-// and no fill of it runs. A power cut cannot bring it back, as it may bring back an evicted
-// one.
+// removeDamaged removes the file of a blob, if it still is the file that was seen and no fill
+// of it runs. Its records stay: they say which repositories have the blob, which is fetched
+// again. A power cut cannot bring the file back, as it may bring back an evicted one.
 func (s *Store) removeDamaged(d digest.Digest, seen fs.FileInfo) (gone bool, err error) {
 	s.evicting.Lock()
 	defer s.evicting.Unlock()
@@ -131,12 +131,7 @@ func (s *Store) removeDamaged(d digest.Digest, seen fs.FileInfo) (gone bool, err
 		return false, disk.IgnoreMissing(err)
 	}
 	it, known := s.Items.Remove(d)
-	if s.Pins.Holds(d) {
-		err = s.removeFile(d)
-	} else {
-		err = s.remove(d, it)
-	}
-	if err != nil {
+	if err := s.removeFile(d); err != nil {
 		if known {
 			s.Items.Add(d, it, s.Now())
 		}
