@@ -213,6 +213,13 @@ func (p *Pins) Refresh() error {
 		return err
 	}
 	digests, err := p.reach(pins)
+	if err != nil { // what is held below a record that could not be read stays held
+		p.mu.Lock()
+		for d, n := range p.digests {
+			digests[d] = max(digests[d], n)
+		}
+		p.mu.Unlock()
+	}
 	p.reorder(digests)
 	p.set(pins, digests)
 	return err
