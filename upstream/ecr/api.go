@@ -12,6 +12,7 @@ import (
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
 	"github.com/aws/aws-sdk-go-v2/service/ecrpublic"
+	"github.com/aws/smithy-go"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/larder-registry/larder/upstream/auth"
@@ -153,9 +154,11 @@ func call[In, Out any](ctx context.Context, a *api, what string,
 	out, err := do(client, ctx, in)
 	throttled := isThrottled(err)
 	end(err, throttled)
-	if throttled {
+	var answered smithy.APIError
+	switch {
+	case throttled:
 		a.limiter.Refused(sent, pace.Refusal{Err: err, Throttled: true})
-	} else {
+	case err == nil, errors.As(err, &answered):
 		a.limiter.Succeeded()
 	}
 	if err != nil {

@@ -174,7 +174,7 @@ func IsThrottled(err error) bool {
 func reason(body []byte, sent redact.Secrets) errcode.Error {
 	detail := firstError(body, sent)
 	if detail.Message == "" {
-		detail.Message = sent.Text(storageReason(body))
+		detail.Message = OneLine(sent.Text(storageReason(body))) // a secret that is cut short would not be found
 	}
 	return detail
 }
@@ -199,7 +199,7 @@ func storageReason(body []byte) string {
 			words[i] = "…" // a URL may be signed
 		}
 	}
-	return OneLine(strings.Trim(strings.Join(words, " "), ": "))
+	return strings.Trim(strings.Join(words, " "), ": ")
 }
 
 // firstError reads a body as the specification's error document
