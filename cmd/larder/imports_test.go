@@ -64,7 +64,7 @@ var imports = map[string][]string{
 	"upstream/auth": {"upstream/guard", "upstream/name", "upstream/pace", "upstream/redact", "upstream/reply"},
 	"upstream/ecr": {
 		"upstream/auth", "upstream/dial", "upstream/ecr/denial", "upstream/guard", "upstream/lifecycle", "upstream/name",
-		"upstream/pace", "upstream/patience", "upstream/probe", "upstream/reply", "upstream/telemetry",
+		"upstream/pace", "upstream/patience", "upstream/probe", "upstream/redact", "upstream/reply", "upstream/telemetry",
 	},
 	"upstream/dial":      {"upstream/pace"},
 	"upstream/guard":     {"upstream/dial"},

@@ -85,6 +85,7 @@ func (a *api) privateToken(ctx context.Context) (token, error) {
 	asked := a.now()
 	ctx, end := a.counter.BeginAPI(ctx, "ECR GetAuthorizationToken")
 	out, err := client.GetAuthorizationToken(ctx, &ecr.GetAuthorizationTokenInput{})
+	err = withoutSecrets(err)
 	end(err, isThrottled(err))
 	if err != nil {
 		a.session.forget(err)
@@ -121,6 +122,7 @@ func (a *api) publicToken(ctx context.Context) (token, error) {
 	asked := a.now()
 	ctx, end := a.counter.BeginAPI(ctx, "ECR Public GetAuthorizationToken")
 	out, err := client.GetAuthorizationToken(ctx, &ecrpublic.GetAuthorizationTokenInput{})
+	err = withoutSecrets(err)
 	end(err, isThrottled(err))
 	if err != nil {
 		a.session.forget(err)
@@ -152,6 +154,7 @@ func call[In, Out any](ctx context.Context, a *api, what string,
 	}
 	ctx, end := a.counter.BeginAPI(ctx, "ECR API call")
 	out, err := do(client, ctx, in)
+	err = withoutSecrets(err)
 	throttled := isThrottled(err)
 	end(err, throttled)
 	var answered smithy.APIError

@@ -7,6 +7,7 @@ import (
 
 	"github.com/larder-registry/larder/upstream/ecrtest"
 	"github.com/larder-registry/larder/upstream/pace"
+	"github.com/larder-registry/larder/upstream/reply"
 )
 
 func TestThrottledAPIIsCalledLessOften(t *testing.T) {
@@ -56,8 +57,8 @@ func TestThrottlingOfTheAPIIsTold(t *testing.T) {
 			server := startECR(t)
 			c.fault.On = ecrtest.API
 			server.Inject(c.fault)
-			if _, err := server.Lifecycle(t.Context(), repo, time.Time{}); err == nil || Throttled(err) != c.throttled {
-				t.Errorf("%v: throttled: %t", err, Throttled(err))
+			if _, err := server.Lifecycle(t.Context(), repo, time.Time{}); err == nil || reply.IsThrottled(err) != c.throttled {
+				t.Errorf("%v: throttled: %t", err, reply.IsThrottled(err))
 			}
 		})
 	}

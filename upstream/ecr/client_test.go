@@ -3,6 +3,7 @@ package ecr
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -121,6 +122,37 @@ func TestAccountsOfARegionShareAToken(t *testing.T) {
 		c := newTestClient(t, nil)
 		if shared := c.region(base) == c.region(test.other); shared != test.shared {
 			t.Errorf("%s: shares the token is %t, want %t", label, shared, test.shared)
+		}
+	}
+}
+
+// repeatingClient answers as AWS does to a wrong signature, with what was signed.
+type repeatingClient struct{}
+
+func (repeatingClient) Do(req *http.Request) (*http.Response, error) {
+	token := req.Header.Get("X-Amz-Security-Token")
+	body := fmt.Sprintf(`{"__type":"InvalidSignatureException","message":"the canonical request is x-amz-security-token:%s, and %s"}`, token, token)
+	return &http.Response{
+		StatusCode: http.StatusForbidden, Header: http.Header{"Content-Type": {"application/x-amz-json-1.1"}},
+		Body: io.NopCloser(strings.NewReader(body)), Request: req,
+	}, nil
+}
+
+func TestErrorsOfAWSHoldNoSessionToken(t *testing.T) {
+	for _, host := range []string{"123456789012.dkr.ecr.us-east-1.amazonaws.com", "public.ecr.aws"} {
+		upstreamtest.SetAWS(t, "AKIDLARDERTEST")
+		t.Setenv("AWS_SESSION_TOKEN", "hunter2")
+		r := newTestClient(t, repeatingClient{}).region(configOf(t, host))
+		_, tokenErr := r.tokens.ask(t.Context())
+		errs := []error{tokenErr}
+		if host != "public.ecr.aws" {
+			_, err := readImages(t.Context(), r.api, nil, "app")
+			errs = append(errs, err)
+		}
+		for _, err := range errs {
+			if err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "the canonical request is") {
+				t.Errorf("%s: got %v", host, err)
+			}
 		}
 	}
 }

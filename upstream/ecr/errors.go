@@ -7,10 +7,12 @@ import (
 	"io/fs"
 	"log/slog"
 
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/smithy-go"
 
 	"github.com/larder-registry/larder/upstream/auth"
 	"github.com/larder-registry/larder/upstream/ecr/denial"
+	"github.com/larder-registry/larder/upstream/redact"
 )
 
 // credentialsError is an [auth.Error] whose text says which policy statement would
@@ -27,6 +29,17 @@ func (e *credentialsError) Unwrap() error { return e.error }
 // DenialAttrs is as that of [reply.Error].
 func (e *credentialsError) DenialAttrs() []slog.Attr { return denial.Attrs(e.error.Error()) }
 
+// withoutSecrets returns an error of AWS's SDK without what its request was signed with: the
+// answer, which may repeat it, is in the text. It unwraps to err; nil stays nil.
+func withoutSecrets(err error) error {
+	var sent redact.Secrets
+	var answer *awshttp.ResponseError
+	if errors.As(err, &answer) && answer.Response != nil && answer.Response.Response != nil && answer.Response.Request != nil {
+		sent = redact.Of(answer.Response.Request)
+	}
+	return sent.Error(err)
+}
+
 // apiError is the error of a call of an AWS API. It does not unwrap to its cause:
 // a file with credentials that does not exist must not read as a policy that does
 // not exist.
@@ -34,13 +47,6 @@ type apiError struct {
 	what  string
 	cause error
 	kind  error // fs.ErrNotExist, fs.ErrPermission, the cause of an ended context, or nil
-}
-
-// Throttled reports whether the error of a call is that there were too many
-// requests. The call may not have been sent for that reason.
-func Throttled(err error) bool {
-	var e interface{ Throttled() bool } // also that of a pace.Limiter
-	return errors.As(err, &e) && e.Throttled()
 }
 
 // Throttled reports whether AWS refused the call as one of too many.

@@ -109,7 +109,7 @@ func (l Lifecycle) Calls() int {
 //
 // The error is fs.ErrNotExist if there is no policy or no repository, and
 // fs.ErrPermission if the credentials lack ecr:GetLifecyclePolicy or
-// ecr:DescribeImages; [Throttled] tells whether there were too many requests. One
+// ecr:DescribeImages; [reply.IsThrottled] tells whether there were too many requests. One
 // reading runs at a time in each region; others wait for it, or for ctx to end.
 // Requests of clients go first.
 func (r *Registry) Lifecycle(ctx context.Context, repository string, seen time.Time) (Lifecycle, error) {

@@ -49,6 +49,9 @@ func credentials(req *http.Request) []string {
 			s = append(s, username+":"+password, password)
 		}
 	}
+	if v := req.Header.Get("X-Amz-Security-Token"); v != "" {
+		s = append(s, v) // of AWS's temporary credentials
+	}
 	if req.GetBody != nil && req.Header.Get("Content-Type") == "application/x-www-form-urlencoded" {
 		s = append(s, form(req)...)
 	}
@@ -106,6 +109,8 @@ var patterns = []struct {
 	{regexp.MustCompile(`(://)[^/\s"'<>?#@]*@`), "${1}" + mask + "@"},
 	// The query and fragment of a URL, which may be signed.
 	{regexp.MustCompile(`(?i)(\b[a-z][a-z0-9+.-]*://[^\s"'<>?#]*\?)[^\s"'<>]*[^\s"'<>:,.;)]`), "${1}" + mask},
+	// AWS's session token in a list of headers, as in the canonical request of a wrong signature.
+	{regexp.MustCompile(`(?i)\b(X-Amz-Security-Token: ?)[^\s"'<>]+`), "${1}" + mask},
 	// Parameters of a signed URL that has lost its beginning.
 	{regexp.MustCompile(`(?i)\b((?:X-(?:Amz|Goog|Oss)-[a-z-]+|Signature|sig|AWSAccessKeyId|Key-Pair-Id|access_token|refresh_token)=)[^\s&"'<>]+`), "${1}" + mask},
 	// The value of an Authorization header: a word with a digit or a sign of base64.

@@ -54,6 +54,7 @@ func TestTextDoesNotShowWhatLooksSecret(t *testing.T) {
 		`malformed MIME header line: Location https://s3.test/x?X-Amz-Signature=ab`: `malformed MIME header line: Location https://s3.test/x?[redacted]`,
 		`see "https://s3.test/x?a=b&c=d#e", or <https://y.test?z>`:                  `see "https://s3.test/x?[redacted]", or <https://y.test?[redacted]>`,
 		`parse "/x?y=1&X-Amz-Security-Token=abc": no`:                               `parse "/x?y=1&X-Amz-Security-Token=[redacted]": no`,
+		`signed host:ecr.test x-amz-security-token:abc, no`:                         `signed host:ecr.test x-amz-security-token:[redacted] no`,
 		`invalid proxy address "http://me:pw@proxy:x"`:                              `invalid proxy address "http://[redacted]@proxy:x"`,
 		`got Authorization: bearer eyJ0.eyJ1.c2ln`:                                  `got Authorization: bearer [redacted]`,
 		`Bearer authentication is needed`:                                           `Bearer authentication is needed`,

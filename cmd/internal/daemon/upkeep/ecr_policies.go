@@ -12,8 +12,8 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/larder-registry/larder/cache"
-	"github.com/larder-registry/larder/upstream/ecr"
 	"github.com/larder-registry/larder/upstream/lifecycle"
+	"github.com/larder-registry/larder/upstream/reply"
 )
 
 // ecrPolicies evaluates the lifecycle policies of ECR's repositories. It belongs to
@@ -79,7 +79,7 @@ func (p *ecrPolicies) round(ctx context.Context, holdings map[cache.Repository][
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		case ecr.Throttled(err):
+		case reply.IsThrottled(err):
 			if !p.throttled {
 				p.throttled = true
 				p.log.Warn("ECR's API gets too many requests: lifecycle policies are read later, and the last results hold", "repository", repo, "error", err)
