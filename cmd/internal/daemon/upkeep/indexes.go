@@ -26,6 +26,7 @@ type indexes struct {
 	log      *slog.Logger
 	pause    time.Duration // between two fetches
 	children *lru.LRU[digest.Digest, []digest.Digest]
+	absent   *lru.LRU[digest.Digest, time.Time] // when the upstream said that it does not have the index
 }
 
 const (
@@ -34,13 +35,17 @@ const (
 	maxIndexes = 200
 	// maxKnownIndexes bounds the indexes that are remembered, some 500 bytes each.
 	maxKnownIndexes = 10_000
+	// absentFor is how long an index that the upstream does not have is not asked for
+	// again. It may come back from the archive.
+	absentFor = 24 * time.Hour
 	// maxNesting bounds how deep indexes list indexes; real ones have one level.
 	maxNesting = 3
 )
 
 func newIndexes(log *slog.Logger, pause time.Duration) *indexes {
 	children, _ := lru.NewLRU[digest.Digest, []digest.Digest](maxKnownIndexes, nil) // fails only for a size that is not positive
-	return &indexes{log: log, pause: pause, children: children}
+	absent, _ := lru.NewLRU[digest.Digest, time.Time](maxKnownIndexes, nil)
+	return &indexes{log: log, pause: pause, children: children, absent: absent}
 }
 
 // complete sets the children of indexes among the images, those on which it depends
@@ -58,6 +63,9 @@ func (x *indexes) complete(ctx context.Context, registry *upstream.Registry, rep
 		for _, dgst := range policy.Unread(images, time.Now(), cached) {
 			children, known := x.children.Get(dgst)
 			if !known {
+				if at, ok := x.absent.Get(dgst); ok && time.Since(at) < absentFor {
+					continue
+				}
 				if left--; left < 0 {
 					return nil
 				}
@@ -68,14 +76,18 @@ func (x *indexes) complete(ctx context.Context, registry *upstream.Registry, rep
 					}
 					x.log.Debug("what an index lists could not be read, so its repository's untagged images count as unexpired",
 						"repository", repo, "digest", dgst, "error", err)
-					if errors.Is(err, fs.ErrNotExist) {
-						continue // in the archive, or gone since
+					if !errors.Is(err, fs.ErrNotExist) {
+						return nil
 					}
-					return nil
+					x.absent.Add(dgst, time.Now()) // in the archive, or gone since
+				} else {
+					x.children.Add(dgst, children)
 				}
-				x.children.Add(dgst, children)
 				if !sleep(ctx, x.pause) {
 					return context.Cause(ctx)
+				}
+				if err != nil {
+					continue
 				}
 			}
 			images[at[dgst]].Children, progress = children, true

@@ -267,7 +267,7 @@ func TestUnknownIndexesAreReadOnceWhereThatDecides(t *testing.T) {
 		"decides":                     {untaggedForADay, true, ecrtest.Fault{}, true, 1},
 		"nothing untagged here":       {untaggedForADay, false, ecrtest.Fault{}, false, 0},
 		"reading may count as a pull": {unpulledToo, true, ecrtest.Fault{}, false, 0},
-		"cannot be read":              {untaggedForADay, true, ecrtest.Fault{On: ecrtest.Manifest, Status: http.StatusNotFound}, false, 2},
+		"the upstream has it no more": {untaggedForADay, true, ecrtest.Fault{On: ecrtest.Manifest, Status: http.StatusNotFound}, false, 1},
 		"lies":                        {untaggedForADay, true, ecrtest.Fault{On: ecrtest.Manifest, Status: http.StatusOK, Body: `{"manifests":[]}`}, false, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
