@@ -24,6 +24,7 @@ import (
 type inside struct {
 	ecr           *ecrtest.Running
 	listen, admin string // host:port
+	cacheDir      string
 	log           *safeLog
 	client        *http.Client
 }
@@ -69,11 +70,12 @@ func serveInside(t testing.TB, more string, overrides ...config.Override) (s *in
 		t.Fatal(err)
 	}
 	s = &inside{
-		ecr:    ecr,
-		listen: d.Addr().String(),
-		admin:  d.listeners.admin.Addr().String(),
-		log:    log,
-		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}},
+		ecr:      ecr,
+		listen:   d.Addr().String(),
+		admin:    d.listeners.admin.Addr().String(),
+		cacheDir: cfg.Cache.Dir,
+		log:      log,
+		client:   &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}},
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)

@@ -1,8 +1,10 @@
 package daemon
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -67,14 +69,14 @@ log: {level: debug}
 `, loud.URL, filepath.Join(dir, "password"), loud.URL, filepath.Join(dir, "config.json"), broken.URL, collector.URL))
 
 	var shown strings.Builder
-	read := func(url string) {
-		resp, err := s.client.Get(url)
+	read := func(client *http.Client, url string) {
+		resp, err := client.Get(url)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer resp.Body.Close()
-		if strings.Contains(url, "/v2/") && resp.StatusCode < http.StatusBadRequest {
-			t.Errorf("%s: %s, want an error", url, resp.Status)
+		if isError := resp.StatusCode >= http.StatusBadRequest; isError != strings.Contains(url, "/v2/") {
+			t.Errorf("%s: %s", url, resp.Status)
 		}
 		if err := resp.Header.Write(&shown); err != nil {
 			t.Error(err)
@@ -86,11 +88,20 @@ log: {level: debug}
 	dgst := digest.FromString("a layer").String()
 	for _, host := range []string{"loud", "helped", "broken"} {
 		for _, path := range []string{"manifests/v1", "manifests/" + dgst, "blobs/" + dgst, "tags/list", "referrers/" + dgst} {
-			read("http://" + s.listen + "/v2/team/app/" + path + "?ns=" + host + ".example.com")
+			read(s.client, "http://"+s.listen+"/v2/team/app/"+path+"?ns="+host+".example.com")
 		}
 	}
-	for _, path := range []string{"/", "/api/v1/stats", "/api/v1/activity", "/metrics", "/readyz"} {
-		read("http://" + s.admin + path)
+	for _, path := range []string{"/", "/metrics", "/readyz"} {
+		read(s.client, "http://"+s.admin+path)
+	}
+	commands := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return Dial(ctx, s.cacheDir) }}
+	defer commands.CloseIdleConnections()
+	before := shown.Len()
+	for _, path := range []string{"/api/v1/stats", "/api/v1/activity"} {
+		read(&http.Client{Transport: commands}, "http://larder"+path)
+	}
+	if state := shown.String()[before:]; !strings.Contains(state, "[redacted]") { // the page shows the same state
+		t.Errorf("the state has no error of an upstream:\n%s", state)
 	}
 	stop() // sends the traces
 	shown.WriteString(s.log.String())
