@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -149,6 +150,31 @@ func TestEnforcedLifecycleRemovesExpiredImagesThatAreGoneUpstream(t *testing.T) 
 				t.Errorf("the verdict is kept: %t", expired)
 			}
 		})
+	}
+}
+
+func TestUpstreamThatDoesNotAnswerIsAskedAboutOneExpiredImageInARound(t *testing.T) {
+	r := newRig(t, ", lifecycle: enforce", "")
+	expired := []*ecrtest.Added{r.add(t, "first", 72*time.Hour), r.add(t, "second", 48*time.Hour)}
+	r.add(t, "young", 2*time.Hour)
+	r.add(t, "third", time.Hour)
+	r.setPolicy(t, moreThanTwo)
+	r.pull(t, "first", expired[0])
+	r.pull(t, "second", expired[1])
+	r.apply(t)
+	if n := len(r.expired(t)); n != 2 {
+		t.Fatalf("%d images expired, want 2", n)
+	}
+	asked := make([]atomic.Bool, len(expired))
+	for i, img := range expired {
+		if err := r.ecr.RemoveManifest("team/app", img.Root.Digest); err != nil {
+			t.Fatal(err)
+		}
+		r.ecr.Inject(ecrtest.Fault{On: ecrtest.Manifest, Digest: img.Root.Digest, Refuse: true, Notify: func() { asked[i].Store(true) }})
+	}
+	r.apply(t)
+	if asked[0].Load() == asked[1].Load() {
+		t.Errorf("asked about the first image: %t, and about the second: %t; want one of them", asked[0].Load(), asked[1].Load())
 	}
 }
 
