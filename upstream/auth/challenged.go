@@ -111,13 +111,17 @@ func (a *Challenged) Refused(ctx context.Context, resp *http.Response, used, rep
 		a.Accepted(used, repository)
 		return false, nil // the token is known, and does not allow this
 	}
-	if bearer && !a.dropToken(used, a.latest().scope(repository)) {
+	latest := a.latest()
+	if bearer && !a.dropToken(used, latest.scope(repository)) {
 		return false, nil
 	}
 	offered := parseChallenges(resp.Header)
 	if len(offered) == 0 {
 		// ECR Public answers 400 to a token that expired.
-		return bearer && resp.StatusCode == http.StatusBadRequest, nil
+		if !bearer || resp.StatusCode != http.StatusBadRequest {
+			return false, nil
+		}
+		return a.renew(ctx, used, latest.scope(repository), latest, repository)
 	}
 	c, ok, err := a.choose(ctx, offered)
 	if err != nil || !ok {
@@ -127,9 +131,25 @@ func (a *Challenged) Refused(ctx context.Context, resp *http.Response, used, rep
 		return a.logins.Refused(Login{Username: username, Password: password}), nil
 	}
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	a.last = c
+	a.mu.Unlock()
+	if bearer && c.scheme == schemeBearer {
+		return a.renew(ctx, used, latest.scope(repository), c, repository)
+	}
 	return true, nil
+}
+
+// renew gets the token that takes the place of one that was refused in a scope, and reports
+// whether it is another one. Authorize finds it.
+func (a *Challenged) renew(ctx context.Context, used, refusedIn string, c challenge, repository string) (isNew bool, err error) {
+	next, err := a.service.token(ctx, c, repository)
+	if err != nil {
+		return false, err
+	}
+	if r, ok := a.refusals.Peek(refusedIn); ok {
+		r.Renewed(used, next)
+	}
+	return next != used, nil
 }
 
 // choose returns the best challenge that can be met, wherever it stands: the first
@@ -166,10 +186,10 @@ func (a *Challenged) choose(ctx context.Context, offered []challenge) (best chal
 // dropToken forgets a token that the registry refused, and reports whether to ask
 // for another one.
 func (a *Challenged) dropToken(used, scope string) bool {
-	r, ok := a.refusals.Get(scope)
-	if !ok {
-		r = NewRefusals(time.Now)
-		a.refusals.Add(scope, r)
+	r := NewRefusals(time.Now)
+	if other, ok, _ := a.refusals.PeekOrAdd(scope, r); ok {
+		r = other
+		a.refusals.Get(scope) // it was used
 	}
 	if !r.Renew(used) {
 		return false

@@ -568,3 +568,26 @@ func TestRegistryThatRefusesEveryBearerTokenCostsFewOfThem(t *testing.T) {
 		}
 	})
 }
+
+// The token of a service may be the same until it ends, as may that of a Docker configuration.
+func TestRegistryThatRefusesTheSameBearerTokenAgainCostsFewRequests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var tokens, requests int
+		c := newClient(auth.Password{}, func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/token" {
+				tokens++
+				_, _ = w.Write([]byte(`{"token":"constant"}`))
+				return
+			}
+			requests++
+			w.Header().Set("WWW-Authenticate", `Bearer realm="https://registry.test/token",service="x"`)
+			w.WriteHeader(http.StatusUnauthorized)
+		})
+		for range 20 {
+			wantPermission(t, c.pull(t.Context(), "a"))
+		}
+		if tokens > 2 || requests > 22 {
+			t.Errorf("20 pulls cost %d tokens and %d requests, want 2 and 22 at most", tokens, requests)
+		}
+	})
+}
