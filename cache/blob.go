@@ -2,16 +2,15 @@ package cache
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 
 	"github.com/opencontainers/go-digest"
 
 	"github.com/larder-registry/larder/cache/blobs"
 	"github.com/larder-registry/larder/cache/disk"
+	"github.com/larder-registry/larder/cache/fill"
 	"github.com/larder-registry/larder/cache/records"
 )
 
@@ -23,7 +22,7 @@ func (s *Store) BlobHere(repo Repository, d digest.Digest) *Blob {
 		return nil
 	}
 	rec, err := s.member(repo, d)
-	if err != nil || !rec.IsBlob() {
+	if err != nil || !rec.IsBlob() || !rec.served {
 		return nil
 	}
 	if content, ok := s.memory.blobs.Get(d); ok {
@@ -35,7 +34,8 @@ func (s *Store) BlobHere(repo Repository, d digest.Digest) *Blob {
 		return nil
 	}
 	s.items.Use(d, s.now())
-	if file, ok := blob.ReadSeekCloser.(*os.File); ok && blob.Size <= memoryBlobMax {
+	if file, ok := blob.ReadSeeker.(*os.File); ok && blob.Size <= memoryBlobMax {
+		defer blob.Close()
 		return s.takeIntoMemory(d, file, blob.Size)
 	}
 	return blob
@@ -44,7 +44,6 @@ func (s *Store) BlobHere(repo Repository, d digest.Digest) *Blob {
 // takeIntoMemory reads a small blob into memory. It returns nil for a damaged blob, which
 // counts as missing from then on.
 func (s *Store) takeIntoMemory(d digest.Digest, file *os.File, size int64) *Blob {
-	defer file.Close()
 	content := make([]byte, size)
 	if _, err := file.ReadAt(content, 0); err != nil || d.Algorithm().FromBytes(content) != d {
 		s.blobs.Distrust(d)
@@ -58,10 +57,10 @@ func (s *Store) takeIntoMemory(d digest.Digest, file *os.File, size int64) *Blob
 }
 
 // Open opens a blob: from disk, or by joining the fill that brings it, which it starts if
-// there is none. It blocks until the size is known. The caller has asked [Store.Holds]
-// whether the client may have the blob. source is that of the client's repository: a fill has
-// the sources of all its clients, and uses one at a time. A client whose own source is healthy
-// depends on no other: see [fill.Fill.Open].
+// there is none. It blocks until the size is known. source is that of the client's repository,
+// by [Store.Source]: a fill has the sources of all its clients, and uses one at a time. A client
+// whose own source is healthy depends on no other, and one whose repository is not known to
+// have the blob gets nothing that its own source does not confirm: see [fill.Fill.Open].
 //
 // Reads return an error if the content turns out not to match its digest, and never its last
 // byte.
@@ -69,7 +68,7 @@ func (s *Store) Open(ctx context.Context, d digest.Digest, source Source) (*Blob
 	if err := CheckDigest(d); err != nil {
 		return nil, fmt.Errorf("open blob %q: %w", d, err)
 	}
-	if d == emptySHA256 || d == emptySHA512 {
+	if isEmpty(d) {
 		return blobs.InMemory(nil), nil
 	}
 	return s.blobs.Open(ctx, d, source)
@@ -82,6 +81,51 @@ const (
 		"47d0d13c5d85f2b0ff8318d2877eec2f63b931bd47417a81a538327af927da3e"
 )
 
+func isEmpty(d digest.Digest) bool { return d == emptySHA256 || d == emptySHA512 }
+
+// Fetch brings a blob to disk, by joining the fill that brings it, which it starts if there is
+// none. It returns when the blob is on disk and the source's repository is known to have it, and
+// how many bytes had to be fetched, 0 if it was there. The error says why the blob could not be kept, such as ENOSPC. When ctx ends, the fill
+// stops unless others want the blob; what has arrived is resumed by the next fill.
+//
+// [Unattended] marks ctx if nobody waits for the blob.
+func (s *Store) Fetch(ctx context.Context, d digest.Digest, source Source) (fetched int64, err error) {
+	if err := CheckDigest(d); err != nil {
+		return 0, fmt.Errorf("fetch blob %q: %w", d, err)
+	}
+	if isEmpty(d) {
+		return 0, nil
+	}
+	return s.blobs.Fetch(ctx, d, source)
+}
+
+// Unattended returns a context for work that nobody waits for.
+func Unattended(ctx context.Context) context.Context { return fill.Unattended(ctx) }
+
+// IsAttended reports whether somebody waits for the work of a context: see [fill.IsAttended].
+// A [Fetch] asks it about its own context.
+func IsAttended(ctx context.Context) bool { return fill.IsAttended(ctx) }
+
+// Attention returns a channel that is closed as soon as [IsAttended] is true. It is nil if that
+// cannot happen.
+func Attention(ctx context.Context) <-chan struct{} { return fill.Attention(ctx) }
+
+// IsPostponed reports whether err is that a source must not be asked now, as its upstream is
+// offline or its hours are over. Then the cache's answer is the answer.
+func IsPostponed(err error) bool { return fill.IsPostponed(err) }
+
+// Size returns the size of a blob that a client of the repository gets from the cache, and
+// fs.ErrNotExist for any other.
+func (s *Store) Size(repo Repository, d digest.Digest) (int64, error) {
+	if err := CheckDigest(d); err != nil {
+		return 0, err
+	}
+	if known, err := s.member(repo, d); err != nil || !known.served {
+		return 0, fs.ErrNotExist
+	}
+	return s.blobs.Stat(d)
+}
+
 // Stat returns the size of a complete blob, and fs.ErrNotExist for any other.
 func (s *Store) Stat(d digest.Digest) (int64, error) {
 	if err := CheckDigest(d); err != nil {
@@ -90,13 +134,19 @@ func (s *Store) Stat(d digest.Digest) (int64, error) {
 	return s.blobs.Stat(d)
 }
 
-// Distrust says that the disk failed while a blob was read. The blob counts as missing, and
-// is checked in the background.
-func (s *Store) Distrust(d digest.Digest) { s.blobs.Distrust(d) }
+// ReadFailed notes the error of copying a blob's file to a client, and reports whether the disk
+// is the cause. If it is, the blob counts as missing, and is checked in the background.
+func (s *Store) ReadFailed(d digest.Digest, err error) bool {
+	failed := disk.IsReadError(err)
+	if failed {
+		s.blobs.Distrust(d)
+	}
+	return failed
+}
 
-// Holds returns the size of a blob that the repository is known to have, or -1 if the size
-// is not known. The upstream confirms first what is not known to belong there, though it may
-// be in the cache for another repository. The error is fs.ErrNotExist for a manifest of the
+// Holds returns the size of a blob that the repository has by a manifest's word or the
+// registry's, or -1 if the size is not known. The registry is asked first if there is no such
+// word. [Store.Open] may want a proof on top. The error is fs.ErrNotExist for a manifest of the
 // repository, whatever the upstream says: containerd asks for a manifest among the blobs
 // too, and takes a yes for the content, of no type.
 func (s *Store) Holds(ctx context.Context, repo Repository, d digest.Digest, confirm func(context.Context) (int64, error)) (int64, error) {
@@ -118,7 +168,7 @@ func (s *Store) Holds(ctx context.Context, repo Repository, d digest.Digest, con
 		size, err := confirm(ctx)
 		s.refuse(key, err)
 		if err == nil {
-			s.addMember(repo, d, records.Member{Size: -1}) // only a manifest's word on the size is binding
+			s.addMember(repo, d, records.Member{Size: -1, Proven: records.ByWord}) // only a manifest's word on the size is binding
 		}
 		return size, err
 	})
@@ -126,55 +176,6 @@ func (s *Store) Holds(ctx context.Context, repo Repository, d digest.Digest, con
 		return 0, fmt.Errorf("blob %s@%s: %w", repo, d, err)
 	}
 	return size, nil
-}
-
-// addMember records a membership beside what is known of the digest in the repository.
-func (s *Store) addMember(repo Repository, d digest.Digest, rec records.Member) {
-	if known, err := s.member(repo, d); err == nil {
-		rec = rec.With(known)
-	}
-	s.memory.members.Add(records.RepoDigest{Repository: repo, Digest: d}, rec)
-	if err := s.index.PutMember(repo, d, rec); err != nil {
-		s.blobs.Trouble(slog.LevelWarn, "a membership was not recorded", err, "repository", repo, "digest", d)
-	}
-}
-
-// member returns what is known of a blob or manifest in a repository. It returns
-// fs.ErrNotExist if the repository is not known to have it.
-func (s *Store) member(repo Repository, d digest.Digest) (records.Member, error) {
-	id := records.RepoDigest{Repository: repo, Digest: d}
-	if rec, ok := s.memory.members.Get(id); ok {
-		return rec, nil
-	}
-	rec, err := s.index.Member(repo, d)
-	if err == nil {
-		s.memory.members.Add(id, rec)
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		s.log.Warn("membership could not be read", "repository", repo, "digest", d, "error", err)
-	}
-	return rec, err
-}
-
-// Remembering returns a source of a blob in a repository that repeats an upstream's refusal for
-// Freshness.Negative, rather than ask again: a pod whose credentials may read manifests but not
-// layers starts over and over as well. What is in the cache needs no fetch. size is what a
-// manifest tells, in bytes, or 0.
-func (s *Store) Remembering(repo Repository, d digest.Digest, size int64, fetch Fetch) Source {
-	key := "fetch/" + repo.String() + "@" + d.String()
-	return Source{
-		Upstream:   repo.Upstream,
-		Repository: repo.Name,
-		Size:       size,
-		Fetch: func(ctx context.Context, r Range) (Content, error) {
-			if err := s.refused(key); err != nil {
-				return Content{}, err
-			}
-			content, err := fetch(ctx, r)
-			s.refuse(key, err)
-			return content, err
-		},
-	}
 }
 
 // CheckDigest returns an error for a digest that is not valid: see [disk.CheckDigest].

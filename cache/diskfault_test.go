@@ -164,6 +164,9 @@ func TestManifestIsServedWhileAFillFetchesItAsABlob(t *testing.T) {
 	}
 	close(release)
 	o.Compare(t, blob, 0, int64(len(o.Content)))
+	if err := blob.Close(); err != nil {
+		t.Error(err)
+	}
 	eventually(t, "the manifest is stored after the fill", func() bool { _, known := s.index.Children(img.Digest); return known })
 	closeStore(t, s)
 	s = openStore(t, dir, opts)

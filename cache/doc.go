@@ -22,14 +22,20 @@
 // The files that a request goes through, from ServeHTTP to the disk:
 //
 //   - A cold blob: proxy/proxy.go, pull.go and response.go; blob.go; blobs/open.go;
-//     fill/fill.go, connection.go, verify.go and reader.go; blobs/commit.go. It opens the blob
-//     or its fill, asks the source, learns the size, reserves space, copies and hashes,
+//     fill/fill.go, open.go, connection.go, verify.go and reader.go; blobs/commit.go. It opens
+//     the blob or its fill, asks the source, learns the size, reserves space, copies and hashes,
 //     verifies, and commits. Each of these files uses others that have one small idea, such as
 //     blobs/slots.go and evict.go for room, and fill/answer.go, claim.go, partial.go, retry.go,
 //     segments.go and sources.go.
-//   - A hit on a blob: proxy/proxy.go, pull.go and response.go; blob.go; blobs/open.go.
-//   - A tag: proxy/proxy.go, pull.go and response.go; tag.go; manifest.go; blob.go, which knows
-//     the members of a repository.
+//   - A hit on a blob: proxy/proxy.go, pull.go and response.go; blob.go; member.go, which knows
+//     what each repository has; blobs/open.go.
+//   - A tag: proxy/proxy.go, pull.go and response.go; tag.go, tag_record.go, and gone.go if the
+//     upstream does not have it any more, cooldown.go if it has moved; manifest.go; member.go.
+//   - A blob that another repository has brought: as a cold blob, and then member.go and
+//     fill/confirm.go and check.go, which ask the repository's own source whether it has the blob.
+//
+// Images that do not come from their upstream: import.go brings the blobs, publish.go makes an
+// image visible; hold.go keeps what is carried away.
 //
 // A use is noted in recency/list.go, in memory.
 //
@@ -46,12 +52,15 @@
 //  2. records.Index.saving, during I/O: reserving the space for a snapshot may evict
 //  3. the lock of a digest in package blobs, during I/O
 //  4. blobs.Store.evicting, during I/O; under it the lock of a digest is tried, never awaited
-//  5. pins.Pins.changing, during I/O, then pins.Pins.mu
-//  6. fill.Reader.mu, during I/O, then fill.Fill.mu
-//  7. the other locks of package records, in the order that its documentation gives; while a
-//     snapshot is written database.closing is locked for reading, and locks from 3 on may
-//     follow: only the closing of the index waits for it
-//  8. the mutex of the table of digests in package blobs, then that of its slots or that
-//     of tasks.Group
-//  9. the locks of packages disk and recency and of memory.go, under which no other is taken
+//  5. pins.Pins.changing, during I/O
+//  6. Store.tagging, during I/O
+//  7. Store.joining, during I/O
+//  8. fill.Reader.mu, during I/O, then fill.Fill.mu
+//  9. the other locks of package records, in the order that its documentation gives; while a
+//     snapshot is written database.use is locked for reading, and locks from 3 on may
+//     follow: only the closing and the repair of the index wait for it
+//  10. pins.Pins.mu; the mutex of the table of digests in package blobs, then that of its slots
+//     or that of tasks.Group
+//  11. the locks of reservations in package blobs, of Import, of packages disk and recency
+//     and of memory.go, under which no other is taken
 package cache

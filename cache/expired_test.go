@@ -329,7 +329,7 @@ func TestEvictionsAreCountedByReason(t *testing.T) {
 			}
 		}
 	}
-	want := map[string]int64{blobs.ReasonExpired: 1, blobs.ReasonUnused: 1, blobs.ReasonRemoved: 1, blobs.ReasonGone: 0}
+	want := map[string]int64{blobs.ReasonExpired: 1, blobs.ReasonUnused: 1, blobs.ReasonRemoved: 1, blobs.ReasonGone: 0, blobs.ReasonRecords: 0}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("evictions (-want +got):\n%s", diff)
 	}

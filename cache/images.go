@@ -106,12 +106,16 @@ func (s *Store) removeImage(repo Repository, reference, reason string) (freed in
 
 // disown forgets the tags of an image, and that the repository has what only it needs.
 func (s *Store) disown(repo Repository, gone catalog.Removal) error {
+	s.tagging.Lock()
 	err := s.index.Disown(repo, gone.Tags, gone.Own)
 	for _, tag := range gone.Tags {
 		s.memory.tags.Remove(tagID{repo, tag})
 	}
+	s.tagging.Unlock()
 	for _, d := range gone.Own {
-		s.memory.members.Remove(records.RepoDigest{Repository: repo, Digest: d})
+		id := records.RepoDigest{Repository: repo, Digest: d}
+		s.memory.members.Remove(id)
+		s.memory.referrers.remove(id)
 	}
 	return err
 }

@@ -133,19 +133,6 @@ func TestImagesAreTagsAndUnreferencedManifests(t *testing.T) {
 	})
 }
 
-func TestTagOfAnEvictedManifestIsListedAsIncomplete(t *testing.T) {
-	s := openStore(t, t.TempDir(), Options{Tags: freshness})
-	img := newImage("a")
-	pullTag(t, s, team, "v1", img)
-	if err := evictNow(s, 1); err != nil {
-		t.Fatal(err)
-	}
-	got := listed(t, s)[team.String()+":v1"]
-	if got.Digest != img.Digest || got.Complete || got.Bytes != 0 || got.MediaType != "" {
-		t.Errorf("%+v", got)
-	}
-}
-
 func TestStatsCountBlobsPartialsAndFills(t *testing.T) {
 	dir := t.TempDir()
 	interrupt(t, dir, filltest.New(9<<20, 9))

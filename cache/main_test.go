@@ -97,7 +97,7 @@ func checkAccount(s *Store, exactly bool) error {
 	if n, believed := len(complete)+len(partials), s.items.Len(); n > believed || exactly && n < believed {
 		errs = append(errs, fmt.Errorf("%d blobs and partials are in the folder and %d in the account", n, believed))
 	}
-	if used, unconfirmed := s.space.Account(); used != s.items.Bytes() || unconfirmed != 0 {
+	if used, unconfirmed := s.space.Account(); used != s.items.Bytes()+s.blobs.Unlinked() || unconfirmed != 0 {
 		errs = append(errs, fmt.Errorf("%d bytes are reserved, %d of them unconfirmed, for %d bytes of items",
 			used, unconfirmed, s.items.Bytes()))
 	}
@@ -134,6 +134,23 @@ func open(t testing.TB, s *Store, o *filltest.Origin) *Blob {
 func pull(t testing.TB, s *Store, o *filltest.Origin) State {
 	t.Helper()
 	blob := open(t, s, o)
+	defer blob.Close()
+	o.Compare(t, blob, 0, int64(len(o.Content)))
+	return blob.State
+}
+
+// sourceOf is the origin as the source of a repository.
+func sourceOf(s *Store, repo Repository, o *filltest.Origin) Source {
+	return s.Source(repo, o.Digest, int64(len(o.Content)), o.Fetch)
+}
+
+// pullFor is pull for a client of a repository.
+func pullFor(t testing.TB, s *Store, repo Repository, o *filltest.Origin) State {
+	t.Helper()
+	blob, err := s.Open(t.Context(), o.Digest, sourceOf(s, repo, o))
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer blob.Close()
 	o.Compare(t, blob, 0, int64(len(o.Content)))
 	return blob.State

@@ -3,6 +3,7 @@ package cache
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -34,7 +35,8 @@ func (s *Store) ManifestHere(repo Repository, d digest.Digest) (Manifest, bool) 
 
 // Manifest returns the manifest with this digest, from the cache or through ask. It is kept,
 // with its membership in the repository and that of everything it names, when it has proved
-// to be what it claims.
+// to be what it claims. Where it is in the cache and the repository is not known to have it,
+// the upstream has to send it as well.
 func (s *Store) Manifest(ctx context.Context, repo Repository, d digest.Digest, ask Ask) (Manifest, State, error) {
 	if err := CheckDigest(d); err != nil {
 		return Manifest{}, "", fmt.Errorf("manifest %q: %w", d, err)
@@ -46,6 +48,8 @@ func (s *Store) Manifest(ctx context.Context, repo Repository, d digest.Digest, 
 	if err := s.refused(key); err != nil {
 		return Manifest{}, Hit, err
 	}
+	known, err := s.member(repo, d)
+	proves := err == nil && !known.served && s.isOnDisk(d)
 	m, err := share(ctx, s, key, func(ctx context.Context) (Manifest, error) {
 		m, err := ask(ctx, d.String(), false)
 		defer m.TakeDone()()
@@ -56,6 +60,9 @@ func (s *Store) Manifest(ctx context.Context, repo Repository, d digest.Digest, 
 			err = s.keepManifest(ctx, repo, &m)
 		}
 		s.refuse(key, err)
+		if proves {
+			s.countProof(err)
+		}
 		return m, err
 	})
 	if err != nil {
@@ -67,12 +74,12 @@ func (s *Store) Manifest(ctx context.Context, repo Repository, d digest.Digest, 
 // cachedManifest returns a manifest that is in the cache and belongs to the repository.
 func (s *Store) cachedManifest(repo Repository, d digest.Digest) (Manifest, bool) {
 	member, err := s.member(repo, d)
-	if err != nil {
+	if err != nil || !member.served {
 		return Manifest{}, false
 	}
 	m, ok := s.memory.manifests.Get(d)
 	if !ok {
-		if m, ok = s.manifestOnDisk(d, member); !ok {
+		if m, ok = s.manifestOnDisk(d, member.Member); !ok {
 			return Manifest{}, false
 		}
 		s.memory.addManifest(m)
@@ -126,36 +133,62 @@ func (s *Store) readManifest(d digest.Digest) ([]byte, error) {
 	return raw, err
 }
 
-// keepManifest checks a manifest and stores it. If the disk cannot take it, that costs only
-// the caching.
+// keepManifest checks a manifest that an upstream has sent, and stores it. If the disk cannot
+// take it, that costs only the caching.
 func (s *Store) keepManifest(ctx context.Context, repo Repository, m *Manifest) error {
-	children, err := m.Check()
+	parts, err := m.Check()
+	if err == nil {
+		err = s.checkRecords(len(parts.Children))
+	}
+	if errors.Is(err, manifest.ErrTooMany) || errors.Is(err, errIndexFull) {
+		s.log.Warn("a manifest is passed through and not kept", "repository", repo, "digest", m.Digest, "error", err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
+	s.came(m.Digest)
+	s.storeManifest(ctx, repo, m, parts, records.Proven)
+	s.prove(m.Digest, false, repo)
+	s.seekProofs(m.Digest)
+	return nil
+}
+
+// storeManifest stores a manifest, with its membership and that of everything it names.
+func (s *Store) storeManifest(ctx context.Context, repo Repository, m *Manifest, parts manifest.Parts, proof records.Proof) {
 	s.memory.addManifest(*m)
-	members := map[digest.Digest]records.Member{m.Digest: {Size: m.Size, Manifest: true, Role: records.ManifestOnly}}
-	s.addMembers(members, children, recency.MaxDepth)
-	for d, rec := range members {
-		if known, err := s.member(repo, d); err == nil { // another manifest may name it as something else
-			members[d] = rec.With(known)
-		}
-	}
-	rec := m.Record(children, s.now())
+	members := map[digest.Digest]records.Member{m.Digest: {Size: m.Size, Manifest: true, Role: records.ManifestOnly, Proven: proof}}
+	s.addMembers(members, parts.Children, recency.MaxDepth)
+	rec := m.Record(parts, s.now())
 	if known, err := s.index.Blob(m.Digest); err == nil && known.IsManifest() {
 		rec.Fetched = known.Fetched // by another repository, perhaps
 	}
-	record := func() error { return s.index.PutManifest(repo, m.Digest, rec, members) }
-	if err := s.blobs.Put(ctx, m.Digest, m.Raw, record); blobs.IsFilling(err) {
-		s.putLater(m.Digest, m.Raw, record)
-	} else if err != nil {
-		s.blobs.Trouble(slog.LevelError, "a manifest was served but not kept", err, "repository", repo, "digest", m.Digest)
+	record := func() error {
+		return s.join(repo, members, func(all map[digest.Digest]records.Member) error {
+			return s.index.PutManifest(repo, m.Digest, rec, all)
+		})
 	}
-	for d, rec := range members {
-		s.memory.members.Add(records.RepoDigest{Repository: repo, Digest: d}, rec)
+	if err := s.blobs.Put(ctx, m.Digest, m.Raw, record); err != nil {
+		_ = s.join(repo, members, func(map[digest.Digest]records.Member) error { return nil }) // in memory
+		if blobs.IsFilling(err) {
+			s.putLater(*m, rec.Subject, record)
+		} else {
+			s.blobs.Trouble(slog.LevelError, "a manifest was served but not kept", err, "repository", repo, "digest", m.Digest)
+		}
 	}
+	s.recordReferrers(RepoDigest{Repository: repo, Digest: m.Digest})
 	s.useParts(m.Digest) // the layers that it shares with others
-	s.pins.ManifestKept(m.Digest)
+	s.pins.ManifestKept(m.Digest, rec.Subject)
+	s.seekProofsOf(repo, members)
+}
+
+// checkRecords returns errIndexFull if a manifest names too much at the moment.
+func (s *Store) checkRecords(children int) error {
+	n := int64(children) * recordBytes
+	if n > manyRecords && s.index.Bytes()+n > s.maxRecords {
+		s.untidy.Store(true)
+		return errIndexFull
+	}
 	return nil
 }
 
@@ -164,7 +197,7 @@ func (s *Store) keepManifest(ctx context.Context, repo Repository, m *Manifest) 
 // Otherwise the upstream is asked about each of these manifests, and it may be gone again.
 func (s *Store) addMembers(members map[digest.Digest]records.Member, children []manifest.Child, depth int) {
 	for _, child := range children {
-		rec := records.Member{Size: child.Size, Manifest: child.Manifest}
+		rec := records.Member{Size: child.Size, Manifest: child.Manifest, Proven: records.ByWord}
 		if child.Manifest {
 			rec.Role = records.ManifestOnly
 		}
@@ -176,7 +209,7 @@ func (s *Store) addMembers(members map[digest.Digest]records.Member, children []
 			continue
 		}
 		if _, below, err := manifest.ReadFile(s.folder.Blob(child.Digest), child.Digest); err == nil {
-			s.addMembers(members, below, depth-1)
+			s.addMembers(members, below.Children, depth-1)
 		}
 	}
 }
@@ -189,18 +222,19 @@ func (s *Store) hasRepository(d digest.Digest) bool {
 
 // putLater stores a manifest after the running fill of the same digest ends. Its caller's
 // work keeps the store open meanwhile.
-func (s *Store) putLater(d digest.Digest, content []byte, record func() error) {
+func (s *Store) putLater(m Manifest, subject digest.Digest, record func() error) {
+	d := m.Digest
 	err := s.tasks.Go(func() {
 		ctx := s.tasks.Context()
 		s.blobs.AwaitFill(d)
-		err := s.blobs.Put(ctx, d, content, record)
+		err := s.blobs.Put(ctx, d, m.Raw, record)
 		for blobs.IsFilling(err) {
 			s.blobs.AwaitFill(d)
-			err = s.blobs.Put(ctx, d, content, record)
+			err = s.blobs.Put(ctx, d, m.Raw, record)
 		}
 		if err == nil {
 			s.useParts(d)
-			s.pins.ManifestKept(d)
+			s.pins.ManifestKept(d, subject)
 		} else if ctx.Err() == nil {
 			s.blobs.Trouble(slog.LevelError, "a manifest was served but not kept", err, "digest", d)
 		}

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/larder-registry/larder/cache/fill/filltest"
@@ -103,6 +105,33 @@ func TestManifestIsFetchedOnceAndKept(t *testing.T) {
 	}
 }
 
+func TestManifestThatNamesTooMuchIsServedAndNotKept(t *testing.T) {
+	raw := fmt.Appendf(nil, `{"mediaType": %q, "layers": [`, ocispec.MediaTypeImageManifest)
+	for i := range manifest.MaxChildren + 1 {
+		raw = fmt.Appendf(raw, `{"digest": "sha256:%064x", "size": 1},`, i)
+	}
+	raw = append(raw[:len(raw)-1], "]}"...)
+	img := &image{Manifest: Manifest{Digest: digest.FromBytes(raw), MediaType: ocispec.MediaTypeImageManifest, Size: int64(len(raw)), Raw: raw}}
+	s := openStore(t, t.TempDir(), Options{Tags: freshness})
+	for range 2 {
+		for reference, get := range map[string]func() (Manifest, State, error){
+			"by digest": func() (Manifest, State, error) { return s.Manifest(t.Context(), team, img.Digest, img.ask) },
+			"by tag":    func() (Manifest, State, error) { return s.Tag(t.Context(), team, "v1", img.ask) },
+		} {
+			m, state, err := get()
+			if err != nil || state != Miss || m.MediaType != img.MediaType || string(m.Raw) != string(raw) {
+				t.Errorf("%s: %s, %v", reference, state, err)
+			}
+		}
+	}
+	if _, err := s.index.Blob(img.Digest); !errors.Is(err, fs.ErrNotExist) || s.items.Len() != 0 {
+		t.Errorf("%d items are in the cache, and a record: %v", s.items.Len(), err)
+	}
+	if repos, err := s.index.Repositories(digest.Digest(fmt.Sprintf("sha256:%064x", 1)), 0); err != nil || len(repos) != 0 {
+		t.Errorf("its layers belong to %v, %v", repos, err)
+	}
+}
+
 func TestConcurrentRequestsFetchAManifestOnce(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{})
 	img := newImage("a")
@@ -185,7 +214,7 @@ func TestInvalidManifestIsNotStored(t *testing.T) {
 
 func TestManifestWithManyLayersIsKept(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{})
-	layers := make([]*filltest.Origin, 20_000)
+	layers := make([]*filltest.Origin, manifest.MaxChildren-1) // beside the configuration
 	for i := range layers {
 		layers[i] = &filltest.Origin{Digest: digest.FromString(fmt.Sprint(i))}
 	}
@@ -199,4 +228,33 @@ func TestManifestWithManyLayersIsKept(t *testing.T) {
 	if rec, err := s.member(team, layers[0].Digest); err != nil || rec.Manifest {
 		t.Errorf("%+v, %v", rec, err)
 	}
+}
+
+// The question of work in the background may wait for its turn; a client's does not.
+func TestClientDoesNotShareAQuestionOfTheBackground(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openStore(t, t.TempDir(), Options{})
+		img := newImage("a")
+		turn, done := make(chan struct{}), make(chan error, 1)
+		go func() {
+			_, _, err := s.Manifest(Unattended(t.Context()), team, img.Digest, func(ctx context.Context, reference string, head bool) (Manifest, error) {
+				if IsAttended(ctx) {
+					t.Error("the question counts as a client's")
+				}
+				<-turn
+				return img.ask(ctx, reference, head)
+			})
+			done <- err
+		}()
+		synctest.Wait()
+		client, leave := context.WithTimeout(t.Context(), time.Minute)
+		defer leave()
+		if _, state, err := s.Manifest(client, team, img.Digest, img.ask); err != nil || state != Miss {
+			t.Errorf("%s, %v", state, err)
+		}
+		close(turn)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }

@@ -16,9 +16,10 @@ import (
 type memory struct {
 	manifests *lru.Cache[digest.Digest, Manifest]
 	blobs     *lru.Cache[digest.Digest, []byte] // small ones, such as the configurations of images
-	members   *lru.Cache[records.RepoDigest, records.Member]
+	members   *lru.Cache[records.RepoDigest, membership]
 	tags      *lru.Cache[tagID, tagMemo]
-	refusals  *refusals
+	referrers *sized[records.RepoDigest, referrersMemo]
+	refusals  refusals
 }
 
 // tagID names a tag.
@@ -27,30 +28,53 @@ type tagID struct {
 	tag  string
 }
 
+// image is the tag as a pin names it.
+func (id tagID) image() records.Pin { return records.Pin{Repository: id.repo, Reference: id.tag} }
+
+// gone returns when the upstream first said that the tag does not exist, or zero if it exists.
+func (m *tagMemo) gone() time.Time { return m.pending.GoneSince(m.Checked) }
+
 // tagMemo is a tag's record, and what is known of checks that failed since.
 type tagMemo struct {
 	records.Tag
+	pending    records.Pending
 	quietUntil time.Time // the latest is not repeated until then
 	superseded bool      // by it, the tag names an image that the cache refuses
 	stale      string    // why the tag was served stale, without digits; empty if it was not
 }
 
-// The bounds keep the whole below some 30 MB: 128 manifests of at most 64 KiB (a usual one
-// has 1 to 10), 256 blobs of at most 16, and records of about 200 bytes.
+// membership is the record of a membership, and what follows from it.
+type membership struct {
+	records.Member
+	served bool // to clients of the repository, from the cache
+}
+
+// referrersMemo is a list, and what is known of checks that failed since. Without a list, its
+// Checked is zero.
+type referrersMemo struct {
+	records.Referrers
+	quietUntil time.Time // the latest check is not repeated until then
+	stale      string    // why the list was served stale, without digits; empty if it was not
+}
+
+// The bounds keep the whole below some 32 MB: 128 manifests of at most 64 KiB (a usual one
+// has 1 to 10), 256 blobs of at most 16, records of about 200 bytes, and lists of referrers.
 const (
 	memoryManifests   = 128
 	memoryManifestMax = 64 << 10
 	memoryBlobs       = 256
 	memoryBlobMax     = 16 << 10
 	memoryRecords     = 16 << 10
+	memoryReferrers   = 2 << 20 // bytes
 )
 
 func newMemory() *memory {
 	return &memory{
 		manifests: newLRU[digest.Digest, Manifest](memoryManifests),
 		blobs:     newLRU[digest.Digest, []byte](memoryBlobs),
-		members:   newLRU[records.RepoDigest, records.Member](memoryRecords),
+		members:   newLRU[records.RepoDigest, membership](memoryRecords),
 		tags:      newLRU[tagID, tagMemo](memoryRecords),
+		referrers: newSized[records.RepoDigest, referrersMemo](memoryReferrers),
 		refusals:  newRefusals(),
 	}
 }

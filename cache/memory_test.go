@@ -10,15 +10,15 @@ import (
 	"github.com/larder-registry/larder/cache/fill/filltest"
 )
 
-// addToRepository fetches a blob, and records that the repository contains it.
+// addToRepository fetches a blob for a repository.
 func addToRepository(t *testing.T, s *Store, repo Repository, o *filltest.Origin) {
 	t.Helper()
-	pull(t, s, o)
-	settle(t, s)
 	_, err := s.Holds(t.Context(), repo, o.Digest, func(context.Context) (int64, error) { return int64(len(o.Content)), nil })
 	if err != nil {
 		t.Fatal(err)
 	}
+	pullFor(t, s, repo, o)
+	settle(t, s)
 }
 
 func TestBlobHereServesOnlyTheRepositoryOfTheBlob(t *testing.T) {
@@ -42,7 +42,7 @@ func TestBlobHereServesOnlyTheRepositoryOfTheBlob(t *testing.T) {
 			if err != nil || !bytes.Equal(got, o.Content) || blob.Size != int64(size) || blob.State != Hit {
 				t.Errorf("blob of %d bytes, again %t: read %d of %d, %s, %v", size, again, len(got), blob.Size, blob.State, err)
 			}
-			if _, isFile := blob.ReadSeekCloser.(*os.File); isFile != (blob.Content == nil) || isFile != (size > memoryBlobMax) {
+			if _, isFile := blob.ReadSeeker.(*os.File); isFile != (blob.Content == nil) || isFile != (size > memoryBlobMax) {
 				t.Errorf("blob of %d bytes, again %t: from a file: %t, in memory: %t", size, again, isFile, blob.Content != nil)
 			}
 			if err := blob.Close(); err != nil {

@@ -1,10 +1,11 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
-	"go.opentelemetry.io/otel/trace/noop"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/larder-registry/larder/cache/blobs"
 	"github.com/larder-registry/larder/cache/counts"
@@ -34,6 +35,9 @@ func Open(dir string, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(err, folder.Close())
 	}
+	if err := index.RenameUpstreams(opts.Canonical); err != nil {
+		opts.Log.Warn("the upstreams that an earlier release called by other names are not served from the cache until the next start", "error", err)
+	}
 	s, err := newStore(folder, health, index, opts)
 	if err == nil {
 		err = s.observe()
@@ -53,13 +57,13 @@ func Open(dir string, opts Options) (*Store, error) {
 
 // newStore returns a store that runs nothing yet.
 func newStore(folder *disk.Folder, health *disk.Health, index *records.Index, opts Options) (*Store, error) {
-	count, err := counts.New(opts.Meter, counts.Labels{Fills: fill.Results(), Evictions: blobs.Reasons(), TagChecks: tagResults()})
+	count, err := counts.New(opts.Meter, counts.Labels{Fills: fill.Results(), Evictions: blobs.Reasons(), TagChecks: tagResults(), Proofs: proofResults()})
 	if err != nil {
 		return nil, err
 	}
-	tracer := opts.Tracer
-	if tracer == nil {
-		tracer = noop.NewTracerProvider()
+	var tracer trace.Tracer
+	if opts.Tracer != nil {
+		tracer = opts.Tracer.Tracer("github.com/larder-registry/larder/cache")
 	}
 	s := &Store{
 		opts:        opts,
@@ -72,7 +76,9 @@ func newStore(folder *disk.Folder, health *disk.Health, index *records.Index, op
 		counts:      count,
 		tasks:       tasks.New(),
 		memory:      newMemory(),
+		unproven:    make(chan Unproven, maxUnproven),
 		snapshotDue: make(chan struct{}, 1),
+		maxRecords:  cmp.Or(opts.maxRecords, maxRecords(folder, opts.MaxSize)),
 	}
 	s.pins = pins.New(pins.Settings{
 		Folder:       folder,
@@ -81,6 +87,7 @@ func newStore(folder *disk.Folder, health *disk.Health, index *records.Index, op
 		Space:        s.space,
 		Match:        opts.Pin,
 		AllPlatforms: opts.PinAllPlatforms,
+		Keep:         opts.Keep,
 		Now:          opts.Now,
 		Log:          opts.Log,
 	})
@@ -98,7 +105,7 @@ func newStore(folder *disk.Folder, health *disk.Health, index *records.Index, op
 			Connections: opts.Connections,
 			Retry:       opts.Retry,
 			Log:         opts.Log,
-			Tracer:      tracer.Tracer("github.com/larder-registry/larder/cache"),
+			Tracer:      tracer,
 		},
 		Fills:      opts.fills,
 		KeepAll:    opts.KeepAll,
@@ -106,7 +113,9 @@ func newStore(folder *disk.Folder, health *disk.Health, index *records.Index, op
 		ScrubEvery: opts.ScrubEvery,
 
 		VerifyOnRead: opts.VerifyOnRead,
-		Removed:      s.memory.forget,
+		Came:         s.filled,
+		Kept:         s.seekProofs,
+		Removed:      s.forgotten,
 		Now:          opts.Now,
 		Log:          opts.Log,
 	})
@@ -120,6 +129,7 @@ func (s *Store) observe() error {
 	}
 	return s.counts.Observe(
 		counts.Gauge{Name: "larder.cache.size", Unit: "By", Text: "Bytes that the cache folder takes.", Value: known(s.space.Size)},
+		counts.Gauge{Name: "larder.cache.unlinked", Unit: "By", Text: "Bytes of the cache folder's size that removed files take until clients have read them.", Value: known(s.blobs.Unlinked)},
 		counts.Gauge{Name: "larder.cache.limit", Unit: "By", Text: "Bytes that the cache folder may take.", Value: func() (int64, bool) {
 			most := s.space.MaxSize()
 			return most, most > 0
@@ -146,6 +156,7 @@ func (s *Store) Close() error {
 	if !s.tasks.Close() {
 		return nil
 	}
+	s.replaceDamaged(context.Background(), false) // else there would be no snapshot
 	s.saveSnapshot(context.Background())
 	return errors.Join(s.counts.Close(), s.index.Close(), s.folder.Close())
 }

@@ -2,12 +2,15 @@ package cache
 
 import (
 	"cmp"
+	"context"
 	"log/slog"
 	"time"
 
-	"github.com/larder-registry/larder/cache/disk"
+	"github.com/opencontainers/go-digest"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/larder-registry/larder/cache/disk"
 )
 
 // Options are the settings of a store. The zero value is a working one.
@@ -41,6 +44,22 @@ type Options struct {
 	Pin func(image string) bool
 	// PinAllPlatforms makes these pins hold all platforms: see [Store.PinAllPlatforms].
 	PinAllPlatforms bool
+	// NeedsProof reports whether a repository of an upstream may have what is in the cache only
+	// where its own storage is known to have it, though another repository of the upstream has
+	// it too: not all repositories of the upstream are allowed. Nil means that no upstream is
+	// such. It is called while clients wait, so it must not block.
+	NeedsProof func(upstream string) bool
+	// OnlyProven reports whether a record of an earlier release, which did not tell what was
+	// proven, is no proof for the repositories of an upstream. It is for upstreams of NeedsProof.
+	// Nil means that such a record is a proof.
+	OnlyProven func(upstream string) bool
+	// Canonical returns the one name of an upstream that earlier releases called by several:
+	// their records get it when the store is opened. Nil means that there are no such names.
+	Canonical func(upstream string) string
+	// Keep says which images are brought whole and followed by the caller, with
+	// [Store.SetTag]: they are pinned as those of Pin are, for the platforms that come. Nil
+	// means none. It must not call the store.
+	Keep func(image string) bool
 	// KeepAll evicts nothing to free space: MaxSize and MinFree bound what may be pinned, and
 	// nothing else. It is for a command that has the folder while no daemon runs, and may not
 	// know the bounds of the daemon.
@@ -56,8 +75,9 @@ type Options struct {
 	Now func() time.Time
 
 	// For tests of this package.
-	fills int        // bounds the fills that run at once; 0 means 256
-	steps disk.Steps // may fail
+	fills      int        // bounds the fills that run at once; 0 means 256
+	steps      disk.Steps // may fail
+	maxRecords int64      // bounds the records of the index, in bytes; 0 means a part of MaxSize
 }
 
 func (o Options) withDefaults() Options {
@@ -81,6 +101,9 @@ type Freshness struct {
 	// StaleIfError is how long after the last confirmation a tag is still served while the
 	// upstream cannot be asked.
 	StaleIfError time.Duration
+	// StaleIfGone is how long a tag is still served after the upstream has said that it has no
+	// such tag. A pinned tag is served without end, in both cases.
+	StaleIfGone time.Duration
 	// Negative is how long a missing tag, manifest or blob, or a refusal, is remembered; and
 	// how long the store waits before it asks again about a tag after the upstream could not
 	// be asked.
@@ -92,4 +115,38 @@ type Freshness struct {
 	// called while clients wait, so it must not block.
 	Immutable    func(repo Repository, tag string) (since time.Time, ok bool)
 	ImmutableTTL time.Duration
+
+	// Kept, if set, reports whether a tag is served as it is recorded, without asking: the
+	// caller moves it with [Store.SetTag]. It is called while clients wait, so it must not
+	// block.
+	Kept func(repo Repository, tag string) bool
+
+	// Fixed, if set, reports whether a tag never moves: it is never asked about again. It is
+	// called while clients wait, so it must not block.
+	Fixed func(repo Repository, tag string) bool
+
+	// Cooldown, if set, tells how long a tag that has moved is not followed. The digest before
+	// is served meanwhile, and kept as a pin keeps it. A pull by digest is never delayed. It is
+	// called when a tag was confirmed, and must not call the store.
+	Cooldown func(repo Repository, tag string) Cooldown
+	// Pushed, if set, asks when an image was pushed. False means that it is not known. A cooldown
+	// counts from then if that was before the first sight. It is called once when a tag has moved,
+	// while clients wait.
+	Pushed func(ctx context.Context, repo Repository, d digest.Digest) (time.Time, bool)
+
+	// Offline, if set, reports whether an upstream must not be asked, and when it last was so.
+	// Its tags do not age meanwhile: while it is offline they are all fresh, and StaleIfError
+	// counts from last at the earliest. It is called while clients wait, so it must not block.
+	Offline func(upstream string) (now bool, last time.Time)
+}
+
+// Cooldown says how long a tag that has moved is not followed. The zero value follows it at
+// once.
+type Cooldown struct {
+	// For is how long after its first sight a new digest is followed, if the tag still names
+	// it then. Digests that were replaced meanwhile are skipped.
+	For time.Duration
+	// First applies this to the first digest of a tag too: the tag is refused until then.
+	// Otherwise a tag without an earlier digest stands for the current one.
+	First bool
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -18,23 +19,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// breakPartials makes the folder of the partials unusable, even for root.
-func breakPartials(t *testing.T, s *Store) {
-	t.Helper()
-	dir := filepath.Join(s.folder.Dir(), "partial")
-	if err := errors.Join(os.Remove(dir), os.WriteFile(dir, nil, 0o600)); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := errors.Join(os.Remove(dir), os.Mkdir(dir, 0o750)); err != nil {
-			t.Error(err)
+// withoutPartials has every file below partial/ fail to be made.
+func withoutPartials(opts Options) Options {
+	opts.steps.Around = func(s disk.Step, take func() error) error {
+		if s.Op == disk.OpCreate && filepath.Base(filepath.Dir(s.Path)) == "partial" {
+			return &fs.PathError{Op: "open", Path: s.Path, Err: unix.ENOTDIR}
 		}
-	})
+		return take()
+	}
+	return opts
 }
 
 func TestBlobIsPassedThroughIfTheDiskDoesNotAcceptIt(t *testing.T) {
-	s := openStore(t, t.TempDir(), small)
-	breakPartials(t, s)
+	s := openStore(t, t.TempDir(), withoutPartials(small))
 	o := filltest.New(3<<20, 1)
 	for range 2 {
 		if state := pull(t, s, o); state != Bypass {
@@ -44,8 +41,7 @@ func TestBlobIsPassedThroughIfTheDiskDoesNotAcceptIt(t *testing.T) {
 }
 
 func TestEmptyBlobNeedsNoDisk(t *testing.T) {
-	s := openStore(t, t.TempDir(), small)
-	breakPartials(t, s)
+	s := openStore(t, t.TempDir(), withoutPartials(small))
 	o := filltest.New(0, 1)
 	if state := pull(t, s, o); state != Hit || len(o.Requests()) > 0 {
 		t.Errorf("%s, with %d requests", state, len(o.Requests()))
@@ -58,8 +54,7 @@ func TestEmptyBlobNeedsNoDisk(t *testing.T) {
 }
 
 func TestPassThroughSeeks(t *testing.T) {
-	s := openStore(t, t.TempDir(), small)
-	breakPartials(t, s)
+	s := openStore(t, t.TempDir(), withoutPartials(small))
 	o := filltest.New(3<<20, 1)
 	blob := open(t, s, o)
 	defer blob.Close()
@@ -78,8 +73,7 @@ func TestPassThroughSeeks(t *testing.T) {
 func TestPassThroughWithholdsTheLastByteOfMismatchingContent(t *testing.T) {
 	for name, from := range map[string]int64{"from the beginning": 0, "from the middle": 2 << 20, "only the last byte": 3<<20 - 1} {
 		t.Run(name, func(t *testing.T) {
-			s := openStore(t, t.TempDir(), small)
-			breakPartials(t, s)
+			s := openStore(t, t.TempDir(), withoutPartials(small))
 			o := filltest.New(3<<20, 1)
 			o.Plan = func(int, Range) filltest.Act { return filltest.Act{Flip: 9} }
 			blob := open(t, s, o)

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/larder-registry/larder/cache/fill/filltest"
 	"golang.org/x/sys/unix"
@@ -39,7 +40,7 @@ func TestConfiguredPinsApplyToTagsThatArrive(t *testing.T) {
 			}
 		}
 		pins, err := s.Pins()
-		if err != nil || len(pins) != 2 || pins[0] != (PinInfo{Image: team.String() + ":v1", Configured: true}) {
+		if err != nil || len(pins) != 2 || pins[0] != (PinInfo{Image: team.String() + ":v1", Digest: newImage(names[0], layers[0]).Digest, Configured: true}) {
 			t.Errorf("pins: %v, %v", pins, err)
 		}
 		if _, err := s.Remove(team, "v1"); !errors.Is(err, ErrPinned) {
@@ -58,18 +59,22 @@ func TestConfiguredPinsApplyToTagsThatArrive(t *testing.T) {
 }
 
 func TestConfiguredPinFollowsItsTag(t *testing.T) {
-	s := openStore(t, t.TempDir(), v1Pinned(Options{}))
-	before, after := filltest.New(10_000, 1), filltest.New(10_000, 2)
-	pullTag(t, s, team, "v1", newImage("old", before), before)
-	s.opts.Tags.TTL = 0
-	pullTag(t, s, team, "v1", newImage("new", after), after)
-	evictAll(t, s)
-	if _, err := s.Stat(after.Digest); err != nil {
-		t.Error(err)
-	}
-	if _, err := s.Stat(before.Digest); err == nil {
-		t.Error("the old image of the tag is still pinned")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		s := openStore(t, t.TempDir(), v1Pinned(Options{}))
+		before, after := filltest.New(10_000, 1), filltest.New(10_000, 2)
+		pullTag(t, s, team, "v1", newImage("old", before), before)
+		pass(freshness.TTL)
+		pullTag(t, s, team, "v1", newImage("new", after), after)
+		pass(tick) // until it is noticed that the new image is whole
+		synctest.Wait()
+		evictAll(t, s)
+		if _, err := s.Stat(after.Digest); err != nil {
+			t.Error(err)
+		}
+		if _, err := s.Stat(before.Digest); err == nil {
+			t.Error("the old image of the tag is still pinned")
+		}
+	})
 }
 
 func TestUnpinRefusesAConfiguredPin(t *testing.T) {

@@ -76,6 +76,8 @@ func TestPinFollowsItsTag(t *testing.T) {
 		pass(freshness.TTL)
 		resolve(t, s, moved.ask, Miss, moved)
 		pullLayers(t, s, after)
+		pass(tick) // until it is noticed that the new image is whole
+		synctest.Wait()
 		evictAll(t, s)
 		if _, err := s.Stat(after.Digest); err != nil {
 			t.Error(err)

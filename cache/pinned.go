@@ -28,6 +28,24 @@ func (s *Store) pin(repo Repository, reference string, allPlatforms bool) error 
 	})
 }
 
+// Keep pins an image, by a tag or a digest, that the caller brings whole, until Release or the end
+// of the store. It counts as far as its manifests are in the cache, and is not fetched: the caller
+// calls Keep again once it has more manifests. The error is ENOSPC, with the arithmetic, if the
+// cache cannot hold it beside what is pinned.
+func (s *Store) Keep(repo Repository, reference string) error {
+	if err := s.awaitLoaded(); err != nil {
+		return err
+	}
+	return s.blobs.WithoutEvictions(func() error {
+		return s.pins.AddKept(records.Pin{Repository: repo, Reference: reference})
+	})
+}
+
+// Release undoes [Store.Keep]. A tag that Options.Keep or Options.Pin pins stays pinned.
+func (s *Store) Release(repo Repository, reference string) {
+	s.pins.RemoveKept(records.Pin{Repository: repo, Reference: reference})
+}
+
 // Unpin lets an image be evicted again. It returns fs.ErrNotExist if it was not pinned, and
 // [ErrConfigured] if Options.Pin pins it as well.
 func (s *Store) Unpin(repo Repository, reference string) error {

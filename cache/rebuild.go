@@ -9,6 +9,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/larder-registry/larder/cache/manifest"
+	"github.com/larder-registry/larder/cache/records"
 )
 
 // An index that was lost is rebuilt from its snapshot, which has of a manifest only its type,
@@ -42,6 +43,31 @@ func (s *Store) continueRebuild(ctx context.Context) {
 		s.rebuildFailed = true
 		s.blobs.Trouble(slog.LevelError, "the index could not be rebuilt; that is tried again", err)
 	}
+}
+
+// repairIndex replaces an index whose files were removed or changed while it is in use.
+func (s *Store) repairIndex(ctx context.Context, suspicious bool) {
+	if !s.replaceDamaged(ctx, suspicious) {
+		return
+	}
+	s.rebuildNotBefore = time.Time{}
+	s.continueRebuild(ctx)
+	s.pins.RefreshOrWarn()
+	if err := s.expireAgain(); err != nil {
+		s.blobs.Trouble(slog.LevelWarn, "expired images are evicted like all others until lifecycle rules are applied again", err)
+	}
+}
+
+// replaceDamaged is [records.Index.Repair].
+func (s *Store) replaceDamaged(ctx context.Context, suspicious bool) (replaced bool) {
+	err := s.reserving(func(reserve records.Reserve) (err error) {
+		replaced, err = s.index.Repair(ctx, suspicious, reserve)
+		return err
+	})
+	if err != nil {
+		s.log.Error("the index was damaged while it is in use, and cannot be made again before the next start", "error", err)
+	}
+	return replaced
 }
 
 // restoreRecord adds the record of a manifest on disk that the index does not know.

@@ -22,7 +22,7 @@ func TestRememberedMissesAreBoundedByWhatTheyTake(t *testing.T) {
 	sum := 0
 	for _, k := range r.list.Keys() {
 		known, _ := r.list.Peek(k)
-		sum += len(k) + len(known.err.Error()) + len(errors.Unwrap(known.err).Error())
+		sum += len(k) + len(known.value.err.Error()) + len(errors.Unwrap(known.value.err).Error())
 	}
 	if sum > memoryRefusals || r.bytes > memoryRefusals || r.bytes < sum {
 		t.Errorf("the texts of %d refusals have %d bytes, counted as %d; at most %d may be kept", r.list.Len(), sum, r.bytes, memoryRefusals)

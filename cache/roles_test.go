@@ -180,3 +180,27 @@ func TestIndexOfAnEarlierReleaseIsCompleteWithAnyEntry(t *testing.T) {
 		t.Errorf("%s, %v without the upstream", state, err)
 	}
 }
+
+func TestSecondTagOfAnImageLeavesItsMemberships(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{})
+	layer := filltest.New(1000, 1)
+	img := newImage("a", layer)
+	pullTag(t, s, team, "v1", img, layer)
+	settle(t, s)
+	digests := []digest.Digest{img.Digest, layer.Digest}
+	var before []membership
+	for _, d := range digests {
+		rec, err := s.member(team, d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before = append(before, rec)
+	}
+	pullTag(t, s, team, "v2", img)
+	settle(t, s)
+	for i, d := range digests {
+		if rec, err := s.member(team, d); err != nil || rec != before[i] {
+			t.Errorf("the membership is %+v after a second tag, %v, and was %+v", rec, err, before[i])
+		}
+	}
+}

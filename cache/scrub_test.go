@@ -83,10 +83,18 @@ func (m meter) value(t *testing.T, name string) (n int64) {
 	}
 	for _, scope := range all.ScopeMetrics {
 		for _, it := range scope.Metrics {
-			if sum, ok := it.Data.(metricdata.Sum[int64]); ok && it.Name == name {
-				for _, point := range sum.DataPoints {
-					n += point.Value
-				}
+			if it.Name != name {
+				continue
+			}
+			var points []metricdata.DataPoint[int64]
+			switch data := it.Data.(type) {
+			case metricdata.Sum[int64]:
+				points = data.DataPoints
+			case metricdata.Gauge[int64]:
+				points = data.DataPoints
+			}
+			for _, point := range points {
+				n += point.Value
 			}
 		}
 	}

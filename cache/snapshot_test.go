@@ -145,7 +145,7 @@ func TestSnapshotIsLoadedIntoMemoryOnAFullDisk(t *testing.T) {
 	if !s.index.InMemory() {
 		t.Fatal("the index was opened on a full disk")
 	}
-	e.check(t, s, silent)
+	e.check(t, s)
 	if err := errors.Join(os.Remove(filepath.Join(disk, "more")), os.Truncate(filepath.Join(disk, "hog"), 0)); err != nil {
 		t.Fatal(err)
 	}

@@ -12,12 +12,14 @@ import (
 // Stats is the state of a store at one time. Sizes are in bytes.
 type Stats struct {
 	Bytes    int64 `json:"bytes"`    // what the folder takes
+	Unlinked int64 `json:"unlinked"` // of these, of removed files that are still read
 	MaxSize  int64 `json:"maxSize"`  // what it may take; 0 for any number
 	Free     int64 `json:"free"`     // of the file system
 	Blobs    int   `json:"blobs"`    // complete ones, manifests among them
 	Partials int   `json:"partials"` // partial downloads, whether a fill of them runs or not
 	Images   int   `json:"images"`
 	Pinned   int   `json:"pinned"` // of these
+	Gone     int   `json:"gone"`   // of all images, that their upstream does not have any more
 	Fills    int   `json:"fills"`  // that run
 }
 
@@ -37,6 +39,7 @@ func (s *Store) Stats() (Stats, error) {
 	}
 	st := Stats{
 		Bytes:    s.space.Size(),
+		Unlinked: s.blobs.Unlinked(),
 		MaxSize:  s.space.MaxSize(),
 		Free:     free,
 		Blobs:    s.items.Len(),
@@ -53,6 +56,9 @@ func (s *Store) Stats() (Stats, error) {
 		if img.Pinned {
 			st.Pinned++
 		}
+		if !img.Gone.IsZero() {
+			st.Gone++
+		}
 	}
 	return st, nil
 }
@@ -61,6 +67,7 @@ func (s *Store) Stats() (Stats, error) {
 // bytes.
 type Activity struct {
 	Bytes    int64 `json:"bytes"`    // what the folder takes
+	Unlinked int64 `json:"unlinked"` // of these, of removed files that are still read
 	MaxSize  int64 `json:"maxSize"`  // what it may take; 0 for any number
 	Free     int64 `json:"free"`     // of the file system
 	Fills    int   `json:"fills"`    // that run
@@ -79,6 +86,7 @@ func (s *Store) Activity() Activity {
 	free, _ := s.folder.Free() // the error is in Degraded
 	a := Activity{
 		Bytes:     s.space.Size(),
+		Unlinked:  s.blobs.Unlinked(),
 		MaxSize:   s.space.MaxSize(),
 		Free:      free,
 		Fills:     s.blobs.FillCount(),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/singleflight"
@@ -11,6 +12,7 @@ import (
 	"github.com/larder-registry/larder/cache/blobs"
 	"github.com/larder-registry/larder/cache/counts"
 	"github.com/larder-registry/larder/cache/disk"
+	"github.com/larder-registry/larder/cache/fill"
 	"github.com/larder-registry/larder/cache/pins"
 	"github.com/larder-registry/larder/cache/recency"
 	"github.com/larder-registry/larder/cache/records"
@@ -34,15 +36,29 @@ type Store struct {
 	memory *memory
 
 	questions singleflight.Group // to upstreams, see share
+	tagging   sync.Mutex         // held while the record of a tag changes, in memory and in the index
 	expiring  sync.Mutex         // held by the goroutine that finds out what has expired, during I/O
+	joining   sync.Mutex         // held while memberships are changed, during I/O
+	unproven  chan Unproven      // see Store.Unproven
+
+	maxRecords int64       // bounds the records of the index, in bytes
+	untidy     atomic.Bool // there may be records that nothing needs
 
 	// Of the goroutine that runs keepUp:
 	rebuildNotBefore time.Time // when the index is rebuilt next, if it must be
 	rebuildFailed    bool      // the latest time, and that was logged
+	tidying          tidying
 
 	// Of the goroutine that runs keepSnapshots, and of Close after it has ended:
-	snapshotFailed bool          // the latest one, and that was logged
+	snapshotFailed atomic.Bool   // the latest one, and that was logged
 	snapshotDue    chan struct{} // asks for one; capacity 1
+}
+
+// tidying is what the goroutine that tidies the index knows.
+type tidying struct {
+	complete  bool      // all of the folder was read, so what is here is known
+	notBefore time.Time // when it tidies next
+	bytes     int64     // that records took the latest time
 }
 
 // now is the time by the clock of the options.
@@ -67,16 +83,19 @@ func (s *Store) awaitLoaded() error {
 }
 
 // share asks once for all callers that want to know the same at the same time. The question
-// outlives a client that leaves; it ends with the store.
+// outlives a client that leaves; it ends with the store. Work that no client waits for, which
+// [Unattended] marks, shares no question with clients: it may wait long for its turn.
 func share[T any](ctx context.Context, s *Store, key string, ask func(ctx context.Context) (T, error)) (T, error) {
 	var none T
 	end, err := s.tasks.Begin()
 	if err != nil {
 		return none, err
 	}
-	answer := s.questions.DoChan(key, func() (any, error) {
-		return ask(s.tasks.ContextFor(ctx))
-	})
+	outlives := s.tasks.ContextFor(ctx)
+	if !fill.IsAttended(ctx) {
+		key, outlives = "unattended/"+key, fill.Unattended(outlives)
+	}
+	answer := s.questions.DoChan(key, func() (any, error) { return ask(outlives) })
 	done := make(chan singleflight.Result, 1)
 	go func() {
 		defer end()

@@ -34,8 +34,8 @@ func TestHitIsAFile(t *testing.T) {
 	settle(t, s)
 	blob := open(t, s, o)
 	defer blob.Close()
-	if _, ok := blob.ReadSeekCloser.(*os.File); !ok || blob.Size != 1000 {
-		t.Errorf("a hit is a %T of %d bytes", blob.ReadSeekCloser, blob.Size)
+	if _, ok := blob.ReadSeeker.(*os.File); !ok || blob.Size != 1000 {
+		t.Errorf("a hit is a %T of %d bytes", blob.ReadSeeker, blob.Size)
 	}
 }
 

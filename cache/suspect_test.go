@@ -17,9 +17,9 @@ func TestSuspectBlobIsRemovedIfItIsDamaged(t *testing.T) {
 	damaged, right := origins[0], origins[1]
 	flip(t, s, damaged.Digest, 70_000)
 	for _, o := range origins {
-		s.Distrust(o.Digest)
+		s.blobs.Distrust(o.Digest)
 	}
-	s.Distrust(filltest.New(10, 9).Digest) // this blob is not in the store
+	s.blobs.Distrust(filltest.New(10, 9).Digest) // this blob is not in the store
 	eventually(t, "both blobs are checked", func() bool {
 		_, gone := os.Lstat(s.folder.Blob(damaged.Digest))
 		_, err := s.Stat(right.Digest)
@@ -41,7 +41,7 @@ func TestDamagedBlobThatWasFetchedAgainStaysInItsRepository(t *testing.T) {
 	o := filltest.New(100_000, 1)
 	addToRepository(t, s, repo, o)
 	flip(t, s, o.Digest, 70_000)
-	s.Distrust(o.Digest)
+	s.blobs.Distrust(o.Digest)
 	eventually(t, "the damaged blob is removed", func() bool {
 		_, err := os.Lstat(s.folder.Blob(o.Digest))
 		return err != nil
@@ -105,7 +105,7 @@ func TestDamagedBlobsStayUntilTheFolderIsLoaded(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		s := openIdle(t, dir, small)
-		s.Distrust(origins[0].Digest)
+		s.blobs.Distrust(origins[0].Digest)
 		done := make(chan struct{})
 		go func() {
 			defer close(done)

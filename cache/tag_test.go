@@ -322,3 +322,59 @@ func TestImmutableTagIsNotConfirmedAgain(t *testing.T) {
 		wantAsked(t, img, "HEAD v1")
 	})
 }
+
+func TestAskTagLeavesTheRecordOfTheTag(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openStore(t, t.TempDir(), Options{Tags: freshness})
+		before, after := newImage("a"), newImage("b")
+		resolve(t, s, before.ask, Miss, before)
+		before.questions()
+
+		m, err := s.AskTag(t.Context(), team, "v1", after.ask) // though the record is fresh
+		if err != nil || m.Digest != after.Digest || string(m.Raw) != string(after.Raw) {
+			t.Errorf("asked: %s, %v", m.Digest, err)
+		}
+		wantAsked(t, after, "HEAD v1", "GET "+after.Digest.String())
+		resolve(t, s, before.ask, Hit, before)
+		if _, ok := s.ManifestHere(team, after.Digest); !ok {
+			t.Error("the manifest is not in the cache")
+		}
+
+		confirmed := time.Now()
+		pass(freshness.TTL / 2)
+		if err := s.SetTag(team, "v1", after.Digest, confirmed); err != nil {
+			t.Fatal(err)
+		}
+		resolve(t, s, before.ask, Hit, after)
+		pass(freshness.TTL / 2)
+		resolve(t, s, after.ask, Hit, after)
+		wantAsked(t, after, "HEAD v1") // it aged from the confirmation on
+	})
+}
+
+func TestAskTagOfATagThatIsGoneLeavesItsRecord(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{Tags: freshness})
+	img := newImage("a")
+	resolve(t, s, img.ask, Miss, img)
+	gone := func(context.Context, string, bool) (Manifest, error) { return Manifest{}, fs.ErrNotExist }
+	if _, err := s.AskTag(t.Context(), team, "v1", gone); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("asked: %v", err)
+	}
+	resolve(t, s, gone, Hit, img)
+}
+
+func TestTagCannotBeSetToAManifestThatTheRepositoryDoesNotHave(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{Tags: freshness})
+	img := newImage("a")
+	if err := s.SetTag(team, "v1", img.Digest, time.Now()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("set to a manifest that is not here: %v", err)
+	}
+	resolve(t, s, img.ask, Miss, img)
+	other := Repository{Upstream: team.Upstream, Name: "other"}
+	if err := s.SetTag(other, "v1", img.Digest, time.Now()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("set to a manifest of another repository: %v", err)
+	}
+	if _, ok := s.TagHere(other, "v1"); ok {
+		t.Error("the other repository has the tag")
+	}
+}

@@ -40,7 +40,8 @@ func TestLostIndexIsRebuiltWhereTheUmaskGaveBlobsTheModeOfManifests(t *testing.T
 	opts.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelError}))
 	s = openStore(t, dir, opts)
 	loaded(t, s)
-	e.check(t, s, confirming)
+	e.confirm(t, s)
+	e.check(t, s)
 	closeStore(t, s)
 	if s.index.Rebuilding() || log.Len() > 0 {
 		t.Errorf("the index is still to be rebuilt: %t; logged:\n%s", s.index.Rebuilding(), &log)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/larder-registry/larder/cache/disk"
+	"github.com/larder-registry/larder/cache/records"
 )
 
 const (
@@ -24,6 +25,7 @@ func (s *Store) keepUp() {
 	ctx := s.tasks.Context()
 	s.load(ctx)
 	s.blobs.Trim(1) // the bound may have changed
+	s.tidyIndex(ctx)
 	ticker, check := time.NewTicker(tick), time.NewTicker(checkEvery)
 	defer ticker.Stop()
 	defer check.Stop()
@@ -36,9 +38,16 @@ func (s *Store) keepUp() {
 			s.recordUses()
 			s.continueRebuild(ctx)
 			s.askForSnapshot()
+			for _, pin := range s.pins.Tags() {
+				s.releaseReplaced(tagID{pin.Repository, pin.Reference})
+			}
 			s.blobs.Trim(1)
+			s.tidyIndex(ctx)
 		case <-check.C:
 			s.blobs.CheckDisk()
+			s.repairIndex(ctx, false)
+		case <-s.index.Suspect():
+			s.repairIndex(ctx, true)
 		case <-s.blobs.LowSpace():
 			s.blobs.Trim(s.opts.LowWater)
 		}
@@ -54,6 +63,7 @@ func (s *Store) load(ctx context.Context) {
 			s.log.Warn("expired images are evicted like all others until lifecycle rules are applied again", "error", err)
 		}
 	})
+	s.tidying.complete = err == nil
 	if err != nil && ctx.Err() == nil {
 		s.log.Error("parts of the cache folder could not be read; blobs there are served, and are counted and evicted after the next start", "error", err)
 	}
@@ -101,10 +111,9 @@ func (s *Store) saveSnapshot(ctx context.Context) {
 	err := s.writeSnapshot(ctx)
 	switch {
 	case err == nil:
-		s.snapshotFailed = false
+		s.snapshotFailed.Store(false)
 	case ctx.Err() != nil: // Close tries again
-	case !s.snapshotFailed:
-		s.snapshotFailed = true
+	case !s.snapshotFailed.Swap(true):
 		s.blobs.Trouble(slog.LevelWarn, "the snapshot of the index could not be written; an older one stays", err)
 	}
 }
@@ -112,8 +121,13 @@ func (s *Store) saveSnapshot(ctx context.Context) {
 // writeSnapshot reserves the space of the snapshot as that grows, and evicts for it if
 // necessary.
 func (s *Store) writeSnapshot(ctx context.Context) error {
+	return s.reserving(func(reserve records.Reserve) error { return s.index.Save(ctx, reserve) })
+}
+
+// reserving gives write a function to reserve the space of a snapshot with.
+func (s *Store) reserving(write func(records.Reserve) error) error {
 	var reserved int64
-	err := s.index.Save(ctx, func(ctx context.Context, n int64) error {
+	err := write(func(ctx context.Context, n int64) error {
 		n = disk.Charge(n)
 		err := s.blobs.ReserveBytes(ctx, n)
 		if err == nil {

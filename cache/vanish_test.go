@@ -7,12 +7,15 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/larder-registry/larder/cache/cachetest"
 	"github.com/larder-registry/larder/cache/fill/filltest"
 	"github.com/larder-registry/larder/cache/records"
 )
 
 // TestCacheGoesOnAfterItsFoldersWereRemoved removes parts of the folder while a store has it.
-// TestIndexThatWasRemovedHoldsNobody is about the index.
+// TestIndexThatWasRemovedIsMadeAgain is about the index.
 func TestCacheGoesOnAfterItsFoldersWereRemoved(t *testing.T) {
 	for _, part := range []string{"blobs", "blobs/sha256", "partial", "larder.lock", "larder.version", "index.snapshot", "ballast", "all but the index"} {
 		t.Run(part, func(t *testing.T) {
@@ -51,40 +54,71 @@ func TestCacheGoesOnAfterItsFoldersWereRemoved(t *testing.T) {
 	}
 }
 
-func TestIndexThatWasRemovedHoldsNobody(t *testing.T) {
-	var log logBuffer
-	dir := t.TempDir()
-	opts := small
-	opts.Log, opts.Tags = log.log(), freshness
-	s := openStore(t, dir, opts)
-	kept := filltest.New(100_000, 1)
-	pullTag(t, s, team, "v1", newImage("a", kept), kept)
-	s.saveSnapshot(t.Context())
-	elsewhere := s.folder.Index() + ".broken-elsewhere" // so that Badger can end
-	if err := os.Rename(s.folder.Index(), elsewhere); err != nil {
-		t.Fatal(err)
-	}
-	for i := range 20 {
-		o := filltest.New(1000+i, uint64(i))
-		pullTag(t, s, team, "v2", newImage("b", o), o)
-		if state := pull(t, s, o); state != Hit {
-			t.Errorf("pulled: %s", state)
-		}
-	}
-	v3 := records.Tag{Digest: kept.Digest, Checked: s.now()}
-	if err := s.index.PutTag(team, "v3", v3); !errors.Is(err, records.ErrVanished) {
-		t.Errorf("recorded: %v", err)
-	}
-	if _, _, err := s.Tag(t.Context(), team, "v1", dead); err != nil {
-		t.Errorf("a tag: %v", err)
-	}
-	if n := log.lines("level=ERROR"); n != 1 || log.lines("the files of the index were removed") != 1 || log.lines("level=WARN") > 0 {
-		t.Errorf("%d errors:\n%s", n, &log.text)
-	}
-	if err := os.Rename(elsewhere, s.folder.Index()); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.index.PutTag(team, "v3", v3); err != nil {
-		t.Errorf("recorded, with the index again: %v", err)
+// indexChanges are what may happen to the folder of an index while a store has it.
+var indexChanges = map[string]func(dir string) error{
+	"removed":                  os.RemoveAll,
+	"emptied":                  func(dir string) error { return errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700)) },
+	"a file in its place":      func(dir string) error { return errors.Join(os.RemoveAll(dir), cachetest.Noise(dir)) },
+	"a pipe in its place":      func(dir string) error { return errors.Join(os.RemoveAll(dir), unix.Mkfifo(dir, 0o600)) },
+	"a link to nowhere":        func(dir string) error { return errors.Join(os.RemoveAll(dir), os.Symlink("nowhere", dir)) },
+	"its list of tables gone":  cachetest.EachFile("MANIFEST", os.Remove),
+	"its list of tables noise": cachetest.EachFile("MANIFEST", cachetest.Noise),
+	"its logs gone":            cachetest.EachFile("*.mem", os.Remove),
+	"its logs shorter":         cachetest.EachFile("*.mem", cachetest.Truncate(100)),
+}
+
+func TestIndexThatWasRemovedIsMadeAgain(t *testing.T) {
+	for change, damage := range indexChanges {
+		t.Run(change, func(t *testing.T) {
+			t.Parallel() // some wait for the next check
+			var log logBuffer
+			dir := t.TempDir()
+			opts := small
+			opts.Log, opts.Tags = log.log(), freshness
+			s := openStore(t, dir, opts)
+			loaded(t, s)
+			kept := filltest.New(100_000, 1)
+			img := newImage("a", kept)
+			pullTag(t, s, team, "v1", img, kept)
+			settle(t, s)
+			s.saveSnapshot(t.Context())
+			if err := damage(s.folder.Index()); err != nil {
+				t.Fatal(err)
+			}
+			for i := range 5 { // nobody waits
+				o := filltest.New(1000+i, uint64(i))
+				pullTag(t, s, team, "v2", newImage("b", o), o)
+				if state := pull(t, s, o); state != Hit {
+					t.Errorf("pulled: %s", state)
+				}
+			}
+			v3 := records.Tag{Digest: img.Digest, Checked: s.now()}
+			eventually(t, "the index takes records again", func() bool {
+				err := s.index.PutTag(team, "v3", v3)
+				if err != nil && !errors.Is(err, records.ErrDamaged) {
+					t.Fatal(err)
+				}
+				return err == nil
+			})
+			settle(t, s)
+			eventually(t, "the index is rebuilt", func() bool { return log.lines("the index was rebuilt from its snapshot") > 0 })
+			for _, restarted := range []bool{false, true} {
+				if restarted {
+					closeStore(t, s)
+					s = openStore(t, dir, opts)
+				}
+				if s.index.InMemory() {
+					t.Errorf("restarted %t: the index is in memory", restarted)
+				}
+				for _, tag := range []string{"v1", "v3"} {
+					if d, _, err := s.Tag(t.Context(), team, tag, dead); err != nil {
+						t.Errorf("restarted %t: tag %s: %v, %v", restarted, tag, d, err)
+					}
+				}
+				if state := pull(t, s, kept); state != Hit {
+					t.Errorf("restarted %t: a layer: %s", restarted, state)
+				}
+			}
+		})
 	}
 }

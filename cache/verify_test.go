@@ -100,6 +100,28 @@ func TestVerificationOutlivesTheClientThatCausedIt(t *testing.T) {
 	})
 }
 
+func TestBlobThatAScrubHasVerifiedIsNotHashedAgain(t *testing.T) {
+	dir := t.TempDir()
+	opts := small
+	opts.VerifyOnRead = VerifyFirst
+	repo := Repository{Upstream: "registry.test", Name: "app"}
+	s := openStore(t, dir, opts)
+	o := filltest.New(300_000, 1)
+	addToRepository(t, s, repo, o)
+	closeStore(t, s)
+	s = openStore(t, dir, opts)
+	loaded(t, s)
+	if blob := s.BlobHere(repo, o.Digest); blob != nil {
+		t.Fatal("the blob was served before it was hashed")
+	}
+	scrubbed(t, s, 1, 0)
+	blob := s.BlobHere(repo, o.Digest)
+	if blob == nil {
+		t.Fatal("the blob has to be hashed again")
+	}
+	blob.Close()
+}
+
 // BenchmarkFirstUse opens and reads a layer of 256 MiB that the kernel has in memory: what
 // each setting costs the first client after a start.
 func BenchmarkFirstUse(b *testing.B) {

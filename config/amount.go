@@ -81,5 +81,8 @@ func parseAmount(s string) (Amount, error) {
 	if err != nil || bytes > math.MaxInt64 {
 		return Amount{}, errors.New("a size below 8EiB")
 	}
+	if bytes == 0 && n > 0 { // 0 has a meaning of its own
+		return Amount{}, errors.New("a size of one byte at least, or 0")
+	}
 	return Amount{Bytes: int64(bytes)}, nil
 }

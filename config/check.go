@@ -1,10 +1,14 @@
 package config
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -19,6 +23,12 @@ type checker struct {
 
 func (c checker) check() {
 	c.checkListeners()
+	c.checkTLS()
+	c.checkClientAuth()
+	c.checkLink()
+	c.checkImport()
+	c.checkAccess()
+	c.checkAudit()
 	if len(c.config.Upstreams) == 0 {
 		c.reject("upstreams", "expected at least one upstream")
 		return
@@ -28,7 +38,24 @@ func (c checker) check() {
 		c.checkUpstream(fmt.Sprintf("upstreams[%d]", i), &c.config.Upstreams[i], hosts)
 	}
 	c.checkDefaultUpstream()
+	c.checkKeep()
+	c.checkCooldown()
 	c.checkLifecycle()
+}
+
+func (c checker) checkCooldown() {
+	for i, entry := range c.config.Tags.Cooldown {
+		key := fmt.Sprintf("tags.cooldown[%d]", i)
+		if c.failed[key] {
+			continue
+		}
+		if entry.Match == "" {
+			c.reject(key+".match", "missing; expected the images that are delayed, such as docker.io/*")
+		}
+		if entry.For == 0 {
+			c.reject(key+".for", "missing; expected for how long, such as 72h")
+		}
+	}
 }
 
 func (c checker) checkListeners() {
@@ -40,6 +67,43 @@ func (c checker) checkListeners() {
 		c.reject("admin", fmt.Sprintf("expected another address than listen's, which is %s", listen))
 	} else {
 		c.reject("listen", fmt.Sprintf("expected another address than admin's, which is %s", admin))
+	}
+}
+
+func (c checker) checkTLS() {
+	files := c.config.TLS
+	if key, why := files.missing(); key != "" {
+		c.reject("tls."+key, "missing; "+why)
+	}
+	const effect = "larder serve does not start"
+	c.checkFile("tls.cert", files.Cert, effect)
+	c.checkFile("tls.key", files.Key, effect)
+	c.checkFile("tls.client_ca", files.ClientCA, effect)
+}
+
+func (c checker) checkClientAuth() {
+	if !c.config.Auth.On() {
+		return
+	}
+	c.checkFile("auth.htpasswd", c.config.Auth.Htpasswd, "larder serve does not start")
+	switch {
+	case c.config.HasAccessByClient():
+		c.reject("auth.htpasswd", "not possible together with upstreams that have access: client, since a client sends one user name and password")
+	case c.isReadByOthers():
+		c.reject("auth.htpasswd", "expected together with tls, since others could read passwords on the way to "+c.config.Listen)
+	}
+}
+
+// isReadByOthers reports whether what clients send is in plain text beyond this machine.
+func (c checker) isReadByOthers() bool {
+	host, _, err := net.SplitHostPort(c.config.Listen)
+	return err == nil && c.config.TLS == (TLS{}) && !c.failed["listen"] && !c.failed["tls"] && (isEverywhere(host) || !name.IsLoopback(listenIP(host)))
+}
+
+func (c checker) checkLink() {
+	rate, background := c.config.Link.Rate, c.config.Link.Background.Rate
+	if rate > 0 && background > rate && !c.failed["link.rate"] {
+		c.reject("link.background.rate", fmt.Sprintf("expected no more than link.rate, which is %v", Amount{Bytes: rate}))
 	}
 }
 
@@ -68,6 +132,67 @@ func listenIP(host string) string {
 	return host
 }
 
+// checkImport warns of keys that cannot be read where there is no link.
+func (c checker) checkImport() {
+	for i, key := range c.config.Import.Verify {
+		item := fmt.Sprintf("import.verify[%d]", i)
+		if !strings.HasPrefix(key, schemeKMS) {
+			if _, err := os.Stat(key); key != "" && errors.Is(err, fs.ErrNotExist) {
+				c.warn(item, key+" does not exist; until it does, nothing can be imported")
+			}
+			continue
+		}
+		isOffline := func(u Upstream) bool { return u.Offline }
+		if slices.ContainsFunc(c.config.Upstreams, isOffline) {
+			c.warn(item, "AWS is asked for it at each import, and an upstream is offline: export the public key, and name its file")
+		}
+	}
+}
+
+// checkAccess checks what the upstreams need whose clients' own rights decide.
+func (c checker) checkAccess() {
+	if !c.config.HasAccessByClient() {
+		return
+	}
+	a := c.config.Access
+	switch inside, err := filepath.Rel(c.config.Cache.Dir, a.KeyFile); {
+	case c.failed["access.key_file"]:
+	case a.KeyFile == "":
+		c.reject("access.key_file", "missing; expected where the key of the hashes is kept, as there is no user configuration folder")
+	case err == nil && filepath.IsLocal(inside):
+		c.reject("access.key_file", "expected a file outside of cache.dir, which has the hashes")
+	}
+	for i, u := range c.config.Upstreams {
+		key := fmt.Sprintf("upstreams[%d]", i)
+		if !u.ByClient() || c.failed[key] {
+			continue
+		}
+		if u.Offline {
+			c.reject(key+".access", "client is not possible together with offline, since the upstream could not be asked about any client")
+		}
+		if isExposing(u.Endpoint) {
+			c.reject(key+".endpoint", "expected https, since clients' credentials are sent there and it is not a loopback address")
+		}
+		if c.isReadByOthers() {
+			c.reject(key+".access", "client needs tls, since others could read clients' credentials on the way to "+c.config.Listen)
+		}
+	}
+}
+
+func (c checker) checkAudit() {
+	a := c.config.Audit
+	if c.failed["audit.file"] || c.failed["audit"] {
+		return
+	}
+	inside, err := filepath.Rel(c.config.Cache.Dir, a.File)
+	switch {
+	case a.Required && a.File == "":
+		c.reject("audit.file", "missing; expected the file that audit.required asks for, or - for standard output")
+	case a.File != "" && a.File != AuditStdout && err == nil && filepath.IsLocal(inside) && !c.failed["cache.dir"]:
+		c.reject("audit.file", "expected a file outside of cache.dir, whose files are the cache's own")
+	}
+}
+
 // checkUpstream checks the upstream at key. hosts has the keys of the hosts of the
 // upstreams before it.
 func (c checker) checkUpstream(key string, u *Upstream, hosts map[name.HostPattern]string) {
@@ -81,6 +206,8 @@ func (c checker) checkUpstream(key string, u *Upstream, hosts map[name.HostPatte
 	} else {
 		hosts[u.Host] = key + ".host"
 	}
+	c.checkHost(key, u)
+	c.checkAllow(key+".allow", u)
 	if u.Host.HasStar() && u.Endpoint != "" {
 		c.reject(key+".endpoint", "not possible with a pattern: each of its hosts has its own endpoint")
 	}
@@ -88,6 +215,37 @@ func (c checker) checkUpstream(key string, u *Upstream, hosts map[name.HostPatte
 		c.checkECR(key+".ecr", u)
 	}
 	c.checkAuth(key, u)
+}
+
+// hubSite is where people look at Docker Hub. There is no registry.
+const hubSite = "hub.docker.com"
+
+// checkHost finds hosts that nobody means: what is nearly a host of ECR, and a web site.
+func (c checker) checkHost(key string, u *Upstream) {
+	const ecrForm = "<account of 12 digits>.dkr.ecr.<region>.amazonaws.com"
+	_, isECR := u.Host.ECR()
+	_, given := c.places[key+".endpoint"]
+	switch {
+	case u.Host == hubSite:
+		c.reject(key+".host", fmt.Sprintf("%s is a web site; Docker Hub's registry is %s", hubSite, name.DockerHub))
+	case strings.Contains(string(u.Host), ".dkr.ecr") && !isECR && u.ECR == nil && !given:
+		c.reject(key+".host", fmt.Sprintf("%s looks like a host of ECR, and is none; expected %s", u.Host, ecrForm))
+	}
+}
+
+// checkAllow finds repositories that are written with the host of their registry.
+func (c checker) checkAllow(key string, u *Upstream) {
+	for i, pattern := range u.Allow {
+		item := fmt.Sprintf("%s[%d]", key, i)
+		host, repository, hasHost := strings.Cut(string(pattern), "/")
+		switch parsed, ok := name.ParseRegistry(host); {
+		case !hasHost || c.failed[item]:
+		case ok && strings.ContainsAny(host, ".:") && u.Host.Match(parsed), host == string(u.Host):
+			c.reject(item, fmt.Sprintf("expected %s, since repositories are meant without the host of their registry", repository))
+		case strings.Contains(host, "."):
+			c.warn(item, fmt.Sprintf("%s looks like the host of a registry, but stands for the first part of a repository's name", host))
+		}
+	}
 }
 
 func (c checker) checkAuth(key string, u *Upstream) {
@@ -99,6 +257,9 @@ func (c checker) checkAuth(key string, u *Upstream) {
 	case u.Auth.Username != "" && u.Auth.PasswordFile == "":
 		c.reject(key+".auth.password_file", "missing; expected together with username")
 	}
+	const effect = "pulls from the registry fail"
+	c.checkFile(key+".auth.password_file", u.Auth.PasswordFile, effect)
+	c.checkFile(key+".auth.docker_config", u.Auth.DockerConfig, effect)
 	switch {
 	case u.Auth.hasLogin() && u.ECR != nil:
 		c.reject(key+".auth", "not possible together with ecr, which uses AWS credentials")
@@ -108,6 +269,17 @@ func (c checker) checkAuth(key string, u *Upstream) {
 	_, isECR := u.Host.ECR()
 	if hasCredentials := isECR || u.ECR != nil || u.Auth.hasLogin(); hasCredentials && isExposing(u.Endpoint) {
 		c.reject(key+".endpoint", "expected https, since credentials are sent there and it is not a loopback address")
+	}
+}
+
+// checkFile warns of a file that does not exist, and of what that does. It may come later, as a
+// mounted secret does.
+func (c checker) checkFile(key, path, effect string) {
+	if path == "" {
+		return
+	}
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		c.warn(key, "the file does not exist; until it does, "+effect)
 	}
 }
 
@@ -182,6 +354,29 @@ func (c checker) isPrivateECR(host string) bool {
 func (c checker) checkDefaultUpstream() {
 	if host := c.config.DefaultUpstream; host != "" && !c.mayServe(host) {
 		c.reject("default_upstream", fmt.Sprintf("expected a host that one of the upstreams serves, got %q", host))
+	}
+}
+
+func (c checker) checkKeep() {
+	first := make(map[string]string) // the key of each image
+	for i, k := range c.config.Keep {
+		key := fmt.Sprintf("keep[%d]", i)
+		if len(k.Images) == 0 && k.File == "" && !c.failed[key] && !c.failed[key+".images"] && !c.failed[key+".file"] {
+			c.reject(key+".images", "missing; expected images here, or a file with a list of them")
+		}
+		for j, img := range k.Images {
+			item := fmt.Sprintf("%s.images[%d]", key, j)
+			if c.failed[item] || img.Host == "" {
+				continue
+			}
+			switch earlier, again := first[img.String()]; {
+			case again:
+				c.reject(item, fmt.Sprintf("%s is given already on line %d", img, c.places[earlier].line))
+			case !c.mayServe(img.Host):
+				c.reject(item, fmt.Sprintf("expected an image of a host that one of the upstreams serves, got %q", img.Host))
+			}
+			first[img.String()] = item
+		}
 	}
 }
 

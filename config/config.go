@@ -2,6 +2,7 @@ package config
 
 import (
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/larder-registry/larder/upstream/lifecycle"
@@ -21,8 +22,18 @@ type Config struct {
 	// clients may call both listeners beside the listeners' own addresses.
 	Names []string
 
-	Cache Cache
-	Tags  Tags
+	// TLS is how clients are served over HTTPS.
+	TLS TLS
+	// Auth is never set together with an upstream of AccessClient, nor beyond loopback without
+	// TLS.
+	Auth ClientAuth
+
+	Cache  Cache
+	Tags   Tags
+	Link   Link
+	Import Import
+	Access Access
+	Audit  Audit
 
 	// DefaultUpstream is the host of requests that name none, in lower case; ""
 	// means that such requests are not served. One of Upstreams serves it. Default
@@ -33,11 +44,17 @@ type Config struct {
 	// of ECR host, ECR Public and Docker Hub. See [Config.Match].
 	Upstreams []Upstream
 
+	// Keep are images that are always here. No image is in two of them.
+	Keep []Keep
+
 	// Lifecycle are the local lifecycle rules. See [Config.LocalPolicy].
 	Lifecycle []LocalRules
 
 	Log       Log
 	Telemetry Telemetry
+
+	// Warnings are about values that are valid, but hardly what was meant.
+	Warnings Mistakes
 }
 
 // Match returns the upstream that serves a host, which is a host[:port] as a
@@ -118,14 +135,7 @@ type Cache struct {
 
 // Pins reports whether one of Pin matches an image, given by its full name
 // <host>/<repository>:<tag>.
-func (c *Cache) Pins(image string) bool {
-	for _, p := range c.Pin {
-		if p.Match(image) {
-			return true
-		}
-	}
-	return false
-}
+func (c *Cache) Pins(image string) bool { return matchesAny(c.Pin, image) }
 
 // Tags says how long an answer about a tag may be used. No duration is negative.
 type Tags struct {
@@ -135,9 +145,112 @@ type Tags struct {
 	// StaleIfError is how long after its last check a tag is still served while
 	// the upstream cannot be asked; 0 means not at all. Default 720h.
 	StaleIfError time.Duration
+	// StaleIfGone is how long a tag is still served after the upstream has said that
+	// it has no such tag; 0 means not at all. A pinned one always is. Default 0.
+	StaleIfGone time.Duration
 	// NegativeTTL is how long the cache remembers that a tag does not exist; 0
 	// means not at all. Default 10s.
 	NegativeTTL time.Duration
+	// Immutable are patterns of images whose tags never move: the upstream is not
+	// asked about them again. None if it is empty.
+	Immutable []name.ImagePattern
+	// Cooldown says which tags are not followed at once when they move. The first entry that
+	// matches counts. None if it is empty.
+	Cooldown []Cooldown
+}
+
+// Cooldown delays tags that have moved.
+type Cooldown struct {
+	Match name.ImagePattern
+	// For is how long after it was first seen a tag's new digest is followed, more than 0.
+	For time.Duration
+	// First is "serve", which serves the first digest of a tag at once, or "wait", which
+	// refuses the tag until For has passed. Default serve.
+	First string
+}
+
+// The values of Cooldown.First.
+const (
+	firstServe = "serve"
+	firstWait  = "wait"
+)
+
+// FirstWaits reports whether the first digest of a tag waits, too.
+func (c Cooldown) FirstWaits() bool { return c.First == firstWait }
+
+// CooldownOf returns the entry for an image, given by its full name
+// <host>/<repository>:<tag>, and false if there is none.
+func (t *Tags) CooldownOf(image string) (Cooldown, bool) {
+	for _, c := range t.Cooldown {
+		if c.Match.Match(image) {
+			return c, true
+		}
+	}
+	return Cooldown{}, false
+}
+
+// IsImmutable reports whether one of Immutable matches an image, given by its full name
+// <host>/<repository>:<tag>.
+func (t *Tags) IsImmutable(image string) bool { return matchesAny(t.Immutable, image) }
+
+func matchesAny(patterns []name.ImagePattern, image string) bool {
+	return slices.ContainsFunc(patterns, func(p name.ImagePattern) bool { return p.Match(image) })
+}
+
+// Link says how much of the line to the upstreams they may use, all of them together.
+type Link struct {
+	// Rate bounds everything, in bytes per second; 0 means that nothing does. Otherwise it
+	// is at least 10kB. Default 0.
+	Rate int64
+	// Background bounds what no client waits for.
+	Background LinkBackground
+}
+
+// LinkBackground bounds what is fetched from upstreams though no client waits for it.
+type LinkBackground struct {
+	// Rate bounds it within Link.Rate, in the same way.
+	Rate int64
+	// Hours are when it is fetched. Default always.
+	Hours Hours
+}
+
+// Hours are a part of each day, in local time: minutes after midnight, From included. They
+// include midnight if From is after To. The zero value is the whole day; otherwise From and To
+// differ.
+type Hours struct{ From, To int }
+
+// Import says what may be imported.
+type Import struct {
+	// Verify are public keys: absolute paths of PEM files, and keys in AWS KMS that begin with
+	// awskms://. One of them must have signed a bundle. If there are none, no signature is
+	// required.
+	Verify []string
+}
+
+// What [Keep.Switch] may be.
+const (
+	keepWhole  = "whole"
+	KeepAtOnce = "at_once"
+)
+
+// Keep is a group of images that are fetched before anyone asks, followed and pinned.
+type Keep struct {
+	// Images are full names. Those in File count as well.
+	Images []name.Image
+	// File is the absolute path of a list with one image a line, which is read again and
+	// again; "" for none. It need not exist yet.
+	File string
+	// Platforms are those of indexes, such as linux/arm64, or "all"; the machine's own if it
+	// is empty.
+	Platforms []string
+	// Every is how often the upstream is asked where a tag points to. It is at least a minute.
+	// Default 6h.
+	Every time.Duration
+	// Switch says when clients get a moved tag's new image: "whole" once that is here, or
+	// "at_once". Default whole.
+	Switch string
+	// Referrers also fetches signatures, attestations and SBOMs. Default false.
+	Referrers bool
 }
 
 // LocalRules are lifecycle rules for the cached images of some repositories of
@@ -146,6 +259,17 @@ type LocalRules struct {
 	Match  name.Pattern
 	Policy lifecycle.Policy
 }
+
+// Audit says where each decision about an image is written.
+type Audit struct {
+	// File is an absolute path, [AuditStdout], or "" for nowhere. Default nowhere.
+	File string
+	// Required refuses images whose decision cannot be written. Default false.
+	Required bool
+}
+
+// AuditStdout is the Audit.File of standard output.
+const AuditStdout = "-"
 
 // Log says what is logged, and in which form.
 type Log struct {

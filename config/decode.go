@@ -42,7 +42,7 @@ func (d decoder) decodeSection(key string, at place, node *yaml.Node, section fu
 		return // all keys below a heading are commented out
 	}
 	if node.Kind != yaml.MappingNode {
-		d.add(at, key, mismatch("keys with values", node).Error())
+		d.add(at, key, "expected keys with values, got "+kind(node))
 		return
 	}
 	fields := section()

@@ -21,10 +21,18 @@ const (
 	// large layer fit in it.
 	minMaxSize = 256 * humanize.MiByte
 
+	// defaultKeepEvery follows tags within a working day. A question without news costs one
+	// small request.
+	defaultKeepEvery = 6 * time.Hour
+
 	// minScrubEvery is the shortest rest between two passes of the scrub.
 	minScrubEvery = time.Hour
 	// minScrubRate reads a cache of 50 GiB within a day. It is in bytes per second.
 	minScrubRate = humanize.MiByte
+
+	// minLinkRate brings a layer of 1 GB in a little more than a day, and so the smallest
+	// images at all. It is in bytes per second.
+	minLinkRate = 10 * humanize.KByte
 
 	// defaultSampleRatio shows where pulls spend their time, at no noticeable cost
 	// in a warm cache.
@@ -50,11 +58,12 @@ func defaults() *Config {
 			StaleIfError: 30 * 24 * time.Hour,
 			NegativeTTL:  10 * time.Second,
 		},
+		Access:    Access{Recheck: time.Hour, Offline: 30 * 24 * time.Hour, KeyFile: defaultKeyFile()},
 		Log:       Log{Level: slog.LevelInfo, Format: "text"},
 		Telemetry: Telemetry{SampleRatio: defaultSampleRatio},
 	}
 	for _, host := range append(name.ECRHosts(), name.DockerHub) {
-		c.Upstreams = append(c.Upstreams, Upstream{Host: host, Timeout: defaultTimeout})
+		c.Upstreams = append(c.Upstreams, Upstream{Host: host, Timeout: defaultTimeout, Access: AccessNode})
 	}
 	return c
 }

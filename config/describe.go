@@ -35,8 +35,27 @@ func describe(node *yaml.Node) string {
 	}
 }
 
-// keyName returns a key as a mistake shows it, always on one line.
+// kind returns what a value is without showing any of it: in the wrong place it may be a
+// secret.
+func kind(node *yaml.Node) string {
+	switch {
+	case node.Kind != yaml.ScalarNode || node.Value == "" || node.ShortTag() == "!!null":
+		return describe(node)
+	case node.ShortTag() == "!!int", node.ShortTag() == "!!float":
+		return "a number"
+	case node.ShortTag() == "!!bool":
+		return "a truth value"
+	default:
+		return "a text"
+	}
+}
+
+// keyName returns a key as a mistake shows it, always on one line. No real key has a colon or
+// an @; what has one may be a user name with its password.
 func keyName(key string) string {
+	if strings.ContainsAny(key, ":@") {
+		return "(a text with a colon or an @)"
+	}
 	odd := func(r rune) bool { return r <= ' ' || r > '~' || r == '"' }
 	if key == "" || strings.ContainsFunc(key, odd) {
 		return quote(key)

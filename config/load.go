@@ -7,9 +7,12 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -55,29 +58,60 @@ func newLoader(file string) *loader {
 // read decodes the file. It returns whether the whole file could be read, even if
 // single keys have mistakes.
 func (l *loader) read() bool {
-	data, err := readBounded(l.file)
+	data, err := ReadFile(l.file, maxFile)
 	if err != nil {
 		var pathErr *fs.PathError
 		if errors.As(err, &pathErr) {
 			err = pathErr.Err // the mistake names the file
 		}
-		l.add(place{file: l.file}, "", "reading the configuration: "+err.Error())
+		l.add(place{file: l.file}, "", "reading the configuration: "+err.Error()+readers(l.file, err))
 		return false
 	}
 	return l.parse(data)
 }
 
-func readBounded(name string) ([]byte, error) {
-	f, err := os.Open(name)
+// readers says which group may read a file that this process may not.
+func readers(file string, err error) string {
+	if !errors.Is(err, fs.ErrPermission) {
+		return ""
+	}
+	if info, err := os.Stat(file); err == nil && info.Mode()&0o040 != 0 {
+		if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+			if group, err := user.LookupGroupId(strconv.FormatUint(uint64(stat.Gid), 10)); err == nil {
+				return fmt.Sprintf(": root and members of group %s may read it", group.Name)
+			}
+		}
+	}
+	return ": run the command as root or as the daemon's user"
+}
+
+// pipeTimeout is how long the writer of a pipe may take.
+const pipeTimeout = 10 * time.Second
+
+// ReadFile reads a file that the configuration names, or the configuration itself, of at most
+// limit bytes. It does not wait for a pipe that nobody writes to: a daemon could not end then.
+func ReadFile(name string, limit int64) ([]byte, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(data) > maxFile {
-		return nil, fmt.Errorf("expected at most %d bytes", maxFile)
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
 	}
-	return data, err
+	isPipe := info.Mode()&fs.ModeNamedPipe != 0
+	_ = f.SetReadDeadline(time.Now().Add(pipeTimeout)) // files have none, and need none
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	switch {
+	case err != nil:
+		return nil, err
+	case int64(len(data)) > limit:
+		return nil, &fs.PathError{Op: "read", Path: name, Err: fmt.Errorf("expected at most %d bytes", limit)}
+	case isPipe && len(data) == 0:
+		return nil, &fs.PathError{Op: "read", Path: name, Err: errors.New("expected a file, got a pipe that nobody writes to")}
+	}
+	return data, nil
 }
 
 // parse is read for the content of the file.
@@ -118,7 +152,18 @@ func (l *loader) reportSyntax(err error) {
 			}
 		}
 	}
-	l.add(place{file: l.file, line: line}, "", "invalid YAML: "+strings.Join(strings.Fields(problem), " "))
+	if isStar(problem) {
+		problem = "a value that begins with * is an alias of YAML: put it in quotes"
+	} else {
+		problem = "invalid YAML: " + strings.Join(strings.Fields(problem), " ")
+	}
+	l.add(place{file: l.file, line: line}, "", problem)
+}
+
+// isStar reports whether an error of the YAML parser is about a value that begins with a
+// star and is not in quotes, which is the name of an alias to the parser.
+func isStar(problem string) bool {
+	return strings.HasPrefix(problem, "unknown anchor") || problem == "did not find expected alphabetic or numeric character"
 }
 
 // override decodes one value from outside the file.
@@ -142,6 +187,7 @@ func (l *loader) finish(whole bool) (*Config, error) {
 	if len(l.mistakes) > 0 {
 		return nil, l.mistakes.sorted(l.file)
 	}
+	l.config.Warnings = l.warnings.sorted(l.file)
 	return l.config, nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/larder-registry/larder/config"
 	"github.com/larder-registry/larder/upstream/lifecycle"
@@ -73,18 +74,25 @@ func TestEveryKeyIsLoaded(t *testing.T) {
 		Listen: "0.0.0.0:5500",
 		Admin:  "",
 		Names:  []string{"cache.example.internal", "192.0.2.7", "fd00::7"},
+		TLS:    config.TLS{Cert: testdata(t, "tls/server.crt"), Key: testdata(t, "tls/server.key"), ClientCA: testdata(t, "tls/clients.crt")},
 		Cache: config.Cache{
 			Dir: testdata(t, "cache"), MaxSize: config.Amount{Percent: 62.5}, MinFree: config.Amount{Bytes: 1536 << 20}, LowWater: 0.75,
 			Pin: []name.ImagePattern{"*/team/*:v1*", "docker.io/library/busybox:1.36"}, PinAllPlatforms: true,
 			VerifyOnRead: "first", ScrubEvery: 24 * time.Hour, ScrubRate: config.Amount{Bytes: 50_000_000},
 		},
-		Tags:            config.Tags{TTL: 30 * time.Second, StaleIfError: 168 * time.Hour, NegativeTTL: 0},
+		Tags:            config.Tags{TTL: 30 * time.Second, StaleIfError: 168 * time.Hour, StaleIfGone: 24 * time.Hour, NegativeTTL: 0, Immutable: []name.ImagePattern{"*:v*", "docker.io/library/busybox:1.36"}, Cooldown: []config.Cooldown{{Match: "docker.io/*", For: 72 * time.Hour, First: "wait"}, {Match: "*/team/*", For: time.Hour, First: "serve"}}},
+		Link:            config.Link{Rate: 2_000_000, Background: config.LinkBackground{Rate: 500_000, Hours: config.Hours{From: 22 * 60, To: 5 * 60}}},
+		Import:          config.Import{Verify: []string{testdata(t, "keys/site.pub"), "awskms:///alias/site"}},
+		Audit:           config.Audit{File: "/var/log/larder/audit.json", Required: true},
+		Access:          config.Access{Recheck: 30 * time.Minute, Offline: 24 * time.Hour, KeyFile: "/etc/larder-keys/access.key", Realm: "https://cache.example.internal:5000"},
 		DefaultUpstream: "registry.example.com:5000",
 		Upstreams: []config.Upstream{
 			{
 				Host:     "123456789012.dkr.ecr.eu-central-1.amazonaws.com",
 				Endpoint: "https://ecr.proxy.example.com/private",
 				Timeout:  90 * time.Second,
+				Access:   "node",
+				Offline:  true,
 				ECR: &config.ECR{
 					APIEndpoint: "https://vpce-0123.api.ecr.eu-central-1.vpce.amazonaws.com",
 					Region:      "eu-central-1",
@@ -103,20 +111,36 @@ func TestEveryKeyIsLoaded(t *testing.T) {
 				Host:     "images.example.com",
 				Endpoint: "https://images.example.com",
 				Timeout:  20 * time.Second,
+				Access:   "node",
 				ECR:      &config.ECR{Region: "us-west-2", Lifecycle: "hint", ImmutableTags: true, KeepAlive: 24 * time.Hour},
 			},
 			{
 				Host:     "registry.example.com:5000",
 				Endpoint: "http://127.0.0.1:5001",
 				Timeout:  20 * time.Second,
+				Access:   "node",
 				Auth:     config.Auth{Username: "reader", PasswordFile: testdata(t, "secrets/registry"), Realms: []string{"auth.example.org", "auth.example.net:8443"}},
 			},
 			{
 				Host:    "*.mirror.example.com",
 				Timeout: 20 * time.Second,
+				Access:  "node",
 				Auth:    config.Auth{DockerConfig: testdata(t, "secrets/config.json")},
 			},
-			{Host: "docker.io", Endpoint: "https://registry-1.docker.io", Timeout: 20 * time.Second},
+			{Host: "docker.io", Endpoint: "https://registry-1.docker.io", Timeout: 20 * time.Second, Access: "node"},
+		},
+		Keep: []config.Keep{
+			{
+				Images: []name.Image{
+					{Host: "docker.io", Repository: "library/redis", Tag: "7"},
+					{Host: "registry.example.com:5000", Repository: "team/app", Tag: "v1"},
+				},
+				File: testdata(t, "images.txt"), Platforms: []string{"linux/arm64", "all"}, Every: time.Hour, Switch: "at_once", Referrers: true,
+			},
+			{
+				Images: []name.Image{{Host: "docker.io", Repository: "library/busybox", Digest: "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}},
+				Every:  6 * time.Hour, Switch: "whole",
+			},
 		},
 		Lifecycle: []config.LocalRules{
 			{Match: name.Pattern{Host: "docker.io", Repository: "library/*"}, Policy: policy(t, `{"rules":[`+
@@ -131,7 +155,7 @@ func TestEveryKeyIsLoaded(t *testing.T) {
 		Log:       config.Log{Level: slog.LevelDebug, Format: "json"},
 		Telemetry: config.Telemetry{OTLPEndpoint: "http://collector.monitoring:4318", SampleRatio: 1, RepositoryLabel: true},
 	}
-	if diff := cmp.Diff(want, load(t, "full.yaml"), comparePolicies); diff != "" {
+	if diff := cmp.Diff(want, load(t, "full.yaml"), comparePolicies, cmpopts.IgnoreFields(config.Config{}, "Warnings")); diff != "" {
 		t.Errorf("Load (-want +got):\n%s", diff)
 	}
 }
@@ -152,12 +176,14 @@ func TestNoFileIsAWorkingConfiguration(t *testing.T) {
 	c := load(t, "")
 	upstreams := c.Upstreams
 	c.Upstreams = nil
-	c.Cache.Dir = "" // TestCacheDirIsTheUsersUnlessRoot
+	c.Cache.Dir = ""      // TestCacheDirIsTheUsersUnlessRoot
+	c.Access.KeyFile = "" // TestAccessKeyIsOutsideOfTheCache
 	want := &config.Config{
 		Listen:          "127.0.0.1:5000",
 		Admin:           "127.0.0.1:5001",
 		Cache:           config.Cache{MaxSize: config.Amount{Bytes: 50 << 30}, MinFree: config.Amount{Percent: 5}, LowWater: 0.9, VerifyOnRead: "never", ScrubEvery: 168 * time.Hour, ScrubRate: config.Amount{Bytes: 20_000_000}},
 		Tags:            config.Tags{TTL: time.Minute, StaleIfError: 720 * time.Hour, NegativeTTL: 10 * time.Second},
+		Access:          config.Access{Recheck: time.Hour, Offline: 720 * time.Hour},
 		DefaultUpstream: "docker.io",
 		Log:             config.Log{Level: slog.LevelInfo, Format: "text"},
 		Telemetry:       config.Telemetry{SampleRatio: 0.05},

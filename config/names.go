@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/containerd/platforms"
 	"go.yaml.in/yaml/v3"
 
 	"github.com/larder-registry/larder/upstream/name"
@@ -44,10 +45,12 @@ func exactHost(to *string) setter {
 	return parsed(to, "a host such as docker.io or registry.example.com:5000", name.ParseRegistry)
 }
 
+const wantRealm = "the host of a token service such as auth.example.com"
+
 // realmHost accepts the host[:port] of a token service. Unlike a registry's, it is
 // taken as it is.
 func realmHost(to *string) setter {
-	return parsed(to, "the host of a token service such as auth.example.com", name.ParseHost)
+	return parsed(to, wantRealm, name.ParseHost)
 }
 
 func hostOrPattern(to *name.HostPattern) setter {
@@ -78,11 +81,27 @@ func pattern(to *name.Pattern) setter {
 	return parsed(to, want, name.ParsePattern)
 }
 
-func pinPattern(to *name.ImagePattern) setter {
+func taggedPattern(to *name.ImagePattern) setter {
 	const want = "an image such as docker.io/library/busybox:1.36, or a pattern such as */team/*:v1*"
 	return parsed(to, want, func(s string) (name.ImagePattern, bool) {
 		p, err := name.ParseImagePattern(s)
 		return p, err == nil && p.MatchesTags()
+	})
+}
+
+func image(to *name.Image) setter {
+	const want = "an image such as docker.io/library/redis:7"
+	return parsed(to, want, func(s string) (name.Image, bool) {
+		img, err := name.ParseShortImage(s)
+		return img, err == nil
+	})
+}
+
+// platform accepts what containerd takes for a platform, and "all".
+func platform(to *string) setter {
+	return valid(to, "a platform such as linux/arm64, or all", func(s string) bool {
+		_, err := platforms.Parse(s)
+		return s == "all" || err == nil
 	})
 }
 

@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"errors"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -20,17 +21,19 @@ func TestFlagsWinOverVariablesAndVariablesOverTheFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (config.Tags{TTL: time.Second, StaleIfError: 2 * time.Second, NegativeTTL: 3 * time.Second}); c.Tags != want {
+	if want := (config.Tags{TTL: time.Second, StaleIfError: 2 * time.Second, NegativeTTL: 3 * time.Second}); !reflect.DeepEqual(c.Tags, want) {
 		t.Errorf("tags = %+v, want %+v", c.Tags, want)
 	}
 }
 
 func TestEveryPlainKeyHasAVariable(t *testing.T) {
 	want := []string{
-		"LARDER_LISTEN", "LARDER_ADMIN", "LARDER_CACHE_DIR", "LARDER_CACHE_MAX_SIZE", "LARDER_CACHE_MIN_FREE",
+		"LARDER_LISTEN", "LARDER_ADMIN", "LARDER_TLS_CERT", "LARDER_TLS_KEY", "LARDER_TLS_CLIENT_CA", "LARDER_AUTH_HTPASSWD", "LARDER_CACHE_DIR", "LARDER_CACHE_MAX_SIZE", "LARDER_CACHE_MIN_FREE",
 		"LARDER_CACHE_LOW_WATER", "LARDER_CACHE_PIN_ALL_PLATFORMS", "LARDER_CACHE_VERIFY_ON_READ",
 		"LARDER_CACHE_SCRUB_EVERY", "LARDER_CACHE_SCRUB_RATE",
-		"LARDER_TAGS_TTL", "LARDER_TAGS_STALE_IF_ERROR", "LARDER_TAGS_NEGATIVE_TTL",
+		"LARDER_TAGS_TTL", "LARDER_TAGS_STALE_IF_ERROR", "LARDER_TAGS_STALE_IF_GONE", "LARDER_TAGS_NEGATIVE_TTL",
+		"LARDER_LINK_RATE", "LARDER_LINK_BACKGROUND_RATE", "LARDER_LINK_BACKGROUND_HOURS", "LARDER_ACCESS_RECHECK", "LARDER_ACCESS_OFFLINE", "LARDER_ACCESS_KEY_FILE", "LARDER_ACCESS_REALM",
+		"LARDER_AUDIT_FILE", "LARDER_AUDIT_REQUIRED",
 		"LARDER_DEFAULT_UPSTREAM", "LARDER_LOG_LEVEL", "LARDER_LOG_FORMAT",
 		"LARDER_TELEMETRY_OTLP_ENDPOINT",
 		"LARDER_TELEMETRY_SAMPLE_RATIO",
@@ -103,9 +106,9 @@ func TestMistakesInOverridesNameTheirSource(t *testing.T) {
 		{"", config.Override{"listen", "127.0.0.1:5001", "--listen"}, `--listen: listen: expected another address than admin's, which is 127.0.0.1:5001`},
 		{"", config.Override{"default_upstream", "quay.io", "--default-upstream"}, `--default-upstream: default_upstream: expected a host that one of the upstreams serves, got "quay.io"`},
 		{"", config.Override{"", "1m", "LARDER_TAGS_TLT"}, `LARDER_TAGS_TLT: unknown variable; did you mean LARDER_TAGS_TTL?`},
-		{"", config.Override{"", "1", "LARDER_XYZZY"}, `LARDER_XYZZY: unknown variable; expected LARDER_LISTEN, LARDER_ADMIN, LARDER_CACHE_DIR, LARDER_CACHE_MAX_SIZE, LARDER_CACHE_MIN_FREE, LARDER_CACHE_LOW_WATER, LARDER_CACHE_PIN_ALL_PLATFORMS, LARDER_CACHE_VERIFY_ON_READ, LARDER_CACHE_SCRUB_EVERY, LARDER_CACHE_SCRUB_RATE, LARDER_TAGS_TTL, LARDER_TAGS_STALE_IF_ERROR, LARDER_TAGS_NEGATIVE_TTL, LARDER_DEFAULT_UPSTREAM, LARDER_LOG_LEVEL, LARDER_LOG_FORMAT, LARDER_TELEMETRY_OTLP_ENDPOINT, LARDER_TELEMETRY_SAMPLE_RATIO or LARDER_TELEMETRY_REPOSITORY_LABEL`},
+		{"", config.Override{"", "1", "LARDER_XYZZY"}, `LARDER_XYZZY: unknown variable; expected LARDER_LISTEN, LARDER_ADMIN, LARDER_TLS_CERT, LARDER_TLS_KEY, LARDER_TLS_CLIENT_CA, LARDER_AUTH_HTPASSWD, LARDER_CACHE_DIR, LARDER_CACHE_MAX_SIZE, LARDER_CACHE_MIN_FREE, LARDER_CACHE_LOW_WATER, LARDER_CACHE_PIN_ALL_PLATFORMS, LARDER_CACHE_VERIFY_ON_READ, LARDER_CACHE_SCRUB_EVERY, LARDER_CACHE_SCRUB_RATE, LARDER_TAGS_TTL, LARDER_TAGS_STALE_IF_ERROR, LARDER_TAGS_STALE_IF_GONE, LARDER_TAGS_NEGATIVE_TTL, LARDER_LINK_RATE, LARDER_LINK_BACKGROUND_RATE, LARDER_LINK_BACKGROUND_HOURS, LARDER_ACCESS_RECHECK, LARDER_ACCESS_OFFLINE, LARDER_ACCESS_KEY_FILE, LARDER_ACCESS_REALM, LARDER_AUDIT_FILE, LARDER_AUDIT_REQUIRED, LARDER_DEFAULT_UPSTREAM, LARDER_LOG_LEVEL, LARDER_LOG_FORMAT, LARDER_TELEMETRY_OTLP_ENDPOINT, LARDER_TELEMETRY_SAMPLE_RATIO or LARDER_TELEMETRY_REPOSITORY_LABEL`},
 		{"", config.Override{"tags", "1m", "--tags"}, `--tags: tags: unknown key; did you mean tags.ttl?`},
-		{"", config.Override{"upstreams", "docker.io", "--upstreams"}, `--upstreams: upstreams: unknown key; expected listen, admin, cache.dir, cache.max_size, cache.min_free, cache.low_water, cache.pin_all_platforms, cache.verify_on_read, cache.scrub_every, cache.scrub_rate, tags.ttl, tags.stale_if_error, tags.negative_ttl, default_upstream, log.level, log.format, telemetry.otlp_endpoint, telemetry.sample_ratio or telemetry.repository_label`},
+		{"", config.Override{"upstreams", "docker.io", "--upstreams"}, `--upstreams: upstreams: unknown key; expected listen, admin, tls.cert, tls.key, tls.client_ca, auth.htpasswd, cache.dir, cache.max_size, cache.min_free, cache.low_water, cache.pin_all_platforms, cache.verify_on_read, cache.scrub_every, cache.scrub_rate, tags.ttl, tags.stale_if_error, tags.stale_if_gone, tags.negative_ttl, link.rate, link.background.rate, link.background.hours, access.recheck, access.offline, access.key_file, access.realm, audit.file, audit.required, default_upstream, log.level, log.format, telemetry.otlp_endpoint, telemetry.sample_ratio or telemetry.repository_label`},
 	} {
 		_, err := config.Load(test.file, test.override)
 		if err == nil || err.Error() != test.want {

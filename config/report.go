@@ -8,6 +8,7 @@ type report struct {
 	places   map[string]place // where each key was last given
 	failed   map[string]bool  // keys with a mistake; checks do not report more about them
 	mistakes Mistakes
+	warnings Mistakes // of what is valid, but hardly meant
 }
 
 // place is a line of the file; or the source of an override, with line 0.
@@ -30,6 +31,13 @@ func (r *report) add(at place, key, problem string) {
 func (r *report) reject(key, problem string) {
 	if !r.failed[key] {
 		r.add(r.where(key), key, problem)
+	}
+}
+
+// warn reports that a valid value is hardly what was meant, unless there is a mistake in it.
+func (r *report) warn(key, problem string) {
+	if at := r.where(key); !r.failed[key] {
+		r.warnings = append(r.warnings, Mistake{File: at.file, Line: at.line, Key: key, Problem: problem})
 	}
 }
 

@@ -28,13 +28,25 @@ func fields(c *Config, base string) []field {
 		{name: "listen", set: address(&c.Listen)},
 		{name: "admin", set: orNone(&c.Admin, address(&c.Admin))},
 		{name: "names", list: items(&c.Names, hostName)},
+		{name: "tls", section: func() []field {
+			return []field{
+				{name: "cert", set: pemFile(&c.TLS.Cert, base)},
+				{name: "key", set: pemFile(&c.TLS.Key, base)},
+				{name: "client_ca", set: pemFile(&c.TLS.ClientCA, base)},
+			}
+		}},
+		{name: "auth", section: func() []field {
+			return []field{
+				{name: "htpasswd", set: hidden(filePath(&c.Auth.Htpasswd, base), wantFile)},
+			}
+		}},
 		{name: "cache", section: func() []field {
 			return []field{
 				{name: "dir", set: filePath(&c.Cache.Dir, base)},
 				{name: "max_size", set: maxSize(&c.Cache.MaxSize)},
 				{name: "min_free", set: amount(&c.Cache.MinFree)},
 				{name: "low_water", set: fraction(&c.Cache.LowWater)},
-				{name: "pin", list: items(&c.Cache.Pin, pinPattern)},
+				{name: "pin", list: items(&c.Cache.Pin, taggedPattern)},
 				{name: "pin_all_platforms", set: truth(&c.Cache.PinAllPlatforms)},
 				{name: "verify_on_read", set: choice(&c.Cache.VerifyOnRead, "never", "first", "always")},
 				{name: "scrub_every", set: scrubEvery(&c.Cache.ScrubEvery)},
@@ -45,7 +57,55 @@ func fields(c *Config, base string) []field {
 			return []field{
 				{name: "ttl", set: duration(&c.Tags.TTL, 0)},
 				{name: "stale_if_error", set: duration(&c.Tags.StaleIfError, 0)},
+				{name: "stale_if_gone", set: duration(&c.Tags.StaleIfGone, 0)},
 				{name: "negative_ttl", set: duration(&c.Tags.NegativeTTL, 0)},
+				{name: "immutable", list: items(&c.Tags.Immutable, taggedPattern)},
+				{name: "cooldown", list: func(n int) []field {
+					c.Tags.Cooldown = make([]Cooldown, n)
+					all := make([]field, n)
+					for i := range all {
+						entry := &c.Tags.Cooldown[i]
+						entry.First = firstServe
+						all[i].section = func() []field {
+							return []field{
+								{name: "match", set: taggedPattern(&entry.Match)},
+								{name: "for", set: duration(&entry.For, 1)},
+								{name: "first", set: choice(&entry.First, firstServe, firstWait)},
+							}
+						}
+					}
+					return all
+				}},
+			}
+		}},
+		{name: "link", section: func() []field {
+			return []field{
+				{name: "rate", set: linkRate(&c.Link.Rate)},
+				{name: "background", section: func() []field {
+					return []field{
+						{name: "rate", set: linkRate(&c.Link.Background.Rate)},
+						{name: "hours", set: hours(&c.Link.Background.Hours)},
+					}
+				}},
+			}
+		}},
+		{name: "import", section: func() []field {
+			return []field{
+				{name: "verify", list: items(&c.Import.Verify, func(to *string) setter { return publicKey(to, base) })},
+			}
+		}},
+		{name: "access", section: func() []field {
+			return []field{
+				{name: "recheck", set: duration(&c.Access.Recheck, 1)},
+				{name: "offline", set: duration(&c.Access.Offline, 0)},
+				{name: "key_file", set: filePath(&c.Access.KeyFile, base)},
+				{name: "realm", set: orNone(&c.Access.Realm, httpURL(&c.Access.Realm))},
+			}
+		}},
+		{name: "audit", section: func() []field {
+			return []field{
+				{name: "file", set: orNone(&c.Audit.File, auditFile(&c.Audit.File, base))},
+				{name: "required", set: truth(&c.Audit.Required)},
 			}
 		}},
 		{name: "default_upstream", set: orNone(&c.DefaultUpstream, exactHost(&c.DefaultUpstream))},
@@ -54,8 +114,18 @@ func fields(c *Config, base string) []field {
 			all := make([]field, n)
 			for i := range all {
 				u := &c.Upstreams[i]
-				u.Timeout = defaultTimeout
+				u.Timeout, u.Access = defaultTimeout, AccessNode
 				all[i].section = func() []field { return upstreamFields(u, base) }
+			}
+			return all
+		}},
+		{name: "keep", list: func(n int) []field {
+			c.Keep = make([]Keep, n)
+			all := make([]field, n)
+			for i := range all {
+				k := &c.Keep[i]
+				k.Every, k.Switch = defaultKeepEvery, keepWhole
+				all[i].section = func() []field { return keepFields(k, base) }
 			}
 			return all
 		}},
@@ -89,11 +159,24 @@ func fields(c *Config, base string) []field {
 	}
 }
 
+func keepFields(k *Keep, base string) []field {
+	return []field{
+		{name: "images", list: items(&k.Images, image)},
+		{name: "file", set: filePath(&k.File, base)},
+		{name: "platforms", list: items(&k.Platforms, platform)},
+		{name: "every", set: keepEvery(&k.Every)},
+		{name: "switch", set: choice(&k.Switch, keepWhole, KeepAtOnce)},
+		{name: "referrers", set: truth(&k.Referrers)},
+	}
+}
+
 func upstreamFields(u *Upstream, base string) []field {
 	return []field{
 		{name: "host", set: hostOrPattern(&u.Host)},
 		{name: "endpoint", set: registryURL(&u.Endpoint)},
 		{name: "timeout", set: duration(&u.Timeout, 1)},
+		{name: "offline", set: truth(&u.Offline)},
+		{name: "access", set: choice(&u.Access, AccessNode, AccessClient)},
 		{name: "ecr", section: func() []field {
 			u.ECR = defaultECR()
 			return []field{
@@ -113,9 +196,9 @@ func upstreamFields(u *Upstream, base string) []field {
 		{name: "auth", section: func() []field {
 			return []field{
 				{name: "username", set: username(&u.Auth.Username)},
-				{name: "password_file", set: filePath(&u.Auth.PasswordFile, base)},
-				{name: "docker_config", set: filePath(&u.Auth.DockerConfig, base)},
-				{name: "realms", list: items(&u.Auth.Realms, realmHost)},
+				{name: "password_file", set: hidden(filePath(&u.Auth.PasswordFile, base), wantFile)},
+				{name: "docker_config", set: hidden(filePath(&u.Auth.DockerConfig, base), wantFile)},
+				{name: "realms", list: items(&u.Auth.Realms, func(to *string) setter { return hidden(realmHost(to), wantRealm) })},
 			}
 		}},
 		{name: "allow", list: items(&u.Allow, repositoryPattern)},

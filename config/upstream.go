@@ -21,6 +21,13 @@ type Upstream struct {
 	// Timeout is how long a client waits for the upstream at most before it gets
 	// an error. It is more than 0. Default 20s.
 	Timeout time.Duration
+	// Offline says that the registry is not asked: what is cached is served, and
+	// everything else does not exist. A command may change it while the daemon runs.
+	Offline bool
+	// Access is AccessNode, by which every client gets what the upstream's credentials may pull,
+	// or AccessClient, by which each client gets what the upstream lets its own credential pull.
+	// Default AccessNode.
+	Access string
 	// ECR are the settings for ECR; nil if there are none. A host that is not an
 	// ECR host by its name is treated as one if ECR is set.
 	ECR *ECR

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -66,7 +67,7 @@ func duration(to *time.Duration, least time.Duration) setter {
 		d, err := time.ParseDuration(value.Value)
 		switch {
 		case value.Kind != yaml.ScalarNode || err != nil:
-			return mismatch("a duration such as 90s or 12h", value)
+			return mismatch("a duration such as 90s or 12h"+inHours(value.Value), value)
 		case d < least && least > 0:
 			return mismatch("a duration above 0", value)
 		case d < least:
@@ -75,6 +76,17 @@ func duration(to *time.Duration, least time.Duration) setter {
 		*to = d
 		return nil
 	}
+}
+
+// inHours says how a number of days or weeks is written, which have no unit.
+func inHours(s string) string {
+	for unit, hours := range map[string]int{"d": 24, "w": 7 * 24} {
+		number, ok := strings.CutSuffix(s, unit)
+		if n, err := strconv.ParseUint(number, 10, 16); ok && err == nil {
+			return fmt.Sprintf(" (%s is %dh)", s, int(n)*hours)
+		}
+	}
+	return ""
 }
 
 // orNever accepts 0, and durations from least on.
@@ -93,6 +105,17 @@ func orNever(to *time.Duration, least time.Duration, want string) setter {
 
 func keepAlive(to *time.Duration) setter {
 	return orNever(to, minKeepAlive, "24h or more, since ECR records no more than one pull a day, or 0 for never")
+}
+
+// keepEvery accepts a minute or more: registries count these questions.
+func keepEvery(to *time.Duration) setter {
+	set := duration(to, time.Minute)
+	return func(value *yaml.Node) error {
+		if set(value) != nil {
+			return mismatch("a duration such as 6h, 1m at least", value)
+		}
+		return nil
+	}
 }
 
 func scrubEvery(to *time.Duration) setter {
@@ -132,6 +155,37 @@ func scrubRate(to *Amount) setter {
 			return mismatch(fmt.Sprintf("a number of bytes per second such as 20MB, %v at least", Amount{Bytes: minScrubRate}), value)
 		}
 		return nil
+	}
+}
+
+// linkRate accepts 0, and bytes per second from minLinkRate on.
+func linkRate(to *int64) setter {
+	var a Amount
+	set := amount(&a)
+	return func(value *yaml.Node) error {
+		if set(value) != nil || a.Percent != 0 || a.Bytes != 0 && a.Bytes < minLinkRate {
+			return mismatch(fmt.Sprintf("a number of bytes per second such as 2MB, %v at least, or 0 for no bound", Amount{Bytes: minLinkRate}), value)
+		}
+		*to = a.Bytes
+		return nil
+	}
+}
+
+// hours accepts 22:00-05:00 and the like, and the empty text for the whole day.
+func hours(to *Hours) setter {
+	set := parsed(to, "hours of the day such as 22:00-05:00", func(s string) (Hours, bool) {
+		from, until, _ := strings.Cut(s, "-")
+		begin, err1 := time.Parse("15:04", from)
+		end, err2 := time.Parse("15:04", until)
+		h := Hours{From: begin.Hour()*60 + begin.Minute(), To: end.Hour()*60 + end.Minute()}
+		return h, err1 == nil && err2 == nil && h.From != h.To
+	})
+	return func(value *yaml.Node) error {
+		if value.Kind == yaml.ScalarNode && value.ShortTag() == "!!str" && value.Value == "" {
+			*to = Hours{}
+			return nil
+		}
+		return set(value)
 	}
 }
 
@@ -195,6 +249,9 @@ func filePath(to *string, base string) setter {
 		if strings.Contains(path, "\x00") {
 			return mismatch("a path", value)
 		}
+		if path == "~" || strings.HasPrefix(path, "~/") || strings.HasPrefix(path, "$") || strings.Contains(path, "${") {
+			return mismatch("a path written out, since neither ~ nor variables are replaced", value)
+		}
 		if !filepath.IsAbs(path) {
 			path = filepath.Join(base, path)
 		}
@@ -203,5 +260,60 @@ func filePath(to *string, base string) setter {
 		}
 		*to = path
 		return nil
+	}
+}
+
+// wantFile is what the keys of auth expect that name a file.
+const wantFile = "the path of a file, written out, since neither ~ nor variables are replaced"
+
+// hidden is set with an error that does not show the value: where credentials are configured,
+// a wrong value may be a password.
+func hidden(set setter, want string) setter {
+	return func(value *yaml.Node) error {
+		if set(value) != nil {
+			return fmt.Errorf("expected %s, got %s", want, kind(value))
+		}
+		return nil
+	}
+}
+
+// auditFile accepts the path of a file, and "-".
+func auditFile(to *string, base string) setter {
+	path := filePath(to, base)
+	return func(value *yaml.Node) error {
+		if value.Kind == yaml.ScalarNode && value.ShortTag() == "!!str" && value.Value == AuditStdout {
+			*to = AuditStdout
+			return nil
+		}
+		return path(value)
+	}
+}
+
+// pemFile accepts the path of a file with a certificate or a key, and does not show what it
+// refuses: that may be the key itself.
+func pemFile(to *string, base string) setter {
+	path := filePath(to, base)
+	return hidden(func(value *yaml.Node) error {
+		if strings.ContainsAny(value.Value, "\r\n") || strings.Contains(value.Value, "-----BEGIN") {
+			return errNotPath
+		}
+		return path(value)
+	}, wantFile)
+}
+
+var errNotPath = errors.New("expected a path")
+
+// schemeKMS begins the name of a key in AWS KMS.
+const schemeKMS = "awskms://"
+
+// publicKey is the setter of a key of [Import].
+func publicKey(to *string, base string) setter {
+	path := filePath(to, base)
+	return func(value *yaml.Node) error {
+		if strings.HasPrefix(value.Value, schemeKMS) {
+			*to = value.Value
+			return nil
+		}
+		return path(value)
 	}
 }

@@ -14,18 +14,31 @@ import (
 )
 
 // badSector is a connection that gets only the first bytes of a file from the kernel.
-// Then reading the disk fails.
+// Then reading the disk fails with err.
 type badSector struct {
 	*httptest.ResponseRecorder
 	left int64
+	err  error
 }
 
 func (w *badSector) ReadFrom(src io.Reader) (int64, error) {
 	n, err := io.Copy(w.ResponseRecorder, io.LimitReader(src, w.left))
-	return n, errors.Join(err, unix.EIO)
+	return n, errors.Join(err, w.err)
 }
 
 func TestBlobOnABadSectorIsCutAndFetchedAnew(t *testing.T) {
+	for name, failure := range map[string]error{
+		"input/output error":            unix.EIO,
+		"medium error":                  unix.ENODATA,
+		"stale handle of a network":     unix.ESTALE,
+		"checksum of the file system":   unix.EBADMSG,
+		"corruption in a file's blocks": unix.EUCLEAN,
+	} {
+		t.Run(name, func(t *testing.T) { testBadSector(t, failure) })
+	}
+}
+
+func testBadSector(t *testing.T, failure error) {
 	r := newRig(t, settings{})
 	content := bytesOf(t, ecrtest.Random(1, 100_000))
 	blob := r.addBlob(app, ecrtest.Bytes(content))
@@ -38,7 +51,7 @@ func TestBlobOnABadSectorIsCutAndFetchedAnew(t *testing.T) {
 				t.Errorf("the connection was not cut: %v", aborted)
 			}
 		}()
-		w := &badSector{httptest.NewRecorder(), 50_000}
+		w := &badSector{httptest.NewRecorder(), 50_000, failure}
 		r.proxy.ServeHTTP(w, r.request(http.MethodGet, path))
 		if got := w.Body.Bytes(); !bytes.HasPrefix(content, got) {
 			t.Error("wrong bytes were sent")

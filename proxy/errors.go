@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,7 +17,10 @@ import (
 
 	"github.com/distribution/distribution/v3/registry/api/errcode"
 
+	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/proxy/access"
 	"github.com/larder-registry/larder/proxy/origin"
+	"github.com/larder-registry/larder/proxy/password"
 )
 
 // Only this file turns errors into responses. Each is chosen so that the client goes to
@@ -27,7 +31,6 @@ import (
 var (
 	errReadOnly    = errcode.ErrorCodeUnsupported.WithMessage("this is a pull-through cache: push to the upstream itself")
 	errNoSuchPath  = errcode.ErrorCodeNameUnknown.WithMessage("there is nothing at this path")
-	errNoUpstream  = errcode.ErrorCodeNameUnknown.WithMessage("no configured upstream serves this repository")
 	errNamespace   = errcode.ErrorCodeNameUnknown.WithMessage("the parameter ns is not a registry's host")
 	errName        = errcode.ErrorCodeNameInvalid.WithMessage("the path does not have a valid repository name")
 	errNameTooLong = errcode.ErrorCodeNameInvalid.WithMessage("the repository's name is longer than 255 characters")
@@ -40,6 +43,22 @@ var (
 
 // errSlow is why a request stops waiting for its upstream.
 var errSlow = errors.New("the upstream did not answer in time")
+
+// malformed is the error of a request that has no meaning.
+type malformed struct{ error }
+
+// challengeError is the answer to a request without a good token.
+type challengeError struct{ access.Challenge }
+
+func (e *challengeError) Error() string {
+	if e.Challenge.Error == "" {
+		return "authentication required: ask for a token first"
+	}
+	return "the token is not good here (" + e.Challenge.Error + "): ask for another one"
+}
+
+// loginError is the answer to a request for a token whose credential the upstream refuses.
+type loginError struct{ error }
 
 // failure is the response to a request that failed.
 type failure struct {
@@ -55,10 +74,26 @@ const defaultRetry = 5 * time.Second
 
 // failureOf returns the response for an error.
 //
-// It is never a 401, for which containerd's CRI plug-in sends the image pull secret,
-// and never a 429, for which containerd would retry five times here.
+// It is a 401 only where the client's own rights decide, or where clients need a password: for one
+// containerd's CRI plug-in sends the image pull secret. It is never a 429, for which containerd would retry five times here.
 func failureOf(err error, t target) failure {
 	text := publicText(err)
+	var challenged *challengeError
+	if errors.As(err, &challenged) || errors.As(err, new(loginError)) {
+		return failure{http.StatusUnauthorized, errcode.ErrorCodeUnauthorized, text, 0}
+	}
+	if errors.Is(err, password.ErrUnauthorized) {
+		return failure{http.StatusUnauthorized, errcode.ErrorCodeUnauthorized, text, 0}
+	}
+	if errors.As(err, new(malformed)) || errors.Is(err, password.ErrMalformed) {
+		return failure{http.StatusBadRequest, errcode.ErrorCodeUnsupported, text, 0}
+	}
+	if errors.As(err, new(notAudited)) {
+		return failure{http.StatusServiceUnavailable, errcode.ErrorCodeUnavailable, text, defaultRetry}
+	}
+	if t.kind == kindToken && !errors.As(err, new(errcode.Error)) {
+		return failure{http.StatusServiceUnavailable, errcode.ErrorCodeUnavailable, text, defaultRetry}
+	}
 	var throttled interface {
 		Throttled() bool
 		RetryAfter() time.Duration
@@ -66,8 +101,11 @@ func failureOf(err error, t target) failure {
 	if errors.As(err, &throttled) && throttled.Throttled() {
 		return failure{http.StatusServiceUnavailable, errcode.ErrorCodeUnavailable, text, max(throttled.RetryAfter(), defaultRetry)}
 	}
-	if t.kind == kindBlob && t.upstream != nil {
+	if t.kind == kindBlob && t.source.Upstream != nil {
 		return failure{http.StatusNotFound, errcode.ErrorCodeBlobUnknown, text, 0}
+	}
+	if cache.IsPostponed(err) {
+		return failure{http.StatusNotFound, notFoundCode(t, errcode.Error{}), text, 0}
 	}
 	var detail errcode.Error
 	hasDetail := errors.As(err, &detail)
@@ -83,22 +121,45 @@ func failureOf(err error, t target) failure {
 		return failure{http.StatusNotFound, errcode.ErrorCodeNameUnknown, text, 0}
 	case errors.Is(err, fs.ErrPermission):
 		return failure{http.StatusForbidden, errcode.ErrorCodeDenied, text, 0}
-	case hasDetail && (t.upstream == nil || detail.Code == errPageSize.Code):
-		return failure{detail.Code.Descriptor().HTTPStatusCode, detail.Code, detail.Message, 0}
+	case hasDetail && (t.source.Upstream == nil || detail.Code == errPageSize.Code):
+		return failure{detail.Code.Descriptor().HTTPStatusCode, detail.Code, shorten(detail.Message), 0}
 	}
 	return failure{http.StatusServiceUnavailable, errcode.ErrorCodeUnavailable, text, defaultRetry}
 }
 
-// publicText is the text of an error without the paths of local files in it: a client may be
-// on another machine. The log has them.
+// localFile is what a client is told in place of the path of a file of this machine.
+const localFile = "(a local file)"
+
+// localPath finds absolute paths in the text of an error: libraries such as AWS's SDK format
+// an error about a file without wrapping it. A path after a method is that of an upstream's
+// URL, as is one behind a host.
+var localPath = regexp.MustCompile(`(GET|HEAD|POST)?(^|file://|[\s"'` + "`" + `(\[{<=,:;])(/[^\s/"'` + "`" + `()\[\]{}<>,;][^\s"'` + "`" + `()\[\]{}<>,;]*[^\s"'` + "`" + `()\[\]{}<>,;:.])`)
+
+// publicText is the text of an error without the paths of local files in it, and of a bounded
+// length: a client may be on another machine. The log has the paths.
 func publicText(err error) string {
 	text := err.Error()
 	paths := localPaths(err, nil)
 	slices.SortFunc(paths, func(a, b string) int { return cmp.Compare(len(b), len(a)) }) // a file before its folder
 	for _, path := range paths {
-		text = strings.ReplaceAll(text, path, "(a local file)")
+		text = strings.ReplaceAll(text, path, localFile)
 	}
-	return text
+	return shorten(text)
+}
+
+// shorten bounds a text for a client, and hides the paths of local files in it.
+func shorten(text string) string { return cut(hidePaths(cut(text, maxReason)), maxReason) }
+
+// hidePaths replaces the absolute paths in a text, but for those of the distribution API.
+func hidePaths(text string) string {
+	return localPath.ReplaceAllStringFunc(text, func(found string) string {
+		m := localPath.FindStringSubmatch(found)
+		method, before, path := m[1], m[2], m[3]
+		if method != "" || strings.HasPrefix(path, "/v2/") {
+			return found
+		}
+		return before + localFile
+	})
 }
 
 // localPaths adds the absolute paths that the errors within err are about.
@@ -169,6 +230,9 @@ func (f failure) write(w http.ResponseWriter, r *http.Request) {
 	setLength(h, len(body))
 	if f.status == http.StatusMethodNotAllowed {
 		h.Set("Allow", "GET, HEAD") // RFC 9110, 15.5.6
+	}
+	if f.status == http.StatusUnauthorized && h.Get("WWW-Authenticate") == "" {
+		h.Set("WWW-Authenticate", password.Challenge) // access has its own
 	}
 	if f.retryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(int((f.retryAfter+time.Second-1)/time.Second)))

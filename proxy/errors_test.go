@@ -27,7 +27,7 @@ func (busy) Throttled() bool             { return true }
 func (b busy) RetryAfter() time.Duration { return b.after }
 
 // known is the target of a request that has an upstream.
-func known(k kind) target { return target{route: route{kind: k}, upstream: Source{}} }
+func known(k kind) target { return target{route: route{kind: k}, source: Source{Upstream: Source{}}} }
 
 func TestFailureOf(t *testing.T) {
 	bare := known(kindManifest)
@@ -106,5 +106,66 @@ func TestNoLocalPathLeavesThisMachine(t *testing.T) {
 	const same = `Get "https://registry.test/v2/": no such host`
 	if got := failureOf(errors.New(same), known(kindBlob)).text; got != same {
 		t.Errorf("a URL was changed: %q", got)
+	}
+}
+
+// AWS's SDK and others format the error of a file without wrapping it. The texts are theirs.
+func TestNoLocalPathInTheTextOfAnErrorLeavesThisMachine(t *testing.T) {
+	for _, text := range []string{
+		"failed to retrieve jwt from provide source, unable to read file at /var/run/secret-7/token: open /var/run/secret-7/token: no such file or directory",
+		"failed to load shared config file, /home/secret-7/.aws/config, open /home/secret-7/.aws/config: permission denied",
+		"failed to get shared config profile, secret7 in [/root/secret-7/.aws/credentials]",
+		"error in credential_process: fork/exec /opt/secret-7/helper: no such file or directory",
+		`exec: "/opt/secret-7/helper": stat /opt/secret-7/helper: no such file or directory`,
+		"unable to load custom CA bundle, AWS_CA_BUNDLE=/etc/secret-7/ca.pem",
+		"dial unix /run/secret-7.sock: connect: connection refused",
+		"read </etc/secret-7/password>: it is empty",
+		"read 'file:///etc/secret-7/password'",
+		"token file (/etc/secret-7/token), is empty",
+		"two of them:/etc/secret-7/a,/etc/secret-7/b;/etc/secret-7/c",
+		"/etc/secret-7/first: is a directory",
+		"read\n\t/etc/secret-7/indented.",
+		"profile `/etc/secret-7/quoted` and {/etc/secret-7/braced}",
+		"open /secret-7: no such file",
+	} {
+		for _, kind := range []kind{kindManifest, kindBlob, kindTags, kindReferrers} {
+			for name, got := range map[string]failure{
+				"of the upstream":            failureOf(errors.New(text), known(kind)),
+				"of one that cannot be used": failureOf(refusalOf("registry.test", "app", errors.New(text)), target{route: route{kind: kind}}),
+			} {
+				if strings.Contains(got.text, "secret-7") || !strings.Contains(got.text, localFile) {
+					t.Errorf("%s: a client is told %q", name, got.text)
+				}
+			}
+		}
+	}
+	for _, text := range []string{
+		"GET /v2/a/manifests/v1 from registry.test: 404 Not Found",
+		"GET /bucket/key from s3.test: 403 Forbidden",
+		"POST / from api.ecr.us-east-1.amazonaws.com: 400 Bad Request",
+		`Get "https://registry.test/v2/a/blobs/x": dial tcp 10.0.0.1:443: i/o timeout`,
+		"read manifests/v1 from registry.test: it is too large",
+		"arn:aws:ecr:us-east-1:123456789012:repository/team/app may not be read",
+		"application/json is no manifest / index",
+		"asked for (/v2/a/tags/list)",
+	} {
+		if got := failureOf(errors.New(text), known(kindManifest)).text; got != text {
+			t.Errorf("%q became %q", text, got)
+		}
+	}
+}
+
+func TestTextOfAFailureIsBounded(t *testing.T) {
+	for name, text := range map[string]string{
+		"words":         strings.Repeat("word ", 1<<20),
+		"one word":      strings.Repeat("x", 1<<20),
+		"paths":         strings.Repeat(" /a/b", 1<<18),
+		"slashes":       strings.Repeat("/", 1<<20),
+		"invalid UTF-8": strings.Repeat("\xff", 1<<20),
+		"controls":      strings.Repeat("\x1b", 1<<20),
+	} {
+		if got := failureOf(errors.New(text), known(kindManifest)).text; len(got) > maxReason+len("…") {
+			t.Errorf("%s: %d bytes", name, len(got))
+		}
 	}
 }

@@ -2,8 +2,6 @@ package proxy
 
 import (
 	"cmp"
-	"net"
-	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -45,16 +43,16 @@ type readers struct{ requests sync.Map } // of *reader
 
 // reader is one request for a blob.
 type reader struct {
-	repo    cache.Repository
-	digest  digest.Digest
-	address string
-	agent   string
-	since   time.Time
+	repo   cache.Repository
+	digest digest.Digest
+	client string // its address
+	agent  string // its whole User-Agent
+	since  time.Time
 }
 
-// add notes a request until remove is called.
-func (rs *readers) add(r *http.Request, repo cache.Repository, dgst digest.Digest) (remove func()) {
-	one := &reader{repo, dgst, r.RemoteAddr, r.UserAgent(), time.Now()}
+// add notes a request for a blob until remove is called.
+func (rs *readers) add(t target, agent string) (remove func()) {
+	one := &reader{t.repo, t.digest, t.client, agent, time.Now()}
 	rs.requests.Store(one, nil)
 	return func() { rs.requests.Delete(one) }
 }
@@ -71,7 +69,7 @@ func (rs *readers) of(fills []cache.FillInfo) []Fill {
 	for i, fill := range fills {
 		waiting := byDigest[fill.Digest]
 		slices.SortFunc(waiting, func(a, b *reader) int {
-			return cmp.Or(a.since.Compare(b.since), cmp.Compare(a.address, b.address))
+			return cmp.Or(a.since.Compare(b.since), cmp.Compare(a.client, b.client))
 		})
 		f := Fill{FillInfo: fill, Repositories: []string{}, Waiting: len(waiting), Clients: []Client{}}
 		for _, one := range waiting {
@@ -79,7 +77,7 @@ func (rs *readers) of(fills []cache.FillInfo) []Fill {
 				f.Repositories = append(f.Repositories, repo)
 			}
 			if len(f.Clients) < maxListed {
-				f.Clients = append(f.Clients, one.client())
+				f.Clients = append(f.Clients, one.shown())
 			}
 		}
 		all[i] = f
@@ -87,11 +85,7 @@ func (rs *readers) of(fills []cache.FillInfo) []Fill {
 	return all
 }
 
-func (one *reader) client() Client {
-	address, _, err := net.SplitHostPort(one.address)
-	if err != nil {
-		address = one.address
-	}
+func (one *reader) shown() Client {
 	agent, _, _ := strings.Cut(one.agent, " ") // the other products are libraries
-	return Client{Address: address, Agent: agent[:min(len(agent), maxAgent)], Since: one.since}
+	return Client{Address: one.client, Agent: cut(agent, maxAgent), Since: one.since}
 }

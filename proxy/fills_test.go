@@ -2,10 +2,9 @@ package proxy
 
 import (
 	"fmt"
-	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/opencontainers/go-digest"
 
@@ -19,11 +18,9 @@ func TestFillListsItsFirstReaders(t *testing.T) {
 	blob, other := digest.FromString("blob"), digest.FromString("other")
 	var remove []func()
 	for i := range 20 {
-		r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
-		r.RemoteAddr = fmt.Sprintf("[fd00::%d]:4711", i+1)
-		r.Header.Set("User-Agent", fmt.Sprintf("containerd/2.%d linux %s", i, strings.Repeat("x", 100)))
 		repo := cache.Repository{Upstream: "registry.test", Name: fmt.Sprint("team/app", i%3)}
-		remove = append(remove, rs.add(r, repo, blob))
+		remove = append(remove, rs.add(target{route: route{digest: blob}, repo: repo, client: fmt.Sprint("fd00::", i+1)},
+			fmt.Sprintf("containerd/2.%d linux %s", i, strings.Repeat("x", 100))))
 	}
 	fills := rs.of([]cache.FillInfo{{Digest: blob}, {Digest: other}})
 	if got := fills[0]; got.Waiting != 20 || len(got.Clients) != maxListed || len(got.Repositories) != 3 {
@@ -44,8 +41,8 @@ func TestFillListsItsFirstReaders(t *testing.T) {
 }
 
 func TestAgentIsCutShort(t *testing.T) {
-	long := (&reader{address: "unix", agent: strings.Repeat("é", 100)}).client()
-	if len(long.Agent) > maxAgent || long.Address != "unix" {
+	long := (&reader{agent: strings.Repeat("é", 100)}).shown()
+	if len(long.Agent) > maxAgent+len("…") || !utf8.ValidString(long.Agent) {
 		t.Errorf("client: %+v", long)
 	}
 }

@@ -1,34 +1,40 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
-	"mime"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
 	"github.com/larder-registry/larder/cache"
 )
+
+// maxLink bounds the Link of an answer, in bytes: a longer query is refused when it comes back.
+const maxLink = maxQuery + 512
 
 // maxPage is the longest page that an upstream is asked for. ECR refuses more.
 const maxPage = 1000
 
 // tagList is the body of tags/list.
 type tagList struct {
-	Name string   `json:"name"`
-	Tags []string `json:"tags"`
+	Name string          `json:"name"`
+	Tags json.RawMessage `json:"tags"` // an array
 }
 
-// lists answers requests for lists of tags and of referrers.
+// body returns the list as JSON. Unlike json.Marshal it makes one copy of the tags.
+func (l tagList) body() ([]byte, error) {
+	name, err := json.Marshal(l.Name)
+	return slices.Concat([]byte(`{"name":`), name, []byte(`,"tags":`), l.Tags, []byte("}")), err
+}
+
+// lists answers requests for lists of tags and, in referrers.go, of referrers.
 type lists struct {
 	store  *cache.Store
 	memory memory
@@ -41,9 +47,9 @@ func (l lists) tags(w *recorder, r *http.Request, t target) error {
 	if err != nil {
 		return err
 	}
-	share := l.memory.share()
+	share := l.memory.list(t.metricName())
 	defer share.release()
-	list := tagList{Name: t.requested(), Tags: []string{}}
+	list := tagList{Name: t.requested(), Tags: json.RawMessage("[]")}
 	state := cache.Miss
 	if n != 0 {
 		var link string
@@ -51,23 +57,32 @@ func (l lists) tags(w *recorder, r *http.Request, t target) error {
 		if err != nil && !isRefusal(err) {
 			cached, more, cacheErr := l.cachedTags(t, query.Get("last"), n)
 			if cacheErr == nil && len(cached) > 0 {
-				list.Tags, link, state, err = cached, more, cache.Stale, nil
+				link, state = more, stateOfList(err)
+				list.Tags, err = json.Marshal(cached)
 			}
 		}
 		if err != nil {
 			return err
 		}
-		if link != "" {
-			w.Header().Set("Link", relink(r, link))
+		if next := relink(r, link); next != "" {
+			w.Header().Set("Link", next)
 		}
 	}
-	body, err := json.Marshal(list)
+	body, err := list.body()
 	if err != nil {
 		return err
 	}
 	share.decoded()
 	sendDocument(w, r, state, "application/json", body)
 	return nil
+}
+
+// stateOfList is the state of a cached list that is served because of err.
+func stateOfList(err error) cache.State {
+	if cache.IsPostponed(err) {
+		return cache.Hit
+	}
+	return cache.Stale
 }
 
 // pageOf reads n, which is -1 if it is not given. It returns the query for the upstream:
@@ -86,25 +101,43 @@ func pageOf(q url.Values) (query url.Values, n int, err error) {
 	return query, n, nil
 }
 
-func upstreamTags(r *http.Request, t target, query url.Values, share *share) ([]string, string, error) {
-	ctx, cancel := context.WithTimeoutCause(r.Context(), t.timeout, errSlow)
+// upstreamTags returns the tags of an upstream as a JSON array, and its Link. They are sorted,
+// unless the list is large: the tags of one can take ten times its size when they are decoded.
+func upstreamTags(r *http.Request, t target, query url.Values, share *share) (json.RawMessage, string, error) {
+	ctx, cancel := context.WithTimeoutCause(r.Context(), t.source.Timeout, errSlow)
 	defer cancel()
-	header, body, err := t.upstream.List(t.within(ctx, share), t.repo.Name, "tags/list", query)
+	header, body, err := t.source.List(t.within(ctx, share.read), t.repo.Name, "tags/list", query)
 	if err == nil {
-		err = share.decode(ctx, len(body))
+		err = share.copies(ctx, len(body))
 	}
 	if err != nil {
 		return nil, "", err
 	}
 	var list tagList
-	if err := json.Unmarshal(body, &list); err != nil {
+	err = json.Unmarshal(body, &list)
+	if err == nil && len(body) <= smallDocument {
+		list.Tags, err = sorted(list.Tags)
+	} else if err == nil && !bytes.HasPrefix(list.Tags, []byte("[")) {
+		err = errNoTags
+	}
+	if err != nil {
 		return nil, "", fmt.Errorf("read the tags of %s: %w", t.repo, err)
 	}
-	if list.Tags == nil {
-		list.Tags = []string{} // "tags": null breaks clients
-	}
-	slices.Sort(list.Tags)
 	return list.Tags, header.Get("Link"), nil
+}
+
+var errNoTags = errors.New("they are not an array")
+
+// sorted sorts a JSON array of tags. Null becomes an empty array: it breaks clients.
+func sorted(raw json.RawMessage) (json.RawMessage, error) {
+	tags := []string{}
+	if len(raw) > 0 && string(raw) != "null" {
+		if err := json.Unmarshal(raw, &tags); err != nil {
+			return nil, err
+		}
+	}
+	slices.Sort(tags)
+	return json.Marshal(tags)
 }
 
 // cachedTags returns a page of the cached tags, as the specification defines it: at most
@@ -127,71 +160,37 @@ func (l lists) cachedTags(t target, last string, n int) (tags []string, link str
 	return tags, link, nil
 }
 
-// referrers passes on the upstream's index. Any other answer that a registry without the
-// API may give, a web page included, becomes the 404 after which all clients ask by tag.
-func (l lists) referrers(w *recorder, r *http.Request, t target) error {
-	ctx, cancel := context.WithTimeoutCause(r.Context(), t.timeout, errSlow)
-	defer cancel()
-	query := r.URL.Query()
-	query.Del("ns")
-	share := l.memory.share()
-	defer share.release()
-	header, body, err := t.upstream.List(t.within(ctx, share), t.repo.Name, "referrers/"+t.reference, query)
-	if err == nil {
-		err = share.decode(ctx, len(body))
-	}
-	var answer interface{ Unsupported() bool }
-	switch {
-	case errors.As(err, &answer) && answer.Unsupported():
-		return fmt.Errorf("%w: %w", errNoReferrers, err)
-	case err != nil:
-		return err
-	case !isReferrers(header, body):
-		return fmt.Errorf("referrers of %s@%s: %w", t.repo, t.reference, errNoReferrers)
-	}
-	if v := header.Get("OCI-Filters-Applied"); v != "" {
-		w.Header().Set("OCI-Filters-Applied", v)
-	}
-	if link := header.Get("Link"); link != "" {
-		w.Header().Set("Link", relink(r, link))
-	}
-	share.decoded()
-	sendDocument(w, r, cache.Miss, ocispec.MediaTypeImageIndex, body)
-	return nil
-}
-
-// errNoReferrers says that the upstream has no list of referrers.
-var errNoReferrers = fmt.Errorf("the upstream does not answer with an index of referrers: %w", fs.ErrNotExist)
-
-// isReferrers reports whether an answer is a list of referrers: an index by its own
-// mediaType or, if it has none, by its Content-Type. Clients look at the latter alone.
-func isReferrers(header http.Header, body []byte) bool {
-	var index *struct {
-		MediaType string            `json:"mediaType"`
-		Manifests []json.RawMessage `json:"manifests"`
-	}
-	if json.Unmarshal(body, &index) != nil || index == nil {
-		return false
-	}
-	if index.MediaType == "" {
-		contentType, _, err := mime.ParseMediaType(header.Get("Content-Type"))
-		return err == nil && contentType == ocispec.MediaTypeImageIndex
-	}
-	return index.MediaType == ocispec.MediaTypeImageIndex
-}
-
 // relink turns an upstream's Link into one to the path of the request. Clients do not
 // follow a Link to another host, and the next page has to be requested from Larder too.
 func relink(r *http.Request, link string) string {
-	target, params, ok := strings.Cut(strings.TrimPrefix(strings.TrimSpace(link), "<"), ">")
-	next, err := url.Parse(target)
-	if !ok || err != nil {
+	query, ok := parseLink(link)
+	if !ok {
 		return ""
 	}
-	query := next.Query()
+	next := linkTo(r, query) + `; rel="next"`
+	if len(next) > maxLink {
+		return ""
+	}
+	return next
+}
+
+// parseLink returns the query of the first URL of an upstream's Link. The rest of it is left
+// out: it may have a URL of another host.
+func parseLink(link string) (query url.Values, ok bool) {
+	target, _, ok := strings.Cut(strings.TrimPrefix(strings.TrimSpace(link), "<"), ">")
+	next, err := url.Parse(target)
+	if !ok || err != nil {
+		return nil, false
+	}
+	return next.Query(), true
+}
+
+// linkTo returns a link to the path of a request with another query, and to the same upstream.
+func linkTo(r *http.Request, query url.Values) string {
+	query.Del("ns")
 	if ns := r.URL.Query().Get("ns"); ns != "" {
 		query.Set("ns", ns)
 	}
 	page := url.URL{Path: r.URL.Path, RawQuery: query.Encode()}
-	return "<" + page.String() + ">" + params
+	return "<" + page.String() + ">"
 }

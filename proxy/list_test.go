@@ -7,10 +7,8 @@ import (
 	"net/url"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
@@ -126,102 +124,4 @@ func TestDeniedListOfTagsIsNotServedFromTheCache(t *testing.T) {
 	wantStatus(t, r.get(manifestPath(app, "v1")), http.StatusOK)
 	r.ecr.Inject(ecrtest.Fault{On: ecrtest.Tags, Status: http.StatusForbidden})
 	wantError(t, r.get("/v2/"+app+"/tags/list?ns="+r.ecr.Host()), http.StatusForbidden, "DENIED")
-}
-
-func TestReferrersArePassedThrough(t *testing.T) {
-	r := newRig(t, settings{})
-	image, err := r.ecr.AddImage(app, "v1", ecrtest.Image{
-		Layers:   []ecrtest.Layer{{Content: ecrtest.Random(1, 10)}},
-		Artifact: true,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := "/v2/" + app + "/referrers/" + image.Root.Digest.String()
-	for query, want := range map[string]struct {
-		filters string
-		n       int
-	}{
-		"": {"", 1},
-		"?artifactType=" + url.QueryEscape(ecrtest.ArtifactType): {"artifactType", 1},
-		"?artifactType=other": {"artifactType", 0},
-	} {
-		a := r.get(path + query)
-		wantStatus(t, a, http.StatusOK)
-		wantHeader(t, a, "Content-Type", ocispec.MediaTypeImageIndex)
-		wantHeader(t, a, "Oci-Filters-Applied", want.filters)
-		var index ocispec.Index
-		if err := json.Unmarshal(a.body, &index); err != nil || len(index.Manifests) != want.n {
-			t.Errorf("%s: %s, %v; want %d referrers", query, a.body, err, want.n)
-		}
-		wantSameHeaders(t, a, r.head(path+query))
-	}
-}
-
-func TestLinkOfReferrersLeadsToLarder(t *testing.T) {
-	r := newRig(t, settings{})
-	r.ecr.Inject(ecrtest.Fault{
-		On: ecrtest.Referrers, Status: http.StatusOK,
-		Body: `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`,
-		Header: http.Header{"Link": {
-			`<https://elsewhere.example/v2/x/referrers/y?nextToken=a%2Fb&artifactType=c>; rel="next"`,
-		}},
-	})
-	a := r.get("/v2/" + app + "/referrers/" + digestOfNothing + "?artifactType=c&ns=" + r.ecr.Host())
-	wantStatus(t, a, http.StatusOK)
-	u, err := url.Parse(next(t, a))
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := url.Values{"ns": {r.ecr.Host()}, "nextToken": {"a/b"}, "artifactType": {"c"}}
-	if diff := cmp.Diff(want, u.Query()); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
-}
-
-// Clients that get a 404 ask by tag. From Larder they would not do so for a 503, though the
-// upstream's own answer makes them.
-func TestReferrersWithoutTheAPIAreNotFound(t *testing.T) {
-	const index = ocispec.MediaTypeImageIndex
-	for name, fault := range map[string]ecrtest.Fault{
-		"404":                       {Status: http.StatusNotFound, Body: "404 page not found"},
-		"400":                       {Status: http.StatusBadRequest},
-		"405":                       {Status: http.StatusMethodNotAllowed},
-		"406":                       {Status: http.StatusNotAcceptable},
-		"418":                       {Status: http.StatusTeapot},
-		"501":                       {Status: http.StatusNotImplemented},
-		"a login page":              {Status: http.StatusOK, Body: "<html>Welcome</html>"},
-		"no document":               {Status: http.StatusOK, Body: "{}"},
-		"null as an index":          {Status: http.StatusOK, Body: "null", Header: http.Header{"Content-Type": {index}}},
-		"an image":                  {Status: http.StatusOK, Body: `{"mediaType":"` + ocispec.MediaTypeImageManifest + `"}`},
-		"something that says it is": {Status: http.StatusOK, Body: "<html>", Header: http.Header{"Content-Type": {index}}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			r := newRig(t, settings{})
-			fault.On = ecrtest.Referrers
-			r.ecr.Inject(fault)
-			wantError(t, r.get("/v2/"+app+"/referrers/"+digestOfNothing), http.StatusNotFound, "MANIFEST_UNKNOWN")
-		})
-	}
-}
-
-func TestReferrersAreUnavailableOnlyWhileTheUpstreamFails(t *testing.T) {
-	for _, status := range []int{http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusServiceUnavailable} {
-		r := newRig(t, settings{timeout: 2 * time.Second})
-		r.ecr.Inject(ecrtest.Fault{On: ecrtest.Referrers, Status: status})
-		wantError(t, r.get("/v2/"+app+"/referrers/"+digestOfNothing), http.StatusServiceUnavailable, "UNAVAILABLE")
-	}
-}
-
-func TestIndexOfReferrersNeedsNoMediaType(t *testing.T) {
-	const body = `{"schemaVersion":2,"manifests":[]}`
-	r := newRig(t, settings{})
-	r.ecr.Inject(ecrtest.Fault{
-		On: ecrtest.Referrers, Status: http.StatusOK, Body: body,
-		Header: http.Header{"Content-Type": {ocispec.MediaTypeImageIndex + "; charset=utf-8"}},
-	})
-	a := r.get("/v2/" + app + "/referrers/" + digestOfNothing)
-	wantStatus(t, a, http.StatusOK)
-	wantHeader(t, a, "Content-Type", ocispec.MediaTypeImageIndex)
-	wantBody(t, a, []byte(body))
 }

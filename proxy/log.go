@@ -5,8 +5,12 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
+
+	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/upstream/name"
 )
 
 const (
@@ -30,7 +34,7 @@ type requestLog struct{ log *slog.Logger }
 
 func (l requestLog) write(r *http.Request, w *recorder, t target, took time.Duration, aborted bool) {
 	level := slog.LevelInfo
-	if w.err != nil || aborted {
+	if w.err != nil && !cache.IsPostponed(w.err) || aborted {
 		level = slog.LevelWarn
 	}
 	ctx := context.WithoutCancel(r.Context())
@@ -50,7 +54,7 @@ func (l requestLog) write(r *http.Request, w *recorder, t target, took time.Dura
 		slog.String("cache", w.Header().Get(xCache)),
 	)
 	if t.repo.Name == "" {
-		attrs = append(attrs, slog.String("url", cut(r.URL.RequestURI(), maxLogged)))
+		attrs = append(attrs, slog.String("url", cut(shownURL(r.URL), maxLogged)))
 	}
 	if aborted {
 		attrs = append(attrs, slog.Bool("aborted", true))
@@ -60,6 +64,17 @@ func (l requestLog) write(r *http.Request, w *recorder, t target, took time.Dura
 		attrs = append(attrs, denialOf(w.err)...)
 	}
 	l.log.LogAttrs(ctx, level, "request", attrs...)
+}
+
+// shownURL is a request's URL for the log: its path, and which upstream it names. The rest of a
+// query may be a signature or a token that was meant for another server, and a name that is no
+// host may have a password.
+func shownURL(u *url.URL) string {
+	shown := u.EscapedPath()
+	if ns, ok := name.ParseHost(u.Query().Get("ns")); ok {
+		shown += "?" + url.Values{"ns": {ns}}.Encode()
+	}
+	return shown
 }
 
 // denialOf returns what an upstream says about its refusal, as a group.

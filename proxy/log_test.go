@@ -179,3 +179,15 @@ func TestLogLineIsShortWhateverTheClientSends(t *testing.T) {
 		}
 	}
 }
+
+func TestLogShowsOfAQueryOnlyTheUpstream(t *testing.T) {
+	log := new(logs)
+	r := newRig(t, settings{log: log})
+	for _, path := range []string{"/v2/?ns=unknown.test&token=hunter2", "/x?X-Amz-Signature=hunter2", "/v2/UPPER/manifests/v1?sig=hunter2", "/v2/" + app + "/tags/list?last=hunter2"} {
+		r.try(r.request(http.MethodGet, path))
+	}
+	r.server.Close() // waits for the last line
+	if text := log.String(); strings.Contains(text, "hunter2") || !strings.Contains(text, "ns=unknown.test") {
+		t.Errorf("the log says %s", text)
+	}
+}

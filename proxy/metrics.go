@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"io/fs"
 	"maps"
 	"net/http"
 	"sync"
@@ -12,6 +13,8 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/metric/noop"
+
+	"github.com/larder-registry/larder/proxy/access"
 )
 
 // metrics are the proxy's instruments. deploy/METRICS.md explains each of them.
@@ -21,6 +24,7 @@ type metrics struct {
 	bytes     metric.Int64Counter
 	firstByte metric.Float64Histogram
 	cut       metric.Int64Counter
+	decisions metric.Int64Counter
 	active    atomic.Int64
 
 	withRepository bool
@@ -67,11 +71,11 @@ func newMetrics(provider metric.MeterProvider, withRepository bool) (*metrics, e
 	meter := provider.Meter("github.com/larder-registry/larder/proxy")
 	m := &metrics{withRepository: withRepository, repositories: make(map[string]bool)}
 	m.known.Store(new(map[labels]measured))
-	var err1, err2, err3, err4, err5 error
+	var err1, err2, err3, err4, err5, err6 error
 	m.requests, err1 = meter.Int64Counter("larder.requests", metric.WithUnit("{request}"),
 		metric.WithDescription("Requests of clients that were answered, by route, status, cache result and upstream."))
 	m.bytes, err2 = meter.Int64Counter("larder.response.bytes", metric.WithUnit("By"),
-		metric.WithDescription("Bytes of bodies sent to clients, by route, cache result and upstream."))
+		metric.WithDescription("Bytes of bodies sent to clients, but those of errors, by route, cache result and upstream."))
 	m.firstByte, err3 = meter.Float64Histogram("larder.request.first_byte", metric.WithUnit("s"),
 		metric.WithDescription("Time from a request to the headers of its answer, by route and cache result."),
 		metric.WithExplicitBucketBoundaries(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20))
@@ -83,10 +87,13 @@ func newMetrics(provider metric.MeterProvider, withRepository bool) (*metrics, e
 			o.Observe(m.active.Load())
 			return nil
 		}))
-	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
+	m.decisions, err6 = meter.Int64Counter("larder.access.decisions", metric.WithUnit("{decision}"),
+		metric.WithDescription("Requests of clients whose own rights decide, by result and reason."))
+	if err := errors.Join(err1, err2, err3, err4, err5, err6); err != nil {
 		return nil, err
 	}
 	m.cut.Add(context.Background(), 0)
+	m.decisions.Add(context.Background(), 0, metric.WithAttributes(attribute.String("result", "allowed"), attribute.String("reason", string(access.Upstream))))
 	return m, nil
 }
 
@@ -96,20 +103,35 @@ func (m *metrics) count(w *recorder, t target, aborted bool) {
 		route:    t.kind,
 		status:   cmp.Or(w.status, statusLeft),
 		cache:    w.Header().Get(xCache),
-		upstream: cmp.Or(t.label, t.repo.Upstream),
+		upstream: t.metricName(),
 	}
 	if m.withRepository {
 		l.repository = m.repositoryLabel(t.repo.Name, l.status)
 	}
 	ctx, by := context.Background(), m.measured(l)
 	m.requests.Add(ctx, 1, by.request...)
-	m.bytes.Add(ctx, w.bytes, by.bytes...)
+	m.bytes.Add(ctx, w.content(), by.bytes...)
 	if w.status != 0 {
 		m.firstByte.Record(ctx, w.first.Seconds(), by.firstByte...)
 	}
 	if aborted {
 		m.cut.Add(ctx, 1)
 	}
+}
+
+// decided counts a request of a client whose own rights decide. Its reason is in err if it was not
+// allowed.
+func (m *metrics) decided(why access.Why, err error) {
+	result := "allowed"
+	switch {
+	case errors.Is(err, access.ErrRefused):
+		result = "refused"
+	case errors.Is(err, fs.ErrNotExist):
+		result = "undecided"
+	case err != nil:
+		result = "failed"
+	}
+	m.decisions.Add(context.Background(), 1, metric.WithAttributes(attribute.String("result", result), attribute.String("reason", string(why))))
 }
 
 // repositoryLabel returns the name of a repository if it is one of the first that

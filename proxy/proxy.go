@@ -1,19 +1,18 @@
 package proxy
 
 import (
-	"context"
-	"fmt"
+	"errors"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
-	"github.com/opencontainers/go-digest"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/proxy/access"
+	"github.com/larder-registry/larder/proxy/audit"
 	"github.com/larder-registry/larder/proxy/origin"
 	"github.com/larder-registry/larder/upstream/name"
 )
@@ -29,9 +28,9 @@ const (
 
 // Options are the settings of a [Proxy]. Upstreams and Store are required.
 type Options struct {
-	// Upstreams returns the upstream for a host, if it is configured and may serve
-	// the repository. No other upstreams exist.
-	Upstreams func(host, repository string) (Source, bool)
+	// Upstreams returns the upstream for a host. The error is [ErrNotConfigured] or
+	// [ErrNotAllowed], or says why the upstream cannot be used. No other upstreams exist.
+	Upstreams func(host, repository string) (Source, error)
 	// Default is the host for requests that name none. Empty means that such requests
 	// fail.
 	Default string
@@ -39,6 +38,16 @@ type Options struct {
 	// CheckHost returns an error, origin.ErrHost, for a request whose Host header is
 	// not one of the listener. Nil means that every Host is answered.
 	CheckHost func(*http.Request) error
+	// Authenticate returns the user name of a client, and an error, password.ErrUnauthorized or
+	// password.ErrMalformed, for a request of one that may not come in. Nil means that all may.
+	Authenticate func(*http.Request) (user string, err error)
+	// Access decides what clients get of the upstreams with Source.As, and Realm is the URL of
+	// their challenges, "" for the one that the client has used. Nil means that there are no such
+	// upstreams.
+	Access *access.Gate
+	Realm  string
+	// Audit gets one line for each decision about an image. Nil means that there is no audit.
+	Audit *audit.Log
 	// Log gets one line for each request. Nil means slog.Default().
 	Log *slog.Logger
 	// Meter provides the instruments. Nil means that nothing is measured.
@@ -53,10 +62,12 @@ type Options struct {
 // Proxy answers /v2 for clients. It is an http.Handler for HTTP/1.1. Its methods are
 // safe for concurrent use.
 type Proxy struct {
-	upstreams func(host, repository string) (Source, bool)
+	upstreams func(host, repository string) (Source, error)
 	fallback  string // the host for requests that name none
 	checkHost func(*http.Request) error
+	userOf    func(*http.Request) (string, error)
 	store     *cache.Store
+	rights    rights
 	pulls     pulls
 	lists     lists
 
@@ -64,6 +75,7 @@ type Proxy struct {
 	metrics  *metrics
 	traces   traces
 	counters counters
+	refusals *refusals
 }
 
 // New returns a proxy. It starts no goroutines.
@@ -74,13 +86,17 @@ func New(opts Options) *Proxy {
 	if opts.CheckHost == nil {
 		opts.CheckHost = func(*http.Request) error { return nil }
 	}
+	if opts.Authenticate == nil {
+		opts.Authenticate = func(*http.Request) (string, error) { return "", nil }
+	}
 	documents := newMemory()
 	p := &Proxy{
 		upstreams: opts.Upstreams,
 		fallback:  opts.Default,
 		checkHost: opts.CheckHost,
+		userOf:    opts.Authenticate,
 		store:     opts.Store,
-		pulls:     pulls{store: opts.Store, memory: documents},
+		pulls:     pulls{store: opts.Store, memory: documents, audit: opts.Audit},
 		lists:     lists{store: opts.Store, memory: documents},
 		log:       requestLog{opts.Log},
 		traces:    newTraces(opts.Tracer),
@@ -89,6 +105,11 @@ func New(opts Options) *Proxy {
 	if p.metrics, err = newMetrics(opts.Meter, opts.RepositoryLabel); err != nil {
 		opts.Log.Error("requests are not measured", "error", err)
 		p.metrics, _ = newMetrics(nil, false) // never fails
+	}
+	p.rights = rights{gate: opts.Access, realm: opts.Realm, resolve: p.resolve, memory: documents, metrics: p.metrics}
+	if p.refusals, err = newRefusals(opts.Meter); err != nil {
+		opts.Log.Error("refused requests are not measured", "error", err)
+		p.refusals, _ = newRefusals(nil) // never fails
 	}
 	return p
 }
@@ -100,24 +121,32 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer p.metrics.active.Add(-1)
 	r, span := p.traces.start(r)
 	var t target
+	left := false
 	defer func() {
 		aborted := recover()
 		p.counters.count(rec, t, aborted != nil)
+		p.refusals.note(rec.err)
 		p.metrics.count(rec, t, aborted != nil)
 		p.traces.end(span, r, rec, t, aborted != nil)
 		p.log.write(r, rec, t, time.Since(rec.start), aborted != nil)
 		if aborted != nil {
 			panic(aborted)
 		}
+		if left {
+			// A client that has only stopped sending would take net/http's own end of
+			// the response, such as an empty 200, for the answer.
+			panic(http.ErrAbortHandler)
+		}
 	}()
 	var err error
 	if t, err = p.targetOf(r); err == nil {
-		err = p.answer(rec, r, t)
+		t, err = p.answer(rec, r, t)
 	}
-	if err == nil || hasLeft(r, err) {
+	if left = err != nil && hasLeft(r, err); left || err == nil {
 		return
 	}
 	rec.err = err
+	p.pulls.auditRefused(rec, r, t, err)
 	if rec.status != 0 {
 		// The headers are out: only a cut connection tells the client.
 		panic(http.ErrAbortHandler)
@@ -128,12 +157,23 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	failureOf(err, t).write(rec, r)
 }
 
-// answer answers a request by the kind of its target.
-func (p *Proxy) answer(w *recorder, r *http.Request, t target) error {
+// answer answers a request by the kind of its target. It returns the target as that of its client.
+func (p *Proxy) answer(w *recorder, r *http.Request, t target) (target, error) {
 	if t.namespace != "" {
 		w.Header().Set("OCI-Namespace", t.namespace)
 	}
+	t, err := p.rights.check(w, r, t)
+	if err != nil {
+		return t, err
+	}
+	return t, p.send(w, r, t)
+}
+
+// send answers a request that its client may make.
+func (p *Proxy) send(w *recorder, r *http.Request, t target) error {
 	switch t.kind {
+	case kindToken:
+		return p.rights.token(w, r)
 	case kindManifest:
 		return p.pulls.manifest(w, r, t)
 	case kindBlob:
@@ -156,7 +196,11 @@ func (p *Proxy) targetOf(r *http.Request) (target, error) {
 	if err := origin.CheckSite(r); err != nil {
 		return target{}, err
 	}
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+	user, err := p.userOf(r)
+	if err != nil {
+		return target{}, err
+	}
+	if r.Method != http.MethodGet && r.Method != http.MethodHead && (r.Method != http.MethodPost || r.URL.Path != access.TokenPath) {
 		return target{}, errReadOnly
 	}
 	if len(r.URL.RawQuery) > maxQuery {
@@ -169,171 +213,59 @@ func (p *Proxy) targetOf(r *http.Request) (target, error) {
 	if err != nil {
 		return target{}, err
 	}
-	return p.resolve(rt)
-}
-
-// parseRoute parses the path and the query of a request. It is pure and takes any
-// input. The error is an errcode.Error.
-func parseRoute(path string, query url.Values) (route, error) {
-	if path == "/v2" || path == "/v2/" {
-		return route{kind: kindBase}, nil
-	}
-	rest, ok := strings.CutPrefix(path, "/v2/")
-	if !ok {
-		return route{}, errNoSuchPath
-	}
-	repository, kind, reference, ok := splitPath(rest)
-	switch {
-	case !ok:
-		return route{}, errNoSuchPath
-	case len(repository) > name.MaxRepository:
-		return route{}, errNameTooLong
-	}
-	rt := route{kind: kind, reference: reference}
-	if name.IsRepository(repository) {
-		rt.name = repository
-	}
-	if first, rest, ok := name.CutHost(repository); ok && name.IsRepository(rest) {
-		if host, ok := name.ParseHost(first); ok {
-			rt.host, rt.rest = host, rest
-		}
-	}
-	if rt.name == "" && rt.host == "" {
-		return route{}, errName
-	}
-	if ns := query.Get("ns"); ns != "" {
-		if rt.namespace, ok = name.ParseHost(ns); !ok {
-			return route{}, errNamespace
-		}
-	}
-	return withDigest(rt)
-}
-
-// splitPath splits what follows /v2/. The fixed words are looked for at its end, since
-// a repository may contain them too.
-func splitPath(path string) (repository string, k kind, reference string, ok bool) {
-	path, reference, ok = cutLast(path)
-	if !ok {
-		return "", "", "", false
-	}
-	repository, word, ok := cutLast(path)
-	if !ok {
-		return "", "", "", false
-	}
-	switch {
-	case word == "manifests":
-		return repository, kindManifest, reference, true
-	case word == "blobs":
-		return repository, kindBlob, reference, true
-	case word == "referrers":
-		return repository, kindReferrers, reference, true
-	case word == "tags" && reference == "list":
-		return repository, kindTags, "", true
-	}
-	return "", "", "", false
-}
-
-func cutLast(s string) (before, after string, ok bool) {
-	i := strings.LastIndexByte(s, '/')
-	if i < 0 {
-		return "", "", false
-	}
-	return s[:i], s[i+1:], true
-}
-
-// withDigest checks the reference of a route, and sets its digest if it is one.
-func withDigest(rt route) (route, error) {
-	switch {
-	case rt.kind == kindTags:
-		return rt, nil
-	case rt.kind == kindManifest && name.IsTag(rt.reference):
-		return rt, nil
-	case rt.kind == kindManifest && !strings.Contains(rt.reference, ":"):
-		return rt, errTag
-	}
-	dgst := digest.Digest(rt.reference)
-	if cache.CheckDigest(dgst) != nil || (dgst.Algorithm() != digest.SHA256 && dgst.Algorithm() != digest.SHA512) {
-		return rt, errDigest
-	}
-	rt.digest = dgst
-	return rt, nil
+	t, err := p.resolve(rt)
+	t.user = user
+	t.client = clientAddress(r)
+	return t, err
 }
 
 // resolve finds the upstream of a route: by the parameter ns, else by a first element
 // of the path that is a configured host, else the default.
 func (p *Proxy) resolve(rt route) (target, error) {
 	t := target{route: rt}
-	if rt.kind == kindBase {
+	if rt.kind == kindBase || rt.kind == kindToken {
 		return t, nil
 	}
-	try := func(host, repository string) bool {
-		if host == "" || repository == "" {
-			return false
-		}
+	// try returns a refusal if the host has no upstream for the repository.
+	try := func(host, repository string) error {
 		host = name.CanonicalHost(host)
 		repository = name.CompleteRepository(host, repository)
-		source, ok := p.upstreams(host, repository)
-		if ok {
-			t.from(source)
-			t.repo = cache.Repository{Upstream: host, Name: repository}
+		source, err := p.upstreams(host, repository)
+		if err != nil {
+			return refusalOf(host, repository, err)
 		}
-		return ok
+		t.source = source
+		t.repo = cache.Repository{Upstream: host, Name: repository}
+		return nil
 	}
-	var found bool
 	switch {
 	case rt.namespace != "" && name.CanonicalHost(rt.namespace) == name.CanonicalHost(rt.host):
-		found = try(rt.namespace, rt.rest) // the client names its registry twice
+		return t, try(rt.namespace, rt.rest) // the client names its registry twice
+	case rt.namespace != "" && rt.name == "":
+		return t, errNoSuchPath
 	case rt.namespace != "":
-		found = try(rt.namespace, rt.name)
-	case try(rt.host, rt.rest):
-		found = true
-	case rt.host != "" && p.fallback == name.DockerHub:
-		// Docker Hub has no such repositories: the host is not configured.
-	default:
-		t.bare = true
-		found = try(p.fallback, rt.name)
+		return t, try(rt.namespace, rt.name)
+	case rt.host != "":
+		err := try(rt.host, rt.rest)
+		// Docker Hub has no repositories that begin with a host.
+		if err == nil || rt.name == "" || p.fallback == "" || p.fallback == name.DockerHub || !errors.Is(err, ErrNotConfigured) {
+			return t, err
+		}
 	}
-	if !found {
-		return t, errNoUpstream
+	t.bare = true
+	if p.fallback == "" {
+		return t, refusalOf("", rt.name, nil)
 	}
-	return t, nil
-}
-
-// FetchManifest fetches a manifest from its upstream into the cache, unless it is
-// cached. It waits for the upstream's timeout at most.
-func (p *Proxy) FetchManifest(ctx context.Context, repo cache.Repository, dgst digest.Digest) error {
-	t, err := p.contentOf(repo, dgst)
-	if err != nil {
-		return err
-	}
-	return p.pulls.fetchManifest(ctx, t)
-}
-
-// FetchBlob fetches a blob from its upstream into the cache, unless it is cached, and
-// returns when all of it has arrived. The size is in bytes, 0 if it is not known. A
-// blob that the cache cannot keep is an error.
-func (p *Proxy) FetchBlob(ctx context.Context, repo cache.Repository, dgst digest.Digest, size int64) error {
-	t, err := p.contentOf(repo, dgst)
-	if err != nil {
-		return err
-	}
-	return p.pulls.fetchBlob(ctx, t, size)
-}
-
-// contentOf is the target of content that no client asked for.
-func (p *Proxy) contentOf(repo cache.Repository, dgst digest.Digest) (target, error) {
-	source, ok := p.upstreams(repo.Upstream, repo.Name)
-	if !ok {
-		return target{}, fmt.Errorf("%s: %w", repo, errNoUpstream)
-	}
-	t := target{route: route{digest: dgst}, repo: repo}
-	t.from(source)
-	return t, nil
+	return t, try(p.fallback, rt.name)
 }
 
 // Traffic returns what clients were sent. It does not block and is cheap enough to be
 // called every second.
 func (p *Proxy) Traffic() Traffic { return p.counters.sum() }
+
+// Refusals returns which registries clients asked for in vain, the latest first. It does not
+// block and is cheap enough to be called every second.
+func (p *Proxy) Refusals() []Refusal { return p.refusals.list() }
 
 // Fills returns the blobs that are being fetched, the oldest first. It does not block
 // and is cheap enough to be called every second.

@@ -1,16 +1,15 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/proxy/audit"
 )
 
 // pulls answers requests for manifests and blobs.
@@ -18,15 +17,15 @@ type pulls struct {
 	store   *cache.Store
 	memory  memory
 	readers readers
+	audit   *audit.Log
 }
 
 // manifest answers GET and HEAD of a manifest by tag or digest.
 func (p *pulls) manifest(w *recorder, r *http.Request, t target) error {
 	if m, ok := p.cachedManifest(t); ok {
-		sendManifest(w, r, cache.Hit, m)
-		return nil
+		return p.sendManifest(w, r, t, cache.Hit, m)
 	}
-	ctx, cancel := context.WithTimeoutCause(r.Context(), t.timeout, errSlow)
+	ctx, cancel := context.WithTimeoutCause(r.Context(), t.source.Timeout, errSlow)
 	defer cancel()
 	var m cache.Manifest
 	var state cache.State
@@ -40,8 +39,7 @@ func (p *pulls) manifest(w *recorder, r *http.Request, t target) error {
 		w.Header().Set(xCache, string(state))
 		return err
 	}
-	sendManifest(w, r, state, m)
-	return nil
+	return p.sendManifest(w, r, t, state, m)
 }
 
 // cachedManifest returns a manifest that can be served without asking the upstream.
@@ -52,9 +50,13 @@ func (p *pulls) cachedManifest(t target) (cache.Manifest, bool) {
 	return p.store.TagHere(t.repo, t.reference)
 }
 
-func sendManifest(w *recorder, r *http.Request, state cache.State, m cache.Manifest) {
+func (p *pulls) sendManifest(w *recorder, r *http.Request, t target, state cache.State, m cache.Manifest) error {
+	if err := p.auditAllowed(w, r, t, state, m.Digest); err != nil {
+		return err
+	}
 	setContent(w.Header(), state, m.MediaType, m.Digest)
 	sendBytes(w, r, m.Raw)
+	return nil
 }
 
 // blob answers GET and HEAD of a blob, whole or in ranges.
@@ -67,7 +69,7 @@ func (p *pulls) blob(w *recorder, r *http.Request, t target) error {
 	}
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
-	slow := time.AfterFunc(t.timeout, func() { cancel(errSlow) })
+	slow := time.AfterFunc(t.source.Timeout, func() { cancel(errSlow) })
 	defer slow.Stop()
 	size, err := p.store.Holds(ctx, t.repo, t.digest, askBlob(t))
 	if err != nil {
@@ -76,7 +78,7 @@ func (p *pulls) blob(w *recorder, r *http.Request, t target) error {
 	if r.Method == http.MethodHead {
 		return p.headBlob(ctx, w, r, t, size)
 	}
-	defer p.readers.add(r, t.repo, t.digest)()
+	defer p.readers.add(t, r.UserAgent())()
 	blob, err := p.store.Open(ctx, t.digest, p.source(t, size))
 	if err != nil {
 		return err
@@ -99,9 +101,8 @@ func (p *pulls) sendBlob(w *recorder, r *http.Request, t target, blob *cache.Blo
 	// to get the bytes that the client wants.
 	w.prompt = blob.State != cache.Hit
 	// ServeContent must get the *os.File of a hit itself, so that it uses sendfile.
-	http.ServeContent(w, r, "", time.Time{}, blob.ReadSeekCloser)
-	if errors.Is(w.copied, unix.EIO) { // from the file: sockets have no such error
-		p.store.Distrust(t.digest)
+	http.ServeContent(w, r, "", time.Time{}, blob.ReadSeeker)
+	if p.store.ReadFailed(t.digest, w.copied) {
 		return fmt.Errorf("read blob %s from the disk: %w", t.digest, w.copied)
 	}
 	if err := blob.Err(); err != nil && r.Context().Err() == nil {
@@ -115,7 +116,7 @@ func (p *pulls) sendBlob(w *recorder, r *http.Request, t target, blob *cache.Blo
 // begin.
 func (p *pulls) headBlob(ctx context.Context, w *recorder, r *http.Request, t target, size int64) error {
 	state := cache.Miss
-	if onDisk, err := p.store.Stat(t.digest); err == nil {
+	if onDisk, err := p.store.Size(t.repo, t.digest); err == nil {
 		size, state = onDisk, cache.Hit
 	}
 	if size < 0 {
@@ -129,41 +130,20 @@ func (p *pulls) headBlob(ctx context.Context, w *recorder, r *http.Request, t ta
 		}
 	}
 	setContent(w.Header(), state, blobType, t.digest)
-	http.ServeContent(w, r, "", time.Time{}, &sizeOnly{size: size})
+	// For a HEAD, ServeContent needs the size, and reads nothing.
+	http.ServeContent(w, r, "", time.Time{}, io.NewSectionReader(bytes.NewReader(nil), 0, size))
 	return nil
-}
-
-// fetchManifest caches a manifest, unless it is cached.
-func (p *pulls) fetchManifest(ctx context.Context, t target) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, t.timeout, errSlow)
-	defer cancel()
-	_, _, err := p.store.Manifest(ctx, t.repo, t.digest, p.askManifest(t))
-	return err
-}
-
-var errNotKept = errors.New("the cache could not keep it")
-
-// fetchBlob caches a blob, unless it is cached. The size is 0 if it is not known.
-func (p *pulls) fetchBlob(ctx context.Context, t target, size int64) error {
-	blob, err := p.store.Open(ctx, t.digest, p.source(t, size))
-	if err != nil {
-		return err
-	}
-	defer blob.Close()
-	if blob.State == cache.Bypass {
-		return fmt.Errorf("blob %s: %w", t.digest, errNotKept)
-	}
-	// The fill runs on its own. Reading along waits for it.
-	_, err = io.Copy(io.Discard, blob)
-	return err
 }
 
 // askManifest is how the store asks the upstream for a manifest. The memory that it takes is
 // given back when the store has checked and kept it.
 func (p *pulls) askManifest(t target) cache.Ask {
 	return func(ctx context.Context, reference string, head bool) (cache.Manifest, error) {
-		share := p.memory.share()
-		desc, raw, err := t.upstream.Manifest(t.within(ctx, share), t.repo.Name, reference, head)
+		if t.unattended {
+			ctx = t.background(ctx, nil)
+		}
+		share := p.memory.manifest(t.metricName())
+		desc, raw, err := t.source.Manifest(t.within(ctx, share.read), t.repo.Name, reference, head)
 		if err == nil {
 			err = share.decode(ctx, len(raw))
 		}
@@ -179,14 +159,17 @@ func (p *pulls) askManifest(t target) cache.Ask {
 // its size.
 func askBlob(t target) func(context.Context) (int64, error) {
 	return func(ctx context.Context) (int64, error) {
-		return t.upstream.BlobSize(ctx, t.repo.Name, t.digest)
+		return t.source.BlobSize(ctx, t.repo.Name, t.digest)
 	}
 }
 
 // source is where the store fetches a blob for this target. size is what a manifest tells,
 // in bytes, and not positive if none does.
 func (p *pulls) source(t target, size int64) cache.Source {
-	return p.store.Remembering(t.repo, t.digest, max(size, 0), func(ctx context.Context, part cache.Range) (cache.Content, error) {
-		return t.openBlob(ctx, t.repo.Name, t.digest, part)
+	return p.store.Source(t.repo, t.digest, max(size, 0), func(ctx context.Context, part cache.Range) (cache.Content, error) {
+		if !cache.IsAttended(ctx) {
+			ctx = t.background(ctx, cache.Attention(ctx))
+		}
+		return t.source.OpenBlob(t.ofClient(ctx), t.repo.Name, t.digest, part)
 	})
 }

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"bytes"
-	"errors"
 	"io"
 	"net/http"
 	"strconv"
@@ -38,6 +37,14 @@ func (w *recorder) begin(status int) {
 	if w.status == 0 {
 		w.status, w.first = status, time.Since(w.start)
 	}
+}
+
+// content is the number of bytes of the body, or 0 if it is only the text of an error.
+func (w *recorder) content() int64 {
+	if w.status >= http.StatusBadRequest {
+		return 0
+	}
+	return w.bytes
 }
 
 func (w *recorder) WriteHeader(status int) {
@@ -111,7 +118,7 @@ func sendBytes(w *recorder, r *http.Request, content []byte) {
 }
 
 // minDocumentRate is how many bytes of a large list a client must take in a second: the list
-// is counted in the memory that all share until it is sent.
+// is counted in the memory that lists share until it is sent.
 const minDocumentRate = 64 << 10
 
 // sendDocument sends a document, without ranges and digest.
@@ -131,22 +138,4 @@ func sendDocument(w *recorder, r *http.Request, state cache.State, mediaType str
 		defer func() { _ = conn.SetWriteDeadline(time.Time{}) }() // the connection may serve another request
 	}
 	_, _ = w.Write(body) // an error means that the client has left
-}
-
-// sizeOnly has a size and no bytes: http.ServeContent needs no more for a HEAD.
-type sizeOnly struct{ off, size int64 }
-
-func (s *sizeOnly) Read([]byte) (int, error) {
-	return 0, errors.New("read of a blob whose headers alone were requested")
-}
-
-func (s *sizeOnly) Seek(offset int64, whence int) (int64, error) {
-	switch whence {
-	case io.SeekCurrent:
-		offset += s.off
-	case io.SeekEnd:
-		offset += s.size
-	}
-	s.off = offset
-	return offset, nil
 }

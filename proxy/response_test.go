@@ -106,7 +106,7 @@ func (c *badFile) ReadFrom(src io.Reader) (int64, error) {
 }
 
 func TestFillIsSentIfTheKernelCannotCopyIt(t *testing.T) {
-	for i, failure := range []error{nil, unix.EIO, unix.ESTALE} {
+	for i, failure := range []error{nil, unix.EIO, unix.ESTALE, unix.EUCLEAN} {
 		r := newRig(t, settings{})
 		content := bytesOf(t, ecrtest.Random(uint64(i), 3<<20))
 		path := blobPath(app, r.addBlob(app, ecrtest.Bytes(content)).Digest)

@@ -65,7 +65,8 @@ func TestRestartResumesTheFill(t *testing.T) {
 	a := r.get(path)
 	wantStatus(t, a, http.StatusOK)
 	wantBody(t, a, content)
-	if got := r.ecr.Stats().Blobs[desc.Digest].Bytes; got != desc.Size {
+	const proof = 64 // bytes: nothing tells that the partial is of this repository
+	if got := r.ecr.Stats().Blobs[desc.Digest].Bytes; got < desc.Size || got > desc.Size+proof {
 		t.Errorf("%d bytes were fetched of a blob of %d", got, desc.Size)
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,8 +22,11 @@ import (
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/cache/cachetest"
 	"github.com/larder-registry/larder/proxy"
+	"github.com/larder-registry/larder/proxy/audit"
 	"github.com/larder-registry/larder/upstream"
+	"github.com/larder-registry/larder/upstream/dial"
 	"github.com/larder-registry/larder/upstream/ecrtest"
+	"github.com/larder-registry/larder/upstream/pace"
 )
 
 // app is the repository of most tests.
@@ -29,9 +34,11 @@ const app = "team/app"
 
 // settings are those of a rig that are not the default.
 type settings struct {
-	cache   cache.Options
-	log     io.Writer     // for JSON lines; discarded if nil
-	timeout time.Duration // of the upstreams; a minute if 0
+	forbidden string // a repository that no upstream may serve
+	cache     cache.Options
+	audit     *audit.Log
+	log       io.Writer     // for JSON lines; discarded if nil
+	timeout   time.Duration // of the upstreams; a minute if 0
 	// fallback is the upstream for requests that name none; the fake's host if
 	// nil.
 	fallback *string
@@ -42,6 +49,13 @@ type settings struct {
 	also string
 	// public makes the fake ECR Public.
 	public bool
+	// noReferrers makes the fake a registry from before the referrers API.
+	noReferrers bool
+	// offline says that all upstreams are, unless it is nil.
+	offline *atomic.Bool
+	// resolver looks up names, of which the endpoints then have one. Nil for endpoints
+	// with an address.
+	resolver *dial.Resolver
 	// replica is a fake of another region with the same content, or nil.
 	replica *ecrtest.Running
 }
@@ -55,6 +69,9 @@ type rig struct {
 	meter *meter
 	http  *http.Client
 	*larder
+
+	background atomic.Int64 // requests that were marked as such
+	askedFor   atomic.Value // the address of the client for which a blob was last fetched
 }
 
 // larder is the part of a rig that a restart replaces.
@@ -67,7 +84,7 @@ type larder struct {
 
 func newRig(t testing.TB, set settings) *rig {
 	t.Helper()
-	fake, err := ecrtest.Start(ecrtest.Options{Now: set.now, Public: set.public})
+	fake, err := ecrtest.Start(ecrtest.Options{Now: set.now, Public: set.public, NoReferrers: set.noReferrers})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,27 +117,33 @@ func (r *rig) start() {
 	if opts.Now == nil {
 		opts.Now = r.set.now
 	}
+	isOffline := func(string) bool { return r.set.offline != nil && r.set.offline.Load() }
+	opts.Tags.Offline = func(upstream string) (bool, time.Time) { return isOffline(upstream), time.Time{} }
 	store, err := cache.Open(r.dir, opts)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	client := upstream.NewClient(upstream.Options{Lookup: r.lookup, Log: log, Now: r.set.now})
+	client := upstream.NewClient(upstream.Options{Lookup: r.lookup, Offline: isOffline, Resolver: r.set.resolver, Log: log, Now: r.set.now})
 	fallback := r.ecr.Host()
 	if r.set.fallback != nil {
 		fallback = *r.set.fallback
 	}
 	handler := proxy.New(proxy.Options{
-		Upstreams: func(host, _ string) (proxy.Source, bool) {
+		Upstreams: func(host, repository string) (proxy.Source, error) {
 			if _, ok := r.lookup(host); !ok {
-				return proxy.Source{}, false
+				return proxy.Source{}, proxy.ErrNotConfigured
+			}
+			if repository == r.set.forbidden {
+				return proxy.Source{}, proxy.ErrNotAllowed
 			}
 			registry, err := client.Registry(host)
 			if err != nil {
 				r.t.Errorf("upstream %s: %v", host, err)
-				return proxy.Source{}, false
+				return proxy.Source{}, err
 			}
-			return proxy.Source{Upstream: registry, OpenBlob: openBlob(registry), WithAdmission: upstream.WithAdmission, Timeout: r.timeout()}, true
+			return proxy.Source{Upstream: registry, OpenBlob: openBlob(registry), WithAdmission: upstream.WithAdmission, Background: r.mark, For: r.note, Timeout: r.timeout()}, nil
 		},
+		Audit:   r.set.audit,
 		Default: fallback,
 		Store:   store,
 		Log:     log,
@@ -146,15 +169,31 @@ func (r *rig) restart() {
 	r.start()
 }
 
+// note notes for which client a blob is fetched.
+func (r *rig) note(ctx context.Context, client string) context.Context {
+	r.askedFor.Store(client)
+	return ctx
+}
+
+// mark counts a request that nobody waits for.
+func (r *rig) mark(ctx context.Context, attended <-chan struct{}) context.Context {
+	r.background.Add(1)
+	return pace.BackgroundUntil(ctx, attended)
+}
+
 func (r *rig) timeout() time.Duration { return cmp.Or(r.set.timeout, time.Minute) }
 
 // lookup has the upstreams of the rig, all there are.
 func (r *rig) lookup(host string) (upstream.Config, bool) {
+	endpoint := r.ecr.Endpoint
+	if r.set.resolver != nil {
+		endpoint = strings.Replace(endpoint, "127.0.0.1", "ecr.localhost", 1)
+	}
 	cfg := upstream.Config{
 		Host:     host,
-		Endpoint: r.ecr.Endpoint,
+		Endpoint: endpoint,
 		Timeout:  r.timeout(),
-		ECR:      upstream.ECRConfig{APIEndpoint: r.ecr.Endpoint, Region: "us-east-1"},
+		ECR:      upstream.ECRConfig{APIEndpoint: endpoint, Region: "us-east-1"},
 	}
 	if replica := r.set.replica; replica != nil {
 		if host == replica.Host() {

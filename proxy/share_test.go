@@ -13,9 +13,12 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/larder-registry/larder/cache"
 )
+
+const registryHost = "registry.test"
 
 // registry is an upstream with one large document, which is admitted before it is answered.
 type registry struct {
@@ -49,11 +52,18 @@ func (registry) BlobSize(context.Context, string, digest.Digest) (int64, error) 
 // requireFree fails the test unless no document takes memory.
 func requireFree(t *testing.T, m memory) {
 	t.Helper()
-	if !m.reading.TryAcquire(maxReading) || !m.decoding.TryAcquire(maxDecoding) {
-		t.Fatal("a document that is over takes memory")
+	for _, all := range []struct {
+		*semaphore.Weighted
+		bytes int64
+	}{
+		{m.manifests.all, maxManifests}, {m.manifests.of(registryHost), maxManifests / 2}, {m.decoding, maxDecoding},
+		{m.lists.all, maxLists}, {m.lists.of(registryHost), maxLists / 2},
+	} {
+		if !all.TryAcquire(all.bytes) {
+			t.Fatal("a document that is over takes memory")
+		}
+		all.Release(all.bytes)
 	}
-	m.reading.Release(maxReading)
-	m.decoding.Release(maxDecoding)
 }
 
 func TestDocumentsGiveTheirMemoryBack(t *testing.T) {
@@ -81,8 +91,8 @@ func TestDocumentsGiveTheirMemoryBack(t *testing.T) {
 		"no manifest":  {registry{raw: []byte(padding), digest: digest.FromString(padding)}, false},
 		"not readable": {registry{raw: manifest, digest: digest.FromBytes(manifest), err: errors.New("broken off")}, false},
 	} {
-		tg := target{repo: cache.Repository{Upstream: "registry.test", Name: strings.ReplaceAll(name, " ", "-")}}
-		tg.from(Source{Upstream: test.registry, Timeout: time.Minute, WithAdmission: withAdmission})
+		tg := target{repo: cache.Repository{Upstream: registryHost, Name: strings.ReplaceAll(name, " ", "-")}}
+		tg.source = Source{Upstream: test.registry, Timeout: time.Minute, WithAdmission: withAdmission}
 		dgst := digest.FromBytes(test.raw)
 		if _, _, err := store.Manifest(t.Context(), tg.repo, dgst, p.askManifest(tg)); (err == nil) != test.ok {
 			t.Errorf("%s by digest: %v", name, err)
@@ -103,10 +113,10 @@ func TestDocumentsGiveTheirMemoryBack(t *testing.T) {
 		"referrers":      {index, l.referrers, true},
 		"no referrers":   {tags, l.referrers, false},
 		"odd referrers":  {[]byte(padding + "}"), l.referrers, false},
-		"huge referrers": {append(index, make([]byte, 2*maxReading)...), l.referrers, false},
+		"huge referrers": {append(index, make([]byte, 2*maxLists)...), l.referrers, false},
 	} {
-		tg := target{route: route{name: "app"}, repo: cache.Repository{Upstream: "registry.test", Name: "app"}}
-		tg.from(Source{Upstream: registry{raw: test.raw}, Timeout: time.Minute, WithAdmission: withAdmission})
+		tg := target{route: route{name: "app", digest: digest.FromString(name)}, repo: cache.Repository{Upstream: registryHost, Name: "app"}}
+		tg.source = Source{Upstream: registry{raw: test.raw}, Timeout: time.Minute, WithAdmission: withAdmission}
 		w := &recorder{ResponseWriter: new(nothing)}
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://larder/", http.NoBody)
 		if err != nil {
@@ -134,8 +144,8 @@ func (*nothing) WriteHeader(int)             {}
 func TestLargeDocumentsWaitForEachOther(t *testing.T) {
 	m := newMemory()
 	var held []*share
-	for range maxReading / (4 << 20) {
-		s := m.share()
+	for range maxManifests / 2 / (4 << 20) {
+		s := m.manifest(registryHost)
 		if err := s.read(t.Context(), 4<<20); err != nil {
 			t.Fatal(err)
 		}
@@ -147,14 +157,19 @@ func TestLargeDocumentsWaitForEachOther(t *testing.T) {
 	late, cancel := context.WithCancel(t.Context())
 	cancel()
 	for name, wait := range map[string]func(context.Context) error{
-		"another read":   func(ctx context.Context) error { return m.share().read(ctx, 4<<20) },
+		"another read":   func(ctx context.Context) error { return m.manifest(registryHost).read(ctx, 4<<20) },
 		"another decode": func(ctx context.Context) error { return held[1].decode(ctx, 4<<20) },
 	} {
 		if err := wait(late); !errors.Is(err, context.Canceled) {
 			t.Errorf("%s beyond the bound: %v", name, err)
 		}
 	}
-	if err := errors.Join(m.share().read(late, smallDocument), m.share().decode(late, smallDocument)); err != nil {
+	another := m.manifest("another.test")
+	if err := another.read(t.Context(), 4<<20); err != nil {
+		t.Errorf("another upstream waits: %v", err)
+	}
+	another.release()
+	if err := errors.Join(m.manifest(registryHost).read(late, smallDocument), m.manifest(registryHost).decode(late, smallDocument)); err != nil {
 		t.Errorf("a small document waits: %v", err)
 	}
 	held[0].decoded()
@@ -165,5 +180,28 @@ func TestLargeDocumentsWaitForEachOther(t *testing.T) {
 		s.release()
 		s.release()
 	}
+	requireFree(t, m)
+}
+
+func TestMemoryOfAListIsGivenBackWhenItsClientHasLeft(t *testing.T) {
+	m := newMemory()
+	own, client := m.list(registryHost), m.list(registryHost)
+	if err := errors.Join(own.read(t.Context(), 1<<20), own.decode(t.Context(), 1<<20)); err != nil {
+		t.Fatal(err)
+	}
+	client.end()
+	own.moveTo(client)
+	requireFree(t, m)
+
+	client = m.list(registryHost)
+	if err := own.read(t.Context(), 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	own.moveTo(client)
+	own.release()
+	if m.lists.all.TryAcquire(maxLists) {
+		t.Error("the list is not counted while its client takes it")
+	}
+	client.end()
 	requireFree(t, m)
 }

@@ -137,16 +137,16 @@ func newNeighbours(t *testing.T, sites map[string]*site) *neighbours {
 		}
 		return upstream.Config{Host: host, Endpoint: s.server.URL, Timeout: time.Minute}, true
 	}})
-	handler := proxy.New(proxy.Options{Store: store, Log: log, Upstreams: func(host, _ string) (proxy.Source, bool) {
+	handler := proxy.New(proxy.Options{Store: store, Log: log, Upstreams: func(host, _ string) (proxy.Source, error) {
 		if sites[host] == nil {
-			return proxy.Source{}, false
+			return proxy.Source{}, proxy.ErrNotConfigured
 		}
 		registry, err := client.Registry(host)
 		if err != nil {
 			t.Error(err)
-			return proxy.Source{}, false
+			return proxy.Source{}, err
 		}
-		return proxy.Source{Upstream: registry, OpenBlob: openBlob(registry), Timeout: 20 * time.Second}, true
+		return proxy.Source{Upstream: registry, OpenBlob: openBlob(registry), Timeout: 20 * time.Second}, nil
 	}})
 	n := &neighbours{t: t, server: httptest.NewServer(handler)}
 	t.Cleanup(func() {

@@ -1,7 +1,6 @@
 package proxy_test
 
 import (
-	"errors"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -88,8 +87,8 @@ func TestBlobIsPassedThroughWithoutDisk(t *testing.T) {
 	r := newRig(t, settings{})
 	content := bytesOf(t, ecrtest.Random(1, 1<<20))
 	desc := r.addBlob(app, ecrtest.Bytes(content))
-	path, partial := blobPath(app, desc.Digest), filepath.Join(r.dir, "partial")
-	if err := errors.Join(os.Remove(partial), os.WriteFile(partial, nil, 0o640)); err != nil { // a folder that is missing would be made again
+	path, partial := blobPath(app, desc.Digest), filepath.Join(r.dir, "partial", "sha256-"+desc.Digest.Encoded())
+	if err := os.MkdirAll(filepath.Join(partial, "folder"), 0o750); err != nil { // which is not replaced
 		t.Fatal(err)
 	}
 	whole, part := r.get(path), r.get(path, "Range", "bytes=-500")
@@ -111,7 +110,7 @@ func TestBlobIsPassedThroughWithoutDisk(t *testing.T) {
 		t.Errorf("%d bytes fetched into the cache", got)
 	}
 
-	if err := errors.Join(os.Remove(partial), os.Mkdir(partial, 0o750)); err != nil {
+	if err := os.RemoveAll(partial); err != nil {
 		t.Fatal(err)
 	}
 	miss := r.get(path)

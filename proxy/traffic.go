@@ -10,7 +10,7 @@ import (
 // Traffic sums up what clients were sent since the proxy was made.
 type Traffic struct {
 	Requests Requests `json:"requests"`
-	Served   int64    `json:"served"` // bytes of response bodies
+	Served   int64    `json:"served"` // bytes of response bodies, but those of errors
 	Passed   int64    `json:"passed"` // those of Served that were blob content passed through and not cached
 }
 
@@ -31,13 +31,13 @@ type counters struct {
 
 // count adds a finished response.
 func (c *counters) count(w *recorder, t target, aborted bool) {
-	c.served.Add(w.bytes)
+	c.served.Add(w.content())
 	if t.repo.Name == "" {
 		return
 	}
 	state := cache.State(w.Header().Get(xCache))
 	if state == cache.Bypass {
-		c.passed.Add(w.bytes)
+		c.passed.Add(w.content())
 	}
 	by := &c.miss
 	switch {

@@ -137,9 +137,14 @@ func contentOf(resp *http.Response, off int64) (Content, error) {
 		}
 		return Content{resp.Body, false, size}, nil
 	case http.StatusRequestedRangeNotSatisfiable:
-		if off == 0 && resp.Header.Get("Content-Range") == "bytes */0" {
+		size, told := unsatisfied(resp.Header.Get("Content-Range"))
+		switch {
+		case told && size == 0 && off == 0:
 			resp.Body.Close()
 			return Content{http.NoBody, false, 0}, nil // an empty blob satisfies no range
+		case told && size <= off:
+			resp.Body.Close()
+			return Content{}, &reply.ContentError{Host: resp.Request.URL.Host, Reason: fmt.Sprintf("has a blob of %d bytes, and was asked for offset %d", size, off)}
 		}
 	}
 	return Content{}, reply.Read(resp)
@@ -158,6 +163,14 @@ func notWhole(resp *http.Response) string {
 		return fmt.Sprintf("sends a part of the blob (Content-Range %.100q) as the whole", sent)
 	}
 	return ""
+}
+
+// unsatisfied reads the size in "bytes */1234", with which a server says that it has no such
+// range.
+func unsatisfied(v string) (size int64, ok bool) {
+	v, ok = strings.CutPrefix(v, "bytes */")
+	size, err := strconv.ParseInt(v, 10, 64)
+	return size, ok && err == nil && size >= 0
 }
 
 // parseContentRange reads "bytes 500-999/1234" (RFC 9110, 14.4). The size is -1

@@ -34,7 +34,7 @@ func startBubble(t *testing.T, opts ecrtest.Options) *fake {
 // address.
 func serveInBubble(t *testing.T, h http.Handler) network {
 	t.Helper()
-	p := newPipes()
+	p := upstreamtest.NewPipes()
 	via := testNetwork(t, p)
 	server := &http.Server{Handler: h, ReadHeaderTimeout: time.Minute}
 	served := make(chan struct{})
@@ -52,14 +52,14 @@ func serveInBubble(t *testing.T, h http.Handler) network {
 }
 
 // testNetwork returns a network whose connections are made by p.
-func testNetwork(t *testing.T, p *pipes) network {
+func testNetwork(t *testing.T, p *upstreamtest.Pipes) network {
 	t.Helper()
 	trs := guard.NewTransports(guard.Options{})
 	for _, endpoint := range []string{"http://127.0.0.1", "http://registry.test"} { // one for each class
 		tr := trs.For(mustURL(t, endpoint))
-		tr.Proxy, tr.DialContext = nil, p.dial
+		tr.Proxy, tr.DialContext = nil, p.Dial
 	}
-	return network{trs, &http.Client{Transport: &http.Transport{DialContext: p.dial, DisableKeepAlives: true}}}
+	return network{trs, &http.Client{Transport: &http.Transport{DialContext: p.Dial, DisableKeepAlives: true}}}
 }
 
 // Clients ask many times in the life of each token, for two minutes.

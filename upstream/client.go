@@ -18,9 +18,12 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/larder-registry/larder/upstream/auth"
+	"github.com/larder-registry/larder/upstream/dial"
 	"github.com/larder-registry/larder/upstream/ecr"
 	"github.com/larder-registry/larder/upstream/guard"
+	"github.com/larder-registry/larder/upstream/link"
 	"github.com/larder-registry/larder/upstream/name"
+	"github.com/larder-registry/larder/upstream/offline"
 	"github.com/larder-registry/larder/upstream/pace"
 	"github.com/larder-registry/larder/upstream/patience"
 	"github.com/larder-registry/larder/upstream/redact"
@@ -32,6 +35,14 @@ type Options struct {
 	// Lookup says whether a host is configured, and how. The client dials no other
 	// upstream.
 	Lookup func(host string) (Config, bool)
+	// Offline reports whether an upstream, by its host, must not be asked now. It is
+	// called before each request and must not block. Nil means that none is offline.
+	// See [Client.CutOffline].
+	Offline func(host string) bool
+	// Link is the line that all upstreams share. Nil means that it is not bounded.
+	Link *link.Link
+	// Resolver looks up the names of hosts. Nil means one of dial.NewResolver.
+	Resolver *dial.Resolver
 	// Log is where the client reports. Nil means slog.Default().
 	Log *slog.Logger
 	// Now is the clock by which tokens age. Nil means time.Now.
@@ -46,6 +57,8 @@ type Options struct {
 // for concurrent use. Making one needs no network and no credentials.
 type Client struct {
 	lookup     func(host string) (Config, bool)
+	offline    func(host string) bool
+	link       *link.Link // may be nil
 	log        *slog.Logger
 	telemetry  *telemetry.Telemetry
 	transports *guard.Transports
@@ -69,7 +82,7 @@ type network struct {
 
 // NewClient returns a client. Close ends its goroutines.
 func NewClient(opts Options) *Client {
-	return newClient(opts, network{transports: guard.NewTransports(guard.Options{})})
+	return newClient(opts, network{transports: guard.NewTransports(guard.Options{Resolver: opts.Resolver})})
 }
 
 func newClient(opts Options, via network) *Client {
@@ -79,9 +92,14 @@ func newClient(opts Options, via network) *Client {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
+	if opts.Offline == nil {
+		opts.Offline = func(string) bool { return false }
+	}
 	registries, _ := lru.New[string, *Registry](maxRegistries) // fails only for a size that is not positive
 	c := &Client{
 		lookup:     opts.Lookup,
+		offline:    opts.Offline,
+		link:       opts.Link,
 		log:        opts.Log,
 		transports: via.transports,
 		limits:     pace.NewLimits(),
@@ -102,7 +120,7 @@ func newClient(opts Options, via network) *Client {
 // any more.
 func (c *Client) Close() error {
 	c.ecr.Close()
-	c.transports.Close()
+	c.transports.CloseIdle()
 	return c.telemetry.Close()
 }
 
@@ -141,7 +159,7 @@ func (c *Client) newRegistry(cfg Config) (*Registry, error) {
 		}
 		members = append(members, replica)
 	}
-	return newRegistry(members, ecr.NewPullThrough(cfg.ECR.PullThrough)), nil
+	return &Registry{members: members, imports: ecr.NewPullThrough(cfg.ECR.PullThrough), slots: newSlots(primary.host), link: c.link}, nil
 }
 
 // replicaConfig returns the configuration of a replica of a registry with cfg.
@@ -168,6 +186,9 @@ func (c *Client) newMember(cfg Config) (*member, error) {
 		timeout:   cfg.Timeout,
 		transport: c.transports.For(endpoint),
 		places:    c.places,
+		gate:      offline.New(func() error { return c.refusal(cfg.Host) }),
+		elsewhere: c.refusal,
+		link:      c.link,
 		counter:   c.telemetry.Upstream(cfg.Name),
 		sent:      redact.NewMemory(),
 		log:       c.log.With("upstream", cfg.Host),
@@ -185,6 +206,13 @@ func (c *Client) newMember(cfg Config) (*member, error) {
 // authenticate sets how requests to a site authenticate: a configured login comes
 // before the one that the host's name suggests.
 func (c *Client) authenticate(s *site, cfg Config) {
+	open := func(logins auth.Logins) *auth.Challenged {
+		return auth.New(auth.Options{
+			Endpoint: s.endpoint, Logins: logins, Transport: tokenTransport{s}, Check: s.transport,
+			Realms: cfg.Realms, Timeout: s.timeout, Log: s.log,
+		})
+	}
+	s.clients = newClients(open)
 	var logins auth.Logins = auth.Password{Username: cfg.Username, File: cfg.PasswordFile}
 	if cfg.DockerConfig != "" {
 		logins = auth.NewDockerConfig(cfg.DockerConfig, s.endpoint)
@@ -195,20 +223,17 @@ func (c *Client) authenticate(s *site, cfg Config) {
 	}
 	if isECR && cfg.Username == "" && cfg.DockerConfig == "" {
 		settings := ecr.Config{
-			Name: cfg.Host, Host: host, Identity: cfg.ECR.Identity, APIEndpoint: cfg.ECR.APIEndpoint, Timeout: cfg.Timeout,
+			Name: cfg.Host, Host: host, Identity: cfg.ECR.Identity, APIEndpoint: cfg.ECR.APIEndpoint, Timeout: cfg.Timeout, Gate: s.gate,
 		}
 		if !host.Public {
 			s.ecr = c.ecr.Registry(settings, s.throttle.requests)
-			s.auth = s.ecr
+			s.configured = &authenticator{credentials: s.ecr}
 			return
 		}
 		logins = c.ecr.Public(settings)
 	}
-	s.challenged = auth.New(auth.Options{
-		Endpoint: s.endpoint, Logins: logins, Transport: tokenTransport{s}, Check: s.transport,
-		Realms: cfg.Realms, Timeout: s.timeout, Log: s.log,
-	})
-	s.auth = s.challenged
+	challenged := open(logins)
+	s.configured = &authenticator{credentials: challenged, challenged: challenged}
 }
 
 // tokenTransport sends requests to the token service of a site, and counts them.
@@ -236,6 +261,39 @@ func (t tokenTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	})
 	guard.LogRefusal(t.site.log, err)
 	return resp, err
+}
+
+// refusal returns an [offline.Error] for a host that is offline, and nil for any other.
+func (c *Client) refusal(host string) error {
+	if c.offline(host) {
+		return &offline.Error{Host: host}
+	}
+	return nil
+}
+
+// Postponed returns an [offline.Error] for the host of an upstream that is offline, and nil
+// for any other. What is done without a client asks it first, so that it fails in silence.
+func (c *Client) Postponed(host string) error { return c.refusal(host) }
+
+// FetchPostponed is Postponed for what is fetched though no client waits for it: it returns a
+// [link.ClosedError] outside of the hours too.
+func (c *Client) FetchPostponed(host string) error {
+	if err := c.refusal(host); err != nil {
+		return err
+	}
+	return c.link.Postponed()
+}
+
+// CutOffline ends what is being asked of upstreams that are offline, and closes idle
+// connections. It is called when Options.Offline has begun to report another one.
+func (c *Client) CutOffline() {
+	for _, r := range c.all() {
+		for _, m := range r.members {
+			m.gate.Cut()
+		}
+	}
+	c.ecr.CutOffline()
+	c.transports.CloseIdle()
 }
 
 // all returns the registries that are kept.

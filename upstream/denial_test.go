@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/larder-registry/larder/upstream/ecrtest"
+	"github.com/larder-registry/larder/upstream/upstreamtest"
 )
 
 // The caller's own policy allows pulls, and the policy of another account's
@@ -51,7 +52,7 @@ func TestDeniedTokenSaysWhatWouldAllowIt(t *testing.T) {
 	setenv(t, server.AWS().AddUser(user, nil).Environment())
 	_, _, err := server.Manifest(t.Context(), repo, "v1", false)
 	want := "add to the policies of " + user + `: {"Effect":"Allow","Action":"ecr:GetAuthorizationToken","Resource":"*"}`
-	wantNoCredentials(t, err, want)
+	upstreamtest.WantNoCredentials(t, err, want)
 	server.log.WantLines(t, "no ECR token", 1)
 
 	var denied interface{ DenialAttrs() []slog.Attr }

@@ -56,10 +56,10 @@ func (d Diagnosis) Proxy() string {
 // Account returns the configured login for the registry. It is zero if ECR's API
 // gives the login.
 func (d Diagnosis) Account(ctx context.Context) (auth.Account, error) {
-	if d.site.challenged == nil {
+	if d.site.configured.challenged == nil {
 		return auth.Account{}, nil
 	}
-	return d.site.challenged.Account(ctx)
+	return d.site.configured.challenged.Account(ctx)
 }
 
 // Grant is how requests to a registry authenticate.
@@ -84,9 +84,9 @@ func (d Diagnosis) Grant(ctx context.Context, repository string) (Grant, error) 
 	if d.site.ecr != nil {
 		return Grant{"ECR token", d.site.ecr.Token().Expires}, nil
 	}
-	switch d.site.challenged.Scheme() {
+	switch d.site.configured.challenged.Scheme() {
 	case "bearer":
-		return Grant{"bearer token", d.site.challenged.TokenExpires(repository)}, nil
+		return Grant{"bearer token", d.site.configured.challenged.TokenExpires(repository)}, nil
 	case "basic":
 		return Grant{Kind: "basic"}, nil
 	}

@@ -27,6 +27,8 @@
 //   - site.ask sees that a token was refused. ecr.Registry.Refused and
 //     auth.Challenged.Refused renew it.
 //   - [guard.Transport] decides whether a connection may be made.
+//   - An upstream that is offline is refused at the beginning of Registry's methods, and
+//     once more in site.roundTrip, which also ends what runs when it goes offline.
 //
 // # Below it
 //
@@ -34,6 +36,8 @@
 //	ecr        Amazon ECR: API, tokens, identities, Public, lifecycle, pull-through
 //	dial       look-ups and connections
 //	guard      where connections may go
+//	link       shares one line among all upstreams, clients first
+//	offline    keeps requests from upstreams that the operator has declared offline
 //	pace       limits, outages, breakers, backoff
 //	patience   how long an answer is waited for, and whether a server is silent
 //	probe      connections taken apart, for "larder doctor"

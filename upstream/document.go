@@ -20,6 +20,7 @@ import (
 
 	"github.com/larder-registry/larder/upstream/auth"
 	"github.com/larder-registry/larder/upstream/guard"
+	"github.com/larder-registry/larder/upstream/offline"
 	"github.com/larder-registry/larder/upstream/pace"
 	"github.com/larder-registry/larder/upstream/patience"
 	"github.com/larder-registry/larder/upstream/reply"
@@ -127,9 +128,8 @@ func (d documents) fetch(ctx context.Context, req request) (http.Header, []byte,
 		header http.Header
 		body   []byte
 	}
-	req.awaited = maxDocument + 1
-	pauses := pace.NewBackoff(firstRetry, longestRetry)
-	pauses.RandomizationFactor = backoff.DefaultRandomizationFactor // requests that failed together do not come back together
+	req.awaited = smallDocument // what is larger waits for its admission first
+	pauses := pace.NewJitteredBackoff(firstRetry, longestRetry)
 	got, err := backoff.Retry(ctx, func() (document, error) {
 		header, body, err := d.fetchOnce(ctx, req)
 		if err != nil && req.method == http.MethodHead && !d.decides(err) {
@@ -164,9 +164,10 @@ func (d documents) fetchOnce(ctx context.Context, req request) (http.Header, []b
 		return nil, nil, retryable(reply.Read(resp))
 	}
 	body, err := readDocument(ctx, resp, cmp.Or(req.maxBytes, maxDocument))
+	d.site.link.Charge(ctx, int64(len(body)))
 	if err != nil {
 		err = fmt.Errorf("read %s from %s: %w", req.path, d.site.host, err)
-		if errors.Is(err, errTooLarge) {
+		if errors.Is(err, errTooLarge) || errors.Is(err, errNotAdmitted) {
 			err = backoff.Permanent(err)
 		}
 		return nil, nil, err
@@ -265,7 +266,7 @@ func retryable(err error) error {
 	var credentials *auth.Error
 	var silent *patience.SilentError
 	switch {
-	case errors.As(err, &refused), errors.As(err, &credentials), errors.As(err, &silent):
+	case errors.As(err, &refused), errors.As(err, &credentials), errors.As(err, &silent), offline.Is(err):
 		return backoff.Permanent(err)
 	case reply.IsThrottled(err): // throttle.do has tried again
 		return backoff.Permanent(err)

@@ -72,7 +72,6 @@ func TestLargeDocumentsAreReadOnceTheyAreAdmitted(t *testing.T) {
 		if ok := err == nil && len(body) == test.size; ok != test.ok || test.refuse && !test.ok && !errors.Is(err, full) {
 			t.Errorf("%s, %d bytes: got %d, %v", test.document, test.size, len(body), err)
 		}
-		admitted = slices.Compact(admitted) // it may have been asked for again
 		if !slices.Equal(admitted, test.admitted) {
 			t.Errorf("%s, %d bytes: admitted %v, want %v", test.document, test.size, admitted, test.admitted)
 		}

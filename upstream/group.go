@@ -125,7 +125,16 @@ type attempt struct {
 	lastResort bool // the member is known to fail, and no other one answered
 }
 
-func newAttempts(g group) *attempts { return &attempts{left: g} }
+// newAttempts leaves out replicas that are offline.
+func newAttempts(g group) *attempts {
+	a := new(attempts)
+	for _, m := range g {
+		if m == g.primary() || m.gate.Check() == nil {
+			a.left = append(a.left, m)
+		}
+	}
+	return a
+}
 
 // next returns the next attempt, and false if every member was asked.
 func (a *attempts) next() (attempt, bool) {

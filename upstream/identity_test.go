@@ -214,7 +214,7 @@ func TestRoleThatMayNotBeAssumedSaysWhatWouldAllowIt(t *testing.T) {
 	c, _ := newTestClient(t, Config{Host: server.Host(), Endpoint: server.Endpoint,
 		ECR: ECRConfig{Identity: ecr.Identity{RoleARN: puller, ExternalID: "wrong"}}})
 	_, _, err := registryOf(t, c, server.Host()).Manifest(t.Context(), repo, "v1", false)
-	wantNoCredentials(t, err, "add to the trust policy of "+puller+`: {"Effect":"Allow","Principal":{"AWS":"`+larderUser+`"},"Action":"sts:AssumeRole"}`)
+	upstreamtest.WantNoCredentials(t, err, "add to the trust policy of "+puller+`: {"Effect":"Allow","Principal":{"AWS":"`+larderUser+`"},"Action":"sts:AssumeRole"}`)
 }
 
 // After keys that AWS does not know, credentials are looked up again: they may have
@@ -231,7 +231,7 @@ func TestReplacedCredentialsAreFoundAfterARefusal(t *testing.T) {
 	defer c.Close()
 	r := registryOf(t, c, server.Host())
 	_, _, err := r.Manifest(t.Context(), repo, "v1", false)
-	wantNoCredentials(t, err, "UnrecognizedClientException")
+	upstreamtest.WantNoCredentials(t, err, "UnrecognizedClientException")
 	writeFile(t, file, keyFile)
 	clock.Advance(time.Second)
 	if _, _, err := r.Manifest(t.Context(), repo, "v1", false); err != nil {

@@ -13,7 +13,7 @@ import (
 // parallel and later ranges of it do not ask the registry again. It is safe for
 // concurrent use.
 type locations struct {
-	mu   sync.Mutex // held from the look-up in drop to the removal
+	mu   sync.Mutex // serializes put and drop: drop removes only the URL that it has looked up
 	urls *lru.Cache[string, location]
 }
 
@@ -44,6 +44,8 @@ func (l *locations) get(key string) (*url.URL, bool) {
 }
 
 func (l *locations) put(key string, u *url.URL) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.urls.Add(key, location{u, time.Now().Add(urlLife(u))})
 }
 

@@ -173,7 +173,7 @@ func tokenOf(t *testing.T, r *Registry) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	token, err := siteOf(r).auth.Authorize(t.Context(), req, repo)
+	token, err := siteOf(r).configured.Authorize(t.Context(), req, repo)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	"github.com/larder-registry/larder/upstream/guard"
+	"github.com/larder-registry/larder/upstream/offline"
 	"github.com/larder-registry/larder/upstream/pace"
 	"github.com/larder-registry/larder/upstream/reply"
 )
@@ -32,6 +33,10 @@ func newMember(s *site) *member {
 
 // settle reports the outcome of a request to the breaker.
 func (m *member) settle(err error, probe bool) {
+	if offline.Is(err) { // since the attempt began
+		m.breaker.Abandoned(probe)
+		return
+	}
 	if !isOutage(err) {
 		if m.breaker.Succeeded() {
 			m.log.Info("the registry answers again")
@@ -45,7 +50,7 @@ func (m *member) settle(err error, probe bool) {
 
 // status returns the state of the member, without ReplicaOf.
 func (m *member) status() Status {
-	st := Status{Host: m.host, Auth: "none"}
+	st := Status{Host: m.host, Auth: "none", Offline: m.gate.Check() != nil}
 	st.addCredentials(m.site)
 	for _, l := range m.throttle.limiters() {
 		st.addBacklog(l.Backlog())
@@ -62,7 +67,7 @@ func isOutage(err error) bool {
 	switch {
 	case errors.As(err, &wrong):
 		return true
-	case err == nil, errors.As(err, &refused), errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
+	case err == nil, offline.Is(err), errors.As(err, &refused), errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
 		return false
 	case reply.IsThrottled(err):
 		return true

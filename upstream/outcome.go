@@ -9,6 +9,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/larder-registry/larder/upstream/auth"
+	"github.com/larder-registry/larder/upstream/offline"
 	"github.com/larder-registry/larder/upstream/reply"
 )
 
@@ -21,15 +23,19 @@ type outcome struct {
 	failed   time.Time
 }
 
-// note records how a request ended. One that its client abandoned says nothing.
+// note records how a request ended. One that its client abandoned says nothing, nor does
+// one that the upstream was offline for, nor the refusal of a client's own login.
 func (o *outcome) note(ctx context.Context, err error) {
 	now := time.Now()
+	if _, ofClient := auth.Of(ctx); ofClient && errors.Is(err, fs.ErrPermission) {
+		err = nil // the upstream answered as it should
+	}
 	switch {
 	case err == nil, errors.Is(err, fs.ErrNotExist):
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		o.answered = now
-	case !reply.CallerLeft(ctx):
+	case !reply.CallerLeft(ctx) && !offline.Is(err):
 		text := legible(err)
 		o.mu.Lock()
 		defer o.mu.Unlock()

@@ -20,7 +20,6 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
-	"github.com/larder-registry/larder/upstream/auth"
 	"github.com/larder-registry/larder/upstream/ecrtest"
 	"github.com/larder-registry/larder/upstream/guard"
 	"github.com/larder-registry/larder/upstream/guard/guardtest"
@@ -588,19 +587,6 @@ func pull(t *testing.T, r *Registry, repository string) error {
 	return err
 }
 
-// wantNoCredentials wants an error about credentials, which must not read as the
-// registry's answer that there is no such image.
-func wantNoCredentials(t *testing.T, err error, text string) {
-	t.Helper()
-	var credentials *auth.Error
-	if !errors.As(err, &credentials) || !strings.Contains(err.Error(), text) {
-		t.Errorf("got %v, want an error about credentials with %q", err, text)
-	}
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
-		t.Errorf("%v reads as an answer of the registry", err)
-	}
-}
-
 // The request is not tried again without a password.
 func TestMissingPasswordFileIsNotTriedAgain(t *testing.T) {
 	var asked int
@@ -611,7 +597,7 @@ func TestMissingPasswordFileIsNotTriedAgain(t *testing.T) {
 		registry(w, req)
 	})
 	_, _, err := r.Manifest(t.Context(), repo, "v1", false)
-	wantNoCredentials(t, err, cfg.PasswordFile)
+	upstreamtest.WantNoCredentials(t, err, cfg.PasswordFile)
 	if asked != 1 {
 		t.Errorf("asked %d times, want once", asked)
 	}

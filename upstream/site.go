@@ -14,6 +14,8 @@ import (
 	"github.com/larder-registry/larder/upstream/auth"
 	"github.com/larder-registry/larder/upstream/ecr"
 	"github.com/larder-registry/larder/upstream/guard"
+	"github.com/larder-registry/larder/upstream/link"
+	"github.com/larder-registry/larder/upstream/offline"
 	"github.com/larder-registry/larder/upstream/pace"
 	"github.com/larder-registry/larder/upstream/patience"
 	"github.com/larder-registry/larder/upstream/redact"
@@ -23,23 +25,23 @@ import (
 
 // site is one registry at one endpoint. It is safe for concurrent use.
 type site struct {
-	host      string
-	endpoint  *url.URL
-	timeout   time.Duration
-	transport *guard.Transport
-	throttle  *throttle
-	places    *patience.Places
-	counter   *telemetry.Upstream
-	log       *slog.Logger
-	rateLimit atomic.Pointer[pace.RateLimit] // the latest statement
-	sent      *redact.Memory
-	guests    *guests  // at other registries, to which this one redirects
-	stranger  stranger // while the registry has not challenged
-
-	// auth is one of the following two, and the other one is nil.
-	auth       credentials
-	ecr        *ecr.Registry
-	challenged *auth.Challenged
+	host       string
+	endpoint   *url.URL
+	timeout    time.Duration
+	transport  *guard.Transport
+	throttle   *throttle
+	places     *patience.Places
+	gate       *offline.Gate
+	elsewhere  func(host string) error // is an offline.Error for another upstream that is offline
+	link       *link.Link              // may be nil
+	counter    *telemetry.Upstream
+	log        *slog.Logger
+	rateLimit  atomic.Pointer[pace.RateLimit] // the latest statement
+	sent       *redact.Memory
+	guests     *guests        // at other registries, to which this one redirects
+	configured *authenticator // of the configured login
+	clients    *clients
+	ecr        *ecr.Registry // what configured authenticates with; nil unless these are tokens of ECR's API
 }
 
 // credentials authenticates requests to one registry. It is safe for concurrent
@@ -80,11 +82,11 @@ func (s *site) follow(ctx context.Context, req request) (*http.Response, error) 
 // refuses them, it has them renewed and asks once more. The answer may be a
 // redirect.
 func (s *site) ask(ctx context.Context, req request) (*http.Response, error) {
-	scope := cmp.Or(req.scope, req.repository)
+	scope, as := cmp.Or(req.scope, req.repository), s.as(ctx)
 	until := time.Now().Add(cmp.Or(req.timeout, s.timeout))
 	for again := false; ; again = true {
-		resp, used, err := s.askOnce(ctx, req, scope)
-		if err == nil && !again && used == "" && s.introduces(ctx, resp, until) {
+		resp, used, err := s.askOnce(ctx, as, req, scope)
+		if err == nil && !again && used == "" && s.introduces(ctx, as, resp, until) {
 			resp.Body.Close()
 			continue
 		}
@@ -101,7 +103,7 @@ func (s *site) ask(ctx context.Context, req request) (*http.Response, error) {
 		if again {
 			return resp, nil
 		}
-		retry, err := s.auth.Refused(ctx, resp, used, scope)
+		retry, err := as.Refused(ctx, resp, used, scope)
 		if err != nil {
 			resp.Body.Close()
 			return nil, fmt.Errorf("authenticate at %s: %w", s.host, err)
@@ -114,22 +116,22 @@ func (s *site) ask(ctx context.Context, req request) (*http.Response, error) {
 }
 
 // askOnce sends a request to the registry with the credentials that there are.
-func (s *site) askOnce(ctx context.Context, req request, scope string) (resp *http.Response, used string, err error) {
+func (s *site) askOnce(ctx context.Context, as *authenticator, req request, scope string) (resp *http.Response, used string, err error) {
 	target := s.url(req)
 	target.RawQuery = req.query.Encode()
-	l := s.limiter(ctx, req)
+	l := s.limiter(ctx, as, req)
 	resp, err = s.throttle.do(ctx, l, req, func() (*http.Response, error) {
 		out, err := newRequest(ctx, req.method, target, req)
 		if err != nil {
 			return nil, err
 		}
-		if used, err = s.auth.Authorize(ctx, out, scope); err != nil {
+		if used, err = as.Authorize(ctx, out, scope); err != nil {
 			return nil, fmt.Errorf("authenticate at %s: %w", s.host, err)
 		}
 		return s.send(out, req, l)
 	})
 	if err == nil && (resp.StatusCode < http.StatusBadRequest || resp.StatusCode == http.StatusNotFound) {
-		s.auth.Accepted(used, scope)
+		as.Accepted(used, scope)
 	}
 	return resp, used, err
 }
@@ -137,16 +139,16 @@ func (s *site) askOnce(ctx context.Context, req request, scope string) (resp *ht
 // introduces reports whether there are now credentials for a request that was sent
 // without: some registries answer 404 or 403 until one has logged in, and challenge at
 // /v2/ alone. It asks there until that time.
-func (s *site) introduces(ctx context.Context, resp *http.Response, until time.Time) bool {
+func (s *site) introduces(ctx context.Context, as *authenticator, resp *http.Response, until time.Time) bool {
 	left := time.Until(until)
-	if s.challenged == nil || left <= 0 || resp.StatusCode != http.StatusNotFound && resp.StatusCode != http.StatusForbidden {
+	if as.challenged == nil || left <= 0 || resp.StatusCode != http.StatusNotFound && resp.StatusCode != http.StatusForbidden {
 		return false
 	}
-	if s.challenged.Scheme() != "" { // since the request was sent
+	if as.challenged.Scheme() != "" { // since the request was sent
 		return true
 	}
-	return s.stranger.ask(ctx, func(ctx context.Context) (bool, error) {
-		base, used, err := s.askOnce(ctx, request{path: "/", timeout: left}, "")
+	return as.stranger.ask(ctx, func(ctx context.Context) (bool, error) {
+		base, used, err := s.askOnce(ctx, as, request{path: "/", timeout: left}, "")
 		if err != nil {
 			return false, err
 		}
@@ -154,13 +156,13 @@ func (s *site) introduces(ctx context.Context, resp *http.Response, until time.T
 		if base.StatusCode != http.StatusUnauthorized {
 			return false, nil
 		}
-		return s.challenged.Refused(ctx, base, used, "")
+		return as.challenged.Refused(ctx, base, used, "")
 	})
 }
 
 // limiter returns the limiter for a request to the registry itself.
-func (s *site) limiter(ctx context.Context, req request) *pace.Limiter {
-	return s.throttle.limiter(req, func() bool { return s.challenged != nil && s.challenged.Anonymous(ctx) })
+func (s *site) limiter(ctx context.Context, as *authenticator, req request) *pace.Limiter {
+	return s.throttle.limiter(req, func() bool { return as.challenged != nil && as.challenged.Anonymous(ctx) })
 }
 
 // location returns the URL that an answer redirects to, and closes the answer. It
@@ -186,8 +188,11 @@ func (s *site) location(resp *http.Response) (*url.URL, error) {
 // is asked once more as an anonymous guest.
 func (s *site) fetch(ctx context.Context, method string, to *url.URL, req request) (*http.Response, error) {
 	if s.own(to) {
-		resp, _, err := s.fetchOnce(ctx, method, to, req, s.auth, req.repository)
+		resp, _, err := s.fetchOnce(ctx, method, to, req, s.as(ctx), req.repository)
 		return resp, err
+	}
+	if err := s.elsewhere(to.Host); err != nil {
+		return nil, err
 	}
 	repository := repositoryIn(to.Path)
 	for again := false; ; again = true {
@@ -275,9 +280,27 @@ func (s *site) send(out *http.Request, req request, l *pace.Limiter) (*http.Resp
 	return resp, nil
 }
 
-// roundTrip makes one round trip, and awaits the body of an error, or as many bytes of
-// another one. fresh has it use a new connection.
+// roundTrip makes one round trip while the upstream is not offline, and awaits the body
+// of an error, or as many bytes of another one. fresh has it use a new connection.
 func (s *site) roundTrip(req *http.Request, target telemetry.Target, fresh bool, awaited int64) (*http.Response, error) {
+	ctx, leave, err := s.gate.Enter(req.Context())
+	if err != nil {
+		return nil, err
+	}
+	resp, err := s.exchange(req.WithContext(ctx), target, fresh, awaited)
+	if err != nil {
+		if cause := context.Cause(ctx); offline.Is(cause) {
+			err = cause
+		}
+		leave()
+		return nil, err
+	}
+	resp.Body = &body{resp.Body, leave}
+	return resp, nil
+}
+
+// exchange is roundTrip for an upstream that is not offline.
+func (s *site) exchange(req *http.Request, target telemetry.Target, fresh bool, awaited int64) (*http.Response, error) {
 	send := s.transport.RoundTrip
 	if fresh {
 		send = s.transport.RoundTripFresh

@@ -14,6 +14,8 @@ type Status struct {
 	// ReplicaOf is the host whose replica this is, if no client asked for it by its
 	// own name.
 	ReplicaOf string `json:"replicaOf,omitempty"`
+	// Offline says that the upstream is not asked, because the operator said so.
+	Offline bool `json:"offline,omitempty"`
 	// Auth is how requests authenticate, as far as it is known: "ecr", "bearer",
 	// "basic" or "none".
 	Auth string `json:"auth"`
@@ -22,6 +24,10 @@ type Status struct {
 	TokenExpires  time.Time `json:"tokenExpires,omitzero"`
 	// TokenError is why there is no newer token, or empty.
 	TokenError string `json:"tokenError,omitempty"`
+	// PullsNotRecorded is the AWS principal, which requests are made by, whose pulls ECR does
+	// not record: images in use cannot be made known to it. It is "" if there is none, or
+	// if that is not known.
+	PullsNotRecorded string `json:"pullsNotRecorded,omitempty"`
 	// Throttled says that requests are held back, because the upstream takes or is
 	// allowed no more. The next three fields say how far.
 	Throttled bool `json:"throttled"`
@@ -42,11 +48,12 @@ type Status struct {
 // addCredentials adds how requests authenticate.
 func (st *Status) addCredentials(s *site) {
 	if s.ecr == nil {
-		st.Auth, st.TokenExpires = cmp.Or(s.challenged.Scheme(), st.Auth), s.challenged.Expires()
+		st.Auth, st.TokenExpires = cmp.Or(s.configured.challenged.Scheme(), st.Auth), s.configured.challenged.Expires()
 		return
 	}
 	token := s.ecr.Token()
 	st.Auth, st.TokenObtained, st.TokenExpires = "ecr", token.Obtained, token.Expires
+	st.PullsNotRecorded = s.ecr.Excluded()
 	if token.Err != nil {
 		st.TokenError = legible(token.Err)
 	}

@@ -119,8 +119,7 @@ func (t *throttle) do(ctx context.Context, l *pace.Limiter, req request, send fu
 			l.Succeeded()
 			return resp, nil
 		}
-		refusal, pause := t.refused(l, sent, resp)
-		pause <<= min(try, 3) // for the same request again and again
+		refusal, pause := t.refused(l, sent, try, resp)
 		if !refusal.Throttled() || req.spare || time.Now().Add(pause).After(until) {
 			return nil, refusal
 		}
@@ -147,12 +146,12 @@ func turn(ctx context.Context, l *pace.Limiter, req request, until time.Time) (t
 	if req.spare {
 		return l.Try()
 	}
-	return l.Wait(ctx, pace.PriorityOf(ctx, req.priority), until)
+	return l.Wait(ctx, req.priority, until)
 }
 
 // refused tells the limiter of an answer of 429 or 503. pause is how long the request waits
-// before it asks for another turn.
-func (t *throttle) refused(l *pace.Limiter, sent time.Time, resp *http.Response) (refusal *reply.Error, pause time.Duration) {
+// before it asks for another turn. It was refused tries times before.
+func (t *throttle) refused(l *pace.Limiter, sent time.Time, tries int, resp *http.Response) (refusal *reply.Error, pause time.Duration) {
 	exhausted := pace.Exhausted(resp.Header)
 	refusal = reply.Read(resp)
 	exhausted = exhausted || strings.Contains(refusal.Detail.Message, "Data limit exceeded") // ECR Public, by month
@@ -161,7 +160,10 @@ func (t *throttle) refused(l *pace.Limiter, sent time.Time, resp *http.Response)
 		t.counter.Throttled()
 	}
 	if throttled || refusal.Wait > 0 {
-		pause = l.Refused(sent, pace.Refusal{Err: refusal, Wait: refusal.Wait, Throttled: throttled, Exhausted: exhausted})
+		pause = l.Refused(sent, pace.Refusal{
+			Err: refusal, Wait: refusal.Wait, Throttled: throttled, Exhausted: exhausted,
+			Busy: refusal.Status == http.StatusServiceUnavailable, Tries: tries,
+		})
 	}
 	return refusal, pause
 }

@@ -116,58 +116,92 @@ func rollout(registry *throttlingRegistry, step func(image, n int) error) (done 
 	return done, took
 }
 
+// ecrHost has a limit for manifests and another for layers, as ECR has quotas for each API
+// action. plainHost has one limit.
+const (
+	ecrHost   = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
+	plainHost = "registry.test"
+)
+
 // TestRolloutThroughAThrottlingRegistryIsNeverWorseThanWithoutLarder compares the sums of
-// some rollouts: chance decides much in one. It logs the figures that PROTOCOL.md gives.
+// some rollouts: chance decides much in one. It logs the figures that PROTOCOL.md gives,
+// which are of 20 rollouts.
 func TestRolloutThroughAThrottlingRegistryIsNeverWorseThanWithoutLarder(t *testing.T) {
+	if raceEnabled {
+		// In bubbles with this many timers the race detector of Go 1.26 loses count of its own
+		// stack and ends the process.
+		t.Skip("it runs without the race detector only, as .ci/run has it")
+	}
 	const rollouts, all = 5, 5 * rolloutImages * rolloutClients
 	for name, c := range map[string]struct {
-		refuser func(seed uint64) refuser
-		within  time.Duration // that a rollout through one Larder takes
+		refuser    func(seed uint64) refuser
+		ecr, plain time.Duration // within which a rollout through one Larder ends
 	}{
-		"half of all refused":  {byChance(0.5), 30 * time.Second},
-		"8 of 10 refused":      {byChance(0.8), 2 * time.Minute},
-		"9 of 10 refused":      {byChance(0.9), 8 * time.Minute},
-		"a quota of 5":         {byQuota(5), 30 * time.Second},
-		"a quota of 20":        {byQuota(20), 10 * time.Second},
-		"nothing is throttled": {byChance(0), time.Second},
+		"half of all refused":  {byChance(0.5), 15 * time.Second, 15 * time.Second},
+		"8 of 10 refused":      {byChance(0.8), 70 * time.Second, 2 * time.Minute},
+		"9 of 10 refused":      {byChance(0.9), 150 * time.Second, 8 * time.Minute},
+		"a quota of 5":         {byQuota(5), 15 * time.Second, 15 * time.Second},
+		"a quota of 20":        {byQuota(20), 5 * time.Second, 5 * time.Second},
+		"nothing is throttled": {byChance(0), time.Second, time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
-			direct := sumRollouts(t, rollouts, 0, c.refuser)
-			for _, larders := range []int{1, 6} {
-				got := sumRollouts(t, rollouts, larders, c.refuser)
-				t.Logf("%d Larders: %d of %d pulls, in %v each time; without: %d, in %v",
-					larders, got.done, all, (got.took / rollouts).Round(time.Second), direct.done, (direct.took / rollouts).Round(time.Second))
-				if got.done < direct.done || got.done == direct.done && got.took > direct.took+rollouts*firstPause { // a pause more or less is chance
-					t.Errorf("%d Larders: %d pulls in %v, and without Larder %d in %v", larders, got.done, got.took, direct.done, direct.took)
-				}
-				if larders == 1 && (got.done < all*97/100 || got.took > rollouts*c.within) {
-					t.Errorf("%d of %d pulls in %v, want nearly all within %v", got.done, all, got.took, rollouts*c.within)
+			direct := sumRollouts(t, rollouts, 0, "", c.refuser)
+			for host, within := range map[string]time.Duration{ecrHost: c.ecr, plainHost: c.plain} {
+				for _, larders := range []int{1, 6} {
+					got := sumRollouts(t, rollouts, larders, host, c.refuser)
+					t.Logf("%s, %d Larders: %d of %d pulls, in %v each time, %d requests sent away; without: %d, in %v",
+						host, larders, got.done, all, (got.took / rollouts).Round(time.Second), got.sentAway, direct.done, (direct.took / rollouts).Round(time.Second))
+					if got.done < direct.done || got.done == direct.done && got.took > direct.took+rollouts*firstPause { // a pause more or less is chance
+						t.Errorf("%s, %d Larders: %d pulls in %v, and without Larder %d in %v", host, larders, got.done, got.took, direct.done, direct.took)
+					}
+					// All tries of a request can be refused by chance, which sends away all clients that
+					// wait for it. In the sum of the rollouts that is one request on average. Each
+					// rollout may have one; more than five are chance in one of a thousand runs.
+					if name == "half of all refused" && host == ecrHost && got.sentAway > rollouts*rolloutClients {
+						t.Errorf("%d Larders sent %d requests away", larders, got.sentAway)
+					}
+					least := all
+					if host == plainHost {
+						least = all * 97 / 100
+					}
+					if larders == 1 && (got.done < least || got.took > rollouts*within) {
+						t.Errorf("%s: %d pulls in %v, want %d at least within %v", host, got.done, got.took, least, rollouts*within)
+					}
 				}
 			}
 		})
 	}
 }
 
-// rolloutSum is how many pulls were done, and when the last one was.
+// rolloutSum is how many pulls were done, when the last one was, and how many requests
+// Larder answered with an error.
 type rolloutSum struct {
-	done int
-	took time.Duration
+	done, sentAway int
+	took           time.Duration
 }
 
-// sumRollouts adds up rollouts through some Larders, or without one.
-func sumRollouts(t *testing.T, rollouts, larders int, refuser func(seed uint64) refuser) (sum rolloutSum) {
+// sumRollouts adds up rollouts through some Larders, or without one, from a registry of this
+// name.
+func sumRollouts(t *testing.T, rollouts, larders int, host string, refuser func(seed uint64) refuser) (sum rolloutSum) {
 	t.Helper()
 	for seed := range uint64(rollouts) {
 		synctest.Test(t, func(t *testing.T) {
 			registry := &throttlingRegistry{refuses: refuser(seed)}
 			var step func(image, n int) error
+			var sentAway atomic.Int64
 			if larders > 0 {
 				nodes := make([]func(image, n int) error, larders)
 				for i := range nodes {
-					nodes[i] = larder(t, registry)
+					nodes[i] = larder(t, registry, host)
 				}
 				var next atomic.Int64
-				step = func(image, n int) error { return nodes[int(next.Add(1))%larders](image, n) }
+				step = func(image, n int) error {
+					err := nodes[int(next.Add(1))%larders](image, n)
+					if err != nil {
+						sentAway.Add(1)
+					}
+					return err
+				}
 			}
 			done, took := rollout(registry, step)
 			if done < rolloutImages*rolloutClients {
@@ -175,6 +209,7 @@ func sumRollouts(t *testing.T, rollouts, larders int, refuser func(seed uint64) 
 			}
 			sum.done += done
 			sum.took += took
+			sum.sentAway += int(sentAway.Load())
 		})
 	}
 	return sum
@@ -182,9 +217,10 @@ func sumRollouts(t *testing.T, rollouts, larders int, refuser func(seed uint64) 
 
 // larder returns the step of a pull through one Larder, which asks once for all clients and
 // keeps what it has.
-func larder(t *testing.T, registry *throttlingRegistry) func(image, n int) error {
+func larder(t *testing.T, registry *throttlingRegistry, host string) func(image, n int) error {
 	t.Helper()
-	r := startInBubble(t, registry.ServeHTTP)
+	// A registry with a login of its own is asked for no token of AWS.
+	r := startInBubbleAs(t, Config{Host: host, Username: "AWS", PasswordFile: "unused"}, registry.ServeHTTP)
 	var asked singleflight.Group
 	var mu sync.Mutex
 	kept := make(map[string]bool)

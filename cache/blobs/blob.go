@@ -23,22 +23,33 @@ type Blob struct {
 	// A complete blob is an *os.File here, so that the kernel can copy it to a socket,
 	// unless it has a Content. Otherwise reads block until the bytes arrive, or until the
 	// context given to [Store.Open] ends.
-	io.ReadSeekCloser
+	io.ReadSeeker
 	// Content is a small blob's bytes, if they are in memory. They must not be changed.
 	Content []byte
 	Size    int64
 	State   State
+
+	opened *opened   // has file
+	file   *openFile // nil for a blob that has no file of its own
 }
 
 // InMemory returns a blob whose content is in memory.
 func InMemory(content []byte) *Blob {
-	return &Blob{ReadSeekCloser: noFile{bytes.NewReader(content)}, Content: content, Size: int64(len(content)), State: Hit}
+	return &Blob{ReadSeeker: bytes.NewReader(content), Content: content, Size: int64(len(content)), State: Hit}
 }
 
-// noFile is a blob that needs no file.
-type noFile struct{ io.ReadSeeker }
-
-func (noFile) Close() error { return nil }
+// Close ends the reading. The file of a blob that was evicted meanwhile is gone then, and its
+// space is free.
+func (b *Blob) Close() (err error) {
+	if c, ok := b.ReadSeeker.(io.Closer); ok {
+		err = c.Close()
+	}
+	if b.file != nil {
+		b.opened.close(b.file)
+		b.file = nil
+	}
+	return err
+}
 
 // newBlob returns a blob that is read while its fill runs.
 func newBlob(r *fill.Reader) *Blob {
@@ -46,13 +57,13 @@ func newBlob(r *fill.Reader) *Blob {
 	if r.PassesThrough() {
 		state = Bypass
 	}
-	return &Blob{ReadSeekCloser: r, Size: r.Size(), State: state}
+	return &Blob{ReadSeeker: r, Size: r.Size(), State: state}
 }
 
 // Err returns what cut the reading short, such as content that did not verify. The client
 // must not take what it got for the whole.
 func (b *Blob) Err() error {
-	if r, ok := b.ReadSeekCloser.(*fill.Reader); ok {
+	if r, ok := b.ReadSeeker.(*fill.Reader); ok {
 		return r.Err()
 	}
 	return nil

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"time"
@@ -32,6 +31,9 @@ func (s *Store) Reserve(ctx context.Context, d digest.Digest, size int64) (part 
 		part, err = fill.CreatePartial(s.Folder, d, size)
 		return err
 	})
+	if err == nil {
+		s.noteOpen(d, part)
+	}
 	return part, err
 }
 
@@ -40,7 +42,7 @@ func (s *Store) Reserve(ctx context.Context, d digest.Digest, size int64) (part 
 // also does so if somebody removed the folder for the file.
 func (s *Store) reserveFor(ctx context.Context, d digest.Digest, n int64, create func() error) error {
 	for again := false; ; again = true {
-		if err := s.ReserveBytes(ctx, n); err != nil {
+		if err := s.reserveBlob(ctx, d, n); err != nil {
 			return err
 		}
 		err := create()
@@ -58,7 +60,7 @@ func (s *Store) reserveFor(ctx context.Context, d digest.Digest, n int64, create
 // restoreFolders makes the folders of the cache again, if that is why a file could not be
 // created.
 func (s *Store) restoreFolders(err error) bool {
-	if !errors.Is(err, fs.ErrNotExist) {
+	if !disk.IsMissing(err) {
 		return false
 	}
 	if err := s.Folder.Restore(); err != nil {
@@ -70,10 +72,11 @@ func (s *Store) restoreFolders(err error) bool {
 
 // Commit implements [fill.Store]: sync, rename, sync the folder, record. FORMAT.md says what
 // a crash after each step leaves.
-func (s *Store) Commit(d digest.Digest, part *fill.Partial) error {
+func (s *Store) Commit(d digest.Digest, part *fill.Partial, proven []fill.Source) error {
 	if part.Size() >= syncLater {
 		_ = tasks.Wait(s.Tasks.Context(), syncPause) // a store that ends does not wait
 	}
+	s.Came(d, proven)
 	if err := part.Publish(); err != nil {
 		s.Trouble(slog.LevelError, "a blob was served but not kept", err, "digest", d)
 		return errors.Join(fill.DiskError{Err: err}, s.discard(d, part))
@@ -84,7 +87,7 @@ func (s *Store) Commit(d digest.Digest, part *fill.Partial) error {
 		s.Log.Warn("a journal was left behind", "digest", d, "error", err)
 	}
 	now := s.Now()
-	s.Space.Release(s.Items.Add(d, recency.Item{Bytes: disk.Charge(part.Size())}, now))
+	s.opened.publish(d, s.Items.Add(d, recency.Item{Bytes: disk.Charge(part.Size())}, now))
 	if err := s.Index.PutBlob(d, records.Blob{Size: part.Size(), Fetched: now}); err != nil {
 		s.Trouble(slog.LevelWarn, "a blob was not recorded", err, "digest", d)
 	}
@@ -138,12 +141,13 @@ func (s *Store) releaseUnlessOnDisk(d digest.Digest, bytes int64) {
 	_, noPartial := os.Lstat(s.Folder.Partial(d).Data)
 	switch {
 	case noBlob == nil:
-		s.Space.Release(s.Items.Add(d, recency.Item{Bytes: bytes}, s.Now()))
+		s.opened.publish(d, s.Items.Add(d, recency.Item{Bytes: bytes}, s.Now()))
 	case noPartial == nil:
 		s.Space.Release(s.Items.Add(d, recency.Item{Bytes: bytes, Partial: true}, s.Now()))
 	default:
 		it, _ := s.Items.Remove(d) // a file that this one was to replace
-		s.Space.Release(bytes + it.Bytes)
+		s.opened.remove(d, true, bytes)
+		s.opened.remove(d, false, it.Bytes)
 	}
 }
 
@@ -168,7 +172,7 @@ func (s *Store) Put(ctx context.Context, d digest.Digest, content []byte, record
 	}
 	s.locks.setDamaged(d, false)
 	s.verifier.trust(d)
-	s.Space.Release(s.Items.Add(d, recency.Item{Bytes: bytes}, s.Now()))
+	s.opened.remove(d, false, s.Items.Add(d, recency.Item{Bytes: bytes}, s.Now()))
 	return record()
 }
 

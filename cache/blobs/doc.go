@@ -15,7 +15,7 @@
 //  2. Store.evicting, by the goroutine that evicts, during I/O; under it the lock of a digest
 //     is tried, never awaited; then the locks of package pins
 //  3. locks.mu, then slots.mu or that of tasks.Group; under it a fill and its span begin
-//  4. evictions.mu, and the locks of packages disk and recency, under which no other is taken
+//  4. evictions.mu, opened.mu, and the locks of packages disk and recency, under which no other is taken
 //
 // A fill holds neither of the first two while it fetches: its digest is in the table of
 // fills, which excludes others.

@@ -19,10 +19,13 @@ const (
 	ReasonExpired = "expired by a lifecycle rule"
 	ReasonRemoved = "removed by command"
 	ReasonGone    = "expired, and gone upstream"
+	ReasonRecords = "names too much for the index"
 )
 
 // Reasons lists all of them.
-func Reasons() []string { return []string{ReasonUnused, ReasonExpired, ReasonRemoved, ReasonGone} }
+func Reasons() []string {
+	return []string{ReasonUnused, ReasonExpired, ReasonRemoved, ReasonGone, ReasonRecords}
+}
 
 // maxRounds is how often a goroutine that reserves space evicts for it. Another one may take
 // what it freed, or a fill may be about to bring all that could be evicted.
@@ -77,19 +80,37 @@ func (s *Store) doesNotFit(n int64) error {
 	return disk.BoundError{Err: fmt.Errorf("the cache has no space for %d bytes: %w", n, unix.ENOSPC)}
 }
 
-// evictable is what the items take that no pin holds.
+// evictable is what the items take that are not protected and that nobody reads.
 func (s *Store) evictable() disk.Amount {
+	free := s.unprotected()
+	for _, partial := range []bool{false, true} {
+		for _, d := range s.opened.digests(partial) {
+			if it, ok := s.Items.Get(d); ok && it.Partial == partial && !s.Pins.Protects(d) {
+				free.Bytes -= it.Bytes
+				free.Files--
+			}
+		}
+	}
+	return free
+}
+
+// unprotected is what the items take that are neither pinned nor held.
+func (s *Store) unprotected() disk.Amount {
 	bytes, items := s.Pins.Evictable()
 	return disk.Amount{Bytes: bytes, Files: int64(items)}
 }
 
-// evictFor evicts what has expired, then what is least recently used, until as much as is
-// needed is free or nothing is left. The caller has locked s.evicting.
+// evictFor evicts what has expired, then what is least recently used and not being read, until
+// as much as is needed is free or nothing is left. The caller has locked s.evicting.
 func (s *Store) evictFor(need disk.Amount) error {
 	for tries := s.Items.Len(); need.IsPositive() && tries > 0; tries-- {
 		d, expired, ok := s.Items.First()
 		if !ok {
 			break
+		}
+		if s.isRead(d) { // it would take its space until it is closed
+			s.Items.Skip(d)
+			continue
 		}
 		reason := ReasonUnused
 		if expired {
@@ -106,10 +127,20 @@ func (s *Store) evictFor(need disk.Amount) error {
 	return nil
 }
 
-// evict removes a blob or a partial download, unless it is pinned or being written. The
+// isRead reports whether the file of an item is open.
+func (s *Store) isRead(d digest.Digest) bool {
+	it, _ := s.Items.Get(d)
+	return s.opened.isOpen(d, it.Partial)
+}
+
+// Unlinked is how many bytes removed files take that are still open.
+func (s *Store) Unlinked() int64 { return s.opened.unlinked() }
+
+// evict removes a blob or a partial download, unless it is pinned, held or being written. It returns
+// how many bytes that frees now: if the file is open, they are free when it is closed. The
 // caller has locked s.evicting.
 func (s *Store) evict(d digest.Digest, reason string) (freed int64, err error) {
-	if s.Pins.Holds(d) {
+	if s.Pins.Protects(d) {
 		s.Items.Skip(d)
 		return 0, nil
 	}
@@ -127,12 +158,12 @@ func (s *Store) evict(d digest.Digest, reason string) (freed int64, err error) {
 		s.Items.Add(d, it, s.Now()) // not the first to be tried again
 		return 0, err
 	}
-	s.Space.Release(it.Bytes)
+	freed = s.opened.remove(d, it.Partial, it.Bytes)
 	s.Counts.Evicted(d, it.Bytes, reason, reason == ReasonUnused)
 	eviction.At = s.Now()
 	s.evicted.add(eviction)
 	s.Log.Info("evicted", "reason", reason, "digest", d, "bytes", it.Bytes, "partial", it.Partial)
-	return it.Bytes, nil
+	return freed, nil
 }
 
 // remove deletes the files, then the records: a crash in between leaves records without a
@@ -145,14 +176,15 @@ func (s *Store) remove(d digest.Digest, it recency.Item) error {
 	if err := s.removeFile(d); err != nil {
 		return err
 	}
-	if err := s.Index.Forget(d, s.isHereOrComing); err != nil {
+	if err := s.Index.Forget(d); err != nil {
 		s.Trouble(slog.LevelWarn, "records of an evicted blob were left", err, "digest", d)
 	}
 	return nil
 }
 
-// isHereOrComing reports whether a blob is on disk, or a fill or a partial may bring it.
-func (s *Store) isHereOrComing(d digest.Digest) bool {
+// IsHereOrComing reports whether a blob is on disk, or a fill or a partial may bring it. It
+// returns at once.
+func (s *Store) IsHereOrComing(d digest.Digest) bool {
 	if s.locks.fill(d) != nil {
 		return true
 	}

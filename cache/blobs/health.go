@@ -16,7 +16,7 @@ import (
 // whole, that has been logged already, and this line is for debugging.
 func (s *Store) Trouble(level slog.Level, text string, err error, args ...any) {
 	s.adoptQuota(err)
-	if s.Health.Note(err) || errors.Is(err, records.ErrVanished) {
+	if s.Health.Note(err) || errors.Is(err, records.ErrDamaged) {
 		level = slog.LevelDebug
 	}
 	s.Log.Log(context.Background(), level, text, append(args, "error", err)...)
@@ -60,9 +60,11 @@ func (s *Store) checkDiskFree() error {
 	if err != nil || !lack.IsPositive() {
 		return err
 	}
-	if evictable := s.evictable(); !lack.Within(evictable) {
+	could := s.unprotected() // if it is read, when it is closed
+	could.Bytes += s.Unlinked()
+	if !lack.Within(could) {
 		return fmt.Errorf("others have filled the disk of the cache: %v are missing, and the cache could free %v: %w",
-			lack.AtLeastNone(), evictable, unix.ENOSPC)
+			lack.AtLeastNone(), could, unix.ENOSPC)
 	}
 	return s.Folder.CheckFree(0, disk.IndexReserve)
 }

@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
 
 	"github.com/larder-registry/larder/cache/disk"
 	"github.com/larder-registry/larder/cache/fill"
@@ -21,16 +21,21 @@ import (
 // A fill has the sources of all clients that wait for it, and uses one at a time: see
 // [fill.Fill.Open].
 //
+// A blob on disk is served when the source's Member says that its repository has it.
+//
 // A file that cannot be opened counts as missing, and so does one of another size than the
 // blob's. Reads return an error if the content turns out not to match its digest, and never
 // its last byte.
 func (s *Store) Open(ctx context.Context, d digest.Digest, source fill.Source) (*Blob, error) {
 	for retried := false; ; {
-		f, own, file, err := s.find(ctx, d, source)
+		f, own, file, err := s.find(ctx, d, source, fill.New)
 		if err != nil {
 			return nil, fmt.Errorf("open blob %s: %w", d, err)
 		}
 		if file != nil {
+			if err := prove(ctx, source); err != nil {
+				return nil, errors.Join(fmt.Errorf("open blob %s: %w", d, err), file.Close())
+			}
 			s.Items.Use(d, s.Now())
 			return file, nil
 		}
@@ -50,10 +55,52 @@ func (s *Store) Open(ctx context.Context, d digest.Digest, source fill.Source) (
 	}
 }
 
-// find returns the file of a complete blob, or else its fill, and whether the fill starts
-// with this request. It looks for the fill first: a fill leaves the table only when its
-// outcome is on disk, so a blob is always found in one of the two places.
-func (s *Store) find(ctx context.Context, d digest.Digest, source fill.Source) (f *queued, own bool, file *Blob, err error) {
+// Fetch brings a blob to disk for a caller that does not read it, and returns how many bytes
+// had to be fetched, 0 if it was there. See [fill.Fill.Fetch]. The error says why the blob could
+// not be kept, such as a full disk. The digest must be valid.
+func (s *Store) Fetch(ctx context.Context, d digest.Digest, source fill.Source) (fetched int64, err error) {
+	attended := fill.IsAttended(ctx)
+	begin := func(ctx context.Context, set *fill.Settings, d digest.Digest, source fill.Source, began time.Time) *fill.Fill {
+		return fill.NewFetch(ctx, set, d, source, began, attended)
+	}
+	for retried := false; ; {
+		f, own, file, err := s.find(ctx, d, source, begin)
+		if err != nil {
+			return 0, fmt.Errorf("fetch blob %s: %w", d, err)
+		}
+		if file != nil {
+			s.Items.Use(d, s.Now())
+			return 0, errors.Join(prove(ctx, source), file.Close())
+		}
+		if !own {
+			s.slots.share(f.ticket, source.Upstream)
+		}
+		fetched, err := f.Fetch(ctx, source, own)
+		switch {
+		case err == nil:
+			return fetched, prove(ctx, source)
+		case errors.Is(err, fill.ErrOver): // the next look finds the file, or starts another fill
+		case own, retried, ctx.Err() != nil:
+			return 0, err
+		default: // the failure may be that of another caller's source
+			retried = true
+		}
+	}
+}
+
+// prove returns nil if the clients of a source may have a blob that is complete.
+func prove(ctx context.Context, source fill.Source) error {
+	if source.Member == nil {
+		return nil
+	}
+	return source.Member.Prove(ctx)
+}
+
+// find returns the file of a complete blob, or else its fill, which begin makes if there is
+// none, and whether the fill starts with this request. It looks for the fill first: a fill
+// leaves the table only when its outcome is on disk, so a blob is always found in one of the
+// two places.
+func (s *Store) find(ctx context.Context, d digest.Digest, source fill.Source, begin newFill) (f *queued, own bool, file *Blob, err error) {
 	if f := s.locks.fill(d); f != nil {
 		return f, false, nil, nil
 	}
@@ -72,7 +119,7 @@ func (s *Store) find(ctx context.Context, d digest.Digest, source fill.Source) (
 	}
 	f, own, err = s.locks.fillOrNew(d, func() (*queued, error) {
 		f := &queued{
-			Fill:   fill.New(s.Tasks.ContextFor(ctx), &s.Fill, d, source, s.Now()),
+			Fill:   begin(s.Tasks.ContextFor(ctx), &s.Fill, d, source, s.Now()),
 			ticket: s.slots.enqueue(source.Upstream),
 		}
 		err := s.Tasks.Go(func() { s.run(f, d, source.Size) })
@@ -83,6 +130,9 @@ func (s *Store) find(ctx context.Context, d digest.Digest, source fill.Source) (
 	})
 	return f, own, nil, err
 }
+
+// newFill makes a fill: [fill.New], or [fill.NewFetch].
+type newFill func(ctx context.Context, set *fill.Settings, d digest.Digest, source fill.Source, began time.Time) *fill.Fill
 
 // OpenFile opens the file of a complete blob, and returns nil if it cannot be served from
 // it. It does not count as a use. size is what the blob's manifest says, or -1; it saves a
@@ -98,20 +148,39 @@ func (s *Store) OpenFile(d digest.Digest, size int64) *Blob {
 	return blob
 }
 
+// OpenHere opens the file of a complete blob. It counts as no use. The error is fs.ErrNotExist
+// if there is none, or if it is known to be damaged. The digest must be valid.
+func (s *Store) OpenHere(d digest.Digest) (*Blob, error) {
+	if s.locks.isDamaged(d) {
+		return nil, fmt.Errorf("blob %s is damaged: %w", d, fs.ErrNotExist)
+	}
+	return s.open(d, 0)
+}
+
 // open opens the file of a complete blob. expected is the size that a manifest tells, if it
 // is positive. If the file has that size, the index is not asked. A file of a wrong size is
 // fs.ErrNotExist, and is checked in the background.
 func (s *Store) open(d digest.Digest, expected int64) (*Blob, error) {
-	file, info, err := s.Folder.OpenBlob(d)
+	blob, _, err := s.openFile(d)
 	if err != nil {
 		return nil, err
 	}
-	size := info.Size()
-	if size != expected && !s.isRightSize(d, size, expected) {
+	if blob.Size != expected && !s.isRightSize(d, blob.Size, expected) {
 		s.Distrust(d)
-		return nil, errors.Join(fmt.Errorf("blob %s has %d bytes on disk, which is not its size: %w", d, size, fs.ErrNotExist), file.Close())
+		return nil, errors.Join(fmt.Errorf("blob %s has %d bytes on disk, which is not its size: %w", d, blob.Size, fs.ErrNotExist), blob.Close())
 	}
-	return &Blob{ReadSeekCloser: file, Size: size, State: Hit}, nil
+	return blob, nil
+}
+
+// openFile opens the file of a blob, whatever is in it.
+func (s *Store) openFile(d digest.Digest) (*Blob, *os.File, error) {
+	open := s.opened.open(d, false)
+	file, info, err := s.Folder.OpenBlob(d)
+	if err != nil {
+		s.opened.close(open)
+		return nil, nil, err
+	}
+	return &Blob{ReadSeeker: file, Size: info.Size(), State: Hit, opened: s.opened, file: open}, file, nil
 }
 
 // retryUnreadable is how long a blob counts as missing after its file could not be opened:
@@ -123,7 +192,7 @@ const retryUnreadable = 5 * time.Second
 func (s *Store) noteUnreadable(d digest.Digest, err error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist), s.Tasks.Context().Err() != nil:
-	case errors.Is(err, unix.EIO), errors.Is(err, fill.ErrMismatch):
+	case disk.IsReadError(err), errors.Is(err, fill.ErrMismatch):
 		s.Distrust(d)
 	default:
 		s.locks.setUnreadable(d, time.Now().Add(retryUnreadable))
@@ -145,6 +214,9 @@ func (s *Store) run(f *queued, d digest.Digest, size int64) {
 	}
 	err = f.Run(old, err)
 	s.locks.filled(d)
+	if err == nil {
+		s.Kept(d)
+	}
 	s.count(err, time.Since(began))
 	s.slots.release(f.ticket)
 	f.End()
@@ -186,6 +258,7 @@ func (s *Store) resume(ctx context.Context, d digest.Digest, size int64) (*fill.
 		s.removePartial(d, reserved)
 	} else {
 		s.Space.Add(disk.Charge(part.Size()) - reserved) // 0, unless the scan did not see it
+		s.noteOpen(d, part)
 	}
 	return part, nil
 }
@@ -218,5 +291,12 @@ func (s *Store) removePartial(d digest.Digest, reserved int64) {
 		s.Items.Add(d, left, s.Now())
 		return
 	}
-	s.Space.Release(reserved)
+	s.opened.remove(d, true, reserved)
+}
+
+// noteOpen counts the file of a partial as open until its fill and all of their readers have
+// closed it.
+func (s *Store) noteOpen(d digest.Digest, part *fill.Partial) {
+	file := s.opened.open(d, true)
+	part.Closed = func() { s.opened.close(file) }
 }

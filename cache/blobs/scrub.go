@@ -185,6 +185,25 @@ func (s *Store) check(d digest.Digest) {
 	}
 }
 
+// Check hashes the file of a blob, and removes it if it is damaged. The error is fs.ErrNotExist if
+// the blob is not here any more, and another one if its file cannot be read now.
+func (s *Store) Check(ctx context.Context, d digest.Digest) error {
+	info, err := os.Lstat(s.Folder.Blob(d))
+	if err != nil {
+		return err
+	}
+	pass := &scrubPass{store: s, ctx: ctx, step: func(int) error { return ctx.Err() }}
+	switch err = pass.visit(d, info); {
+	case err != nil:
+		return err
+	case pass.unread != nil:
+		return fmt.Errorf("check blob %s: %w", d, pass.unread)
+	case pass.result.Blobs == 0:
+		return fmt.Errorf("blob %s was damaged, or is not here any more: %w", d, fs.ErrNotExist)
+	}
+	return nil
+}
+
 // recordSize records a blob that was found to be right, unless it has a record.
 func (s *Store) recordSize(d digest.Digest, info fs.FileInfo) {
 	if _, err := s.Index.Blob(d); !errors.Is(err, fs.ErrNotExist) {

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
 
 	"github.com/larder-registry/larder/cache/disk"
 	"github.com/larder-registry/larder/cache/fill"
@@ -24,6 +23,7 @@ type scrubPass struct {
 	step   func(n int) error // after n bytes, or what costs as much; an error ends the pass
 	done   int64             // bytes read or skipped
 	result ScrubResult
+	unread error // why a blob could be neither checked nor removed: the latest one
 }
 
 // visit checks a blob, and removes it if it is damaged. If it cannot be read for another
@@ -34,10 +34,10 @@ func (p *scrubPass) visit(d digest.Digest, info fs.FileInfo) error {
 	}
 	after := p.done + info.Size()
 	defer func() { p.done = after }()
-	file, _, err := p.store.Folder.OpenBlob(d)
+	blob, file, err := p.store.openFile(d)
 	if err == nil {
 		// It stays open until drop is done: so no new file can be mistaken for it.
-		defer file.Close()
+		defer blob.Close()
 		err = p.verify(d, info.Size(), disk.Cold(file))
 	}
 	switch {
@@ -45,11 +45,13 @@ func (p *scrubPass) visit(d digest.Digest, info fs.FileInfo) error {
 		return p.ctx.Err()
 	case err == nil:
 		p.result.Blobs++
+		p.store.verifier.trust(d)
 		p.store.locks.setDamaged(d, false)
 	case errors.Is(err, fs.ErrNotExist): // it was evicted meanwhile
-	case errors.Is(err, fill.ErrMismatch), errors.Is(err, unix.EIO):
+	case errors.Is(err, fill.ErrMismatch), disk.IsReadError(err):
 		return p.drop(d, info, err)
 	default:
+		p.unread = err
 		p.store.Log.Warn("a blob in the cache could not be checked", "digest", d, "error", err)
 	}
 	return nil
@@ -62,29 +64,12 @@ func (p *scrubPass) verify(d digest.Digest, size int64, content io.Reader) error
 	if rec, err := p.store.Index.Blob(d); err == nil && rec.Size > 0 && rec.Size != size {
 		return fmt.Errorf("%d bytes instead of %d: %w", size, rec.Size, fill.ErrMismatch)
 	}
-	buf := disk.Buffer()
-	defer disk.FreeBuffer(buf)
-	hash := d.Algorithm().Hash()
-	for {
-		n, err := content.Read(*buf)
-		hash.Write((*buf)[:n])
+	return hashContent(d, content, func(n int) error {
 		p.done += int64(n)
 		p.result.Bytes += int64(n)
 		p.store.Counts.ScrubbedBytes.Add(int64(n))
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		if err := p.step(n); err != nil {
-			return err
-		}
-	}
-	if digest.NewDigest(d.Algorithm(), hash) != d {
-		return fill.ErrMismatch
-	}
-	return nil
+		return p.step(n)
+	})
 }
 
 // drop removes a damaged blob, so that the next request fetches it again.
@@ -137,7 +122,7 @@ func (s *Store) removeDamaged(d digest.Digest, seen fs.FileInfo) (gone bool, err
 		}
 		return false, err
 	}
-	s.Space.Release(it.Bytes)
+	s.opened.remove(d, false, it.Bytes)
 	if err := s.Folder.SyncDir(filepath.Dir(s.Folder.Blob(d))); err != nil {
 		s.Log.Warn("a power cut may bring a damaged blob back", "digest", d, "error", err)
 	}

@@ -42,7 +42,11 @@ type Settings struct {
 	ScrubEvery time.Duration
 	// VerifyOnRead says when a file is hashed before it is served.
 	VerifyOnRead VerifyOnRead
-	// Removed is called when the file of a blob was removed.
+	// Came is called before a blob gets its file, with the sources that are known to have it,
+	// and Kept when it has its file.
+	Came func(d digest.Digest, proven []fill.Source)
+	Kept func(d digest.Digest)
+	// Removed is called when the file of a blob was removed, before its records are.
 	Removed func(d digest.Digest)
 	Now     func() time.Time
 	Log     *slog.Logger
@@ -59,7 +63,9 @@ type Store struct {
 	slots    *slots              // one for each running fill
 	scrubs   *semaphore.Weighted // one: held by the Scrub that runs
 	evicted  evictions
+	reserved reservations
 	verifier *verifier
+	opened   *opened
 	sizes    *lru.Cache[digest.Digest, int64] // right ones, of blobs whose manifest does not tell them
 }
 
@@ -82,6 +88,8 @@ func New(s Settings) *Store {
 		scrubs:   semaphore.NewWeighted(1),
 		sizes:    sizes,
 		verifier: newVerifier(s.VerifyOnRead),
+		opened:   newOpened(s.Space),
+		reserved: reservations{all: make(map[*reserved]bool)},
 	}
 	store.Fill.Store = store
 	store.Fill.Fetched = func(n int) { store.Counts.FetchedBytes.Add(int64(n)) }

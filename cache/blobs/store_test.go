@@ -43,7 +43,7 @@ func openStore(t *testing.T) *Store {
 		Folder: folder, Space: space, Health: health, Items: items, Index: index, Counts: count, Tasks: group,
 		Pins:  pins.New(pins.Settings{Folder: folder, Index: index, Items: items, Space: space, Now: time.Now, Log: log}),
 		Fill:  fill.Settings{Log: log, Tracer: noop.NewTracerProvider().Tracer("")},
-		Fills: 1, Removed: func(digest.Digest) {}, Now: time.Now, Log: log,
+		Fills: 1, Came: func(digest.Digest, []fill.Source) {}, Kept: func(digest.Digest) {}, Removed: func(digest.Digest) {}, Now: time.Now, Log: log,
 	})
 	if err := s.Load(t.Context(), func() {}); err != nil {
 		t.Fatal(err)

@@ -122,17 +122,29 @@ func (s *Store) verify(ctx context.Context, d digest.Digest) error {
 
 // hashFile returns fill.ErrMismatch if the file of a blob does not match its digest.
 func (s *Store) hashFile(d digest.Digest) error {
-	file, _, err := s.Folder.OpenBlob(d)
+	file, _, err := s.openFile(d)
 	if err != nil {
 		return err
 	}
 	defer file.Close()
+	ctx := s.Tasks.Context()
+	return hashContent(d, file, func(int) error { return ctx.Err() })
+}
+
+// hashContent returns fill.ErrMismatch if a blob's content does not match its digest. It calls
+// read after every n bytes that it has read, and ends with the error that this returns.
+func hashContent(d digest.Digest, content io.Reader, read func(n int) error) error {
 	buf := disk.Buffer()
 	defer disk.FreeBuffer(buf)
-	ctx, hash := s.Tasks.Context(), d.Algorithm().Hash()
+	hash := d.Algorithm().Hash()
 	for {
-		n, err := file.Read(*buf)
+		n, err := content.Read(*buf)
 		hash.Write((*buf)[:n])
+		if n > 0 {
+			if err := read(n); err != nil {
+				return err
+			}
+		}
 		switch {
 		case errors.Is(err, io.EOF):
 			if digest.NewDigest(d.Algorithm(), hash) != d {
@@ -141,8 +153,6 @@ func (s *Store) hashFile(d digest.Digest) error {
 			return nil
 		case err != nil:
 			return err
-		case ctx.Err() != nil:
-			return ctx.Err()
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -86,17 +87,21 @@ func (c checker) record(key string, raw []byte) error {
 	case "member":
 		d, repository, _ := strings.Cut(name, "/")
 		var rec struct {
-			Size     int64 `json:"size"`
-			Manifest bool  `json:"manifest"`
+			Size     int64  `json:"size"`
+			Manifest bool   `json:"manifest"`
+			Proven   string `json:"proven"`
 		}
 		return errors.Join(digest.Digest(d).Validate(), json.Unmarshal(raw, &rec),
-			require(strings.Contains(repository, "/"), "it names no repository"), require(rec.Size >= -1, "its size is invalid"))
+			require(strings.Contains(repository, "/"), "it names no repository"), require(rec.Size >= -1, "its size is invalid"),
+			require(slices.Contains([]string{"", "no", "upstream", "repository"}, rec.Proven), "its proof is not known"))
 	case "tag":
 		var rec struct {
 			Digest  digest.Digest `json:"digest"`
 			Checked time.Time     `json:"checked"`
+			Before  digest.Digest `json:"before"`
 		}
 		return errors.Join(json.Unmarshal(raw, &rec), rec.Digest.Validate(),
+			require(rec.Before == "" || rec.Before.Validate() == nil, "what it pointed to before is not a digest"),
 			require(!rec.Checked.IsZero(), "it was never checked"), require(isImage(name), "it names no tag"))
 	case "touched":
 		var at int64
@@ -106,6 +111,20 @@ func (c checker) record(key string, raw []byte) error {
 			Since time.Time `json:"since"`
 		}
 		return errors.Join(json.Unmarshal(raw, &rec), require(isImage(name), "it names no image"))
+	case "pending":
+		var rec struct {
+			Gone  time.Time `json:"gone"`
+			Moves []struct {
+				Digest digest.Digest `json:"digest"`
+				Seen   time.Time     `json:"seen"`
+			} `json:"moves"`
+		}
+		err := json.Unmarshal(raw, &rec)
+		for _, move := range rec.Moves {
+			err = errors.Join(err, move.Digest.Validate(), require(!move.Seen.IsZero(), "a move was never seen"))
+		}
+		return errors.Join(err, require(!rec.Gone.IsZero() || len(rec.Moves) > 0, "nothing is pending"),
+			require(isImage(name) && !strings.Contains(name, "@"), "it names no tag"))
 	case "verdict":
 		var rec struct {
 			Since  time.Time `json:"since"`
@@ -113,6 +132,8 @@ func (c checker) record(key string, raw []byte) error {
 		}
 		return errors.Join(json.Unmarshal(raw, &rec), require(!rec.Since.IsZero(), "it has not expired"),
 			require(strings.Contains(name, "@") && isImage(name), "it names no manifest"))
+	case "referrers":
+		return errors.Join(referrers(raw), require(strings.Contains(name, "@") && isImage(name), "it names no manifest"))
 	case "scrub":
 		var rec struct {
 			After digest.Digest `json:"after"`
@@ -123,10 +144,30 @@ func (c checker) record(key string, raw []byte) error {
 			err = errors.Join(err, rec.After.Validate())
 		}
 		return err
+	case "m":
+		return nil // an earlier release has read a snapshot
 	case "format":
 		return require(name == "", "its kind is not known") // see formatOf
 	}
 	return errors.New("its kind is not known")
+}
+
+func referrers(raw []byte) error {
+	var rec struct {
+		Checked     time.Time `json:"checked"`
+		Unsupported bool      `json:"unsupported"`
+		Manifests   []struct {
+			Digest digest.Digest `json:"digest"`
+			Size   int64         `json:"size"`
+		} `json:"manifests"`
+	}
+	err := errors.Join(json.Unmarshal(raw, &rec), require(!rec.Checked.IsZero(), "it was never checked"),
+		require(len(raw) <= 64<<10, "it does not fit into a snapshot"),
+		require(!rec.Unsupported || rec.Manifests == nil, "it is of an upstream without referrers, and has some"))
+	for _, m := range rec.Manifests {
+		err = errors.Join(err, m.Digest.Validate(), require(m.Size >= 0, "the size of a referrer is invalid"))
+	}
+	return err
 }
 
 func (c checker) blob(d digest.Digest, raw []byte) error {
@@ -136,6 +177,8 @@ func (c checker) blob(d digest.Digest, raw []byte) error {
 		MediaType string          `json:"mediaType"`
 		Children  []digest.Digest `json:"children"`
 		Subject   digest.Digest   `json:"subject"`
+		Platforms []digest.Digest `json:"platforms"`
+		NeedsAll  bool            `json:"needsAll"`
 	}
 	if err := errors.Join(d.Validate(), json.Unmarshal(raw, &rec)); err != nil {
 		return err
@@ -146,6 +189,15 @@ func (c checker) blob(d digest.Digest, raw []byte) error {
 	}
 	if rec.MediaType == "" && (len(rec.Children) > 0 || rec.Subject != "") {
 		return errors.New("it has no media type, and names other blobs")
+	}
+	isNamed := func(d digest.Digest) bool { return slices.Contains(rec.Children, d) }
+	switch platforms := len(rec.Platforms); {
+	case rec.MediaType == "" && (platforms > 0 || rec.NeedsAll):
+		return errors.New("it has no media type, and is an index")
+	case platforms > 0 && rec.NeedsAll:
+		return errors.New("it has platforms, and says that it has none")
+	case slices.ContainsFunc(rec.Platforms, func(d digest.Digest) bool { return !isNamed(d) }):
+		return errors.New("a platform is none of its children")
 	}
 	named := rec.Children
 	if rec.Subject != "" {

@@ -44,7 +44,12 @@ type Image struct {
 	Used time.Time `json:"used,omitzero"`
 	// Checked is when the upstream last confirmed the tag.
 	Checked time.Time `json:"checked,omitzero"`
-	Pinned  bool      `json:"pinned"`
+	// Local says that the tag is not compared with its upstream: see "larder import --as-local".
+	Local  bool `json:"local,omitempty"`
+	Pinned bool `json:"pinned"`
+	// Gone is when the upstream first said that the tag does not exist. The tag is served as it
+	// was while it is pinned, or as the configuration says.
+	Gone time.Time `json:"gone,omitzero"`
 	// Expired is set if a lifecycle rule of the repository, or for it, has expired the image.
 	Expired *records.Expiry `json:"expired,omitempty"`
 }
@@ -103,10 +108,19 @@ func (c *Catalog) readManifests(ix *records.Index) error {
 }
 
 func (c *Catalog) readTags(ix *records.Index) error {
+	pending := make(map[records.Pin]records.Pending)
+	err := ix.EachPending(func(repo records.Repository, tag string, rec records.Pending) error {
+		pending[records.Pin{Repository: repo, Reference: tag}] = rec
+		return nil
+	})
+	if err != nil {
+		return err
+	}
 	return ix.EachTag(func(repo records.Repository, tag string, rec records.Tag) error {
 		c.images = append(c.images, Image{
 			Upstream: repo.Upstream, Repository: repo.Name, Tag: tag,
-			Digest: rec.Digest, Checked: rec.Checked,
+			Digest: rec.Digest, Checked: rec.Checked, Local: rec.Local,
+			Gone: pending[records.Pin{Repository: repo, Reference: tag}].GoneSince(rec.Checked),
 		})
 		return nil
 	})

@@ -31,6 +31,7 @@ type Counts struct {
 	Fills     Labelled // that ended, by result
 	Evictions Labelled // by reason
 	TagChecks Labelled // questions about tags, by result
+	Proofs    Labelled // questions whether a repository has what is in the cache, by result
 
 	durations metric.Float64Histogram // of fills
 	meter     metric.Meter
@@ -46,7 +47,7 @@ const maxLately = 2048
 // Labels are the values that each labelled counter has from the start, as 0: Prometheus does
 // not see the first step of a counter that begins with it.
 type Labels struct {
-	Fills, Evictions, TagChecks []string
+	Fills, Evictions, TagChecks, Proofs []string
 }
 
 // New returns counters at 0. A nil provider means no metrics.
@@ -59,6 +60,7 @@ func New(provider metric.MeterProvider, labels Labels) (*Counts, error) {
 		Fills:     newLabelled("result", labels.Fills),
 		Evictions: newLabelled("reason", labels.Evictions),
 		TagChecks: newLabelled("result", labels.TagChecks),
+		Proofs:    newLabelled("result", labels.Proofs),
 		meter:     provider.Meter("github.com/larder-registry/larder/cache"),
 		lately:    lately,
 	}
@@ -131,6 +133,7 @@ func (c *Counts) Observe(gauges ...Gauge) error {
 	labelled("larder.fills", "{fill}", "Fills that ended, by result.", &c.Fills)
 	labelled("larder.evictions", "{blob}", "Blobs and partials that were removed, by reason.", &c.Evictions)
 	labelled("larder.tag.revalidations", "{question}", "Questions to upstreams about tags, by result.", &c.TagChecks)
+	labelled("larder.confirmations", "{question}", "Questions to upstreams whether a repository has what is in the cache, by result.", &c.Proofs)
 	gauges = append(gauges,
 		Gauge{"larder.fills.running", "{fill}", "Fills that run.", known(&c.Running)},
 		Gauge{"larder.fills.waiting", "{fill}", "Fills that wait for others to end.", known(&c.Waiting)})

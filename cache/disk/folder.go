@@ -27,8 +27,8 @@ type Folder struct {
 }
 
 // Open takes the folder dir for this process, and creates it if it does not exist. It
-// fails if another process has the folder, and names that process; and if a newer
-// Larder made the folder. It removes what a crash left behind. A read-only disk may have
+// fails if another process has the folder, and names that process; if a newer Larder made
+// the folder; and with [ErrNotACache] if it has files of others. It removes what a crash left behind. A read-only disk may have
 // the folder already.
 func Open(dir string, steps Steps, log *slog.Logger) (*Folder, error) {
 	dir, err := filepath.Abs(dir)
@@ -36,7 +36,12 @@ func Open(dir string, steps Steps, log *slog.Logger) (*Folder, error) {
 		return nil, fmt.Errorf("find the cache folder: %w", err)
 	}
 	f := &Folder{Steps: steps, dir: dir, log: log}
-	if err := f.create(); err != nil {
+	if err := checkOthers(dir); err != nil {
+		return nil, err
+	}
+	if err := f.create(); errors.Is(err, fs.ErrPermission) {
+		return nil, fmt.Errorf("%w: as root, give the folder to the daemon's user with \"larder prepare\", or choose another with --cache-dir", err)
+	} else if err != nil {
 		return nil, err
 	}
 	if f.lock, err = acquire(dir); err != nil {
@@ -104,14 +109,17 @@ func partialDigest(name string) digest.Digest {
 	return digest.Digest(strings.Replace(name, "-", ":", 1))
 }
 
+// created are the folders in a new cache, each after the one that it is in.
+var created = []string{"blobs", "blobs/sha256", "blobs/sha512", "partial"}
+
 // create makes the folders that always exist, and makes their names durable, even if an
 // earlier process made them: the name of a blob is lost with the name of its folder, and
 // that process may have been killed before it synced. On a read-only disk it makes nothing.
 func (f *Folder) create() error {
 	err := os.MkdirAll(filepath.Dir(f.dir), 0o750)
-	for _, name := range []string{"", "blobs", "blobs/sha256", "blobs/sha512", "partial"} {
+	for _, name := range append([]string{""}, created...) {
 		if err == nil {
-			err = f.Mkdir(filepath.Join(f.dir, name))
+			err = f.makeDir(filepath.Join(f.dir, name))
 		}
 		if errors.Is(err, fs.ErrExist) {
 			err = nil
@@ -131,8 +139,24 @@ func (f *Folder) create() error {
 	return nil
 }
 
-// Restore makes the folders again that always exist, after somebody removed them while this
-// process has the cache folder.
+// makeDir is Mkdir. It replaces a file, a link that does not lead to a folder, or anything else
+// that is no folder.
+func (f *Folder) makeDir(path string) error {
+	err := f.Mkdir(path)
+	if !errors.Is(err, fs.ErrExist) || path == f.dir {
+		return err
+	}
+	if info, unknown := os.Stat(path); unknown == nil && info.IsDir() || unknown != nil && !IsMissing(unknown) {
+		return err
+	}
+	if err := f.Remove(path); err != nil {
+		return err
+	}
+	return f.Mkdir(path)
+}
+
+// Restore makes the folders again that always exist, after somebody removed or replaced them
+// while this process has the cache folder.
 func (f *Folder) Restore() error {
 	f.restoring.Lock()
 	defer f.restoring.Unlock()
@@ -194,9 +218,9 @@ func (f *Folder) isComplete(name string) bool {
 func (f *Folder) Publish(from string, d digest.Digest) error {
 	to := f.Blob(d)
 	dir := filepath.Dir(to)
-	err := f.Mkdir(dir)
-	if errors.Is(err, fs.ErrNotExist) && f.Restore() == nil {
-		err = f.Mkdir(dir)
+	err := f.makeDir(dir)
+	if IsMissing(err) && f.Restore() == nil {
+		err = f.makeDir(dir)
 	}
 	switch {
 	case err == nil:
@@ -210,13 +234,25 @@ func (f *Folder) Publish(from string, d digest.Digest) error {
 	if err != nil {
 		return err
 	}
-	if err = f.Rename(from, to); err == nil {
+	if err = f.Replace(from, to); err == nil {
 		err = f.SyncDir(dir)
 	}
 	if err != nil {
 		return errors.Join(err, f.RemoveIfExists(to)) // it is not durable, so it must not be seen
 	}
 	return nil
+}
+
+// Replace renames a file over another one, or over an empty folder, which rename(2) does not.
+func (f *Folder) Replace(from, to string) error {
+	err := f.Rename(from, to)
+	if info, missing := os.Lstat(to); err == nil || missing != nil || !info.IsDir() {
+		return err
+	}
+	if err := f.Remove(to); err != nil {
+		return err
+	}
+	return f.Rename(from, to)
 }
 
 // WriteBlob writes a small blob in one go. When it returns, the blob survives a crash.

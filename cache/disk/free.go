@@ -66,10 +66,10 @@ func (f *Folder) Free() (int64, error) {
 // of inodes, such as btrfs, which reports 0 in all (statfs(2)).
 func (f *Folder) free() (free Amount, keepFiles int64, err error) {
 	st, err := statfs(f.dir)
-	if err == nil && st.Flags&unix.ST_RDONLY != 0 {
+	if err == nil && isReadOnly(&st) {
 		err = &fs.PathError{Op: "write", Path: f.dir, Err: unix.EROFS}
 	}
-	free = Amount{int64(st.Bavail) * st.Bsize, math.MaxInt64}
+	free = Amount{int64(st.Bavail) * blockSize(&st), math.MaxInt64}
 	if st.Files > 0 {
 		free.Files = int64(min(st.Ffree, math.MaxInt64))
 		keepFiles = max(int64(min(st.Files/20, blobFiles)), 2*indexFiles)
@@ -93,7 +93,7 @@ func Size(dir string) (int64, error) {
 			dir = parent
 			continue
 		}
-		return int64(st.Blocks) * st.Bsize, err
+		return int64(st.Blocks) * blockSize(&st), err
 	}
 }
 
@@ -135,7 +135,7 @@ func (f *Folder) Ballast() string { return filepath.Join(f.dir, "ballast") }
 
 // MakeBallast creates the ballast if it is missing and the disk has space for it.
 func (f *Folder) MakeBallast() error {
-	if info, err := os.Stat(f.Ballast()); err == nil && info.Size() == BallastSize {
+	if info, err := os.Lstat(f.Ballast()); err == nil && info.Mode().IsRegular() && info.Size() == BallastSize {
 		return nil
 	}
 	if err := f.CheckFree(BallastSize, BlobReserve); errors.Is(err, unix.ENOSPC) {
@@ -146,19 +146,4 @@ func (f *Folder) MakeBallast() error {
 		return err
 	}
 	return errors.Join(f.Preallocate(file, BallastSize), file.Close())
-}
-
-func preallocate(f *os.File, size int64) error {
-	for {
-		err := unix.Fallocate(int(f.Fd()), 0, 0, size)
-		switch {
-		case err == nil:
-			return nil
-		case errors.Is(err, unix.EINTR): // some file systems stop for a signal
-		case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
-			return f.Truncate(size)
-		default:
-			return &fs.PathError{Op: "preallocate", Path: f.Name(), Err: err}
-		}
-	}
 }

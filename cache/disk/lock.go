@@ -3,7 +3,6 @@ package disk
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -12,16 +11,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func lockPath(dir string) string { return filepath.Join(dir, "larder.lock") }
+// LockPath is the path of the lock file of a cache folder. It contains the process id of the
+// owner, or of the latest one.
+func LockPath(dir string) string { return filepath.Join(dir, "larder.lock") }
 
 // acquire locks the folder for this process, until the returned file is closed or the
 // process ends, however it ends. On a read-only disk without a lock file it locks the folder
 // itself.
 func acquire(dir string) (*os.File, error) {
-	path := lockPath(dir)
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o640)
+	path := LockPath(dir)
+	f, err := openOver(path, os.O_RDWR|os.O_CREATE, 0o640)
 	if errors.Is(err, unix.EROFS) {
-		if f, err = os.Open(path); errors.Is(err, fs.ErrNotExist) {
+		if f, _, err = OpenRegular(path, os.O_RDONLY); err != nil {
 			f, err = os.Open(dir)
 		}
 	}
@@ -51,7 +52,7 @@ func (f *Folder) restoreLock() error {
 	if err != nil {
 		return err
 	}
-	if now, err := os.Lstat(lockPath(f.dir)); err == nil && os.SameFile(held, now) {
+	if now, err := os.Lstat(LockPath(f.dir)); err == nil && os.SameFile(held, now) {
 		return nil
 	}
 	lock, err := acquire(f.dir)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"syscall"
 )
 
@@ -32,7 +33,7 @@ func GiveTo(dir string, owner Owner) (given bool, err error) {
 		return false, err
 	}
 	defer root.Close()
-	if is, err := root.Lstat("."); err != nil || ownerOf(is) == owner {
+	if is, err := root.Lstat("."); err != nil || OwnerOf(is) == owner {
 		return false, err
 	}
 	if err := mayBeCache(root); err != nil {
@@ -56,26 +57,47 @@ func GiveTo(dir string, owner Owner) (given bool, err error) {
 	return true, nil
 }
 
-func ownerOf(info fs.FileInfo) Owner {
+// OwnerOf returns the owner of a file.
+func OwnerOf(info fs.FileInfo) Owner {
 	stat := info.Sys().(*syscall.Stat_t) // as package os documents for Unix
 	return Owner{int(stat.Uid), int(stat.Gid)}
 }
 
-// mayBeCache returns ErrNotACache unless the folder is a cache, or empty, or the root of an
-// empty file system.
-func mayBeCache(root *os.Root) error {
-	lock := lockPath(".")
-	if _, err := root.Lstat(lock); err == nil {
-		return nil
-	}
-	entries, err := fs.ReadDir(root.FS(), ".")
+// checkOthers returns ErrNotACache for a folder that exists, and cannot be a cache.
+func checkOthers(dir string) error {
+	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return err
+		return nil // there is none, or what is wrong with it shows when it is used
 	}
-	for _, e := range entries {
-		if e.Name() != "lost+found" {
-			return ErrNotACache
-		}
+	defer root.Close()
+	if err := mayBeCache(root); errors.Is(err, ErrNotACache) {
+		return fmt.Errorf("use %s as the cache folder: %w: choose an empty folder, or one that does not exist", dir, err)
 	}
 	return nil
+}
+
+// mayBeCache returns ErrNotACache unless the folder is a cache, or empty, or the root of an
+// empty file system. A cache may have lost some of its files, and a crash may have interrupted its
+// creation.
+func mayBeCache(root *os.Root) error {
+	for _, name := range []string{LockPath("."), "larder.version", "blobs/sha256", "index.snapshot", "index/MANIFEST", "ballast"} {
+		if _, err := root.Lstat(name); err == nil {
+			return nil
+		}
+	}
+	return fs.WalkDir(root.FS(), ".", func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case path == ".":
+			return nil
+		case !d.IsDir(): // first, as SkipDir of a file skips the files after it too
+			return ErrNotACache
+		case path == "lost+found":
+			return fs.SkipDir
+		case !slices.Contains(created, path): // a crash leaves any of these
+			return ErrNotACache
+		}
+		return nil
+	})
 }

@@ -19,7 +19,11 @@ const nowhereElse = unix.O_NONBLOCK | unix.O_NOFOLLOW
 // OpenRegular opens a file of the cache folder; flag is that of os.OpenFile. It never waits,
 // whatever is at the path: anything but a regular file is an error.
 func OpenRegular(path string, flag int) (*os.File, fs.FileInfo, error) {
-	f, err := os.OpenFile(path, flag|nowhereElse, 0)
+	return openRegular(path, flag, 0)
+}
+
+func openRegular(path string, flag int, mode fs.FileMode) (*os.File, fs.FileInfo, error) {
+	f, err := os.OpenFile(path, flag|nowhereElse, mode)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -31,6 +35,30 @@ func OpenRegular(path string, flag int) (*os.File, fs.FileInfo, error) {
 		return nil, nil, errors.Join(err, f.Close())
 	}
 	return f, info, nil
+}
+
+// isIrregular reports whether an error of openRegular says that there is something else than a
+// file: open(2) has EISDIR for folders, ELOOP for links, and ENXIO for pipes and sockets.
+func isIrregular(err error) bool {
+	return errors.Is(err, errIrregular) || errors.Is(err, unix.EISDIR) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO)
+}
+
+// openOver is openRegular. It removes anything but a file, unless that is a folder with
+// something in it.
+func openOver(path string, flag int, mode fs.FileMode) (*os.File, error) {
+	f, _, err := openRegular(path, flag, mode)
+	if isIrregular(err) && os.Remove(path) == nil {
+		f, _, err = openRegular(path, flag, mode)
+	}
+	return f, err
+}
+
+// IsReadError reports whether an error says that the disk, or a network file system, cannot
+// give a file's bytes. Sockets have no such errors, so it also tells which side of a copy has
+// failed.
+func IsReadError(err error) bool {
+	errno, ok := errors.AsType[unix.Errno](err)
+	return ok && isReadErrno(errno)
 }
 
 // OpenBlob opens the file of a complete blob to be read: see [OpenRegular]. The digest must

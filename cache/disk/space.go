@@ -78,24 +78,36 @@ const maxReserve = 1 << 60
 func (sp *Space) Reserve(n int64) (short Amount, err error) {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
+	n = min(n, maxReserve)
+	if short, err = sp.shortLocked(n); err != nil || short.IsPositive() {
+		return short, err
+	}
+	sp.used += n
+	sp.unconfirmed += n
+	return Amount{}, nil
+}
+
+// Short returns what Reserve would: what must be freed before n bytes can be reserved. It
+// reserves nothing.
+func (sp *Space) Short(n int64) (Amount, error) {
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	return sp.shortLocked(min(n, maxReserve))
+}
+
+func (sp *Space) shortLocked(n int64) (Amount, error) {
 	free, keepFiles, err := sp.folder.free()
 	if err != nil {
 		return Amount{}, err
 	}
-	n = min(n, maxReserve)
-	short = Amount{
+	short := Amount{
 		Bytes: sp.minFree - (free.Bytes - sp.unconfirmed - n),
 		Files: keepFiles + FilesPerBlob - free.Files,
 	}
 	if bound := sp.boundLocked(); bound > 0 {
 		short.Bytes = max(short.Bytes, sp.used+sp.overhead+n-bound)
 	}
-	if short.IsPositive() {
-		return short, nil
-	}
-	sp.used += n
-	sp.unconfirmed += n
-	return Amount{}, nil
+	return short, nil
 }
 
 // Confirm says that n of the reserved bytes are now allocated on disk, or never will be:

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
 // Steps are the ways to change the cache folder: every change that may fail, or that
@@ -62,10 +64,10 @@ func (st Steps) Mkdir(path string) error {
 }
 
 // Create opens a file, and creates it if it does not exist. flag is added to
-// os.O_CREATE. A link or a pipe at the path is an error: Create does not wait.
+// os.O_CREATE. It replaces a link, a pipe, an empty folder or a device at the path.
 func (st Steps) Create(path string, flag int, mode fs.FileMode) (f *os.File, err error) {
 	err = st.do(Step{Op: OpCreate, Path: path, Flag: flag}, func() error {
-		f, err = os.OpenFile(path, flag|os.O_CREATE|nowhereElse, mode)
+		f, err = openOver(path, flag|os.O_CREATE, mode)
 		return err
 	})
 	if err != nil && f != nil {
@@ -144,7 +146,7 @@ func (st Steps) RemoveAll(path string) error {
 // SyncDir makes the names in a folder durable.
 func (st Steps) SyncDir(path string) error {
 	return st.do(Step{Op: OpSyncDir, Path: path}, func() error {
-		f, err := os.Open(path)
+		f, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY, 0) // to open a pipe may take for ever
 		if err != nil {
 			return err
 		}
@@ -152,9 +154,16 @@ func (st Steps) SyncDir(path string) error {
 	})
 }
 
-// IgnoreMissing returns nil for fs.ErrNotExist, and any other error as it is.
+// IsMissing reports whether an error says that there is nothing at a path: fs.ErrNotExist, or
+// that a folder above it is something else, or a link that leads nowhere.
+func IsMissing(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP)
+}
+
+// IgnoreMissing returns nil for an error for which IsMissing is true, and any other error as
+// it is.
 func IgnoreMissing(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
+	if IsMissing(err) {
 		return nil
 	}
 	return err

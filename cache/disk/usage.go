@@ -74,7 +74,7 @@ func namesUsage(dir string, depth int) (int64, error) {
 		return 0, IgnoreMissing(err)
 	}
 	sum := blocks(info)
-	if depth == 0 {
+	if depth == 0 || !info.IsDir() {
 		return sum, nil
 	}
 	entries, err := os.ReadDir(dir)

@@ -43,6 +43,9 @@ func (f *Folder) checkVersion() error {
 // readVersion returns 0 if the folder has no version.
 func (f *Folder) readVersion() (version int, err error) {
 	file, _, err := OpenRegular(f.version(), os.O_RDONLY)
+	if isIrregular(err) {
+		return 0, nil
+	}
 	if err != nil {
 		return 0, IgnoreMissing(err)
 	}

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/larder-registry/larder/cache/disk"
 	"github.com/larder-registry/larder/cache/fill"
@@ -27,7 +26,9 @@ func (s folderStore) Reserve(_ context.Context, d digest.Digest, size int64) (*f
 	return fill.CreatePartial(s.folder, d, size)
 }
 
-func (s folderStore) Commit(_ digest.Digest, p *fill.Partial) error { return p.Discard() }
+func (s folderStore) Commit(_ digest.Digest, p *fill.Partial, _ []fill.Source) error {
+	return p.Discard()
+}
 
 func (s folderStore) Abandon(_ digest.Digest, p *fill.Partial, _ int64, _ error) { _ = p.Discard() }
 
@@ -78,7 +79,6 @@ func TestChunksAllocateLittle(t *testing.T) {
 		Store:   folderStore{folder},
 		Segment: 1 << 30, // one connection
 		Log:     slog.New(slog.DiscardHandler),
-		Tracer:  noop.NewTracerProvider().Tracer(""),
 	}.WithDefaults()
 	allocated := func(size int) float64 {
 		o := filltest.New(size, 1)

@@ -17,6 +17,7 @@ type answer struct {
 	cancel context.CancelCauseFunc
 	bound  time.Duration
 	stall  *time.Timer // runs while a read waits
+	turns  *turns      // of its fill, or nil
 }
 
 // ask asks a source once. The caller closes the answer. A body that brings no byte for
@@ -37,6 +38,9 @@ func ask(ctx context.Context, fetch Fetch, r Range, stall time.Duration) (*answe
 // Read reads from the body, and tells a stall from a break. The caller stops when it has
 // all that it asked for: the end of the body is an error.
 func (a *answer) Read(p []byte) (int, error) {
+	if err := a.turns.await(a.ctx, a.Body); err != nil {
+		return 0, err
+	}
 	a.stall.Reset(a.bound)
 	n, err := a.Body.Read(p)
 	a.stall.Stop()

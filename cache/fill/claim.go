@@ -9,9 +9,9 @@ import (
 // to spare, or trouble enough.
 const sparePause = time.Second
 
-// jumpLen is how many bytes are asked for at first where a client waits that jumped there.
-// It may jump on, and the next client that jumps waits at most this long for a connection:
-// 5 ms at 50 MB/s.
+// jumpLen is how many bytes are asked for at first where a client waits that jumped there, if
+// its range is not longer. It may jump on, and the next client that jumps waits for a connection
+// until they are here: 5 ms at 50 MB/s.
 const jumpLen = 256 << 10
 
 // recruitLocked adds connections while there are missing bytes that no connection fetches:
@@ -27,7 +27,7 @@ func (f *Fill) recruitLocked() {
 		if f.front > 0 {
 			limit = f.steadyLocked()
 		}
-		if f.demandLocked() >= 0 {
+		if f.demandLocked() != nil {
 			limit = f.steadyLocked() + f.set.Jumpers
 		}
 		if f.working >= limit || !f.set.Spare.TryAcquire(1) {
@@ -52,11 +52,10 @@ func (f *Fill) steadyLocked() int {
 
 // claimLocked claims the segment to fetch next: where the client waits that has waited
 // longest, else the first missing one, unless more connections than that takes are at work.
-// A client that jumped gets little at first, and twice as much each time it reads on.
 func (f *Fill) claimLocked() *segment {
 	most := f.set.Segment
-	if off := f.demandLocked(); off >= 0 {
-		return f.segs.claim(off, min(max(jumpLen, f.segs.behind(off)), most))
+	if w := f.demandLocked(); w != nil {
+		return f.segs.claim(w.off, f.lengthLocked(w))
 	}
 	off := f.segs.firstIdle()
 	if off < 0 || f.working > f.steadyLocked() {
@@ -65,14 +64,29 @@ func (f *Fill) claimLocked() *segment {
 	return f.segs.claim(off, most)
 }
 
-// demandLocked returns an offset that a client waits for and no connection fetches, or -1.
-func (f *Fill) demandLocked() int64 {
+// wholeRange is how many segments of a client's range are fetched with one request at most: a
+// client that jumps may wait for that connection.
+const wholeRange = 4
+
+// lengthLocked is how many bytes are fetched where a client waits: all of its range, if that ends
+// before the blob does or is no longer than a segment. A client that may read on or not gets
+// little at first where it jumped, and twice as much each time it reads on.
+func (f *Fill) lengthLocked(w *waiter) int64 {
+	n := min(max(jumpLen, f.segs.behind(w.off)), f.set.Segment)
+	if rest := w.until - w.off; w.until < f.size || rest <= f.set.Segment { // rest is negative if it is not known
+		n = max(n, min(rest, wholeRange*f.set.Segment))
+	}
+	return n
+}
+
+// demandLocked returns a client that waits for a byte which no connection fetches, or nil.
+func (f *Fill) demandLocked() *waiter {
 	for _, w := range f.waiters {
 		if f.segs.isIdle(w.off) {
-			return w.off
+			return w
 		}
 	}
-	return -1
+	return nil
 }
 
 // notedSegment is a segment that an earlier process noted in the journal.

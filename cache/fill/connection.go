@@ -1,6 +1,7 @@
 package fill
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -25,6 +26,7 @@ type connection struct {
 	// The answer did not tell the size. Clients get it when the answer has shown itself to be
 	// more than a short page of text.
 	unsure bool
+	local  bool // its source is: see Source.Local
 
 	journaled int64 // the end of the last note in the journal
 	crc       uint32
@@ -137,14 +139,15 @@ func (c *connection) fetch() error {
 	}
 }
 
-// useSource returns the source to ask. What it brings is noted as its upstream's.
+// useSource returns the source to ask. What it brings is noted as its own.
 func (c *connection) useSource() *origin {
 	f := c.fill
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if c.seg != nil {
-		c.seg = f.segs.attribute(c.seg, f.source.Upstream)
+		c.seg = f.segs.attribute(c.seg, &f.source.Source)
 	}
+	c.local = f.source.Local
 	return f.source
 }
 
@@ -159,6 +162,7 @@ func (c *connection) attempt(source *origin, t *tries) error {
 		return err
 	}
 	defer a.close()
+	a.turns = &c.fill.turns
 	if err := c.accept(source, a.Content); err != nil {
 		return finalError{err}
 	}
@@ -195,10 +199,14 @@ func (c *connection) accept(source *origin, content Content) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if content.Size >= 0 && content.Size != f.size {
+	switch {
+	case content.Size >= 0 && content.Size != f.size:
 		return errChanged
+	case content.Size < 0 && source.size == 0 && !source.entitled:
+		return errNoSize // others have told it
 	}
-	c.seg.by = source.Upstream // it has no bytes of another: see useSource
+	source.size = cmp.Or(source.size, max(content.Size, 0))
+	c.seg.by = &source.Source // it has no bytes of another: see useSource
 	f.ranges = !content.Whole
 	if content.Whole {
 		if c.spare {
@@ -253,7 +261,9 @@ func (c *connection) write(chunk []byte) error {
 		f.hash.Write(chunk)
 		f.hashed(int64(len(chunk)))
 	}
-	f.set.Fetched(len(chunk))
+	if !c.local {
+		f.set.Fetched(len(chunk))
+	}
 	c.crc = crc32.Update(c.crc, castagnoli, chunk)
 	if end-c.journaled >= journalStep {
 		return c.note()

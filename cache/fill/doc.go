@@ -4,7 +4,9 @@
 // The way of a cold blob:
 //
 //  1. [New] makes a [Fill]. Its owner, package blobs, runs it in a goroutine of its own and
-//     gives each client a [Reader]. No client's departure ends the fill.
+//     gives each client a [Reader]. No client's departure ends the fill. A caller of
+//     [Fill.Fetch] wants the blob on disk, and reads nothing: if there was no client, the fill
+//     stops when the last such caller leaves.
 //  2. Each client brings its [Source], and the fill uses one source at a time. If that is too
 //     slow, silent, refuses or lies, another takes over where it stopped: see sources.go.
 //  3. Fill.Run starts the first connection. Its first answer tells the size. Then
@@ -26,7 +28,8 @@
 //
 // A fill has one state: opening until its size is published, then filling, then verified
 // or failed. A source has one standing: see sources.go. A broken connection and a slow source
-// are replaced as [Retry] says; that rule stands in retry.go alone. If the disk fails, readers go on from the source without the disk: see passThrough.
+// are replaced as [Retry] says; that rule stands in retry.go alone. Time in which this node makes
+// a body wait for its turn ([Rationed]) is not the source's. If the disk fails, readers go on from the source without the disk: see passThrough.
 //
 // # Locks
 //

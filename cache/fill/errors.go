@@ -18,6 +18,7 @@ var (
 	errReplaced = errors.New("another source has taken over")
 	errTooSlow  = errors.New("the source sends too slowly")
 	errIdle     = errors.New("no client waits, and the source sends next to nothing")
+	errUnwanted = errors.New("the blob is not wanted any more")
 	errStalled  = errors.New("no byte arrived in time")
 	errNoRanges = errors.New("the source ignores ranges")
 	errTooShort = errors.New("the body ended early")
@@ -41,6 +42,12 @@ func (e DiskError) Unwrap() error { return e.Err }
 func isDiskError(err error) bool {
 	var failed DiskError
 	return errors.As(err, &failed)
+}
+
+// IsPostponed reports an error of a source that the operator does not want to be asked now.
+func IsPostponed(err error) bool {
+	var postponed interface{ Postponed() bool }
+	return errors.As(err, &postponed) && postponed.Postponed()
 }
 
 // Results of fills, as metrics name them.
@@ -72,7 +79,7 @@ func ResultOf(err error) string {
 		return ResultMissing
 	case errors.Is(err, fs.ErrPermission):
 		return ResultDenied
-	case errors.Is(err, context.Canceled):
+	case errors.Is(err, context.Canceled), errors.Is(err, errUnwanted), IsPostponed(err):
 		return ResultStopped
 	}
 	return ResultUpstream

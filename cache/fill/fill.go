@@ -11,6 +11,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 	"golang.org/x/sync/semaphore"
 )
 
@@ -19,9 +20,9 @@ type Store interface {
 	// Reserve reserves disk space for a blob of size bytes, and creates its partial. Any
 	// error but the context's is one of this node's disk: the blob is passed through.
 	Reserve(ctx context.Context, d digest.Digest, size int64) (*Partial, error)
-	// Commit makes a verified partial a blob. Clients have had the last byte already and
-	// read on from the same file: an error costs only the caching.
-	Commit(d digest.Digest, p *Partial) error
+	// Commit makes a verified partial a blob, which proven are known to have. Clients have had
+	// the last byte already and read on from the same file: an error costs only the caching.
+	Commit(d digest.Digest, p *Partial, proven []Source) error
 	// Abandon ends a fill that failed. p is nil if it had no partial. It is kept, to be
 	// resumed, if have says how many bytes of it may yet be of use.
 	Abandon(d digest.Digest, p *Partial, have int64, cause error)
@@ -49,8 +50,10 @@ type Settings struct {
 	// when a broken connection is replaced. Nil means not at all.
 	Fetched func(n int)
 	Resumed func()
-	Log     *slog.Logger
-	Tracer  trace.Tracer
+	// Log is where fills report. Nil means slog.Default().
+	Log *slog.Logger
+	// Tracer begins a span for each fill. Nil means none.
+	Tracer trace.Tracer
 }
 
 // WithDefaults returns the settings with all zero values replaced.
@@ -68,11 +71,17 @@ func (s Settings) WithDefaults() Settings {
 	if s.Resumed == nil {
 		s.Resumed = func() {}
 	}
+	if s.Log == nil {
+		s.Log = slog.Default()
+	}
+	if s.Tracer == nil {
+		s.Tracer = noop.NewTracerProvider().Tracer("")
+	}
 	return s
 }
 
-// Fill brings one blob to disk. It begins with the first request for the blob, and no
-// client's departure ends it.
+// Fill brings one blob to disk. It begins with the first request for the blob. Once a client
+// has asked for the blob, no departure ends the fill.
 type Fill struct {
 	set    *Settings
 	digest digest.Digest
@@ -84,8 +93,9 @@ type Fill struct {
 	cancel context.CancelCauseFunc
 	conns  sync.WaitGroup
 
-	ready chan struct{} // closed when the fill is no longer opening
-	done  chan struct{} // closed when the outcome is final and on disk
+	ready   chan struct{} // closed when the fill is no longer opening
+	done    chan struct{} // closed when the outcome is final and on disk
+	outcome error         // why the blob is not on disk; set before done is closed
 
 	hash     hash.Hash     // belongs to the goroutine that has set hashing; read-only once done is closed
 	hashable chan struct{} // tells Run to look at the front; capacity 1
@@ -109,10 +119,15 @@ type Fill struct {
 	sources   []*origin   // of all clients so far
 	source    *origin     // the active one of them
 	clients   int         // that wait for the size, or read
+	fetchers  int         // callers of Fetch
+	asked     bool        // a client has asked for the blob
+	attended  attention   // begins when it has, or a caller of Fetch whose context is attended
 	pace      *time.Timer // runs judgePace; nil until the fill starts
 	arrived   int64       // bytes that sources have brought
 	judged    int64       // arrived, when the pace was judged last
 	idleSince time.Time   // the fill has brought next to nothing, and no client waits, since then
+
+	turns turns // of the connections: has its own lock
 }
 
 // state is how far a fill is.
@@ -127,13 +142,33 @@ const (
 
 // waiter is a client that waits for the byte at off.
 type waiter struct {
-	off  int64
-	wake chan struct{} // capacity 1
+	off   int64
+	until int64         // the end of what the client asked for; 0 if that is not known
+	wake  chan struct{} // capacity 1
 }
 
-// New returns a fill, which its caller runs with Run. ctx is the store's own: its end ends
-// the fill. source is that of the first client.
+// New returns a fill for a client that calls Open, as its own. The caller of New runs it with
+// Run. ctx is the store's own: its end ends the fill. source is that of the client.
 func New(ctx context.Context, s *Settings, d digest.Digest, source Source, began time.Time) *Fill {
+	f := newFill(ctx, s, d, source, began)
+	f.users++
+	f.clients, f.asked = 1, true
+	f.attended.begin()
+	return f
+}
+
+// NewFetch is New for a caller of Fetch instead of a client. attended is [IsAttended] of the
+// caller's context.
+func NewFetch(ctx context.Context, s *Settings, d digest.Digest, source Source, began time.Time, attended bool) *Fill {
+	f := newFill(ctx, s, d, source, began)
+	f.fetchers = 1
+	if attended {
+		f.attended.begin()
+	}
+	return f
+}
+
+func newFill(ctx context.Context, s *Settings, d digest.Digest, source Source, began time.Time) *Fill {
 	f := &Fill{
 		set:      s,
 		digest:   d,
@@ -143,10 +178,11 @@ func New(ctx context.Context, s *Settings, d digest.Digest, source Source, began
 		done:     make(chan struct{}),
 		hash:     d.Algorithm().Hash(),
 		hashable: make(chan struct{}, 1),
-		users:    2,
-		clients:  1,
+		attended: make(attention),
+		users:    1,
 	}
 	f.startSpan(ctx)
+	f.ctx = context.WithValue(f.ctx, attentionKey{}, f.attended)
 	f.useLocked(f.joinLocked(source)) // no other goroutine has the fill yet
 	return f
 }
@@ -166,11 +202,13 @@ func (f *Fill) Run(old *Partial, err error) error {
 	f.conns.Wait()
 	f.stopPace()
 	if err == nil {
-		err = f.set.Store.Commit(f.digest, f.part)
+		err = f.set.Store.Commit(f.digest, f.part, f.proven())
 	} else {
 		f.set.Store.Abandon(f.digest, f.part, f.segs.have(), err)
 	}
+	f.outcome = err
 	f.endSpan(err)
+	f.release()
 	return err
 }
 
@@ -185,10 +223,7 @@ func (f *Fill) stopPace() {
 
 // End says that the outcome can be found on disk, and that the store has forgotten the
 // fill.
-func (f *Fill) End() {
-	f.release()
-	close(f.done)
-}
+func (f *Fill) End() { close(f.done) }
 
 // Done is closed by End.
 func (f *Fill) Done() <-chan struct{} { return f.done }
@@ -292,7 +327,7 @@ func (f *Fill) release() {
 	last := f.users == 0 && f.part != nil
 	f.mu.Unlock()
 	if last {
-		_ = f.part.data.Close() // nothing was left to write
+		f.part.closeData()
 	}
 }
 

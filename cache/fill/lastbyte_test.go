@@ -1,16 +1,14 @@
 package fill // white-box: a client cannot act between the arrival of the last byte and its check
 
 import (
-	"log/slog"
 	"testing"
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	"go.opentelemetry.io/otel/trace/noop"
 )
 
 func TestLastByteWaitsForTheDigest(t *testing.T) {
-	set := Settings{Log: slog.New(slog.DiscardHandler), Tracer: noop.NewTracerProvider().Tracer("")}.WithDefaults()
+	set := Settings{}.WithDefaults()
 	f := New(t.Context(), &set, digest.FromString("a blob"), Source{}, time.Now())
 	f.state, f.size, f.segs = filling, 10, newSegments(10)
 	f.segs.claim(0, 10).have = 10

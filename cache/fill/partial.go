@@ -30,6 +30,10 @@ type Partial struct {
 	journal *os.File
 	notes   []note // that an earlier process left, not checked yet
 
+	// Closed is called when the fill that uses the partial, and all of its readers, have closed
+	// the data file. Nil means not at all. It is set before the fill has the partial.
+	Closed func()
+
 	// Held during a write of data. The kernel lets one thread at a time write to a file,
 	// and the others spin: that was a tenth of the CPU of a fast fill.
 	writing sync.Mutex
@@ -93,7 +97,28 @@ func (p *Partial) Publish() error {
 	if err := p.folder.Sync(p.data); err != nil {
 		return err
 	}
-	return p.folder.Publish(p.folder.Partial(p.digest).Data, p.digest)
+	path := p.folder.Partial(p.digest).Data
+	if err := p.isStill(path); err != nil {
+		return err
+	}
+	return p.folder.Publish(path, p.digest)
+}
+
+// isStill returns an error unless the path leads to the data file: only what was written to
+// that file is verified.
+func (p *Partial) isStill(path string) error {
+	named, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	written, err := p.data.Stat()
+	if err != nil {
+		return err
+	}
+	if !os.SameFile(named, written) {
+		return fmt.Errorf("%s was replaced by another file while it was written: %w", path, fs.ErrNotExist)
+	}
+	return nil
 }
 
 // RemoveJournal removes the journal of a blob that was published.
@@ -111,6 +136,14 @@ func (p *Partial) Keep() error { return p.journal.Close() }
 func (p *Partial) Discard() error {
 	paths := p.folder.Partial(p.digest)
 	return errors.Join(p.journal.Close(), p.folder.RemoveIfExists(paths.Journal), p.folder.RemoveIfExists(paths.Data))
+}
+
+// closeData closes the data file for its last user.
+func (p *Partial) closeData() {
+	_ = p.data.Close() // nothing was left to write
+	if p.Closed != nil {
+		p.Closed()
+	}
 }
 
 func (p *Partial) write(b []byte, off int64) error {

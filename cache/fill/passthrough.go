@@ -11,10 +11,10 @@ import (
 )
 
 // passThrough reads a blob straight from a source, for one client, when the disk cannot take
-// it, or when what the fill brings is of no use to the client. It keeps the promise that no client gets the last byte of content that did not
-// verify: a read from front to back is hashed on its way. Before the last byte of any other
-// read, the rest of the blob is fetched and hashed. That says that the source has the right
-// content, not that this client got it.
+// it, or when what the fill brings is of no use to the client. It keeps the promise that no
+// client gets the last byte of content that did not verify: a read from front to back is hashed
+// on its way. Before the last byte of any other read, the rest of the blob is fetched and hashed.
+// That says that the source has the right content, not that this client got it.
 type passThrough struct {
 	ctx    context.Context
 	fetch  Fetch
@@ -52,6 +52,16 @@ func (f *Fill) passAll(ctx context.Context, source Source, size int64) *passThro
 		size:   size,
 		hash:   f.digest.Algorithm().Hash(),
 	}
+}
+
+// passSource is where a client reads on when the disk failed.
+func (f *Fill) passSource(from *origin) Source {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if from.isHealthy() || !from.entitled {
+		return from.Source
+	}
+	return f.source.Source
 }
 
 // begin asks the source, so that a source that does not have the blob is an error before the

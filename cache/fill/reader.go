@@ -8,9 +8,6 @@ import (
 	"os"
 	"slices"
 	"sync"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/larder-registry/larder/cache/disk"
 )
@@ -35,182 +32,13 @@ type Reader struct {
 	pass    *passThrough // set once the fill is of no use
 	holds   bool         // a right to use the partial's data file
 	check   *check       // of bytes that another upstream has brought, or nil
+	matched int64        // how many bytes were equal while the client read them
 	trust   trust        // guarded by Fill.mu instead
 
 	// Of SendTo, which uses them without mu too: the data file with an offset of its own,
 	// and the stretch of it that is being sent.
 	own   *os.File
 	piece io.LimitedReader
-}
-
-// Open waits until the size is known, and returns a reader. own says that the fill began
-// with this request. source is that of the request: the fill may use it from then on. The
-// error is ErrOver if the fill ended, whatever its outcome, before this client could join
-// it.
-//
-// A client gets no unverified bytes of another upstream than its own, as long as its own
-// source is healthy: Open waits for a while whether the fill ends, and afterwards the reader
-// compares such bytes with its own source.
-func (f *Fill) Open(ctx context.Context, source Source, own bool) (*Reader, error) {
-	f.link(ctx)
-	from := f.enter(source, own)
-	r, err := f.open(ctx, from, own)
-	if own && (err != nil || !r.holds) {
-		f.release() // the right that New gave to this request
-	}
-	if err != nil {
-		f.leaveClient()
-	}
-	return r, err
-}
-
-// enter counts a client and adds its source. New has counted the client that is the fill's own.
-func (f *Fill) enter(source Source, own bool) *origin {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if !own {
-		f.clients++
-	}
-	return f.joinLocked(source)
-}
-
-func (f *Fill) leaveClient() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.clients--
-}
-
-func (f *Fill) open(ctx context.Context, from *origin, own bool) (*Reader, error) {
-	if !own && f.hasFailed() {
-		return nil, f.awaitEnd(ctx, ErrOver)
-	}
-	select {
-	case <-f.ready:
-	case <-ctx.Done():
-		return nil, f.tooLate(ctx)
-	}
-	if isRefused, err := f.refusal(from); isRefused {
-		return nil, fmt.Errorf("fetch blob %s: %w", f.digest, err)
-	}
-	if size, differs := f.otherSize(from); differs {
-		return f.openPast(ctx, from, size)
-	}
-	if err := f.awaitVerified(ctx, from); err != nil {
-		return nil, err
-	}
-	if f.acquire(own) {
-		return &Reader{ctx: ctx, fill: f, from: from, size: f.size, holds: true, wait: waiter{wake: make(chan struct{}, 1)}}, nil
-	}
-	if err := f.awaitEnd(ctx, nil); err != nil {
-		return nil, err
-	}
-	switch {
-	case f.err == nil || errors.Is(f.err, ErrOver):
-		return nil, ErrOver // the blob is complete
-	case isDiskError(f.err) && f.size > 0:
-		return &Reader{ctx: ctx, fill: f, from: from, size: f.size, pass: f.passThrough(ctx, f.passSource(from))}, nil
-	case from.isHealthy() && f.source != from:
-		return nil, ErrOver // the failure is another source's
-	}
-	return nil, fmt.Errorf("fetch blob %s: %w", f.digest, f.err)
-}
-
-// refusal returns why a client's own source refused the blob to it. Another source may have
-// the blob, for its own clients.
-func (f *Fill) refusal(from *origin) (isRefused bool, why error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return from.standing == refused, from.err
-}
-
-// otherSize returns the size that the manifest of a client tells, if the fill has another.
-func (f *Fill) otherSize(from *origin) (int64, bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return from.size, from.size > 0 && f.size > 0 && from.size != f.size && from.isHealthy() && from != f.source
-}
-
-// openPast opens a blob at the client's own source: its manifest contradicts the source that
-// the fill uses, and only the digest will tell which of them is right.
-func (f *Fill) openPast(ctx context.Context, from *origin, size int64) (*Reader, error) {
-	pass := f.passAll(ctx, from.Source, size)
-	if err := pass.begin(); err != nil {
-		pass.hangUp()
-		return nil, fmt.Errorf("fetch blob %s: %w", f.digest, err)
-	}
-	return &Reader{ctx: ctx, fill: f, from: from, size: size, pass: pass}, nil
-}
-
-// awaitVerified waits for Retry.Patience at most whether a fill that has bytes of another
-// upstream ends. It returns ErrOver if it does.
-func (f *Fill) awaitVerified(ctx context.Context, from *origin) error {
-	f.mu.Lock()
-	waits := from.isHealthy() && f.state == filling && (f.source.Upstream != from.Upstream || f.segs.hasForeign(from.Upstream))
-	f.mu.Unlock()
-	if !waits {
-		return nil
-	}
-	patience := time.NewTimer(f.set.Retry.Patience)
-	defer patience.Stop()
-	select {
-	case <-f.done:
-		return ErrOver
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-patience.C:
-		return nil
-	}
-}
-
-// passSource is where a client reads on when the disk failed.
-func (f *Fill) passSource(from *origin) Source {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if from.isHealthy() {
-		return from.Source
-	}
-	return f.source.Source
-}
-
-// acquire gives a reader the right to use the data file; the request for which the fill
-// began has it already. It returns false if the fill has no partial, or has failed.
-func (f *Fill) acquire(own bool) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.state == failed || f.part == nil || f.users == 0 {
-		return false
-	}
-	if !own {
-		f.users++
-	}
-	return true
-}
-
-func (f *Fill) hasFailed() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.state == failed
-}
-
-// awaitEnd waits until the fill has ended, and returns then.
-func (f *Fill) awaitEnd(ctx context.Context, then error) error {
-	select {
-	case <-f.done:
-		return then
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-// tooLate is the error for a client whose wait for the first answer ended. It names what
-// the fill waits for.
-func (f *Fill) tooLate(ctx context.Context) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.trouble == nil {
-		return context.Cause(ctx)
-	}
-	return fmt.Errorf("%w: %w", context.Cause(ctx), f.trouble)
 }
 
 // await blocks until w may have the byte at off, and returns how many bytes it may have
@@ -347,6 +175,7 @@ func (r *Reader) leaveFill(p []byte, err error) (int, error) {
 // file, so that the kernel copies them to a socket by itself (sendfile(2)). If the disk
 // fails it goes on from the source. It is called by the request's own goroutine.
 func (r *Reader) SendTo(dst io.ReaderFrom, n int64) (sent int64, err error) {
+	r.expect(n)
 	for sent < n {
 		stretch := r.stretch(n - sent)
 		if stretch == nil {
@@ -357,13 +186,20 @@ func (r *Reader) SendTo(dst io.ReaderFrom, n int64) (sent int64, err error) {
 		sent += m
 		r.advance(m)
 		switch {
-		case errors.Is(err, unix.EIO), errors.Is(err, unix.ESTALE), err == nil && m < want:
-			return r.sendRest(dst, sent, n) // a file has such errors, a socket has not
+		case disk.IsReadError(err), err == nil && m < want:
+			return r.sendRest(dst, sent, n)
 		case err != nil:
 			return sent, err
 		}
 	}
 	return sent, nil
+}
+
+// expect notes that the client wants the next n bytes.
+func (r *Reader) expect(n int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.wait.until = r.off + n
 }
 
 // sendRest continues SendTo through Read, which knows what to do.
@@ -414,7 +250,7 @@ func (r *Reader) Seek(offset int64, whence int) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	r.off, r.limit = off, 0
+	r.off, r.limit, r.wait.until = off, 0, 0
 	return off, nil
 }
 
@@ -432,13 +268,13 @@ func (r *Reader) Close() error {
 	if r.check != nil {
 		r.check.hangUp()
 	}
+	if r.own != nil {
+		_ = r.own.Close() // it was only read
+	}
 	if r.holds {
 		r.fill.release()
 	}
 	r.fill.leaveClient()
-	if r.own != nil {
-		_ = r.own.Close() // it was only read
-	}
 	return nil
 }
 

@@ -98,7 +98,7 @@ func (t *tries) again(ctx context.Context, err error) (time.Duration, error) {
 		return 0, context.Cause(ctx)
 	case errors.As(err, &final):
 		return 0, final.error
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission), isDiskError(err):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission), isDiskError(err), IsPostponed(err):
 		return 0, err
 	}
 	t.n++

@@ -7,8 +7,8 @@ import "slices"
 type segment struct {
 	start, end int64
 	have       int64
-	active     bool   // a connection works on it
-	by         string // the upstream of its bytes on disk; "" if an earlier process left them
+	active     bool    // a connection works on it
+	by         *Source // of its bytes on disk; nil if an earlier process left them
 }
 
 func (s *segment) next() int64 { return s.start + s.have }
@@ -17,7 +17,12 @@ func (s *segment) idle() bool  { return !s.active && !s.done() }
 
 // isForeign reports whether its bytes on disk are of another upstream.
 func (s *segment) isForeign(upstream string) bool {
-	return s.have > 0 && s.by != "" && s.by != upstream
+	return s.have > 0 && s.by != nil && s.by.Upstream != upstream
+}
+
+// isOfRealm reports whether its bytes on disk are known to be of a realm.
+func (s *segment) isOfRealm(realm string) bool {
+	return s.have == 0 || s.by != nil && s.by.realm() == realm
 }
 
 // segments covers a whole blob, in order and without gaps: the bytes on disk, those that
@@ -55,26 +60,15 @@ func (s *segments) at(off int64) int {
 
 // available returns how many bytes from off on are on disk without a gap.
 func (s *segments) available(off int64) int64 {
-	end := off
-	for i := s.at(off); i >= 0 && i < len(s.list); i++ {
-		seg := s.list[i]
-		if seg.next() <= end {
-			break
-		}
-		end = seg.next()
-		if !seg.done() {
-			break
-		}
-	}
-	return end - off
+	return s.availableOf(off, func(*segment) bool { return true })
 }
 
-// availableFrom is available, without what other upstreams have brought.
-func (s *segments) availableFrom(off int64, upstream string) int64 {
+// availableOf is available, up to a segment for which is returns false.
+func (s *segments) availableOf(off int64, is func(*segment) bool) int64 {
 	end := off
 	for i := s.at(off); i >= 0 && i < len(s.list); i++ {
 		seg := s.list[i]
-		if seg.next() <= end || seg.isForeign(upstream) {
+		if seg.next() <= end || !is(seg) {
 			break
 		}
 		end = seg.next()
@@ -90,21 +84,23 @@ func (s *segments) hasForeign(upstream string) bool {
 	return slices.ContainsFunc(s.list, func(seg *segment) bool { return seg.isForeign(upstream) })
 }
 
-// behind returns how many bytes on disk end at off, where a segment begins, without a gap;
-// or somewhat fewer.
+// hasStrange reports whether bytes on disk are not known to be of a realm.
+func (s *segments) hasStrange(realm string) bool {
+	return slices.ContainsFunc(s.list, func(seg *segment) bool { return !seg.isOfRealm(realm) })
+}
+
+// behind returns how many bytes on disk end at off without a gap.
 func (s *segments) behind(off int64) int64 {
 	i := s.at(off)
-	if i < 0 {
+	if i < 0 || s.list[i].next() != off && s.list[i].start != off {
 		return 0
 	}
-	seg := s.list[i]
-	switch {
-	case seg.next() == off && seg.have > 0:
-		return seg.have
-	case seg.start == off && i > 0 && s.list[i-1].done():
-		return s.list[i-1].have
+	start := s.list[i].start
+	for i > 0 && s.list[i-1].done() {
+		i--
+		start = s.list[i].start
 	}
-	return 0
+	return off - start
 }
 
 // claim gives up to n missing bytes from off on to a connection. It returns nil if a
@@ -129,15 +125,15 @@ func (s *segments) claim(off, n int64) *segment {
 	return s.list[i]
 }
 
-// attribute says which upstream brings the missing bytes of seg, on which a connection works.
-// It returns the segment that has them: another one if seg has bytes of another upstream.
-func (s *segments) attribute(seg *segment, upstream string) *segment {
-	if seg.have > 0 && seg.by != upstream {
+// attribute says which source brings the missing bytes of seg, on which a connection works.
+// It returns the segment that has them: another one if seg has bytes of another source.
+func (s *segments) attribute(seg *segment, by *Source) *segment {
+	if seg.have > 0 && seg.by != by {
 		seg.active = false
 		rest := seg.end - seg.next()
 		seg = s.claim(seg.next(), rest)
 	}
-	seg.by = upstream
+	seg.by = by
 	return seg
 }
 
@@ -201,6 +197,16 @@ func (s *segments) join(i int) bool {
 	a.have += b.have
 	s.list = slices.Delete(s.list, i+1, i+2)
 	return true
+}
+
+// broughtBy is how many bytes on disk a source has brought.
+func (s *segments) broughtBy(source *Source) (n int64) {
+	for _, seg := range s.list {
+		if seg.by == source {
+			n += seg.have
+		}
+	}
+	return n
 }
 
 // have is how many bytes are on disk.

@@ -120,6 +120,22 @@ func checkSegments(t *rapid.T, segs *segments, model []int) {
 	}
 }
 
+func TestBehindCountsNeighboursThatCannotBeJoined(t *testing.T) {
+	s := newSegments(100)
+	var a, b Source
+	for _, seg := range []struct {
+		off, n int64
+		by     *Source
+	}{{10, 20, &a}, {30, 20, &b}, {50, 10, &a}} {
+		part := s.claim(seg.off, seg.n)
+		part.have, part.by = seg.n, seg.by
+		s.release(part)
+	}
+	if got := s.behind(60); got != 50 || len(s.list) != 5 {
+		t.Errorf("behind(60) = %d of %d segments, want 50 of 5", got, len(s.list))
+	}
+}
+
 // Bytes that are known before an offset show that a client reads on and did not jump there.
 func TestBehindCountsTheBytesBeforeAnOffset(t *testing.T) {
 	s := newSegments(100)

@@ -21,9 +21,11 @@ type origin struct {
 	cancel context.CancelCauseFunc
 
 	// Fill.mu guards what follows.
-	size     int64 // what a manifest tells one of its clients, or 0
-	standing standing
-	err      error // why it was replaced
+	size      int64 // what a manifest of its clients, or itself, tells; or 0
+	standing  standing
+	err       error // why it was replaced
+	entitled  bool  // its clients may have what other realms have brought
+	confirmed bool  // it is, since it has sent the same bytes
 }
 
 // standing is what a fill knows about one of its sources.
@@ -140,22 +142,24 @@ func (f *Fill) paceLocked() {
 
 // judgePace runs every Retry.Patience while the fill runs. If clients wait and the active
 // source is below the floor, one that was not tried takes over. If no client waits, the fill
-// is given up when it has been below the floor for long.
+// is given up when it has been below the floor for long. A fill whose bodies had to wait for
+// their turns is not judged.
 func (f *Fill) judgePace() {
+	rationed := f.turns.waited()
 	f.mu.Lock()
 	o, cause := f.source, error(nil)
 	switch {
 	case f.state == verified || f.state == failed:
 		f.mu.Unlock()
 		return
-	case f.clients > 0 && f.set.Retry.isTooSlow(f.arrived-f.judged):
+	case f.clients > 0 && !rationed && f.set.Retry.isTooSlow(f.arrived-f.judged):
 		if next := f.nextLocked(); next != nil && next.standing == untried {
 			cause = errTooSlow
 			f.replaceLocked(o, slow, cause)
 		}
 	}
 	switch {
-	case f.clients > 0 || !f.set.Retry.isIdle(f.arrived-f.judged):
+	case f.clients > 0 || rationed || !f.set.Retry.isIdle(f.arrived-f.judged):
 		f.idleSince = time.Time{}
 	case f.idleSince.IsZero():
 		f.idleSince = time.Now()
@@ -167,4 +171,18 @@ func (f *Fill) judgePace() {
 	if cause != nil {
 		f.noteReplaced(o, cause)
 	}
+}
+
+// proven returns the sources that are known to have the blob, whose digest is verified: they
+// have brought as much of it as [Confirm] may ask for, or sent the same bytes as others.
+func (f *Fill) proven() []Source {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var proven []Source
+	for _, o := range f.sources {
+		if o.confirmed || f.segs.broughtBy(&o.Source) >= min(proofSpan, f.size) {
+			proven = append(proven, o.Source)
+		}
+	}
+	return proven
 }

@@ -3,6 +3,7 @@
 package manifest
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +20,11 @@ import (
 // MaxSize is the size of the largest manifest, in bytes. It is ECR's limit, and what podman
 // and containerd accept.
 const MaxSize = 4 << 20
+
+// MaxChildren is how many blobs and manifests a manifest may name that a store keeps. Images
+// have at most 127 layers, and artifacts some hundreds of files. The records of a manifest
+// take some 400 bytes of the index for each of them.
+const MaxChildren = 10_000
 
 // Manifest is a manifest or an index. Raw may be read by everyone who has it, and must not
 // be changed.
@@ -50,11 +56,20 @@ type Child struct {
 	Platform bool  // it is an image for a platform, rather than an attestation, a chart or an index of SOCI
 }
 
+// Parts are what a document names.
+type Parts struct {
+	Children []Child
+	Subject  digest.Digest // the manifest that it refers to, if it is a referrer
+}
+
 var (
 	// ErrMismatch says that a document does not match its digest.
 	ErrMismatch = errors.New("the content does not match its digest")
 	// ErrRefused says that a document is no manifest that a store may keep.
 	ErrRefused = errors.New("the upstream's manifest is refused")
+	// ErrTooMany says that a manifest names more than [MaxChildren] blobs and manifests. A
+	// store serves it and keeps nothing of it.
+	ErrTooMany = fmt.Errorf("it names more than %d blobs and manifests", MaxChildren)
 	// ErrSchema1 refuses a manifest of a form that no current runtime can use. Unlike
 	// other refusals it is certain that the upstream has this image.
 	ErrSchema1 = fmt.Errorf("%w: it is of Docker's schema 1, which containerd and Docker do not pull any more; "+
@@ -62,40 +77,40 @@ var (
 )
 
 // Check ensures that a manifest matches its digest and is a manifest, sets its size and
-// its media type, and returns what it names. It refuses a document that could be read as
+// its media type, and returns its parts. It refuses a document that could be read as
 // two things, or as something else than its type says (CVE-2021-41190).
 //
 // The media type follows from the document alone, so that the same bytes have the same
 // type whichever upstream sent them. MediaType on entry is the upstream's word, its
 // Content-Type; it must not be the type of another kind of manifest. Some registries send
 // application/octet-stream, application/json, text/plain, or other letter case.
-func (m *Manifest) Check() ([]Child, error) {
+func (m *Manifest) Check() (Parts, error) {
 	m.Size = int64(len(m.Raw))
 	if m.Size > MaxSize {
-		return nil, fmt.Errorf("%w: %d bytes are more than %d", ErrRefused, m.Size, MaxSize)
+		return Parts{}, fmt.Errorf("%w: %d bytes are more than %d", ErrRefused, m.Size, MaxSize)
 	}
 	if m.Digest.Algorithm().FromBytes(m.Raw) != m.Digest {
-		return nil, ErrMismatch
+		return Parts{}, ErrMismatch
 	}
 	claimed := strings.ToLower(m.MediaType)
-	doc, err := parse(m.Raw)
+	doc, err := parse(bytes.NewReader(m.Raw))
 	switch {
 	case errors.Is(err, ErrSchema1):
-		return nil, err
+		return Parts{}, err
 	case err != nil:
-		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
+		return Parts{}, fmt.Errorf("%w: %w", ErrRefused, err)
 	case kinds[claimed] != none && kinds[claimed] != doc.kind():
-		return nil, fmt.Errorf("%w: its Content-Type is %q, and it is of type %q", ErrRefused, m.MediaType, doc.mediaType)
+		return Parts{}, fmt.Errorf("%w: its Content-Type is %q, and it is of type %q", ErrRefused, m.MediaType, doc.mediaType)
 	}
 	m.MediaType = doc.mediaType
-	return doc.children()
+	return Parts{doc.children.found, doc.subjectDigest()}, doc.children.err
 }
 
 // Record is what the index keeps of a manifest that was fetched at the given time and has
-// these children.
-func (m *Manifest) Record(children []Child, fetched time.Time) records.Blob {
-	rec := records.Blob{Size: m.Size, Fetched: fetched, MediaType: m.MediaType, Subject: subjectOf(m.Raw)}
-	for _, child := range children {
+// these parts.
+func (m *Manifest) Record(parts Parts, fetched time.Time) records.Blob {
+	rec := records.Blob{Size: m.Size, Fetched: fetched, MediaType: m.MediaType, Subject: parts.Subject}
+	for _, child := range parts.Children {
 		rec.Children = append(rec.Children, child.Digest)
 		if child.Platform {
 			rec.Platforms = append(rec.Platforms, child.Digest)
@@ -105,41 +120,32 @@ func (m *Manifest) Record(children []Child, fetched time.Time) records.Blob {
 	return rec
 }
 
-// subjectOf returns the digest of a manifest's subject, or nothing.
-func subjectOf(raw []byte) digest.Digest {
-	doc, err := parse(raw)
-	if err != nil || doc.subject == nil || doc.subject.Digest.Validate() != nil {
-		return ""
-	}
-	return doc.subject.Digest
-}
-
 // TypeOf returns the media type of a document, or an error if it is no manifest.
 func TypeOf(raw []byte) (string, error) {
-	doc, err := parse(raw)
+	doc, err := parse(bytes.NewReader(raw))
 	return doc.mediaType, err
 }
 
 // ReadFile reads and checks a manifest from the file of its blob.
-func ReadFile(path string, d digest.Digest) (Manifest, []Child, error) {
+func ReadFile(path string, d digest.Digest) (Manifest, Parts, error) {
 	f, _, err := disk.OpenRegular(path, os.O_RDONLY)
 	if err != nil {
-		return Manifest{}, nil, err
+		return Manifest{}, Parts{}, err
 	}
 	defer f.Close()
 	raw, err := io.ReadAll(io.LimitReader(f, MaxSize+1))
 	if err != nil {
-		return Manifest{}, nil, err
+		return Manifest{}, Parts{}, err
 	}
 	m := Manifest{Digest: d, Raw: raw}
-	children, err := m.Check()
-	return m, children, err
+	parts, err := m.Check()
+	return m, parts, err
 }
 
 // ReadRecord reads a manifest and its record from the file of its blob. The time at which it
 // was fetched is that of the file.
 func ReadRecord(path string, d digest.Digest) (Manifest, records.Blob, error) {
-	m, children, err := ReadFile(path, d)
+	m, parts, err := ReadFile(path, d)
 	if err != nil {
 		return Manifest{}, records.Blob{}, err
 	}
@@ -147,5 +153,5 @@ func ReadRecord(path string, d digest.Digest) (Manifest, records.Blob, error) {
 	if err != nil {
 		return Manifest{}, records.Blob{}, err
 	}
-	return m, m.Record(children, info.ModTime()), nil
+	return m, m.Record(parts, info.ModTime()), nil
 }

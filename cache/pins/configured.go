@@ -2,6 +2,8 @@ package pins
 
 import (
 	"context"
+	"fmt"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 
@@ -14,6 +16,7 @@ func (p *Pins) addConfigured(pins map[records.Pin]records.PinRecord) {
 	defer p.mu.Unlock()
 	for pin, rec := range p.configured.pins {
 		rec.AllPlatforms = rec.AllPlatforms || pins[pin].AllPlatforms
+		rec.Bundle = pins[pin].Bundle
 		pins[pin] = rec
 	}
 }
@@ -28,17 +31,58 @@ func (p *Pins) IsConfigured(pin records.Pin) bool {
 
 // matching returns the images in the cache that the configuration pins.
 func (p *Pins) matching(ctx context.Context) ([]records.Pin, error) {
-	if p.Match == nil {
+	if p.Match == nil && p.Keep == nil {
 		return nil, nil
 	}
 	var pins []records.Pin
 	err := p.Index.EachTag(func(repo records.Repository, tag string, _ records.Tag) error {
-		if pin := (records.Pin{Repository: repo, Reference: tag}); p.Match(pin.String()) {
+		if pin := (records.Pin{Repository: repo, Reference: tag}); p.isMatch(pin) {
 			pins = append(pins, pin)
 		}
 		return ctx.Err()
 	})
 	return pins, err
+}
+
+// isMatch reports whether the configuration pins an image once it is in the cache.
+func (p *Pins) isMatch(pin records.Pin) bool { return p.isKept(pin) || p.isPattern(pin) }
+
+func (p *Pins) isKept(pin records.Pin) bool { return p.Keep != nil && p.Keep(pin.String()) }
+
+func (p *Pins) isPattern(pin records.Pin) bool { return p.Match != nil && p.Match(pin.String()) }
+
+// AddKept pins an image that is being brought, or has been, until RemoveKept. It counts as far
+// as its manifests are in the cache. It returns ENOSPC with the arithmetic if the cache cannot
+// hold it beside the others. The caller lets nothing be evicted meanwhile.
+func (p *Pins) AddKept(pin records.Pin) error {
+	p.changing.Lock()
+	defer p.changing.Unlock()
+	rec := records.PinRecord{Since: p.Now()}
+	own, err := p.reachOf(pin, rec)
+	if err != nil {
+		return err
+	}
+	before, added := p.BytesWith(own)
+	if err := p.Space.CheckPins(before, before+added); err != nil {
+		return fmt.Errorf("keep %s: %w", pin, err)
+	}
+	p.accept(pin, rec, own)
+	p.signal()
+	return nil
+}
+
+// RemoveKept undoes AddKept. A tag that the configuration pins stays pinned.
+func (p *Pins) RemoveKept(pin records.Pin) {
+	if !strings.Contains(pin.Reference, ":") && p.isMatch(pin) {
+		return
+	}
+	p.mu.Lock()
+	_, ok := p.configured.pins[pin]
+	delete(p.configured.pins, pin)
+	p.mu.Unlock()
+	if ok {
+		p.RefreshOrWarn()
+	}
 }
 
 // admitNew pins an image that has just come and that the configuration pins.
@@ -56,12 +100,12 @@ func (p *Pins) admitNew(pin records.Pin) {
 // admit pins an image if it fits, and logs if it does not. The caller has locked
 // p.changing.
 func (p *Pins) admit(pin records.Pin) {
-	rec := records.PinRecord{Since: p.Now(), AllPlatforms: p.AllPlatforms}
+	rec := records.PinRecord{Since: p.Now(), AllPlatforms: p.AllPlatforms && p.isPattern(pin)}
 	own, err := p.reachOf(pin, rec)
 	if err != nil {
 		p.Log.Warn("an image that the configuration pins may be evicted", "image", pin, "error", err)
 	}
-	before, added := p.bytesWith(own)
+	before, added := p.BytesWith(own)
 	if err := p.Space.CheckPins(before, before+added); err != nil {
 		if p.refuse(pin) {
 			p.Log.Warn("an image that the configuration pins is not pinned: it does not fit", "image", pin, "error", err)
@@ -72,28 +116,22 @@ func (p *Pins) admit(pin records.Pin) {
 	p.signal()
 }
 
-// bytesWith returns how many bytes the pins hold, and how many more they would hold with
-// these.
-func (p *Pins) bytesWith(own map[digest.Digest]int64) (before, added int64) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for d, size := range own {
-		added += max(size-p.digests[d], 0)
-	}
-	return p.bytes, added
-}
-
 func (p *Pins) accept(pin records.Pin, rec records.PinRecord, own map[digest.Digest]int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.configured.pins == nil {
 		p.configured.pins = make(map[records.Pin]records.PinRecord)
 	}
+	p.configured.pins[pin] = rec
+	delete(p.configured.refused, pin)
+	p.acceptLocked(pin, rec, own)
+}
+
+// acceptLocked adds a pin that holds these blobs.
+func (p *Pins) acceptLocked(pin records.Pin, rec records.PinRecord, own map[digest.Digest]int64) {
 	if p.names == nil {
 		p.names, p.digests = make(map[records.Pin]records.PinRecord), make(map[digest.Digest]int64)
 	}
-	p.configured.pins[pin] = rec
-	delete(p.configured.refused, pin)
 	p.names[pin] = rec
 	for d, size := range own {
 		p.bytes += max(size-p.digests[d], 0)

@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -30,8 +30,11 @@ type Settings struct {
 	Match func(image string) bool
 	// AllPlatforms makes these pins hold all platforms of an index.
 	AllPlatforms bool
-	Now          func() time.Time
-	Log          *slog.Logger
+	// Keep says which images something else brings whole and follows. They are pinned like
+	// those of Match, for the platforms that are brought. Nil means none.
+	Keep func(image string) bool
+	Now  func() time.Time
+	Log  *slog.Logger
 }
 
 // Pins are the pins of one store. Its methods may be called from several goroutines at
@@ -47,6 +50,7 @@ type Pins struct {
 	digests    map[digest.Digest]int64 // what they hold: the bytes on disk, now or once it is fetched
 	bytes      int64                   // of all of them
 	configured configured
+	held       map[digest.Digest]held // by a Hold
 }
 
 // configured are the pins of the configuration. They are not in the index: another
@@ -61,7 +65,7 @@ type configured struct {
 
 var (
 	// ErrConfigured is returned by Remove for an image that the configuration pins.
-	ErrConfigured = errors.New("the configuration pins it (cache.pin), until that is changed")
+	ErrConfigured = errors.New("the configuration pins it (cache.pin or keep), until that is changed")
 	// ErrNoImage is returned for an image that the repository is not known to have. It is
 	// fs.ErrNotExist.
 	ErrNoImage error = missingError("no such image in the cache")
@@ -79,7 +83,7 @@ func (missingError) Is(target error) bool { return target == fs.ErrNotExist }
 
 // New returns pins that hold nothing until Start.
 func New(s Settings) *Pins {
-	return &Pins{Settings: s, missing: make(chan struct{}, 1)}
+	return &Pins{Settings: s, missing: make(chan struct{}, 1), held: make(map[digest.Digest]held)}
 }
 
 // Start finds out what the pins hold when the folder has been scanned: first those of
@@ -109,15 +113,9 @@ func (p *Pins) Holds(d digest.Digest) bool {
 	return ok
 }
 
-// Evictable is how many items no pin holds, and how many bytes they take.
-func (p *Pins) Evictable() (bytes int64, items int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.Items.Without(maps.Keys(p.digests))
-}
-
 // Add pins an image that is in the cache. If rec says so, all platforms of an index count:
-// an earlier pin of some platforms becomes one of all. It returns [ErrNoImage], or ENOSPC
+// an earlier pin of some platforms becomes one of all, and one of a bundle becomes the
+// user's. It returns [ErrNoImage], or ENOSPC
 // with the arithmetic if the cache cannot hold the image beside the others. The caller lets
 // nothing be evicted meanwhile.
 func (p *Pins) Add(pin records.Pin, allPlatforms bool) error {
@@ -133,8 +131,13 @@ func (p *Pins) Add(pin records.Pin, allPlatforms bool) error {
 	if err != nil {
 		return err
 	}
-	if earlier, ok := pins[pin]; ok && (earlier.AllPlatforms || !rec.AllPlatforms) {
-		return nil
+	earlier, ok := pins[pin]
+	if ok && (earlier.AllPlatforms || !rec.AllPlatforms) {
+		if earlier.Bundle == "" {
+			return nil
+		}
+		rec = earlier
+		rec.Bundle = "" // it is the user's from now on
 	}
 	p.addConfigured(pins)
 	before, err := p.reach(pins)
@@ -146,7 +149,7 @@ func (p *Pins) Add(pin records.Pin, allPlatforms bool) error {
 	if err != nil {
 		return err
 	}
-	if err := p.Space.CheckPins(sum(before), sum(after)); err != nil {
+	if err := p.Space.CheckPins(p.withHeld(before), p.withHeld(after)); err != nil {
 		return fmt.Errorf("pin %s: %w", pin, err)
 	}
 	if err := p.Index.PutPin(pin, rec); err != nil {
@@ -154,6 +157,35 @@ func (p *Pins) Add(pin records.Pin, allPlatforms bool) error {
 	}
 	p.set(pins, after)
 	p.signal()
+	return nil
+}
+
+// AddHeld pins an image together with other changes that write makes, in one step: write gets
+// the record of the pin. All blobs of the image, own, are here and protected by a Hold; own
+// tells how many bytes each takes on disk. An earlier pin by hand stays one. It returns ENOSPC
+// with the arithmetic if the cache cannot hold the image beside the others.
+func (p *Pins) AddHeld(pin records.Pin, bundle string, own map[digest.Digest]int64, write func(records.PinRecord) error) error {
+	p.changing.Lock()
+	defer p.changing.Unlock()
+	rec, err := p.Index.Pin(pin)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		rec = records.PinRecord{Since: p.Now(), Bundle: bundle}
+	case err != nil:
+		return err
+	case rec.Bundle != "":
+		rec.Bundle = bundle
+	}
+	before, added := p.BytesWith(own)
+	if err := p.Space.CheckPins(before, before+added); err != nil {
+		return fmt.Errorf("pin %s: %w", pin, err)
+	}
+	if err := write(rec); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.acceptLocked(pin, rec, own)
 	return nil
 }
 
@@ -178,9 +210,12 @@ func (p *Pins) Remove(pin records.Pin) error {
 
 // Info is a pin as commands show it.
 type Info struct {
-	Image        string `json:"image"`        // <upstream>/<repository>:<tag> or @<digest>
-	AllPlatforms bool   `json:"allPlatforms"` // not only those that are in the cache
-	Configured   bool   `json:"configured"`   // by the configuration
+	Image string `json:"image"` // <upstream>/<repository>:<tag> or @<digest>
+	// Digest is what the image is here; empty if the tag has no record.
+	Digest       digest.Digest `json:"digest,omitempty"`
+	AllPlatforms bool          `json:"allPlatforms"`     // not only those that are in the cache
+	Configured   bool          `json:"configured"`       // by the configuration
+	Bundle       string        `json:"bundle,omitempty"` // that an import took the image from; empty for a pin by hand
 }
 
 // List returns all pins, sorted by name.
@@ -188,7 +223,8 @@ func (p *Pins) List() ([]Info, error) {
 	pins, err := p.All()
 	all := make([]Info, 0, len(pins))
 	for pin, rec := range pins {
-		all = append(all, Info{Image: pin.String(), AllPlatforms: rec.AllPlatforms, Configured: p.IsConfigured(pin)})
+		d, _ := p.Index.Resolve(pin)
+		all = append(all, Info{Digest: d, Image: pin.String(), AllPlatforms: rec.AllPlatforms, Configured: p.IsConfigured(pin), Bundle: rec.Bundle})
 	}
 	slices.SortFunc(all, func(a, b Info) int { return cmp.Compare(a.Image, b.Image) })
 	return all, err
@@ -220,7 +256,7 @@ func (p *Pins) Refresh() error {
 		}
 		p.mu.Unlock()
 	}
-	p.reorder(digests)
+	p.reorder(p.freedBy(digests))
 	p.set(pins, digests)
 	return err
 }
@@ -232,10 +268,11 @@ func (p *Pins) RefreshOrWarn() {
 	}
 }
 
-// ManifestKept says that a manifest, and what it names, is in the index now.
-func (p *Pins) ManifestKept(d digest.Digest) {
+// ManifestKept says that a manifest, and what it names, is in the index now. subject is the
+// manifest that it refers to, if any.
+func (p *Pins) ManifestKept(d, subject digest.Digest) {
 	p.changing.Lock() // a Refresh that began before has not seen the manifest
-	held := p.Holds(d)
+	held := p.Holds(d) || p.Holds(subject)
 	p.changing.Unlock()
 	if held {
 		p.RefreshOrWarn()
@@ -244,43 +281,80 @@ func (p *Pins) ManifestKept(d digest.Digest) {
 }
 
 // TagMoved says that a tag has a new record in the index. It may name another manifest than
-// before.
-func (p *Pins) TagMoved(repo records.Repository, tag string, before, now digest.Digest) {
+// before. It reports whether it has called [Pins.Refresh].
+func (p *Pins) TagMoved(repo records.Repository, tag string, before, now digest.Digest) (refreshed bool) {
 	pin := records.Pin{Repository: repo, Reference: tag}
 	p.changing.Lock()
-	pinned := p.has(pin)
+	pinned := p.Has(pin)
 	p.changing.Unlock()
 	switch {
 	case before == now && p.Holds(now): // nothing changes
 	case pinned:
 		p.RefreshOrWarn()
 		p.signal()
-	case p.Match != nil && p.Match(pin.String()):
+		return true
+	case p.isMatch(pin):
 		p.admitNew(pin)
 	}
+	return false
 }
 
-// reorder puts what is about to be unpinned in the order of eviction: while it was pinned,
-// evictions that skipped a part of it may have left an image behind its layers.
-func (p *Pins) reorder(holds map[digest.Digest]int64) {
-	var unpinned []digest.Digest
+// freedBy lists what is not protected any more if the pins hold only these blobs.
+func (p *Pins) freedBy(digests map[digest.Digest]int64) []digest.Digest {
 	p.mu.Lock()
+	defer p.mu.Unlock()
+	var free []digest.Digest
 	for d := range p.digests {
-		if _, ok := holds[d]; !ok {
-			unpinned = append(unpinned, d)
+		if _, pinned := digests[d]; !pinned && p.held[d].holds == 0 {
+			free = append(free, d)
 		}
 	}
-	p.mu.Unlock()
+	return free
+}
+
+// reorder puts what is about not to be protected any more in the order of eviction: while it
+// was protected, evictions that skipped a part of it may have left an image behind its layers.
+func (p *Pins) reorder(free []digest.Digest) {
 	children := func(d digest.Digest) []digest.Digest {
 		all, _ := p.Index.Children(d)
 		return all
 	}
-	for _, d := range recency.Descend(unpinned, children) {
+	for _, d := range recency.Descend(free, children) {
 		p.Items.Skip(d)
 	}
 }
 
-func (p *Pins) has(pin records.Pin) bool {
+// Tags returns the pins whose reference is a tag, in no order.
+func (p *Pins) Tags() []records.Pin {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var tags []records.Pin
+	for pin := range p.names {
+		if !strings.Contains(pin.Reference, ":") {
+			tags = append(tags, pin)
+		}
+	}
+	return tags
+}
+
+// IsPinned reports whether an image is pinned, also before Start has found out what the pins
+// hold.
+func (p *Pins) IsPinned(pin records.Pin) bool {
+	if p.Has(pin) {
+		return true
+	}
+	p.mu.Lock()
+	ready := p.configured.ready
+	p.mu.Unlock()
+	if !ready && p.isMatch(pin) {
+		return true
+	}
+	_, err := p.Index.Pin(pin)
+	return err == nil
+}
+
+// Has reports whether an image is pinned.
+func (p *Pins) Has(pin records.Pin) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	_, ok := p.names[pin]

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 
@@ -91,22 +93,28 @@ func (p *Pins) signal() {
 	}
 }
 
-// checkFits returns ENOSPC if the cache cannot hold everything that the pins hold.
+// checkFits returns ENOSPC if the cache cannot hold everything that is pinned or held.
 func (p *Pins) checkFits() error {
 	evictable, _ := p.Evictable()
 	onDisk := p.Items.Bytes() - evictable
-	p.mu.Lock()
-	all := p.bytes
-	p.mu.Unlock()
+	all, _ := p.BytesWith(nil)
 	return p.Space.CheckPins(onDisk, all)
 }
 
-// reach returns all that the pins hold, and what it takes on disk. What is not in the cache
+// reach returns all that the pins hold, and what the tags stand for that have moved and are not
+// followed yet, and what it takes on disk. What is not in the cache
 // counts if a manifest in the cache tells its size. With an error comes what could be read.
 func (p *Pins) reach(pins map[records.Pin]records.PinRecord) (map[digest.Digest]int64, error) {
 	all := make(map[digest.Digest]int64)
-	var errs error
-	for pin, rec := range pins {
+	roots := maps.Clone(pins)
+	errs := p.Index.EachPending(func(repo records.Repository, tag string, rec records.Pending) error {
+		pin := records.Pin{Repository: repo, Reference: tag}
+		if _, pinned := roots[pin]; !pinned && len(rec.Moves) > 0 {
+			roots[pin] = records.PinRecord{}
+		}
+		return nil
+	})
+	for pin, rec := range roots {
 		own, err := p.reachOf(pin, rec)
 		errs = errors.Join(errs, err)
 		for d, size := range own {
@@ -134,8 +142,9 @@ func (p *Pins) reachOf(pin records.Pin, rec records.PinRecord) (map[digest.Diges
 	return all, err
 }
 
-// walk visits everything that a pin reaches, each digest once. known says that the index has
-// a record of it: it is in the cache, or was.
+// walk visits everything that a pin reaches, each digest once: what its tag names, with the
+// referrers that are in the cache, and what it named before as long as that is held. known says
+// that the index has a record of it: it is in the cache, or was.
 func (p *Pins) walk(pin records.Pin, visit func(d digest.Digest, known bool) error) error {
 	root, err := p.Index.Resolve(pin)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -154,20 +163,39 @@ func (p *Pins) walk(pin records.Pin, visit func(d digest.Digest, known bool) err
 			_, rec, _ = manifest.ReadRecord(p.Folder.Blob(d), d)
 		}
 		err = errors.Join(disk.IgnoreMissing(err), visit(d, known))
-		if depth > 0 {
-			for _, child := range rec.Children {
-				err = errors.Join(err, walk(child, depth-1))
-			}
+		if depth == 0 || rec.MediaType == "" {
+			return err
+		}
+		for _, child := range rec.Children {
+			err = errors.Join(err, walk(child, depth-1))
+		}
+		referrers, failed := p.referrers(pin.Repository, d)
+		err = errors.Join(err, failed)
+		for _, referrer := range referrers {
+			err = errors.Join(err, walk(referrer, depth-1))
 		}
 		return err
 	}
 	if err == nil {
 		err = walk(root, recency.MaxDepth)
 	}
+	if rec, _ := p.Index.Tag(pin.Repository, pin.Reference); rec.Before != "" {
+		err = errors.Join(err, walk(rec.Before, recency.MaxDepth))
+	}
 	if err != nil {
 		return fmt.Errorf("find what is pinned by %s: %w", pin, err)
 	}
 	return nil
+}
+
+// referrers returns the manifests in the cache that a repository has and that refer to a
+// manifest, such as its signatures.
+func (p *Pins) referrers(repo records.Repository, subject digest.Digest) ([]digest.Digest, error) {
+	all, err := p.Index.ReferringTo(subject)
+	return slices.DeleteFunc(all, func(d digest.Digest) bool {
+		rec, err := p.Index.Member(repo, d)
+		return err != nil || !rec.Manifest
+	}), err
 }
 
 // announced is the size of a blob of a repository by the manifest that names it, 0 if none

@@ -17,6 +17,7 @@ import (
 func badgerOptions(dir string, log *slog.Logger) badger.Options {
 	return badger.DefaultOptions(dir).
 		WithLogger(badgerLog{log}).
+		WithBypassLockGuard(true). // the folder above has a lock
 		WithMemTableSize(4 << 20).
 		WithNumMemtables(2).
 		WithBaseTableSize(1 << 20).
@@ -40,6 +41,9 @@ func bulkOptions(dir string, log *slog.Logger) badger.Options {
 	opts.TableSizeMultiplier = 1
 	return opts
 }
+
+// logPattern matches the logs of records that are in no table yet.
+const logPattern = "*.mem"
 
 // openBadger turns a panic of Badger into an error: it panics over some damage
 // of its files.

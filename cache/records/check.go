@@ -4,13 +4,18 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
 	"github.com/dgraph-io/badger/v4/table"
+
+	"github.com/larder-registry/larder/cache/disk"
 )
 
 // checkFiles reads the files of a database and fails if one is damaged. Badger
@@ -18,16 +23,14 @@ import (
 // the process over other damage, from a goroutine of its own. And it never ends
 // the goroutines that it started before it found the damage.
 func checkFiles(opts badger.Options) error {
-	list, err := os.Open(filepath.Join(opts.Dir, badger.ManifestFilename))
-	if err != nil {
-		return fmt.Errorf("look for the list of its tables: %w", err)
+	if err := checkKinds(opts.Dir); err != nil {
+		return err
 	}
-	defer list.Close()
-	tables, _, err := badger.ReplayManifestFile(list, opts.ExternalMagicVersion, opts)
+	tables, err := listTables(opts)
 	if err != nil {
 		return fmt.Errorf("read the list of its tables: %w", err)
 	}
-	for id := range tables.Tables { // Badger removes others: a crash left them
+	for _, id := range tables { // Badger removes others: a crash left them
 		if err := checkTable(table.NewFilename(id, opts.Dir)); err != nil {
 			return fmt.Errorf("check table %d: %w", id, err)
 		}
@@ -39,11 +42,33 @@ func checkFiles(opts badger.Options) error {
 	return errors.Join(keys.Close(), checkLogs(opts.Dir))
 }
 
+// checkKinds fails if there is anything but files: to open a pipe may take for ever.
+func checkKinds(dir string) error {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if !e.Type().IsRegular() {
+			err = errors.Join(err, fmt.Errorf("%s is no file", e.Name()))
+		}
+	}
+	return err
+}
+
+// listTables returns the numbers of the tables of a database.
+func listTables(opts badger.Options) ([]uint64, error) {
+	list, _, err := disk.OpenRegular(filepath.Join(opts.Dir, badger.ManifestFilename), os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer list.Close()
+	tables, _, err := badger.ReplayManifestFile(list, opts.ExternalMagicVersion, opts)
+	return slices.Collect(maps.Keys(tables.Tables)), err
+}
+
 // checkLogs checks the beginning of each log: the number of the key that it is
 // encrypted with, which is 0. Badger makes no empty log.
 func checkLogs(dir string) error {
 	var logs []string
-	for _, pattern := range []string{"*.mem", "*.vlog"} {
+	for _, pattern := range []string{logPattern, "*.vlog"} {
 		paths, err := filepath.Glob(filepath.Join(dir, pattern))
 		if err != nil {
 			return err
@@ -51,7 +76,7 @@ func checkLogs(dir string) error {
 		logs = append(logs, paths...)
 	}
 	for _, path := range logs {
-		f, err := os.Open(path)
+		f, _, err := disk.OpenRegular(path, os.O_RDONLY)
 		if err != nil {
 			return err
 		}
@@ -68,8 +93,12 @@ func checkLogs(dir string) error {
 }
 
 func checkTable(path string) (err error) {
-	raw, err := os.ReadFile(path)
+	f, _, err := disk.OpenRegular(path, os.O_RDONLY)
 	if err != nil {
+		return err
+	}
+	raw, err := io.ReadAll(f)
+	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
 	defer func() {

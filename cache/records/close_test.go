@@ -45,7 +45,7 @@ func TestCloseEndsWhenTheIndexWasRemoved(t *testing.T) {
 		elsewhere := s.folder.Index() + ".elsewhere"
 		must(t, os.Rename(s.folder.Index(), elsewhere))
 		begin := time.Now()
-		if err := s.Close(); !errors.Is(err, records.ErrVanished) {
+		if err := s.Close(); !errors.Is(err, records.ErrDamaged) {
 			t.Errorf("closed: %v", err)
 		}
 		if took := time.Since(begin); took > 6*time.Second {

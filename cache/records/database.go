@@ -8,9 +8,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/larder-registry/larder/cache/disk"
@@ -19,17 +19,20 @@ import (
 // database is a Badger database of JSON values. It writes to the disk only while
 // that is safe. Its methods may be called from several goroutines at once.
 type database struct {
+	folder *disk.Folder
+	health *disk.Health
+	log    *slog.Logger
+
+	changes atomic.Int64  // how often records were written that a snapshot contains
+	bytes   atomic.Int64  // see Index.Bytes
+	suspect chan struct{} // has a value if the files may be damaged; capacity 1
+
+	writing sync.RWMutex // write methods lock it for reading; Tidy locks it for writing while it removes records
+
+	use      sync.RWMutex // guards what follows; locked for writing while that is closed or replaced
 	badger   *badger.DB
-	folder   *disk.Folder
-	health   *disk.Health
-	log      *slog.Logger
-	inMemory bool // nothing of it is on disk
-
-	vanished atomic.Bool // somebody removed its files, and that was logged
-
-	changes atomic.Int64 // how often records were written that a snapshot contains
-
-	closing sync.RWMutex // locked for reading while the tables, which are mapped into memory, are read
+	inMemory bool   // nothing of it is on disk
+	files    *watch // nil if inMemory
 }
 
 // entry is a record to be written.
@@ -56,42 +59,124 @@ func (db *database) get(key []byte, v any) error {
 	return nil
 }
 
-// has reports whether there is a record. It is true as well if that cannot be
-// read.
-func (db *database) has(key []byte) bool {
+// has reports whether there is a record, which may be one that cannot be decoded.
+func (db *database) has(key []byte) (bool, error) {
 	err := db.view(func(txn *badger.Txn) error {
 		_, err := txn.Get(key)
 		return err
 	})
-	return !errors.Is(err, badger.ErrKeyNotFound)
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read %s from the index: %w", key, err)
+	}
+	return true, nil
 }
 
 // each calls visit for every record whose key begins with prefix, in the order
 // of the keys, as they were at one time. name is the rest of the key. Both
 // arguments are valid until visit returns.
 func (db *database) each(prefix string, visit func(name, raw []byte) error) error {
-	err := db.view(func(txn *badger.Txn) error {
-		it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte(prefix)})
-		defer it.Close()
-		for it.Rewind(); it.Valid(); it.Next() {
-			item := it.Item()
-			err := item.Value(func(raw []byte) error { return visit(item.Key()[len(prefix):], raw) })
-			if err != nil {
-				return err
-			}
-		}
-		return nil
+	return db.scan(prefix, func(item *badger.Item) error {
+		return item.Value(func(raw []byte) error { return visit(item.Key()[len(prefix):], raw) })
 	})
-	if err != nil {
+}
+
+// errEnough ends a scan. It is not the scan's error.
+var errEnough = errors.New("enough records were read")
+
+// scan is each for a function that gets the item of the record.
+func (db *database) scan(prefix string, visit func(*badger.Item) error) error {
+	err := db.viewMany(func(txn *badger.Txn) error { return eachItem(txn, prefix, visit) })
+	if err != nil && !errors.Is(err, errEnough) {
 		return fmt.Errorf("read %s… from the index: %w", prefix, err)
 	}
 	return nil
 }
 
-func (db *database) view(read func(*badger.Txn) error) error {
-	db.closing.RLock()
-	defer db.closing.RUnlock()
+// eachItem calls visit for every record of a transaction whose key begins with prefix, until
+// visit returns an error. The item is valid until visit returns.
+func eachItem(txn *badger.Txn, prefix string, visit func(*badger.Item) error) error {
+	it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte(prefix)})
+	defer it.Close()
+	for it.Rewind(); it.Valid(); it.Next() {
+		if err := visit(it.Item()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// largeValues sums up the sizes, in bytes, of the values of more than above bytes whose keys
+// begin with prefix, but for one of them. It does not read the values.
+func (db *database) largeValues(prefix string, above int64, except []byte) (bytes int64, err error) {
+	err = db.scan(prefix, func(item *badger.Item) error {
+		if n := item.ValueSize(); n > above && string(item.Key()) != string(except) {
+			bytes += n
+		}
+		return nil
+	})
+	return bytes, err
+}
+
+// viewMany is view for many records: Badger ends the process over some damage that it finds on
+// the way, so the files are checked first.
+func (db *database) viewMany(read func(*badger.Txn) error) error {
+	return db.view(func(txn *badger.Txn) error {
+		if err := db.checkFiles(); err != nil {
+			return err
+		}
+		return read(txn)
+	})
+}
+
+// view reads in one transaction. The tables are mapped into memory, so the disk's failure to
+// read one, or a file that has become shorter, is a fault of the goroutine that reads: that
+// becomes an error.
+func (db *database) view(read func(*badger.Txn) error) (err error) {
+	db.use.RLock()
+	defer db.use.RUnlock()
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			err = db.failedRead(r)
+		}
+	}()
 	return db.badger.View(read)
+}
+
+// failedRead is the error of a read that ended in a panic. Badger panics over some damage of
+// its files; if they turn out to be whole, the panic is a bug, so the log gets the stack.
+func (db *database) failedRead(cause any) error {
+	err := fmt.Errorf("the read failed: %v", cause)
+	if db.askForRepair() {
+		db.log.Error("the index could not be read; its files are checked", "error", err, "stack", string(debug.Stack()))
+	}
+	return err
+}
+
+// askForRepair has the files checked. It reports whether that was not asked for already.
+func (db *database) askForRepair() bool {
+	select {
+	case db.suspect <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+// checkFiles returns ErrDamaged if somebody removed or changed the files. The caller has
+// locked use.
+func (db *database) checkFiles() error {
+	if db.inMemory {
+		return nil
+	}
+	err := db.files.quick()
+	if errors.Is(err, ErrDamaged) {
+		db.askForRepair()
+	}
+	return err
 }
 
 // put writes entries in their order. A crash may lose the last of them.
@@ -106,41 +191,139 @@ func (db *database) put(entries ...entry) error {
 	})
 }
 
+// errInMemory is the error for records that must be durable.
+var errInMemory = errors.New("the index is in memory only, since its disk fails or is full; free some space or repair the disk, and start Larder again")
+
+// putTogether writes entries, durably, in one transaction: a crash leaves all or none of them.
+// It removes those whose value is nil. If a transaction is too small for them, it writes several in
+// their order, each once the one before is durable. It fails for an index in memory.
+func (db *database) putTogether(entries []entry) error {
+	err := db.write(func() error {
+		if db.inMemory {
+			return errInMemory
+		}
+		defer db.changes.Add(1)
+		if err := db.transact(entries); err != nil {
+			return err
+		}
+		return db.sync()
+	})
+	if half := len(entries) / 2; errors.Is(err, badger.ErrTxnTooBig) && half > 0 {
+		if err := db.putTogether(entries[:half]); err != nil {
+			return err
+		}
+		return db.putTogether(entries[half:])
+	}
+	return err
+}
+
+// transact writes entries in one transaction. The caller has locked writing and use.
+func (db *database) transact(entries []entry) error {
+	txn := db.badger.NewTransaction(true)
+	defer txn.Discard()
+	bytes := int64(0)
+	for _, e := range entries {
+		if e.value == nil {
+			if err := txn.Delete(e.key); err != nil {
+				return err
+			}
+			continue
+		}
+		raw, err := json.Marshal(e.value)
+		if err != nil {
+			return err
+		}
+		if err := txn.Set(e.key, raw); err != nil {
+			return err
+		}
+		bytes += int64(len(e.key) + len(raw))
+	}
+	db.bytes.Add(bytes)
+	return txn.Commit()
+}
+
+// sync makes durable what was written. Badger itself syncs only the log that it writes to, so a
+// full log, of which it still makes a table, comes first. The caller has locked use.
+func (db *database) sync() error {
+	logs, err := filepath.Glob(filepath.Join(db.folder.Index(), logPattern))
+	if err != nil {
+		return err
+	}
+	for _, path := range logs {
+		log, _, err := disk.OpenRegular(path, os.O_RDONLY)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // its table is durable
+		}
+		if err == nil {
+			err = errors.Join(db.folder.Sync(log), log.Close())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return db.badger.Sync()
+}
+
 // putUnsaved writes a record that no snapshot contains.
 func (db *database) putUnsaved(e entry) error {
-	return db.write(func(b *batch) error { return b.put(e) })
+	return db.write(db.inBatch(func(b *batch) error { return b.put(e) }))
 }
 
 // remove removes records. It is no error if they do not exist.
 func (db *database) remove(keys ...[]byte) error {
-	return db.update(func(b *batch) error {
+	db.writing.RLock()
+	defer db.writing.RUnlock()
+	return db.removeLocked(keys...)
+}
+
+// removeLocked is remove for a caller that has locked writing.
+func (db *database) removeLocked(keys ...[]byte) error {
+	defer db.changes.Add(1)
+	return db.writeLocked(db.inBatch(func(b *batch) error {
 		for _, key := range keys {
 			if err := b.remove(key); err != nil {
 				return err
 			}
 		}
 		return nil
-	})
+	}))
 }
 
 // update writes a batch of records that snapshots contain. The batch may be
 // larger than one of Badger's transactions; a crash may lose its end.
 func (db *database) update(change func(*batch) error) error {
 	defer db.changes.Add(1)
-	return db.write(change)
+	return db.write(db.inBatch(change))
 }
 
-func (db *database) write(change func(*batch) error) error {
-	var err error
-	if !db.inMemory {
-		err = errors.Join(db.folder.CheckFree(0, disk.IndexReserve), db.health.Refuses(), db.checkExists())
-	}
-	if err == nil {
-		b := &batch{db.badger.NewWriteBatch()}
+// inBatch returns a function that makes changes in one batch.
+func (db *database) inBatch(change func(*batch) error) func() error {
+	return func() error {
+		b := &batch{writes: db.badger.NewWriteBatch()}
 		defer b.writes.Cancel()
-		if err = change(b); err == nil {
+		err := change(b)
+		if err == nil {
 			err = b.writes.Flush()
 		}
+		db.bytes.Add(b.bytes)
+		return err
+	}
+}
+
+// write calls a function that writes, if the disk may be written to now.
+func (db *database) write(records func() error) error {
+	db.writing.RLock()
+	defer db.writing.RUnlock()
+	return db.writeLocked(records)
+}
+
+// writeLocked is write for a caller that has locked writing.
+func (db *database) writeLocked(records func() error) error {
+	db.use.RLock()
+	defer db.use.RUnlock()
+	err := db.mayWrite(0)
+	if err == nil {
+		err = records()
 	}
 	if err != nil {
 		return fmt.Errorf("write to the index: %w", err)
@@ -148,80 +331,33 @@ func (db *database) write(change func(*batch) error) error {
 	return nil
 }
 
+// mayWrite returns why n further bytes are not written now, or nil. The caller has locked use.
+func (db *database) mayWrite(n int64) error {
+	if db.inMemory {
+		return nil
+	}
+	return errors.Join(db.folder.CheckFree(n, disk.IndexReserve), db.health.Refuses(), db.checkFiles())
+}
+
 // batch collects changes that are written together.
-type batch struct{ writes *badger.WriteBatch }
+type batch struct {
+	writes *badger.WriteBatch
+	bytes  int64 // that are written
+}
 
 func (b *batch) put(e entry) error {
 	raw, err := json.Marshal(e.value)
 	if err != nil {
 		return err
 	}
+	b.bytes += int64(len(e.key) + len(raw))
 	return b.writes.Set(e.key, raw)
 }
 
 func (b *batch) remove(key []byte) error { return b.writes.Delete(key) }
 
-// ErrVanished says that somebody removed the files of the index while this process has it
-// open. What was recorded can be read; nothing more is recorded before the next start.
-var ErrVanished = errors.New("the files of the index were removed while it is in use")
-
-// checkExists returns ErrVanished if the files are gone. Badger itself would go on, until it
-// has a table to write: then it tries again and again, and its callers wait.
-func (db *database) checkExists() error {
-	_, err := os.Lstat(filepath.Join(db.folder.Index(), badger.ManifestFilename))
-	gone := errors.Is(err, fs.ErrNotExist)
-	if was := db.vanished.Swap(gone); gone && !was {
-		db.log.Error("the files of the index were removed: nothing more is recorded until a restart, which rebuilds the index from its snapshot",
-			"folder", db.folder.Index())
-	}
-	if gone {
-		return ErrVanished
-	}
-	return nil
-}
-
-// Closing the database may take so long. Badger tries to write again and again, without
-// end.
-const (
-	maxClose     = 20 * time.Second // its tables in memory have some megabytes
-	maxCloseSick = 5 * time.Second  // on a disk that is known to fail
-)
-
-// close writes what is in memory to the disk. If the disk has no space for that,
-// or does not take it in time, the database is left as a crash would leave it,
-// and the next start recovers it.
-func (db *database) close() error {
-	var err error
-	if !db.inMemory {
-		err = db.folder.FreeForIndex()
-	}
-	if err == nil {
-		db.closing.Lock() // waits for readers; Badger itself refuses later ones
-		defer db.closing.Unlock()
-		err = db.closeInTime()
-	}
-	if err != nil {
-		return fmt.Errorf("close the index: %w", err)
-	}
-	return nil
-}
-
-func (db *database) closeInTime() error {
-	if db.inMemory {
-		return db.badger.Close()
-	}
-	limit, failure := maxCloseSick, errors.Join(db.health.Refuses(), db.checkExists())
-	if failure == nil {
-		limit, failure = maxClose, errors.New("the disk does not take it")
-	}
-	done := make(chan error, 1)
-	go func() { done <- db.badger.Close() }() // it may outlive the index; then the process is about to end
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
-	select {
-	case err := <-done:
-		return err
-	case <-timer.C:
-		return fmt.Errorf("it took more than %v: %w", limit, failure)
-	}
+func (db *database) isInMemory() bool {
+	db.use.RLock()
+	defer db.use.RUnlock()
+	return db.inMemory
 }

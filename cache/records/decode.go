@@ -72,6 +72,7 @@ func readSnapshot(r io.ReadSeeker, visit func(entry) error) error {
 type decoder struct {
 	in    *bufio.Reader
 	names []text
+	marks string // of the memberships of the next blob
 	err   error
 }
 
@@ -125,8 +126,14 @@ func (d *decoder) blob() []entry {
 	if mediaType.value != "" {
 		entries = append(entries, entry{blobKey(dgst), Blob{MediaType: mediaType.value}})
 	}
+	marks := d.marks
+	d.marks = ""
 	for n := d.uint(); n > 0 && d.err == nil; n-- {
 		repo, rec := d.name(), Member{Size: d.int(), Manifest: d.byte() == 1}
+		if marks != "" {
+			rec.setMark(marks[0])
+			marks = marks[1:]
+		}
 		if repo.valid {
 			entries = append(entries, entry{memberKey(parseRepository(repo.value), dgst), rec})
 		}
@@ -146,6 +153,10 @@ func (d *decoder) tag() []entry {
 func (d *decoder) record() []entry {
 	key, value := d.text(), d.text()
 	if !key.valid || !value.valid || !validValue([]byte(value.value)) {
+		return nil
+	}
+	if key.value == marksKey {
+		_ = json.Unmarshal([]byte(value.value), &d.marks) // without marks, nothing is known of roles and proofs
 		return nil
 	}
 	return []entry{{[]byte(key.value), json.RawMessage(value.value)}}

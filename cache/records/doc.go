@@ -4,12 +4,17 @@
 // that imports Badger. FORMAT.md, in the folder above, describes the keys and
 // the values.
 //
-// # The way of a call
+// # How a call works
 //
 // A method of [Index] makes the key of a record (keys.go) and reads or writes it
-// in one transaction (database.go). [Open] finds a database that it can trust
+// in one transaction (database.go). The methods are in the files of their records:
+// index.go for blobs, then members.go, tags.go, pending.go, referrers.go,
+// verdicts.go, uses.go. [Open] finds a database whose files are whole
 // (open.go, check.go), or makes one from the snapshot (restore.go).
 // [Index.Save] writes the snapshot (snapshot.go, encode.go); decode.go reads it.
+// [Index.Repair] replaces a database whose files were damaged while it was open
+// (repair.go), which watch.go notices. [Index.Tidy] removes what nothing needs
+// any more (tidy.go).
 //
 // # Locks
 //
@@ -17,10 +22,18 @@
 //
 //  1. Index.saving, for as long as a snapshot is written
 //  2. Index.formatMu, while the format record is written
-//  3. database.closing, for reading, while a transaction reads; for writing,
-//     from Close on
+//  3. subjects.mu, while all manifests are read
+//  4. database.writing: methods that write lock it for reading, and Tidy locks it
+//     for writing while it removes records
+//  5. database.use: methods that use Badger lock it for reading, and those that
+//     close or replace Badger lock it for writing
+//  6. watch.mu, while the states of the files are compared
 //
-// Functions of the caller run while locks are held: those given to the Each
-// methods while closing is, and the one given to Save while saving and closing
-// are. The documentation of these methods says what such a function may not call.
+// Some methods call functions of their caller with these locks held:
+//
+//   - the Each methods: use
+//   - Tidy: writing and use
+//   - Save and Repair: saving and use
+//
+// The documentation of these methods says what such a function must not call.
 package records

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"hash"
 	"io"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -58,10 +59,40 @@ type snapshotMember struct {
 	Member
 }
 
+// maxMembers bounds the memberships of one blob in a snapshot, so that their marks fit into
+// a record.
+const maxMembers = 50_000
+
+// marksKey is the key of a record that precedes the entry of a blob. Its value is a string
+// with a mark for each membership: a letter for its role and its proof. It is a record so
+// that earlier releases can read the snapshot; they keep a record of this key that nobody
+// reads. There is none if no membership has a role or a proof.
+const marksKey = "m"
+
+// roles are all roles, in the order of their marks.
+var roles = []Role{"", ManifestOnly, ManifestAndBlob}
+
+// markOf returns the mark of a membership. A role or a proof of a later release is marked as
+// the one that says least.
+func markOf(m Member) byte {
+	role, proof := max(slices.Index(roles, m.Role), 0), max(slices.Index(proofs, m.Proven), 0)
+	return 'a' + byte(role*len(proofs)+proof)
+}
+
+// setMark undoes markOf. An unknown mark says that there is no proof.
+func (m *Member) setMark(mark byte) {
+	n := int(mark) - 'a'
+	if n < 0 || n >= len(roles)*len(proofs) {
+		n = 0
+	}
+	m.Role, m.Proven = roles[n/len(proofs)], proofs[n%len(proofs)]
+}
+
 func (e *encoder) blob(b snapshotted) {
 	if b.used == 0 && b.mediaType == "" && len(b.members) == 0 {
 		return
 	}
+	e.marks(b.members)
 	e.buf = append(e.buf, snapshotBlob)
 	e.digest(b.digest)
 	e.int(b.used)
@@ -77,6 +108,18 @@ func (e *encoder) blob(b snapshotted) {
 		e.buf = append(e.buf, manifest)
 	}
 	e.flush()
+}
+
+// marks writes the marks of the memberships of the next blob, if they say anything.
+func (e *encoder) marks(members []snapshotMember) {
+	marks, say := []byte{'"'}, false
+	for _, m := range members {
+		mark := markOf(m.Member)
+		marks, say = append(marks, mark), say || mark != markOf(Member{})
+	}
+	if say {
+		e.record(marksKey, append(marks, '"'))
+	}
 }
 
 func (e *encoder) tag(r Repository, tag string, rec Tag) {

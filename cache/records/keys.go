@@ -8,13 +8,15 @@ import (
 
 // The keys begin with the kind of their record. FORMAT.md lists them.
 const (
-	blobPrefix    = "blob/"
-	usedPrefix    = "used/"
-	memberPrefix  = "member/"
-	tagPrefix     = "tag/"
-	pinPrefix     = "pin/"
-	verdictPrefix = "verdict/"
-	touchedPrefix = "touched/"
+	blobPrefix      = "blob/"
+	usedPrefix      = "used/"
+	memberPrefix    = "member/"
+	tagPrefix       = "tag/"
+	pinPrefix       = "pin/"
+	pendingPrefix   = "pending/"
+	verdictPrefix   = "verdict/"
+	touchedPrefix   = "touched/"
+	referrersPrefix = "referrers/"
 
 	formatKey = "format"
 	scrubKey  = "scrub/position"
@@ -35,6 +37,8 @@ func tagKey(r Repository, tag string) []byte { return []byte(tagsPrefix(r) + tag
 // tagsPrefix begins the keys of all tags of a repository.
 func tagsPrefix(r Repository) string { return tagPrefix + r.String() + ":" }
 
+func pendingKey(r Repository, tag string) []byte { return []byte(pendingPrefix + r.Image(tag)) }
+
 func pinKey(p Pin) []byte { return []byte(pinPrefix + p.String()) }
 
 func verdictKey(r Repository, d digest.Digest) []byte {
@@ -43,6 +47,10 @@ func verdictKey(r Repository, d digest.Digest) []byte {
 
 func touchedKey(r Repository, d digest.Digest) []byte {
 	return []byte(touchedPrefix + r.Image(d.String()))
+}
+
+func referrersKey(r Repository, subject digest.Digest) []byte {
+	return []byte(referrersPrefix + r.Image(subject.String()))
 }
 
 // parseMember reads what follows memberPrefix.
@@ -61,7 +69,7 @@ func parseTag(name string) (r Repository, tag string) {
 	return parseRepository(name[:i]), name[i+1:]
 }
 
-// parseDigest reads what follows verdictPrefix and touchedPrefix.
+// parseDigest reads what follows verdictPrefix, touchedPrefix and referrersPrefix.
 func parseDigest(name string) (r Repository, d digest.Digest, ok bool) {
 	repo, text, ok := strings.Cut(name, "@")
 	return parseRepository(repo), digest.Digest(text), ok

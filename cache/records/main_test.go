@@ -12,6 +12,7 @@ import (
 	"github.com/larder-registry/larder/cache/disk"
 	"github.com/larder-registry/larder/cache/records"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -19,6 +20,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 var (
 	team  = records.Repository{Upstream: "registry.test", Name: "team/app"}
 	other = records.Repository{Upstream: "localhost:5000", Name: "a/b"}
+
+	third = records.Repository{Upstream: "third.test", Name: "c"}
 
 	layer    = digest.FromString("layer")
 	manifest = digest.SHA512.FromString("manifest")
@@ -99,8 +102,10 @@ type contents struct {
 	Uses       map[digest.Digest]int64
 	Members    map[records.RepoDigest]records.Member
 	Tags       map[string]records.Tag
+	Pending    map[string]records.Pending // nil if nothing is pending
 	Pins       map[records.Pin]records.PinRecord
 	Verdicts   []records.Verdict
+	Referrers  map[records.RepoDigest]records.Referrers // of the digests of everything
 }
 
 func read(t testing.TB, ix *records.Index) contents {
@@ -110,6 +115,7 @@ func read(t testing.TB, ix *records.Index) contents {
 		Uses:       make(map[digest.Digest]int64),
 		Members:    make(map[records.RepoDigest]records.Member),
 		Tags:       make(map[string]records.Tag),
+		Referrers:  make(map[records.RepoDigest]records.Referrers),
 	}
 	must(t,
 		ix.EachManifest(func(d digest.Digest, rec records.Blob) error {
@@ -127,12 +133,26 @@ func read(t testing.TB, ix *records.Index) contents {
 			c.Tags[repo.Image(tag)] = rec
 			return nil
 		}),
+		ix.EachPending(func(repo records.Repository, tag string, rec records.Pending) error {
+			if c.Pending == nil {
+				c.Pending = make(map[string]records.Pending)
+			}
+			c.Pending[repo.Image(tag)] = rec
+			return nil
+		}),
 	)
 	var err error
 	c.Pins, err = ix.Pins()
 	must(t, err)
 	c.Verdicts, err = ix.Verdicts()
 	must(t, err)
+	for _, repo := range []records.Repository{team, other, third} {
+		for _, d := range []digest.Digest{layer, manifest} {
+			if rec, err := ix.Referrers(repo, d); err == nil {
+				c.Referrers[records.RepoDigest{Repository: repo, Digest: d}] = rec
+			}
+		}
+	}
 	return c
 }
 
@@ -147,18 +167,31 @@ func everything() contents {
 		Members: map[records.RepoDigest]records.Member{
 			{Repository: team, Digest: layer}:    {Size: -1, Manifest: true},
 			{Repository: other, Digest: layer}:   {Size: 1 << 40},
-			{Repository: team, Digest: manifest}: {Size: 5, Manifest: true},
+			{Repository: team, Digest: manifest}: {Size: 5, Manifest: true, Role: records.ManifestOnly, Proven: records.Proven},
+
+			{Repository: other, Digest: manifest}: {Size: 5, Manifest: true, Role: records.ManifestAndBlob, Proven: records.ProvenElsewhere},
+			{Repository: third, Digest: manifest}: {Size: 5, Proven: records.ByWord},
 		},
 		Tags: map[string]records.Tag{
-			team.Image("v1"):  {Digest: manifest, Checked: now},
-			other.Image("v2"): {Digest: layer, Checked: now},
+			team.Image("v1"):  {Digest: manifest, Checked: now, Before: layer},
+			other.Image("v2"): {Digest: layer, Checked: now, Local: true},
+		},
+		Pending: map[string]records.Pending{
+			team.Image("v1"): {Gone: now, Moves: []records.Move{{Digest: layer, Seen: now}, {Digest: manifest, Seen: now}}},
 		},
 		Pins: map[records.Pin]records.PinRecord{
-			{Repository: team, Reference: "v1"}:               {Since: now},
+			{Repository: team, Reference: "v1"}:               {Since: now, Bundle: "disk 1"},
 			{Repository: other, Reference: manifest.String()}: {Since: now, AllPlatforms: true},
 		},
 		Verdicts: []records.Verdict{
 			{Repository: team, Digest: manifest, Expiry: records.Expiry{Since: now, Rule: 3, Source: "ecr"}},
+		},
+		Referrers: map[records.RepoDigest]records.Referrers{
+			{Repository: team, Digest: manifest}: {Checked: now, Manifests: []ocispec.Descriptor{{
+				MediaType: ocispec.MediaTypeImageManifest, Digest: layer, Size: 7, ArtifactType: "a/signature",
+				Annotations: map[string]string{"key": "value"},
+			}}},
+			{Repository: other, Digest: manifest}: {Checked: now, Unsupported: true},
 		},
 	}
 }
@@ -181,7 +214,13 @@ func fill(t testing.TB, ix *records.Index) {
 	must(t,
 		ix.PutTag(team, "v1", all.Tags[team.Image("v1")]),
 		ix.PutTag(other, "v2", all.Tags[other.Image("v2")]),
+		ix.PutPending(team, "v1", all.Pending[team.Image("v1")]),
 	)
+	for of, rec := range all.Referrers {
+		if kept, err := ix.PutReferrers(of.Repository, of.Digest, rec); !kept || err != nil {
+			t.Fatal(kept, err)
+		}
+	}
 	for pin, rec := range all.Pins {
 		must(t, ix.PutPin(pin, rec))
 	}

@@ -52,7 +52,15 @@ func (o opener) open(opts badger.Options) (*database, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &database{badger: db, folder: o.folder, health: o.health, log: o.log, inMemory: opts.InMemory}, nil
+	return &database{
+		folder:   o.folder,
+		health:   o.health,
+		log:      o.log,
+		suspect:  make(chan struct{}, 1),
+		badger:   db,
+		inMemory: opts.InMemory,
+		files:    newWatch(opts),
+	}, nil
 }
 
 // onDisk opens the index on disk, or makes a new one there.
@@ -139,7 +147,9 @@ func (o opener) existing() (*Index, error) {
 		return nil, err
 	}
 	ix := newIndex(db)
-	err = db.get([]byte(formatKey), &ix.format)
+	if err = db.files.trust(); err == nil {
+		err = db.get([]byte(formatKey), &ix.format)
+	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		err = errors.New("it is not complete")
@@ -168,7 +178,7 @@ func (o opener) catchUp(ix *Index) {
 		o.warnSnapshot(err)
 		return
 	}
-	ix.format.Snapshot, ix.format.Rebuilding = number, true
+	ix.format.Snapshot, ix.format.Rebuilding, ix.format.Canonical = number, true, false
 	if err := ix.putFormat(); err != nil {
 		o.log.Warn("the index could not be brought up to date", "error", err)
 	}

@@ -1,8 +1,6 @@
 package records_test
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/larder-registry/larder/cache/cachetest"
 	"github.com/larder-registry/larder/cache/disk"
 	"github.com/larder-registry/larder/cache/records"
 	"github.com/opencontainers/go-digest"
@@ -37,45 +36,8 @@ func setAside(t *testing.T, dir string) []string {
 	return aside
 }
 
-func eachFile(pattern string, damage func(path string) error) func(dir string) error {
-	return func(dir string) error {
-		paths, err := filepath.Glob(filepath.Join(dir, pattern))
-		if len(paths) == 0 {
-			err = errors.Join(err, fmt.Errorf("there is no %s", pattern))
-		}
-		for _, path := range paths {
-			err = errors.Join(err, damage(path))
-		}
-		return err
-	}
-}
-
-func truncate(n int64) func(string) error {
-	return func(path string) error { return os.Truncate(path, n) }
-}
-
-func noise(path string) error {
-	return os.WriteFile(path, bytes.Repeat([]byte("noise"), 100), 0o600)
-}
-
 func TestDamagedIndexIsRestoredFromItsSnapshot(t *testing.T) {
-	for name, damage := range map[string]func(dir string) error{
-		"deleted":                 os.RemoveAll,
-		"emptied":                 func(dir string) error { return errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700)) },
-		"a file in its place":     func(dir string) error { return errors.Join(os.RemoveAll(dir), noise(dir)) },
-		"no list of tables":       eachFile("MANIFEST", os.Remove),
-		"a torn list of tables":   eachFile("MANIFEST", truncate(20)),
-		"an empty list of tables": eachFile("MANIFEST", truncate(0)),
-		"a list of noise":         eachFile("MANIFEST", noise),
-		"no tables":               eachFile("*.sst", os.Remove),
-		"empty tables":            eachFile("*.sst", truncate(0)),
-		"torn tables":             eachFile("*.sst", truncate(100)),
-		"tables of noise":         eachFile("*.sst", noise),
-		"a log of noise":          eachFile("*.vlog", noise),
-		"keys of noise":           eachFile("KEYREGISTRY", noise),
-		"statistics of noise":     eachFile("DISCARD", noise),
-		"nothing but noise":       eachFile("*", noise),
-	} {
+	for name, damage := range cachetest.IndexDamages() {
 		t.Run(name, func(t *testing.T) {
 			dir, folder := withSnapshot(t)
 			must(t, damage(folder.Index()))
@@ -193,7 +155,7 @@ func TestIndexIsCreatedOnDiskOnlyIfThereIsSpace(t *testing.T) {
 			must(t, err)
 			free, err := folder.Free()
 			must(t, err, folder.Close())
-			must(t, noise(folder.Snapshot()), os.Truncate(folder.Snapshot(), int64(c.part*float64(free))/perSnapshot))
+			must(t, cachetest.Noise(folder.Snapshot()), os.Truncate(folder.Snapshot(), int64(c.part*float64(free))/perSnapshot))
 			s := open(t, dir)
 			if s.InMemory() != c.inMemory {
 				t.Errorf("in memory: %t", s.InMemory())
@@ -229,7 +191,7 @@ func TestLargeSnapshotIsNotLoadedIntoMemory(t *testing.T) {
 			if c.loaded != (info.Size() <= bound) {
 				t.Fatalf("the snapshot has %d bytes", info.Size())
 			}
-			must(t, os.Mkdir(s.folder.IndexOpening(), 0o700)) // so that the index cannot be opened
+			must(t, os.MkdirAll(filepath.Join(s.folder.IndexOpening(), "x"), 0o700)) // so that the index cannot be opened
 			s = open(t, dir)
 			if !s.InMemory() {
 				t.Fatal("the index is on disk")
@@ -237,7 +199,7 @@ func TestLargeSnapshotIsNotLoadedIntoMemory(t *testing.T) {
 			if _, err := s.Tag(repo(0), "v1"); (err == nil) != c.loaded {
 				t.Errorf("the first tag: %v", err)
 			}
-			must(t, os.Remove(s.folder.IndexOpening())) // so that the folder passes its check
+			must(t, os.RemoveAll(s.folder.IndexOpening())) // so that the folder passes its check
 		})
 	}
 }

@@ -3,6 +3,7 @@ package records
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -92,6 +93,50 @@ type Member struct {
 	// Role is more exact than Manifest. It is empty for a blob, and in the records of
 	// earlier releases: their manifests may be blobs that an index names.
 	Role Role `json:"role,omitempty"`
+	// Proven says how it is known. Records of earlier releases do not tell that.
+	Proven Proof `json:"proven,omitempty"`
+}
+
+// Proof is how it is known that a repository contains a blob or a manifest.
+type Proof string
+
+const (
+	// Proven says that its bytes came from the repository, that its storage has confirmed
+	// them, or that an imported bundle says so.
+	Proven Proof = "repository"
+	// ProvenElsewhere says that a manifest or the registry names it, and that the upstream was
+	// known to have the bytes in another of its repositories.
+	ProvenElsewhere Proof = "upstream"
+	// ByWord says that a manifest or the registry names it, and that nothing else is known.
+	ByWord Proof = "no"
+	// NotTold is the proof of records of earlier releases, which did not tell a manifest's
+	// word from more.
+	NotTold Proof = ""
+)
+
+// proofs are all proofs. A later one is the better one. Snapshots rely on their order.
+var proofs = []Proof{ByWord, ProvenElsewhere, NotTold, Proven}
+
+// UnmarshalText is for encoding.TextUnmarshaler. It allocates nothing for a proof that is known:
+// a hit may read a membership.
+func (p *Proof) UnmarshalText(text []byte) error {
+	for _, known := range proofs {
+		if string(text) == string(known) {
+			*p = known
+			return nil
+		}
+	}
+	*p = Proof(text)
+	return nil
+}
+
+// with returns the better of two proofs. One of a later release that is not known counts as
+// no proof.
+func (p Proof) with(other Proof) Proof {
+	if slices.Index(proofs, other) > slices.Index(proofs, p) {
+		return other
+	}
+	return p
 }
 
 // Role is what a repository contains a manifest as.
@@ -107,12 +152,13 @@ const (
 // IsBlob reports whether the repository is known to contain the digest as a blob.
 func (m Member) IsBlob() bool { return !m.Manifest || m.Role == ManifestAndBlob }
 
-// With returns a later membership with the role that was known before, too. That the
-// upstream called a manifest a blob does not count, as registries do that for all of
-// them: only a manifest that names it as one does, and tells a size. The size of m comes
-// first.
+// With returns a later membership with the role that was known before, too, and with the
+// better proof. That the upstream called a manifest a blob does not count, as registries do
+// that for all of them: only a manifest that names it as one does, and tells a size. The
+// size of m comes first.
 func (m Member) With(known Member) Member {
 	merged := m
+	merged.Proven = m.Proven.with(known.Proven)
 	if m.Size < 0 {
 		merged.Size = known.Size
 	}
@@ -130,6 +176,12 @@ func (m Member) With(known Member) Member {
 type Tag struct {
 	Digest  digest.Digest `json:"digest"`
 	Checked time.Time     `json:"checked"` // when the upstream last confirmed it
+	// Before is the latest manifest that a pinned tag pointed to and that is whole here, while
+	// that of Digest is not; else empty.
+	Before digest.Digest `json:"before,omitempty"`
+	// Local says that an import gave the tag an image of its own: it is not compared with its
+	// upstream.
+	Local bool `json:"local,omitempty"`
 }
 
 // Pin names an image that is never evicted.
@@ -147,6 +199,9 @@ type PinRecord struct {
 	// AllPlatforms extends the pin of an index to platforms that are not in the
 	// cache yet.
 	AllPlatforms bool `json:"allPlatforms,omitempty"`
+	// Bundle names the bundle from which the image was imported, for a pin that the import
+	// made.
+	Bundle string `json:"bundle,omitempty"`
 }
 
 // Expiry says since when, and by which lifecycle rule, an image has expired.

@@ -35,7 +35,7 @@ func replaceSnapshot(ctx context.Context, db *database, number uint64, reserve R
 	}
 	err = errors.Join(err, f.Close())
 	if err == nil {
-		err = db.folder.Rename(path, db.folder.Snapshot())
+		err = db.folder.Replace(path, db.folder.Snapshot())
 	}
 	if err != nil {
 		return errors.Join(err, db.folder.RemoveIfExists(path))
@@ -72,9 +72,9 @@ func (r *reservingFile) flush() error {
 	return r.folder.Write(r.file, r.buf.Bytes())
 }
 
-// rawPrefixes begin the keys of records of which there are few. A snapshot
-// contains them as they are.
-var rawPrefixes = []string{pinPrefix, verdictPrefix}
+// rawPrefixes begin the keys of records of which there are few, or which are
+// large. A snapshot contains them as they are.
+var rawPrefixes = []string{pinPrefix, pendingPrefix, verdictPrefix, referrersPrefix}
 
 // writeSnapshot writes what the index says at one time. It ends with the error
 // of cancelled, once that returns one.
@@ -125,7 +125,11 @@ func snapshotTagOf(e *encoder, name, raw []byte) {
 	repo, tag := parseTag(string(name))
 	key := tagKey(repo, tag)
 	isKey := validKey(len(key)) && string(key) == tagPrefix+string(name)
-	if isKey && json.Unmarshal(raw, &rec) == nil && validDigest(rec.Digest) && validTime(rec.Checked.Unix()) {
+	switch {
+	case !isKey || json.Unmarshal(raw, &rec) != nil || !validDigest(rec.Digest) || !validTime(rec.Checked.Unix()):
+	case (rec.Before != "" || rec.Local) && validValue(raw): // the short form has no place for these
+		e.record(string(key), raw)
+	default:
 		e.tag(repo, tag, rec)
 	}
 }
@@ -159,7 +163,7 @@ func snapshotBlobs(txn *badger.Txn, e *encoder, cancelled func() error) error {
 			_, repo, _ := bytes.Cut(members.name(), []byte("/"))
 			m := snapshotMember{repo: string(repo)}
 			isKey := validKey(len(members.Item().Key())) && parseRepository(m.repo).String() == m.repo
-			if isKey && members.read(func(raw []byte) error { return json.Unmarshal(raw, &m.Member) }) == nil {
+			if isKey && len(b.members) < maxMembers && members.read(func(raw []byte) error { return json.Unmarshal(raw, &m.Member) }) == nil {
 				b.members = append(b.members, m)
 			}
 		}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"pgregory.net/rapid"
 
 	"github.com/larder-registry/larder/cache/disk"
@@ -47,13 +48,15 @@ func anyRecord(t *rapid.T) (key, value string) {
 	repo := draw("upstream") + "/" + draw("repository")
 	seconds := rapid.OneOf(rapid.Int64Range(0, 1<<31), rapid.Int64()).Draw(t, "time")
 	var rec any
-	switch rapid.IntRange(0, 5).Draw(t, "kind") {
+	switch rapid.IntRange(0, 6).Draw(t, "kind") {
 	case 0:
 		key, rec = blobPrefix+d, Blob{Size: 1, MediaType: draw("media type")}
 	case 1:
 		key, rec = usedPrefix+d, seconds
 	case 2:
-		key, rec = memberPrefix+d+"/"+repo, Member{Size: seconds, Manifest: seconds%2 == 0}
+		key, rec = memberPrefix+d+"/"+repo, Member{
+			Size: seconds, Manifest: seconds%2 == 0, Role: Role(draw("role")), Proven: rapid.SampledFrom(append(proofs, "later")).Draw(t, "proof"),
+		}
 	case 3:
 		key = tagPrefix + repo + ":" + draw("tag")
 		rec = map[string]string{"digest": anyDigest().Draw(t, "tagged"), "checked": rapid.SampledFrom([]string{
@@ -61,6 +64,8 @@ func anyRecord(t *rapid.T) (key, value string) {
 		}).Draw(t, "checked")}
 	case 4:
 		key, rec = pinPrefix+repo+":"+draw("tag"), PinRecord{AllPlatforms: true}
+	case 5:
+		key, rec = referrersPrefix+repo+"@"+d, Referrers{Manifests: []ocispec.Descriptor{{ArtifactType: draw("artifact type")}}}
 	default:
 		key, rec = verdictPrefix+repo+"@"+d, Expiry{Rule: 1, Source: draw("source")}
 	}
@@ -94,11 +99,13 @@ func TestSnapshotIsReadAsItIsWritten(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		db := emptyDatabase(t)
 		good := map[string]any{
-			string(tagKey(Repository{"registry.test", "a/b"}, "v1")):                 Tag{digest.FromString("a"), time.Unix(1_700_000_000, 0).UTC()},
-			string(memberKey(Repository{"registry.test", "a/b"}, sha512OfA)):         Member{Size: 7, Manifest: true},
+			string(tagKey(Repository{"registry.test", "a/b"}, "v1")):                 Tag{Digest: digest.FromString("a"), Checked: time.Unix(1_700_000_000, 0).UTC()},
+			string(memberKey(Repository{"registry.test", "a/b"}, sha512OfA)):         Member{Size: 7, Manifest: true, Role: ManifestOnly, Proven: Proven},
+			string(memberKey(Repository{"registry.test", "a/c"}, sha512OfA)):         Member{Size: 8},
 			string(pinKey(Pin{Repository{"registry.test", "a/b"}, "v1"})):            PinRecord{AllPlatforms: true},
 			string(usedKey(digest.FromString("a"))):                                  int64(5),
 			string(verdictKey(Repository{"z.test", "z"}, digest.FromString("last"))): Expiry{Rule: 9},
+			string(referrersKey(Repository{"a.test", "a"}, sha512OfA)):               Referrers{Manifests: []ocispec.Descriptor{{Digest: sha512OfA}}},
 		}
 		written := make(map[string]string)
 		for range rapid.IntRange(0, 30).Draw(t, "records") {
@@ -166,11 +173,13 @@ func TestBadRecordOfASnapshotCostsItselfAlone(t *testing.T) {
 		"a long repository": func(e *encoder) {
 			e.blob(snapshotted{digest: d, members: []snapshotMember{{repo: "registry.test/" + long}}})
 		},
-		"a long tag":              func(e *encoder) { e.tag(repo, long, Tag{Digest: d}) },
-		"a tag of the year 10000": func(e *encoder) { e.tag(repo, "x", Tag{d, time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC)}) },
-		"a long value":            func(e *encoder) { e.record("pin/a/b:c", []byte(long)) },
-		"a damaged value":         func(e *encoder) { e.record("pin/a/b:c", []byte("{")) },
-		"an empty key":            func(e *encoder) { e.record("", []byte("{}")) },
+		"a long tag": func(e *encoder) { e.tag(repo, long, Tag{Digest: d}) },
+		"a tag of the year 10000": func(e *encoder) {
+			e.tag(repo, "x", Tag{Digest: d, Checked: time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC)})
+		},
+		"a long value":    func(e *encoder) { e.record("pin/a/b:c", []byte(long)) },
+		"a damaged value": func(e *encoder) { e.record("pin/a/b:c", []byte("{")) },
+		"an empty key":    func(e *encoder) { e.record("", []byte("{}")) },
 		"records out of order": func(e *encoder) {
 			e.tag(repo, "z", Tag{Digest: d})
 			e.tag(repo, "b", Tag{Digest: d})

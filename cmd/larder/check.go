@@ -1,23 +1,61 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/larder-registry/larder/cmd/internal/daemon"
+	"github.com/larder-registry/larder/cmd/larder/mirror"
+	"github.com/larder-registry/larder/config"
+	"github.com/larder-registry/larder/upstream/link"
+)
 
 // checkCommand is "larder check".
 type checkCommand struct {
 	settings
+	ContainerdDir string `help:"Folder of containerd's hosts.toml files on this machine." default:"/etc/containerd/certs.d" type:"path" placeholder:"DIR"`
+}
+
+// Help is what kong shows below the usage.
+func (*checkCommand) Help() string {
+	return "Warnings are about values that are valid, but hardly meant. The exit status is 1 if there are mistakes.\n\nExample:\n\n" +
+		"    larder check --config larder.yaml"
 }
 
 // Run reports every mistake, or sums the configuration up.
 func (c *checkCommand) Run(p *invocation) error {
-	cfg, err := c.load(p.env)
+	cfg, source, err := c.load(p)
 	if err != nil {
 		return err
 	}
-	source := c.file(p.env)
-	if source == "" {
-		source = "the default configuration"
+	for _, w := range cfg.Warnings {
+		fmt.Fprintln(p.stderr, "warning:", w)
+	}
+	for _, file := range coolable(cfg).Fallbacks(c.ContainerdDir) {
+		fmt.Fprintf(p.stderr, "warning: tags.cooldown: containerd asks the registry for what Larder refuses or does not answer, and gets the image that is delayed: "+
+			"%s allows that; run \"larder mirror --only\"\n", file)
 	}
 	_, err = fmt.Fprintf(p.stdout, "%s is valid: listens on %s, caches in %s, %d upstreams\n",
 		source, cfg.Listen, cfg.Cache.Dir, len(cfg.Upstreams))
+	if rules := daemon.LinkRules(cfg); err == nil && rules != (link.Rules{}) {
+		_, err = fmt.Fprintf(p.stdout, "link: %s\n", rules.Now(time.Now()))
+	}
 	return err
+}
+
+// coolable returns the mirror of this machine for the registries whose tags a cooldown delays.
+func coolable(cfg *config.Config) mirror.Mirror {
+	m := mirror.Mirror{URL: nodeURL(cfg)}
+	for _, u := range cfg.Upstreams {
+		isDelayed := func(c config.Cooldown) bool { return c.Match.MayMatch(u.Host) }
+		switch {
+		case !slices.ContainsFunc(cfg.Tags.Cooldown, isDelayed):
+		case u.Host.HasStar():
+			m.Default = true
+		default:
+			m.Registries = append(m.Registries, string(u.Host))
+		}
+	}
+	return m
 }

@@ -6,12 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
+	"os"
+	"os/user"
+	"strconv"
 
 	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/cache/disk"
 	"github.com/larder-registry/larder/cmd/internal/daemon"
 	"github.com/larder-registry/larder/config"
 	"github.com/larder-registry/larder/proxy/admin"
@@ -19,8 +24,8 @@ import (
 
 // folder are the flags that name the cache folder of a command.
 type folder struct {
-	Config   string  `help:"Configuration file of the daemon ($$LARDER_CONFIG)." type:"path" placeholder:"FILE"`
-	CacheDir *string `help:"Folder of the cache." placeholder:"DIR"`
+	Config   string  `help:"Configuration file of the daemon ($$LARDER_CONFIG). Default: ${systemConfig} if it exists." type:"path" placeholder:"FILE"`
+	CacheDir *string `help:"Folder of the cache. Default: that of the configuration." placeholder:"DIR"`
 }
 
 // client sends requests for /api/v1 to the daemon of a cache folder, or to this
@@ -33,7 +38,7 @@ type client struct {
 
 // with calls work with a client of the folder.
 func (f folder) with(p *invocation, work func(*client) error) error {
-	cfg, err := settings{Config: f.Config, CacheDir: f.CacheDir}.load(p.env)
+	cfg, _, err := settings{Config: f.Config, CacheDir: f.CacheDir}.load(p)
 	if err != nil {
 		return err
 	}
@@ -54,17 +59,39 @@ func connect(p *invocation, cfg *config.Config) (*client, error) {
 	case errors.Is(err, daemon.ErrNotRunning), errors.Is(err, daemon.ErrSocketPath):
 		return openFolder(p, cfg)
 	}
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, fmt.Errorf("reach the daemon: %w: %s", err, whoMayAsk(cfg.Cache.Dir))
+	}
 	return nil, fmt.Errorf("reach the daemon: %w", err)
+}
+
+// whoMayAsk says which users the daemon of a cache folder answers.
+func whoMayAsk(cacheDir string) string {
+	info, err := os.Stat(cacheDir)
+	if err != nil {
+		return "run the command as root, or as the user that runs the daemon"
+	}
+	owner := disk.OwnerOf(info)
+	u, err := user.LookupId(strconv.Itoa(owner.User))
+	if err != nil {
+		return fmt.Sprintf("run the command as root, or as user %d", owner.User)
+	}
+	text := fmt.Sprintf("run the command as root or as %s (sudo -u %[1]s larder ...)", u.Username)
+	if g, err := user.LookupGroupId(strconv.Itoa(owner.Group)); err == nil {
+		text += fmt.Sprintf("; members of group %s may list and watch", g.Name)
+	}
+	return text
 }
 
 // openFolder opens the folder in this process, which serves the command.
 func openFolder(p *invocation, cfg *config.Config) (*client, error) {
 	cfg.Log.Level = max(cfg.Log.Level, slog.LevelWarn)
-	store, err := daemon.OpenFolder(cfg, daemon.NewLogger(cfg.Log, p.stderr))
+	log := daemon.NewLogger(cfg.Log, p.stderr)
+	store, err := daemon.OpenFolder(cfg, log)
 	if err != nil {
 		return nil, err
 	}
-	return &client{http: &http.Client{Transport: inProcess{admin.API(store)}}, close: store.Close, alone: true}, nil
+	return &client{http: &http.Client{Transport: inProcess{daemon.FolderAPI(cfg, store, log)}}, close: store.Close, alone: true}, nil
 }
 
 // do sends a request for /api/v1 and decodes the answer into v, unless v is nil.
@@ -86,11 +113,17 @@ func (c *client) do(ctx context.Context, method, what string, query url.Values, 
 // send sends a request for /api/v1. An answer of 400 or above is an error. The
 // caller closes the body.
 func (c *client) send(ctx context.Context, method, what string, query url.Values) (*http.Response, error) {
+	return c.sendBody(ctx, method, what, query, http.NoBody, 0)
+}
+
+// sendBody is send with a body of so many bytes.
+func (c *client) sendBody(ctx context.Context, method, what string, query url.Values, body io.Reader, size int64) (*http.Response, error) {
 	address := url.URL{Scheme: "http", Host: "larder", Path: "/api/v1/" + what, RawQuery: query.Encode()}
-	req, err := http.NewRequestWithContext(ctx, method, address.String(), http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, method, address.String(), body)
 	if err != nil {
 		return nil, err
 	}
+	req.ContentLength = size
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("ask the daemon: %w", err)

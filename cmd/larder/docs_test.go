@@ -20,7 +20,7 @@ var (
 
 // TestDocumentedCommandsExist parses what the documents tell people to type.
 func TestDocumentedCommandsExist(t *testing.T) {
-	for _, name := range []string{"README.md", "deploy/OPERATIONS.md", "deploy/iam/README.md", "deploy/helm/larder/templates/NOTES.txt"} {
+	for _, name := range []string{"README.md", "deploy/docs/commands.md", "deploy/docs/configuration.md", "deploy/docs/ecr.md", "deploy/docs/lifecycle.md", "deploy/OPERATIONS.md", "deploy/iam/README.md", "deploy/helm/larder/templates/NOTES.txt"} {
 		text, err := os.ReadFile(filepath.Join(repository, name))
 		if err != nil {
 			t.Fatal(err)
@@ -47,7 +47,7 @@ func TestDocumentedCommandsExist(t *testing.T) {
 }
 
 func parses(args string) error {
-	parser, err := kong.New(new(commands), kong.Vars{"runtimes": ""}, kong.Writers(io.Discard, io.Discard))
+	parser, err := kong.New(new(commands), kong.Vars{"runtimes": "", "systemConfig": ""}, kong.Writers(io.Discard, io.Discard))
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +18,13 @@ type doctorCommand struct {
 	JSON    bool          `name:"json" help:"Print the steps as a JSON array, when all are done."`
 	Timeout time.Duration `help:"How long each step may take." default:"10s" placeholder:"DURATION"`
 	Image   string        `arg:"" optional:"" help:"An image to pull the beginning of: <host>/<repository>:<tag> or @<digest>. Short names are completed as Docker does. Without an image, the upstreams that are not patterns are examined."`
+}
+
+// Help is what kong shows below the usage.
+func (*doctorCommand) Help() string {
+	return "The exit status is 1 if a step failed.\n\nExamples:\n\n" +
+		"    larder doctor\n" +
+		"    larder doctor 123456789012.dkr.ecr.eu-central-1.amazonaws.com/team/app:v1"
 }
 
 // Run examines everything between here and the upstreams. The exit status is that of
@@ -41,8 +47,7 @@ func (c *doctorCommand) Run(p *invocation) error {
 	settings := settings{Config: c.Config, CacheDir: c.CacheDir}
 	steps := doctor.Examine(p.ctx, doctor.Options{
 		Load: func() (*config.Config, string, error) {
-			cfg, err := settings.load(p.env)
-			return cfg, cmp.Or(settings.file(p.env), "the default configuration"), err
+			return settings.load(p)
 		},
 		Image:   image,
 		Timeout: c.Timeout,

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -78,6 +79,9 @@ func TestUnconfiguredHostIsNotDialled(t *testing.T) {
 		"localhost:" + d.port + "/" + repository,
 	} {
 		requireRefusal(t, "http://"+s.listen+"/v2/"+path, "NAME_UNKNOWN")
+		if repository, ns, ok := strings.Cut(path, "?ns="); ok {
+			path = repository + "?ns=" + url.QueryEscape(ns)
+		}
 		logged = append(logged, path)
 	}
 	if asked := s.ecr.stats(t).Requests; len(asked) != 0 {

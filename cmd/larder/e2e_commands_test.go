@@ -62,6 +62,7 @@ func TestScrubFindsThreeFlippedBits(t *testing.T) {
 }
 
 func TestWatchRunsUntilItIsInterrupted(t *testing.T) {
+	daemons := t // outlive the subtests
 	s := startStack(t)
 	for name, c := range map[string]struct {
 		args []string
@@ -80,11 +81,16 @@ func TestWatchRunsUntilItIsInterrupted(t *testing.T) {
 				t.Fatal(err)
 			}
 			lines := bufio.NewScanner(out)
-			for range 2 {
-				if !lines.Scan() || !c.line.MatchString(lines.Text()) {
-					t.Errorf("%q, %v", lines.Text(), lines.Err())
+			read := func() {
+				for range 2 {
+					if !lines.Scan() || !c.line.MatchString(lines.Text()) {
+						t.Errorf("%q, %v", lines.Text(), lines.Err())
+					}
 				}
 			}
+			read()
+			s.restartLarder(daemons)
+			read()
 			if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
 				t.Error(err)
 			}

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/larder-registry/larder/deploy/deploytest"
 )
 
 // A containerd is a daemon with its own folders and sockets.
@@ -43,11 +45,11 @@ func TestContainerdPullsThroughAnUpstreamThatBreaksOff(t *testing.T) {
 // requireContainerd requires the programs that running a container needs, such as containerd's shim.
 func requireContainerd(t *testing.T) {
 	t.Helper()
-	require(t, "containerd")
+	deploytest.Require(t, "containerd")
 	requireRoot(t, "containerd")
 	for _, program := range []string{"ctr", "runc", "containerd-shim-runc-v2"} {
 		if _, err := exec.LookPath(program); err != nil {
-			miss(t, "containerd", "containerd is installed without "+program)
+			deploytest.Miss(t, "containerd", "containerd is installed without "+program)
 		}
 	}
 }
@@ -63,12 +65,26 @@ func (s *stack) startContainerd(t *testing.T) *containerd {
 	return c
 }
 
-// startEmptyContainerd starts a daemon without content and without a mirror.
+// containerdPrograms are those of a release.
+type containerdPrograms struct{ daemon, ctr string }
+
+// containerds are Debian's containerd, and the current one.
+func containerds() []containerdPrograms {
+	return []containerdPrograms{{"containerd", "ctr"}, {"containerd2", "ctr2"}}
+}
+
+// startEmptyContainerd starts Debian's daemon without content and without a mirror.
 func startEmptyContainerd(t *testing.T) *containerd {
+	t.Helper()
+	return containerds()[0].start(t)
+}
+
+// start starts a daemon without content and without a mirror.
+func (p containerdPrograms) start(t *testing.T) *containerd {
 	t.Helper()
 	dir := t.TempDir()
 	c := &containerd{
-		ctr:     require(t, "ctr"),
+		ctr:     deploytest.Require(t, p.ctr),
 		address: filepath.Join(dir, "c.sock"),
 		hosts:   filepath.Join(dir, "hosts"),
 		fifos:   filepath.Join(dir, "fifo"),
@@ -77,7 +93,7 @@ func startEmptyContainerd(t *testing.T) *containerd {
 	writeFile(t, filepath.Join(dir, "config.toml"), fmt.Sprintf(`version = 2
 root = %q
 state = %q
-disabled_plugins = ["io.containerd.grpc.v1.cri"]
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime"]
 [grpc]
   address = %q
 [ttrpc]
@@ -85,7 +101,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 [plugins."io.containerd.internal.v1.opt"]
   path = %q
 `, filepath.Join(dir, "root"), filepath.Join(dir, "state"), c.address, c.address+".ttrpc", filepath.Join(dir, "opt")))
-	cmd := exec.Command(require(t, "containerd"), "--config", filepath.Join(dir, "config.toml"))
+	cmd := exec.Command(deploytest.Require(t, p.daemon), "--config", filepath.Join(dir, "config.toml"))
 	cmd.Env = c.env
 	daemon := start(t, cmd)
 	daemon.await(t, func(ctx context.Context) bool {

@@ -17,6 +17,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/larder-registry/larder/deploy/deploytest"
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
@@ -36,7 +37,7 @@ type fakeECR struct {
 // startFakeECR starts the process and waits until it is ready.
 func startFakeECR(t *testing.T) *fakeECR {
 	t.Helper()
-	cmd := exec.Command(require(t, fakeECRCommand), require(t, "busybox"))
+	cmd := exec.Command(deploytest.Require(t, fakeECRCommand), deploytest.Require(t, "busybox"))
 	cmd.Env = environ(t)
 	stdin, err := cmd.StdinPipe()
 	if err != nil {

@@ -56,8 +56,9 @@ func TestLostIndexFetchesNoLayerAgain(t *testing.T) {
 			requirePull(t, s.newPullers(t, 1), "edge/app", image.Root.Digest.String(), image.Root.Digest)
 			sent := s.ecr.stats(t).Blobs
 			for _, blob := range image.Blobs {
-				if got := sent[blob.Digest].Bytes; got != blob.Size {
-					t.Errorf("the upstream sent %d bytes of %s, want %d", got, blob.Digest, blob.Size)
+				// Without the snapshot it is asked for a few bytes, which prove that the repository has the blob.
+				if got := sent[blob.Digest].Bytes; got < blob.Size || got > blob.Size+1024 {
+					t.Errorf("the upstream sent %d bytes of %s, want %d and some", got, blob.Digest, blob.Size)
 				}
 			}
 		})

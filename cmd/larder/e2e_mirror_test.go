@@ -70,6 +70,29 @@ func TestContainerdFallsBackWhenTheMirrorIsGone(t *testing.T) {
 	}
 }
 
+func TestContainerdWithOnlyNeverAsksTheRegistry(t *testing.T) {
+	requireContainerd(t)
+	upstream := startOpenRegistry(t)
+	first, second := upstream.push(t, "first"), upstream.push(t, "second")
+	s := newStack(t, fmt.Sprintf("upstreams: [{host: %q, endpoint: %q}]\n", upstream.host, "http://"+upstream.host))
+	s.startLarder(t)
+	c := startEmptyContainerd(t)
+	s.mirror(t, c, "--only")
+	c.pull(t, first)
+	if checked := s.mirror(t, c, "--only", "--check", "--containerd-config", c.criConfig(t)); strings.Contains(checked, "✗") || !strings.Contains(checked, "never asked") {
+		t.Errorf("larder mirror --check says\n%s", checked)
+	}
+	if err := s.larder.stop(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if said, err := tryRun(t, c.env, c.ctr, "--address", c.address, "images", "pull", "--hosts-dir", c.hosts, "--snapshotter", snapshotter, second); err == nil {
+		t.Errorf("without Larder a pull works: %s", said)
+	}
+	if direct := upstream.others.Load(); direct != 0 {
+		t.Errorf("containerd asked the registry itself %d times", direct)
+	}
+}
+
 // mirror runs larder mirror for a containerd, and returns what it prints.
 func (s *stack) mirror(t *testing.T, c *containerd, args ...string) string {
 	t.Helper()
@@ -111,6 +134,15 @@ func startOpenRegistry(t *testing.T) *openRegistry {
 // push puts an image into the registry, and returns its name.
 func (r *openRegistry) push(t *testing.T, repository string) string {
 	t.Helper()
+	tag := r.host + "/" + repository + ":1.0"
+	writeImage(t, tag, randomImage(t))
+	r.others.Store(0)
+	return tag
+}
+
+// randomImage makes an image for this machine.
+func randomImage(t *testing.T) v1.Image {
+	t.Helper()
 	image, err := random.Image(1<<20, 2)
 	if err == nil {
 		image, err = mutate.ConfigFile(image, &v1.ConfigFile{OS: "linux", Architecture: runtime.GOARCH, RootFS: rootFS(t, image)})
@@ -118,7 +150,12 @@ func (r *openRegistry) push(t *testing.T, repository string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tag := r.host + "/" + repository + ":1.0"
+	return image
+}
+
+// writeImage pushes an image.
+func writeImage(t *testing.T, tag string, image v1.Image) {
+	t.Helper()
 	reference, err := name.ParseReference(tag)
 	if err == nil {
 		err = remote.Write(reference, image, remoteOptions(t, transport(t))...)
@@ -126,8 +163,6 @@ func (r *openRegistry) push(t *testing.T, repository string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.others.Store(0)
-	return tag
 }
 
 func rootFS(t *testing.T, image v1.Image) v1.RootFS {

@@ -1,15 +1,22 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/larder-registry/larder/deploy/deploytest"
 )
 
 func TestPodmanPullsAndRunsAnImage(t *testing.T) {
-	podman := require(t, "podman")
+	t.Parallel()
+	podman := deploytest.Require(t, "podman")
 	requireRoot(t, "podman")
 	s := startStack(t)
 	pulledThroughDeadUpstream(t, s, localPlatform(), func(t *testing.T) {
@@ -60,7 +67,12 @@ func shortTempDir(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
+		err := os.RemoveAll(dir)
+		// podman leaves a process behind that cleans up after a container, and may still write.
+		for end := time.Now().Add(stopTimeout); errors.Is(err, unix.ENOTEMPTY) && time.Now().Before(end); err = os.RemoveAll(dir) {
+			<-time.After(pollInterval)
+		}
+		if err != nil {
 			t.Error(err)
 		}
 	})

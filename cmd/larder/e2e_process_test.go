@@ -6,11 +6,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/larder-registry/larder/deploy/deploytest"
 )
 
 const (
@@ -20,32 +21,15 @@ const (
 	pollInterval  = 20 * time.Millisecond
 )
 
-// require returns the path of a program that the test needs. Without the program the test is skipped, or fails if
-// LARDER_REQUIRE, a list separated by commas, names it.
-func require(t *testing.T, program string) string {
-	t.Helper()
-	path, err := exec.LookPath(program)
-	if err != nil {
-		miss(t, program, program+" is not installed")
-	}
-	return path
-}
-
 // requireRoot ends a test of a program that only root can run, as require does.
 func requireRoot(t *testing.T, program string) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		miss(t, program, program+" needs root")
+	if !hasRoot() {
+		deploytest.Miss(t, program, program+" needs root")
 	}
 }
 
-func miss(t *testing.T, program, reason string) {
-	t.Helper()
-	if slices.Contains(strings.Split(os.Getenv("LARDER_REQUIRE"), ","), program) {
-		t.Fatalf("%s, and LARDER_REQUIRE names it", reason)
-	}
-	t.Skip(reason)
-}
+func hasRoot() bool { return os.Geteuid() == 0 }
 
 // A process is a daemon under test. The test that starts it need not end it.
 type process struct {
@@ -155,6 +139,7 @@ func environ(t *testing.T, extra ...string) []string {
 		"XDG_CONFIG_HOME=" + home,
 		"XDG_RUNTIME_DIR=" + home,
 		"TMPDIR=" + home,
+		"LARDER_CONFIG=", // the machine's own is not used
 	}, extra...)
 }
 

@@ -9,10 +9,13 @@ import (
 	"testing"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/larder-registry/larder/deploy/deploytest"
 )
 
 func TestSkopeoCopiesAnIndex(t *testing.T) {
-	skopeo := require(t, "skopeo")
+	t.Parallel()
+	skopeo := deploytest.Require(t, "skopeo")
 	s := startStack(t)
 	everything := []string{"linux/amd64", "linux/arm64"}
 	pulledThroughDeadUpstream(t, s, everything, func(t *testing.T) {
@@ -25,7 +28,8 @@ func TestSkopeoCopiesAnIndex(t *testing.T) {
 }
 
 func TestSkopeoGetsNoBlobWithAWrongBit(t *testing.T) {
-	skopeo := require(t, "skopeo")
+	t.Parallel()
+	skopeo := deploytest.Require(t, "skopeo")
 	s := startStack(t)
 	layer := s.ecr.largestBlob()
 	s.ecr.flipBit(t, layer)

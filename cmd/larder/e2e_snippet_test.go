@@ -7,10 +7,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/larder-registry/larder/deploy/deploytest"
 )
 
 func TestDockerPullsWithThePrintedConfiguration(t *testing.T) {
-	daemon, docker := require(t, "dockerd"), require(t, "docker")
+	t.Parallel()
+	daemon, docker := deploytest.Require(t, "dockerd"), deploytest.Require(t, "docker")
 	requireRoot(t, "dockerd")
 	upstream := startOpenRegistry(t)
 	upstream.push(t, "library/first")
@@ -27,10 +30,16 @@ func TestDockerPullsWithThePrintedConfiguration(t *testing.T) {
 // socket.
 func (s *stack) startDocker(t *testing.T, daemon, docker string) (socket string) {
 	t.Helper()
+	config := filepath.Join(t.TempDir(), "daemon.json")
+	writeFile(t, config, uncommented(s.snippet(t, "docker")))
+	return startDockerd(t, daemon, docker, config)
+}
+
+// startDockerd starts a dockerd without content, and returns its socket.
+func startDockerd(t *testing.T, daemon, docker, config string) (socket string) {
+	t.Helper()
 	dir := shortTempDir(t)
 	socket = "unix://" + filepath.Join(dir, "d.sock")
-	config := filepath.Join(dir, "daemon.json")
-	writeFile(t, config, uncommented(s.snippet(t, "docker")))
 	cmd := exec.Command(daemon, "--config-file", config, "--host", socket,
 		"--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"), "--pidfile", filepath.Join(dir, "pid"),
 		"--storage-driver", "vfs", "--bridge=none", "--iptables=false", "--ip6tables=false")
@@ -44,7 +53,8 @@ func (s *stack) startDocker(t *testing.T, daemon, docker string) (socket string)
 }
 
 func TestPodmanPullsWithThePrintedConfiguration(t *testing.T) {
-	podman := require(t, "podman")
+	t.Parallel()
+	podman := deploytest.Require(t, "podman")
 	requireRoot(t, "podman")
 	upstream := startOpenRegistry(t)
 	upstream.push(t, "first")

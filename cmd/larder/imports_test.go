@@ -51,6 +51,7 @@ var imports = map[string][]string{
 	"cache/blobs": {
 		"cache/counts", "cache/disk", "cache/fill", "cache/manifest", "cache/pins", "cache/recency", "cache/records", "cache/tasks",
 	},
+	"cache/bundle":   {"cache/disk", "cache/manifest"},
 	"cache/catalog":  {"cache/manifest", "cache/recency", "cache/records"},
 	"cache/fill":     {"cache/disk", "cache/tasks"},
 	"cache/manifest": {"cache/disk", "cache/records"},
@@ -58,25 +59,28 @@ var imports = map[string][]string{
 	"cache/records":  {"cache/disk"},
 
 	"upstream": {
-		"upstream/auth", "upstream/ecr", "upstream/guard", "upstream/name", "upstream/pace", "upstream/patience", "upstream/probe",
-		"upstream/redact", "upstream/reply", "upstream/telemetry",
+		"upstream/auth", "upstream/dial", "upstream/ecr", "upstream/guard", "upstream/link", "upstream/name", "upstream/offline",
+		"upstream/pace", "upstream/patience", "upstream/probe", "upstream/redact", "upstream/reply", "upstream/telemetry",
 	},
 	"upstream/auth": {"upstream/guard", "upstream/name", "upstream/pace", "upstream/redact", "upstream/reply"},
 	"upstream/ecr": {
 		"upstream/auth", "upstream/dial", "upstream/ecr/denial", "upstream/guard", "upstream/lifecycle", "upstream/name",
-		"upstream/pace", "upstream/patience", "upstream/probe", "upstream/redact", "upstream/reply", "upstream/telemetry",
+		"upstream/offline", "upstream/pace", "upstream/patience", "upstream/probe", "upstream/redact", "upstream/reply", "upstream/telemetry",
 	},
 	"upstream/dial":      {"upstream/pace"},
 	"upstream/guard":     {"upstream/dial"},
 	"upstream/lifecycle": {"upstream/name"},
+	"upstream/link":      {"upstream/pace"},
 	"upstream/pace":      {"upstream/reply"},
 	"upstream/patience":  {"upstream/pace", "upstream/reply"},
 	"upstream/reply":     {"upstream/ecr/denial", "upstream/redact"},
 	"upstream/telemetry": {"upstream/pace", "upstream/reply"},
 
-	"proxy":       {"cache", "proxy/origin", "upstream/name"},
-	"proxy/admin": {"cache", "proxy", "proxy/origin", "upstream", "upstream/name"}, // it shows the state of upstreams
-	"config":      {"upstream/lifecycle", "upstream/name"},
+	"proxy":          {"cache", "proxy/access", "proxy/audit", "proxy/origin", "proxy/password", "upstream/name"},
+	"proxy/access":   {"upstream/name"},
+	"proxy/password": {"proxy/livefile", "upstream/name"},
+	"proxy/admin":    {"cache", "proxy", "proxy/origin", "upstream", "upstream/link", "upstream/name"}, // it shows the state of upstreams
+	"config":         {"upstream/lifecycle", "upstream/name"},
 }
 
 // mayImport reports whether the shipped code of one package may import another. Commands may import everything except

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/larder-registry/larder/config"
 )
@@ -19,9 +20,15 @@ const (
 // invocation is what a command works with.
 type invocation struct {
 	ctx            context.Context
-	env            []string
+	env            []string // without fileEnv
+	fileEnv        []string // variables of larder.env that env does not have
+	stdin          io.Reader
 	stdout, stderr io.Writer
+	verbose        bool // say which files are used
 }
+
+// environ returns the environment with the variables of larder.env.
+func (p *invocation) environ() []string { return slices.Concat(p.fileEnv, p.env) }
 
 // usageError is a mistake in the arguments that the parser cannot find.
 type usageError struct{ error }

@@ -2,21 +2,39 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
+	"io"
+	"maps"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/cmd/internal/daemon/keep"
 	"github.com/larder-registry/larder/cmd/internal/daemon/upkeep"
+	"github.com/larder-registry/larder/cmd/larder/format"
+	"github.com/larder-registry/larder/proxy/admin"
 	"github.com/larder-registry/larder/upstream/name"
 )
 
 // lsCommand is "larder ls".
 type lsCommand struct {
 	folder
+	All     bool   `short:"a" help:"Also images of which the cache has nothing but the name, since their content was evicted."`
+	Sort    string `enum:"name,size,used" default:"name" help:"Order: by name; by size, the largest first; or by last use, the latest first. Default: name." placeholder:"ORDER"`
+	Quiet   bool   `short:"q" help:"Only names."`
 	Expired bool   `help:"Only images that a lifecycle rule has expired."`
 	JSON    bool   `name:"json" help:"Print everything that is known about each image, as a JSON array."`
 	Pattern string `arg:"" optional:"" help:"Only images whose whole name matches. The name is <host>/<repository>:<tag>, or @<digest> for an image without a tag. * stands for any text, slashes too; ? for one character; [a-z] for one of these."`
+}
+
+// Help is what kong shows below the usage.
+func (*lsCommand) Help() string {
+	return "Examples:\n\n" +
+		"    larder ls --sort size\n" +
+		"    larder ls '*/team/*:v1*'\n" +
+		"    larder ls -q --expired | xargs -r larder rm"
 }
 
 // Run lists the images that match.
@@ -30,19 +48,137 @@ func (c *lsCommand) Run(p *invocation) error {
 		if err := client.do(p.ctx, http.MethodGet, "images", nil, &images); err != nil {
 			return err
 		}
+		kept := client.kept(p.ctx)
+		images = append(images, notCached(images, kept)...)
 		images = slices.DeleteFunc(images, func(img cache.ImageInfo) bool {
 			return !pattern.Match(img.Name()) || c.Expired && img.Expired == nil
 		})
-		if c.JSON {
-			return printJSON(p.stdout, images)
+		hidden := len(images)
+		if !c.All {
+			images = slices.DeleteFunc(images, isEmpty)
+		}
+		hidden -= len(images)
+		c.order(images)
+		switch {
+		case c.JSON:
+			return printJSON(p.stdout, withKept(images, kept))
+		case c.Quiet:
+			return printNames(p.stdout, images)
 		}
 		t := table{spare: "DIGEST"}
 		t.add("IMAGE", "DIGEST", "SIZE", "USED", "STATE", "LIFECYCLE")
 		for _, img := range images {
-			t.add(rowName(img), shortDigest(img.Digest), size(img.Bytes), age(img.Used), state(img), lifecycleOf(img))
+			t.add(rowName(img), shortDigest(img.Digest), format.Size(img.Bytes), age(img.Used), state(img)+keptState(kept[img.Name()]), lifecycleOf(img))
 		}
-		return t.write(p.stdout, terminalWidth(p.stdout))
+		if err := t.write(p.stdout, terminalWidth(p.stdout)); err != nil {
+			return err
+		}
+		return c.sum(p, client, len(images), hidden)
 	})
+}
+
+// kept returns the images that the daemon keeps, by their names: none without a daemon, or from
+// one of an earlier release.
+func (c *client) kept(ctx context.Context) map[string]*keep.Status {
+	var all []*keep.Status
+	if c.alone || c.do(ctx, http.MethodGet, "keep", nil, &all) != nil {
+		return nil
+	}
+	kept := make(map[string]*keep.Status)
+	for _, s := range all {
+		kept[s.Image] = s
+	}
+	return kept
+}
+
+// notCached returns the images that are kept and that the cache does not list, by name.
+func notCached(images []cache.ImageInfo, kept map[string]*keep.Status) []cache.ImageInfo {
+	missing := maps.Clone(kept)
+	for _, img := range images {
+		delete(missing, img.Name())
+	}
+	var all []cache.ImageInfo
+	for _, image := range slices.Sorted(maps.Keys(missing)) {
+		if img, err := name.ParseImage(image); err == nil {
+			all = append(all, cache.ImageInfo{Upstream: img.Host, Repository: img.Repository, Tag: img.Tag, Digest: img.Digest, Pinned: true})
+		}
+	}
+	return all
+}
+
+// listed is an image as --json prints it.
+type listed struct {
+	cache.ImageInfo
+	Keep *keep.Status `json:"keep,omitempty"` // nil if the image is not kept
+}
+
+func withKept(images []cache.ImageInfo, kept map[string]*keep.Status) []listed {
+	all := []listed{}
+	for _, img := range images {
+		all = append(all, listed{img, kept[img.Name()]})
+	}
+	return all
+}
+
+// keptState is what follows the state of an image that is kept; nil for others.
+func keptState(s *keep.Status) string {
+	if s == nil {
+		return ""
+	}
+	text := ", kept"
+	switch s.State {
+	case keep.Old:
+		text += " until the new one is complete"
+	case keep.TooLarge:
+		text += "; the new one does not fit"
+	case keep.Gone:
+		text += "; gone upstream"
+	case keep.Whole, keep.Missing, keep.Unknown:
+	}
+	if s.Total > 0 {
+		text += fmt.Sprintf(" (%.0f%%)", 100*float64(s.Done)/float64(s.Total))
+	}
+	return text
+}
+
+// isEmpty reports whether nothing is cached of an image that nothing promises to keep.
+func isEmpty(img cache.ImageInfo) bool { return img.Bytes == 0 && !img.Pinned }
+
+// order sorts images, which are sorted by name.
+func (c *lsCommand) order(images []cache.ImageInfo) {
+	switch c.Sort {
+	case "size":
+		slices.SortStableFunc(images, func(a, b cache.ImageInfo) int { return cmp.Compare(b.Bytes, a.Bytes) })
+	case "used":
+		slices.SortStableFunc(images, func(a, b cache.ImageInfo) int { return b.Used.Compare(a.Used) })
+	}
+}
+
+func printNames(w io.Writer, images []cache.ImageInfo) error {
+	for _, img := range images {
+		if _, err := fmt.Fprintln(w, img.Name()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sum prints, for people, how many images were listed, and how much the cache takes: images
+// share layers, so that their sizes do not add up.
+func (c *lsCommand) sum(p *invocation, client *client, listed, hidden int) error {
+	if !isTerminal(p.stdout) && !p.verbose {
+		return nil
+	}
+	var st admin.Stats
+	if err := client.do(p.ctx, http.MethodGet, "stats", nil, &st); err != nil {
+		return err
+	}
+	more := ""
+	if hidden > 0 {
+		more = fmt.Sprintf(" (and %d evicted, shown with --all)", hidden)
+	}
+	_, err := fmt.Fprintf(p.stderr, "%d images%s; the cache takes %s\n", listed, more, fill(st.Bytes, st.MaxSize))
+	return err
 }
 
 // rowName is an image's name without the digest, which has its own column.
@@ -60,6 +196,9 @@ func state(img cache.ImageInfo) string {
 	}
 	if img.Pinned {
 		text += ", pinned"
+	}
+	if !img.Gone.IsZero() {
+		text += ", gone upstream since " + img.Gone.Local().Format(time.DateTime)
 	}
 	return text
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"flag"
 	"os"
 	"testing"
 
@@ -23,8 +24,15 @@ func TestMain(m *testing.M) {
 // A suite is the package's tests, with what must hold around them.
 type suite struct{ tests *testing.M }
 
+// parallel is how many of the parallel tests run at once, unless a flag of go test says it. They mostly wait for other
+// programs, so it may be more than there are processors.
+const parallel = "8"
+
 // Run runs the tests and returns the exit status. It fails when a goroutine outlives them.
 func (s suite) Run() int {
+	if err := flag.Set("test.parallel", parallel); err != nil { // before the flags are parsed
+		panic(err)
+	}
 	var status int
 	goleak.VerifyTestMain(s.tests, goleak.Cleanup(func(code int) { status = code }))
 	if err := os.RemoveAll(imageBinaryDir); err != nil && status == 0 {

@@ -6,10 +6,15 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
 	"github.com/larder-registry/larder/cmd/larder/mirror"
+	"github.com/larder-registry/larder/config"
+	"github.com/larder-registry/larder/proxy/origin"
+	"github.com/larder-registry/larder/upstream/name"
 )
 
 // mirrorCommand is "larder mirror".
@@ -17,10 +22,15 @@ type mirrorCommand struct {
 	Config            string        `help:"Configuration file of the daemon ($$LARDER_CONFIG)." type:"path" placeholder:"FILE"`
 	ContainerdDir     string        `help:"Folder of the hosts.toml files; containerd's config_path." default:"/etc/containerd/certs.d" type:"path" placeholder:"DIR"`
 	URL               string        `name:"url" help:"URL at which this node reaches Larder. Default: from listen in the configuration." placeholder:"URL"`
+	CA                string        `name:"ca" help:"PEM file of the authority of Larder's certificate, if this node does not trust that anyway." type:"path" placeholder:"FILE"`
+	ClientCert        string        `help:"PEM file of this node's certificate, if Larder has tls.client_ca." type:"path" placeholder:"FILE"`
+	ClientKey         string        `help:"PEM file of its key." type:"path" placeholder:"FILE"`
+	Credentials       string        `help:"File with <user>:<password>, if Larder has auth.htpasswd. The hosts.toml files then can be read by root alone." type:"path" placeholder:"FILE"`
 	Registry          []string      `help:"Registry to pull through Larder; may be given several times. Default: all configured hosts, and _default if a pattern is configured." placeholder:"HOST"`
 	ContainerdVersion string        `help:"Version of the containerd that reads the files. Default: containerd is asked; if it does not answer, the files are for any version." placeholder:"VERSION"`
 	ContainerdSocket  string        `help:"Socket at which containerd is asked." default:"/run/containerd/containerd.sock" type:"path" placeholder:"SOCKET"`
 	ContainerdConfig  string        `help:"Containerd's own configuration, for --check." default:"/etc/containerd/config.toml" type:"path" placeholder:"FILE"`
+	Only              bool          `help:"Never ask a registry itself: what Larder does not have is not pulled."`
 	Remove            bool          `help:"Remove the mirror, and restore the files as they were." xor:"mode"`
 	RemoveAtEnd       bool          `help:"Wait until stopped, then do as --remove; with --watch, repair the files meanwhile."`
 	Check             bool          `help:"Find out whether this node would pull through Larder; change nothing." xor:"mode"`
@@ -31,6 +41,16 @@ type mirrorCommand struct {
 
 // errNotUsed is the result of a check that found something.
 var errNotUsed = errors.New("this node does not pull all of its images through Larder")
+
+// Help is what kong shows below the usage.
+func (*mirrorCommand) Help() string {
+	return "Examples:\n\n" +
+		"    larder mirror --config /etc/larder/larder.yaml\n" +
+		"    larder mirror --only\n" +
+		"    larder mirror --check\n" +
+		"    larder mirror --for podman --registry docker.io\n" +
+		"    larder mirror --remove"
+}
 
 // Run does what the flags say; without a mode it writes the files.
 func (c *mirrorCommand) Run(p *invocation) error {
@@ -72,14 +92,35 @@ func (c *mirrorCommand) remove(p *invocation) error {
 
 // mirror returns the mirror of the flags and the configuration.
 func (c *mirrorCommand) mirror(p *invocation) (mirror.Mirror, error) {
-	cfg, err := settings{Config: c.Config}.load(p.env)
+	cfg, _, err := settings{Config: c.Config}.load(p)
 	if err != nil {
 		return mirror.Mirror{}, err
 	}
-	m := mirror.Mirror{URL: c.URL, Registries: c.Registry}
-	if m.URL == "" {
-		m.URL = nodeURL(cfg.Listen)
+	m := mirror.Mirror{URL: c.URL, Only: c.Only, TLS: mirror.TLS{CA: c.CA, ClientCert: c.ClientCert, ClientKey: c.ClientKey}}
+	if c.Credentials != "" {
+		if m.Authorization, err = mirror.ReadCredentials(c.Credentials); err != nil {
+			return mirror.Mirror{}, err
+		}
 	}
+	for _, registry := range c.Registry {
+		host, ok := name.ParseRegistry(registry)
+		if !ok {
+			return mirror.Mirror{}, usageError{fmt.Errorf("--registry: expected a host such as docker.io or registry.example.com:5000, got %q", registry)}
+		}
+		if _, served := cfg.Match(host); !served {
+			fmt.Fprintf(p.stderr, "larder: warning: this Larder refuses %s, so that its images are pulled past it: add it to upstreams in the configuration\n", host)
+		}
+		m.Registries = append(m.Registries, host)
+	}
+	if m.URL == "" {
+		m.URL = nodeURL(cfg)
+	} else if host := unknownName(m.URL, cfg); host != "" {
+		fmt.Fprintf(p.stderr, "larder: warning: this Larder refuses requests that call it %s: add it to names in the configuration\n", host)
+	}
+	if err := m.TLS.Check(m.URL); err != nil {
+		return mirror.Mirror{}, usageError{err}
+	}
+	c.warnOfMissing(p, cfg)
 	if len(m.Registries) == 0 {
 		for _, u := range cfg.Upstreams {
 			if u.Host.HasStar() {
@@ -88,6 +129,7 @@ func (c *mirrorCommand) mirror(p *invocation) (mirror.Mirror, error) {
 				m.Registries = append(m.Registries, string(u.Host))
 			}
 		}
+		m.Default = m.Default || c.Only && c.For == "" // the other registries are not asked either
 	}
 	if c.For == "" {
 		m.Containerd, err = c.version(p)
@@ -95,11 +137,42 @@ func (c *mirrorCommand) mirror(p *invocation) (mirror.Mirror, error) {
 	return m, err
 }
 
+// unknownName returns the host of a URL by which a daemon with this configuration refuses to
+// be called, or "".
+func unknownName(at string, cfg *config.Config) string {
+	u, err := url.Parse(at)
+	if err != nil || net.ParseIP(u.Hostname()) != nil { // it answers by the address of the connection
+		return ""
+	}
+	host, _, _ := net.SplitHostPort(cfg.Listen) // it is valid, as it comes from a configuration
+	listen := net.ParseIP(host)
+	if host == "localhost" {
+		listen = net.IPv4(127, 0, 0, 1)
+	}
+	if origin.NewHosts(&net.TCPAddr{IP: listen}, cfg.Names).Check(&http.Request{Host: u.Host}) == nil {
+		return ""
+	}
+	return u.Hostname()
+}
+
+// warnOfMissing tells of files that the configuration calls for, and that were not given.
+func (c *mirrorCommand) warnOfMissing(p *invocation, cfg *config.Config) {
+	if cfg.TLS.ClientCA != "" && c.ClientCert == "" {
+		fmt.Fprintln(p.stderr, "larder: warning: this Larder refuses clients without a certificate: give one with --client-cert and --client-key")
+	}
+	if cfg.Auth.On() && c.Credentials == "" {
+		fmt.Fprintln(p.stderr, "larder: warning: this Larder refuses clients without a password: give a file with --credentials")
+	}
+}
+
 // nodeURL returns the URL at which Larder is reached from its own machine.
-func nodeURL(listen string) string {
-	host, port, _ := net.SplitHostPort(listen) // it is valid, as it comes from a configuration
+func nodeURL(cfg *config.Config) string {
+	host, port, _ := net.SplitHostPort(cfg.Listen) // it is valid, as it comes from a configuration
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "127.0.0.1"
+	}
+	if cfg.TLS.On() {
+		return "https://" + net.JoinHostPort(host, port)
 	}
 	return "http://" + net.JoinHostPort(host, port)
 }
@@ -136,7 +209,7 @@ func (c *mirrorCommand) report(w io.Writer) func([]mirror.Change, error) error {
 }
 
 func (c *mirrorCommand) check(p *invocation, m mirror.Mirror) error {
-	node := mirror.Node{Hosts: c.ContainerdDir, Config: c.ContainerdConfig}
+	node := mirror.Node{Hosts: c.ContainerdDir, Config: c.ContainerdConfig, SOCI: mirror.DefaultSOCI}
 	environ, err := mirror.Environ(p.ctx, c.ContainerdSocket)
 	if err != nil {
 		fmt.Fprintf(p.stderr, "larder: containerd's proxy variables are not checked: %v\n", err)

@@ -19,7 +19,7 @@ func TestMirrorWatchRepairsTheFilesUntilItIsStopped(t *testing.T) {
 		go func() {
 			ended <- run(ctx, []string{
 				"mirror", "--watch", "--every", "10s", "--containerd-dir", dir, "--registry", "docker.io", "--containerd-version", "2.2",
-			}, nil, io.Discard, io.Discard)
+			}, nil, nil, io.Discard, io.Discard)
 		}()
 		synctest.Wait()
 		want, err := os.ReadFile(path)
@@ -58,7 +58,7 @@ func TestMirrorIsRemovedAtTheEnd(t *testing.T) {
 				dir := t.TempDir()
 				path := filepath.Join(dir, "docker.io", "hosts.toml")
 				larder := func(ctx context.Context, args ...string) int {
-					return run(ctx, append([]string{"mirror", "--containerd-dir", dir}, args...), nil, io.Discard, io.Discard)
+					return run(ctx, append([]string{"mirror", "--containerd-dir", dir}, args...), nil, nil, io.Discard, io.Discard)
 				}
 				if status := larder(t.Context(), "--registry", "docker.io", "--containerd-version", "2.2"); status != exitDone {
 					t.Fatalf("status %d, want %d", status, exitDone)

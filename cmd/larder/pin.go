@@ -9,6 +9,13 @@ type pinCommand struct {
 	images
 }
 
+// Help is what kong shows below the usage.
+func (*pinCommand) Help() string {
+	return "A tag stays pinned when it moves to another image.\n\nExamples:\n\n" +
+		"    larder pin busybox:1.36\n" +
+		"    larder pin --all-platforms registry.example.com/team/app:v1 '*/base/*:stable'"
+}
+
 // Run pins images.
 func (c *pinCommand) Run(p *invocation) error {
 	return c.with(p, func(client *client) error {
@@ -27,6 +34,12 @@ func (c *pinCommand) Run(p *invocation) error {
 type unpinCommand struct {
 	folder
 	images
+}
+
+// Help is what kong shows below the usage.
+func (*unpinCommand) Help() string {
+	return "Pins by cache.pin in the configuration stay.\n\nExample:\n\n" +
+		"    larder unpin '*/team/*'"
 }
 
 // Run unpins images.

@@ -16,13 +16,19 @@ type prepareCommand struct {
 	Owner    string  `required:"" help:"The user and group that will run the daemon, by number." placeholder:"USER:GROUP"`
 }
 
+// Help is what kong shows below the usage.
+func (*prepareCommand) Help() string {
+	return "Example:\n\n" +
+		"    larder prepare --cache-dir /var/lib/larder --owner 65532:65532"
+}
+
 // Run creates the folder and gives it to its owner.
 func (c *prepareCommand) Run(p *invocation) error {
 	owner, err := parseOwner(c.Owner)
 	if err != nil {
 		return usageError{err}
 	}
-	cfg, err := settings{Config: c.Config, CacheDir: c.CacheDir}.load(p.env)
+	cfg, _, err := settings{Config: c.Config, CacheDir: c.CacheDir}.load(p)
 	if err != nil {
 		return err
 	}

@@ -21,6 +21,7 @@ func TestScripts(t *testing.T) {
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
+			env.Setenv("LARDER_CONFIG", "") // the machine's own is not used
 			for _, name := range []string{"LISTEN", "ADMIN"} {
 				l, err := net.Listen("tcp", "127.0.0.1:0")
 				if err != nil {
@@ -42,6 +43,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"damage":   damage,
 			"edit":     edit,
+			"keys":     makeKeys,
 			"exits":    exits,
 			"pull":     pullTag,
 			"ready":    ready,

@@ -6,13 +6,15 @@ import (
 	"strings"
 	"time"
 
+	"github.com/larder-registry/larder/cmd/larder/format"
 	"github.com/larder-registry/larder/proxy"
 	"github.com/larder-registry/larder/proxy/admin"
 	"github.com/larder-registry/larder/upstream"
+	"github.com/larder-registry/larder/upstream/link"
 )
 
-// stateTables show the running fills and the state of the upstreams, as the status
-// page does. Without fills, or without upstreams, there is no such table.
+// stateTables show the running fills, the state of the upstreams and the registries that are
+// refused, as the status page does. A table without rows is left out.
 func stateTables(st admin.Activity) []*table {
 	var all []*table
 	if len(st.FillsRunning) > 0 {
@@ -31,19 +33,37 @@ func stateTables(st admin.Activity) []*table {
 		}
 		all = append(all, t)
 	}
+	if len(st.Refused) > 0 {
+		t := new(table)
+		t.add("REFUSED", "REQUESTS", "LAST", "WHY")
+		for _, r := range st.Refused {
+			t.add(cmp.Or(r.Registry, nothing), fmt.Sprint(r.Requests), age(r.Last), r.Text)
+		}
+		all = append(all, t)
+	}
 	return all
+}
+
+// linkOf says how the line is shared, or "" if it has no bounds.
+func linkOf(l *link.Status) string {
+	if l == nil || l.Rules == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s; %s for clients, %s in the background, %d transfers wait", l.Rules, format.Size(l.Clients), format.Size(l.Unattended), l.Waiting)
 }
 
 func progressOf(f proxy.Fill) string {
 	if f.Size == 0 {
-		return size(f.Have)
+		return format.Size(f.Have)
 	}
-	return fmt.Sprintf("%s of %s (%.0f%%)", size(f.Have), size(f.Size), 100*float64(f.Have)/float64(f.Size))
+	return fmt.Sprintf("%s of %s (%.0f%%)", format.Size(f.Have), format.Size(f.Size), 100*float64(f.Have)/float64(f.Size))
 }
 
 func stateOf(u upstream.Status) string {
 	text := "answers"
 	switch {
+	case u.Offline:
+		return "offline"
 	case u.LastErrorAt.After(u.LastAnswer):
 		text = "failing"
 	case u.LastAnswer.IsZero():
@@ -51,6 +71,9 @@ func stateOf(u upstream.Status) string {
 	}
 	if u.Throttled {
 		text += ", throttled"
+	}
+	if u.PullsNotRecorded != "" {
+		text += ", does not record pulls by " + u.PullsNotRecorded
 	}
 	return text
 }
@@ -60,7 +83,7 @@ func tokenOf(u upstream.Status) string {
 	if !u.TokenExpires.IsZero() {
 		text = "expired"
 		if time.Until(u.TokenExpires) > 0 {
-			text = "good for " + remaining(u.TokenExpires)
+			text = "good for " + format.Remaining(u.TokenExpires)
 		}
 	}
 	if !u.TokenObtained.IsZero() {

@@ -25,6 +25,7 @@ func TestStateShowsFillsAndUpstreams(t *testing.T) {
 		},
 		Upstreams: []upstream.Status{
 			{Host: "new.example"},
+			{Host: "aws.example", LastAnswer: ago(time.Minute), PullsNotRecorded: "arn:aws:iam::123456789012:role/nodes"},
 			{Host: "well.example", LastAnswer: ago(time.Minute), LastError: "it broke", LastErrorAt: ago(2 * time.Hour),
 				TokenObtained: ago(time.Hour), TokenExpires: in(11 * time.Hour)},
 			{Host: "ill.example", LastAnswer: ago(time.Hour), LastError: "it is broken", LastErrorAt: ago(time.Minute), Throttled: true,
@@ -39,6 +40,7 @@ func TestStateShowsFillsAndUpstreams(t *testing.T) {
 		"",
 		"UPSTREAM STATE TOKEN LAST ERROR",
 		"new.example not asked yet - -",
+		"aws.example answers, does not record pulls by arn:aws:iam::123456789012:role/nodes - -",
 		"well.example answers from 1 hour ago, good for 11h0m 2 hours ago: it broke",
 		"ill.example failing, throttled expired 1 minute ago: it is broken; no newer token: denied",
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/larder-registry/larder/cmd/larder/format"
 	"github.com/larder-registry/larder/proxy"
 	"github.com/larder-registry/larder/proxy/admin"
 )
@@ -23,6 +24,13 @@ type statsCommand struct {
 
 // minInterval bounds how often --watch asks the daemon.
 const minInterval = 100 * time.Millisecond
+
+// Help is what kong shows below the usage.
+func (*statsCommand) Help() string {
+	return "Examples:\n\n" +
+		"    larder stats --watch\n" +
+		"    larder stats --json"
+}
 
 // Run prints a summary of the cache.
 func (c *statsCommand) Run(p *invocation) error {
@@ -50,8 +58,15 @@ func (c *statsCommand) Run(p *invocation) error {
 func statsTables(st admin.Stats) []*table {
 	t := new(table)
 	t.add("size", fill(st.Bytes, st.MaxSize))
-	t.add("free on disk", size(st.Free))
-	t.add("images", fmt.Sprintf("%d, %d pinned", st.Images, st.Pinned))
+	if st.Unlinked > 0 {
+		t.add("removed, still read", format.Size(st.Unlinked))
+	}
+	t.add("free on disk", format.Size(st.Free))
+	images := fmt.Sprintf("%d, %d pinned", st.Images, st.Pinned)
+	if st.Gone > 0 {
+		images += fmt.Sprintf(", %d gone upstream", st.Gone)
+	}
+	t.add("images", images)
 	t.add("blobs", fmt.Sprint(st.Blobs))
 	t.add("unfinished downloads", fmt.Sprintf("%d (%d active)", st.Partials, st.Fills))
 	all := []*table{t}
@@ -69,14 +84,17 @@ func activityTable(a admin.Activity) *table {
 	t.add("since start-up", "")
 	t.add("requests", fmt.Sprintf("%d hits, %d misses, %d stale, %d passed through, %d failed", r.Hit, r.Miss, r.Stale, r.Bypass, r.Failed))
 	t.add("hit rate", hitRate(r))
-	t.add("served", size(a.Served))
-	t.add("fetched", size(a.Fetched+a.Passed))
-	t.add("saved", size(a.Served-a.Fetched-a.Passed))
-	t.add("evicted", size(a.Evicted))
+	t.add("served", format.Size(a.Served))
+	t.add("fetched", format.Size(a.Fetched+a.Passed))
+	t.add("saved", format.Size(a.Served-a.Fetched-a.Passed))
+	t.add("evicted", format.Size(a.Evicted))
 	for _, reason := range slices.Sorted(maps.Keys(a.Evictions)) {
 		t.add("  "+reason, fmt.Sprint(a.Evictions[reason]))
 	}
-	t.add("checked", fmt.Sprintf("%s, %d blobs damaged", size(a.Scrubbed), a.Damaged))
+	t.add("checked", fmt.Sprintf("%s, %d blobs damaged", format.Size(a.Scrubbed), a.Damaged))
+	if line := linkOf(a.Link); line != "" {
+		t.add("link", line)
+	}
 	if a.Degraded != "" {
 		t.add("degraded", a.Degraded)
 	}
@@ -96,7 +114,7 @@ func hitRate(r proxy.Requests) string {
 // fill says how full the cache is.
 func fill(bytes, most int64) string {
 	if most == 0 {
-		return size(bytes) + ", no limit"
+		return format.Size(bytes) + ", no limit"
 	}
-	return fmt.Sprintf("%s, of %s (%.0f%%)", size(bytes), size(most), 100*float64(bytes)/float64(most))
+	return fmt.Sprintf("%s, of %s (%.0f%%)", format.Size(bytes), format.Size(most), 100*float64(bytes)/float64(most))
 }

@@ -14,8 +14,12 @@ type versionCommand struct{}
 
 // Run prints the version, Go's version and the platform.
 func (versionCommand) Run(p *invocation) error {
-	_, err := fmt.Fprintf(p.stdout, "larder %s %s %s/%s\n", currentVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	_, err := fmt.Fprintln(p.stdout, versionLine())
 	return err
+}
+
+func versionLine() string {
+	return fmt.Sprintf("larder %s %s %s/%s", currentVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
 // currentVersion returns the version of the release, else the module version or

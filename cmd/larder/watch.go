@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/larder-registry/larder/cmd/larder/format"
 	"github.com/larder-registry/larder/proxy/admin"
 )
 
@@ -18,22 +19,12 @@ type sample struct {
 }
 
 // watch shows the daemon's activity every interval until the command is
-// interrupted: it redraws a terminal, else it prints a line each time.
+// interrupted: it redraws a terminal, else it prints a line each time. A daemon that answered
+// once is waited for when it restarts.
 func watch(p *invocation, client *client, interval time.Duration, asJSON bool) error {
 	screen := screen{out: p.stdout}
 	screen.width, screen.height = terminalSize(p.stdout)
-	ticker := time.NewTicker(interval)
-	defer ticker.Stop()
-	var before sample
-	for {
-		now := sample{At: time.Now()}
-		err := client.do(p.ctx, http.MethodGet, "activity", nil, &now.Activity)
-		if p.ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
+	show := func(now, before sample) (err error) {
 		switch {
 		case asJSON:
 			err = json.NewEncoder(p.stdout).Encode(now)
@@ -42,10 +33,29 @@ func watch(p *invocation, client *client, interval time.Duration, asJSON bool) e
 		case !before.At.IsZero(): // a line needs two samples
 			_, err = fmt.Fprintln(p.stdout, now.line(before))
 		}
-		if err != nil {
+		return err
+	}
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	var before sample
+	waiting := false
+	for {
+		now := sample{At: time.Now()}
+		err := client.do(p.ctx, http.MethodGet, "activity", nil, &now.Activity)
+		switch {
+		case p.ctx.Err() != nil:
+			return nil
+		case err != nil && before.At.IsZero():
 			return err
+		case err == nil:
+			if err := show(now, before); err != nil {
+				return err
+			}
+			before, waiting = now, false
+		case !waiting:
+			waiting, screen.lines = true, 0
+			fmt.Fprintln(p.stderr, "the daemon does not answer; waiting for it")
 		}
-		before = now
 		select {
 		case <-p.ctx.Done():
 			return nil
@@ -68,7 +78,7 @@ func (s sample) rate(before sample, sum func(admin.Activity) int64) string {
 }
 
 func (s sample) speed(before sample, sum func(admin.Activity) int64) string {
-	return size(int64(s.perSecond(before, sum))) + "/s"
+	return format.Size(int64(s.perSecond(before, sum))) + "/s"
 }
 
 func hits(a admin.Activity) int64     { return a.Requests.Hit }
@@ -90,7 +100,7 @@ func evictions(a admin.Activity) (n int64) {
 // line is for a pipe: each figure has its name.
 func (s sample) line(before sample) string {
 	line := fmt.Sprintf("%s  size %s  hits %s  misses %s  stale %s  passed %s  failed %s  served %s  fetched %s  fills %d  evictions %s",
-		s.At.Format(time.TimeOnly), size(s.Bytes), s.rate(before, hits), s.rate(before, misses), s.rate(before, stale),
+		s.At.Format(time.TimeOnly), format.Size(s.Bytes), s.rate(before, hits), s.rate(before, misses), s.rate(before, stale),
 		s.rate(before, bypasses), s.rate(before, failures), s.speed(before, served), s.speed(before, fetched), s.Fills,
 		s.rate(before, evictions))
 	if s.Degraded != "" {
@@ -103,7 +113,7 @@ func (s sample) line(before sample) string {
 func (s sample) tables(before sample) []*table {
 	t := new(table)
 	t.add("size", fill(s.Bytes, s.MaxSize))
-	t.add("free on disk", size(s.Free))
+	t.add("free on disk", format.Size(s.Free))
 	t.add("active downloads", fmt.Sprint(s.Fills))
 	t.add("requests", fmt.Sprintf("%s hits, %s misses, %s stale, %s passed through, %s failed", s.rate(before, hits),
 		s.rate(before, misses), s.rate(before, stale), s.rate(before, bypasses), s.rate(before, failures)))

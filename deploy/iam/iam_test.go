@@ -125,7 +125,15 @@ var requests = map[string]func(context.Context, subject) error{
 		return err
 	},
 	"tag mutability": func(ctx context.Context, s subject) error {
-		_, err := s.registry.ECR().TagMutability(ctx, repository)
+		_, err := s.registry.ECR().TagMutabilities(ctx, []string{repository})
+		return err
+	},
+	"replication rules": func(ctx context.Context, s subject) error {
+		_, err := s.registry.ECR().Diagnosis().Replication(ctx)
+		return err
+	},
+	"pull-time exclusion": func(ctx context.Context, s subject) error {
+		_, err := s.registry.ECR().PullTimeExclusion(ctx)
 		return err
 	},
 	"keep-alive": func(ctx context.Context, s subject) error { return s.registry.Touch(ctx, repository, s.manifest) },
@@ -142,7 +150,7 @@ var uses = []struct {
 	public    bool // whether the registry is ECR Public
 }{
 	{[]string{"pull.json"}, pulls, asUserOf(owner), false},
-	{[]string{"pull-with-hints.json"}, append([]string{"lifecycle policy", "tag mutability"}, pulls...), asUserOf(owner), false},
+	{[]string{"pull-with-hints.json"}, append([]string{"lifecycle policy", "tag mutability", "pull-time exclusion", "replication rules"}, pulls...), asUserOf(owner), false},
 	{[]string{"pull.json", "list.json"}, append([]string{"tags"}, pulls...), asUserOf(owner), false},
 	{[]string{"pull.json", "pull-through.json"}, append([]string{"import"}, pulls...), asUserOf(owner), false},
 	{[]string{"public.json"}, []string{"credentials of ECR Public"}, asUserOf(owner), true},

@@ -13,6 +13,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
+
+	"github.com/larder-registry/larder/deploy/deploytest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -28,7 +30,7 @@ var installed = []string{
 }
 
 func TestDebIsInstalledAndRemoved(t *testing.T) {
-	dpkg := require(t, "dpkg")
+	dpkg := deploytest.Require(t, "dpkg")
 	root := t.TempDir()
 	for _, name := range []string{"info", "updates", "triggers"} {
 		mkdir(t, filepath.Join(root, "var/lib/dpkg", name))
@@ -53,7 +55,7 @@ func TestDebIsInstalledAndRemoved(t *testing.T) {
 }
 
 func TestRPMIsInstalledAndRemoved(t *testing.T) {
-	rpm := require(t, "rpm")
+	rpm := deploytest.Require(t, "rpm")
 	root := t.TempDir()
 	// The scripts would need a shell in the other root. They have their own test below.
 	execute(t, nil, rpm, "--root", root, "--noscripts", "--nodeps", "--ignorearch", "--install", makePackage(t, "rpm"))
@@ -152,20 +154,6 @@ func execute(t *testing.T, env []string, program string, args ...string) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%s %s: %v\n%s", program, strings.Join(args, " "), err, out)
 	}
-}
-
-// require returns the path of a program. If it is not installed, it skips the test, or fails it if LARDER_REQUIRE names
-// the program.
-func require(t *testing.T, program string) string {
-	t.Helper()
-	path, err := exec.LookPath(program)
-	if err != nil && slices.Contains(strings.Split(os.Getenv("LARDER_REQUIRE"), ","), program) {
-		t.Fatalf("%s is not installed, and LARDER_REQUIRE names it", program)
-	}
-	if err != nil {
-		t.Skip(program + " is not installed")
-	}
-	return path
 }
 
 func mkdir(t *testing.T, path string) {

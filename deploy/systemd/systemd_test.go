@@ -12,12 +12,14 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/larder-registry/larder/deploy/deploytest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestUnitsAreValid(t *testing.T) {
-	analyze := require(t, "systemd-analyze")
+	analyze := deploytest.Require(t, "systemd-analyze")
 	root := unitRoot(t)
 	out, err := exec.CommandContext(t.Context(), analyze, "verify", "--root="+root, "--man=no", "larder.service", "larder.socket").CombinedOutput()
 	if err != nil || strings.TrimSpace(string(out)) != "" {
@@ -30,7 +32,7 @@ func TestUnitsAreValid(t *testing.T) {
 const maxExposure = "20"
 
 func TestServiceIsHardened(t *testing.T) {
-	analyze := require(t, "systemd-analyze")
+	analyze := deploytest.Require(t, "systemd-analyze")
 	out, err := exec.CommandContext(t.Context(), analyze, "security", "--offline=true", "--root="+unitRoot(t), "--threshold="+maxExposure, "--no-pager", "larder.service").CombinedOutput()
 	if err != nil {
 		t.Errorf("systemd-analyze security: %v\n%s", err, out)
@@ -38,7 +40,7 @@ func TestServiceIsHardened(t *testing.T) {
 }
 
 func TestUserAndFoldersAreCreated(t *testing.T) {
-	sysusers, tmpfiles := require(t, "systemd-sysusers"), require(t, "systemd-tmpfiles")
+	sysusers, tmpfiles := deploytest.Require(t, "systemd-sysusers"), deploytest.Require(t, "systemd-tmpfiles")
 	if os.Geteuid() != 0 {
 		t.Skip("only root can give a folder to another user")
 	}
@@ -71,6 +73,28 @@ func TestUserAndFoldersAreCreated(t *testing.T) {
 	}
 }
 
+// The key of access decisions is in a folder that the service may write, other than the cache's.
+func TestServiceCanKeepTheKeyOfAccessDecisions(t *testing.T) {
+	unit, err := os.ReadFile("larder.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var folders []string
+	key := ""
+	for line := range strings.Lines(string(unit)) {
+		if value, ok := strings.CutPrefix(line, "StateDirectory="); ok {
+			folders = strings.Fields(value)
+		}
+		if value, ok := strings.CutPrefix(line, "Environment=LARDER_ACCESS_KEY_FILE="); ok {
+			key = strings.TrimSpace(value)
+		}
+	}
+	folder := strings.TrimPrefix(filepath.Dir(key), "/var/lib/")
+	if folder == "larder" || !slices.Contains(folders, folder) {
+		t.Errorf("the key is %q, and the service may write %v", key, folders)
+	}
+}
+
 // unitRoot returns a root folder with the units and everything that they refer to.
 func unitRoot(t *testing.T) string {
 	t.Helper()
@@ -81,7 +105,9 @@ func unitRoot(t *testing.T) string {
 	for _, target := range []string{"sysinit", "basic", "multi-user", "sockets", "shutdown", "network"} {
 		write(t, filepath.Join(root, "usr/lib/systemd/system", target+".target"), "[Unit]\n", 0o644)
 	}
-	write(t, filepath.Join(root, "usr/bin/larder"), "#!/bin/sh\n", 0o755)
+	for _, program := range []string{"usr/bin/larder", "bin/sh"} {
+		write(t, filepath.Join(root, program), "#!/bin/sh\n", 0o755)
+	}
 	return root
 }
 
@@ -102,18 +128,4 @@ func write(t *testing.T, path, text string, mode os.FileMode) {
 	if err := os.WriteFile(path, []byte(text), mode); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// require returns the path of a program. If it is not installed, it skips the test, or fails it if LARDER_REQUIRE names
-// the program.
-func require(t *testing.T, program string) string {
-	t.Helper()
-	path, err := exec.LookPath(program)
-	if err != nil && slices.Contains(strings.Split(os.Getenv("LARDER_REQUIRE"), ","), program) {
-		t.Fatalf("%s is not installed, and LARDER_REQUIRE names it", program)
-	}
-	if err != nil {
-		t.Skip(program + " is not installed")
-	}
-	return path
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/proxy"
 	"github.com/larder-registry/larder/upstream"
+	"github.com/larder-registry/larder/upstream/link"
 )
 
 // Activity is what a daemon is doing, and has done since it was started. Its lists are
@@ -15,12 +16,15 @@ type Activity struct {
 	proxy.Traffic
 	FillsRunning []proxy.Fill      `json:"fillsRunning"`
 	Upstreams    []upstream.Status `json:"upstreams"`
+	Refused      []proxy.Refusal   `json:"refused"` // registries that clients asked for in vain
+	Link         *link.Status      `json:"link,omitempty"`
 }
 
 // Clients is the part of a daemon that serves clients: a [proxy.Proxy].
 type Clients interface {
 	Traffic() proxy.Traffic
 	Fills() []proxy.Fill
+	Refusals() []proxy.Refusal
 }
 
 // monitor reports a daemon's activity. Its methods do not block, and are cheap enough
@@ -29,6 +33,7 @@ type monitor struct {
 	store     *cache.Store
 	clients   Clients
 	upstreams func() []upstream.Status // may be nil
+	link      func() link.Status       // may be nil
 }
 
 func (m *monitor) activity() Activity {
@@ -37,9 +42,14 @@ func (m *monitor) activity() Activity {
 		Traffic:      m.clients.Traffic(),
 		FillsRunning: m.clients.Fills(),
 		Upstreams:    []upstream.Status{},
+		Refused:      m.clients.Refusals(),
 	}
 	if m.upstreams != nil {
 		a.Upstreams = append(a.Upstreams, m.upstreams()...)
+	}
+	if m.link != nil {
+		status := m.link()
+		a.Link = &status
 	}
 	return a
 }

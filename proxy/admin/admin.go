@@ -9,6 +9,7 @@ import (
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/proxy/origin"
 	"github.com/larder-registry/larder/upstream"
+	"github.com/larder-registry/larder/upstream/link"
 )
 
 // Options are the settings of an [Admin]. Store and Clients are required.
@@ -20,6 +21,12 @@ type Options struct {
 	CheckHost func(*http.Request) error
 	// Upstreams returns the state of the upstreams in use. Nil means none are shown.
 	Upstreams func() []upstream.Status
+	// Link returns the state of the line to the upstreams. Nil means that it is not shown.
+	Link func() link.Status
+	// SetOffline sets an upstream offline or online: by its host or its pattern, or all
+	// of them if that is "". The error is fs.ErrNotExist if none has this host. Nil means
+	// that none can be set.
+	SetOffline func(host string, offline bool) error
 	// FetchManifests caches the manifests of all platforms of an image, so that the
 	// cache knows how large a pin of all platforms is. Nil means that only cached
 	// platforms are counted.
@@ -27,6 +34,9 @@ type Options struct {
 	// Ready returns why the daemon takes no requests, or nil if it does. Nil means
 	// that it does.
 	Ready func() error
+	// AuditDegraded returns why the audit is not written, or nil if it is. Nil means that there
+	// is no audit.
+	AuditDegraded func() error
 	// Metrics answers /metrics. Nil means that there is no such page.
 	Metrics http.Handler
 	// Name is the name of this Larder, such as the node's. Version is its version.
@@ -54,13 +64,16 @@ func New(opts Options) *Admin {
 	if opts.Ready == nil {
 		opts.Ready = func() error { return nil }
 	}
+	if opts.AuditDegraded == nil {
+		opts.AuditDegraded = func() error { return nil }
+	}
 	if opts.Metrics == nil {
 		opts.Metrics = http.NotFoundHandler()
 	}
-	m := &monitor{store: opts.Store, clients: opts.Clients, upstreams: opts.Upstreams}
+	m := &monitor{store: opts.Store, clients: opts.Clients, upstreams: opts.Upstreams, link: opts.Link}
 	return &Admin{
 		opts: opts,
-		api:  &api{store: opts.Store, monitor: m, fetchManifests: opts.FetchManifests, log: opts.Log},
+		api:  &api{store: opts.Store, monitor: m, fetchManifests: opts.FetchManifests, setOffline: opts.SetOffline, log: opts.Log},
 		live: newLive(opts.Store, m, about{opts.Name, opts.Version, time.Now()}, opts.Log),
 	}
 }
@@ -76,7 +89,7 @@ func (a *Admin) Handler() http.Handler {
 	addPage(mux, a.live.events)
 	mux.Handle("GET /metrics", a.opts.Metrics)
 	mux.HandleFunc("GET /healthz", healthz)
-	mux.HandleFunc("GET /readyz", readyz(a.opts.Ready, a.opts.Store.Degraded))
+	mux.HandleFunc("GET /readyz", readyz(a.opts.Ready, a.opts.Store.Degraded, a.opts.AuditDegraded, a.opts.Upstreams))
 	addProfiles(mux)
 	return a.guard(mux)
 }

@@ -21,6 +21,7 @@ type api struct {
 	store          *cache.Store
 	monitor        *monitor                                                                 // nil if no daemon runs
 	fetchManifests func(ctx context.Context, repo cache.Repository, reference string) error // nil for none
+	setOffline     func(host string, offline bool) error                                    // nil if no daemon runs
 	log            *slog.Logger
 }
 
@@ -33,6 +34,8 @@ func (a *api) handler() http.Handler {
 	mux.HandleFunc("GET /api/v1/pins", respond(a.pins))
 	mux.HandleFunc("PUT /api/v1/pins", respond(a.pin))
 	mux.HandleFunc("DELETE /api/v1/pins", respond(a.unpin))
+	mux.HandleFunc("PUT /api/v1/offline", respond(func(r *http.Request) (any, error) { return nil, a.offline(r, true) }))
+	mux.HandleFunc("DELETE /api/v1/offline", respond(func(r *http.Request) (any, error) { return nil, a.offline(r, false) }))
 	mux.HandleFunc("POST /api/v1/scrub", a.scrub)
 	return mux
 }
@@ -154,6 +157,15 @@ func (a *api) unpin(r *http.Request) (any, error) {
 		return nil, err
 	}
 	return nil, a.store.Unpin(repo, reference)
+}
+
+// offline sets the upstream of the parameter host offline or online, or all of them if it
+// is not given.
+func (a *api) offline(r *http.Request, offline bool) error {
+	if a.setOffline == nil {
+		return errNoDaemon
+	}
+	return a.setOffline(r.URL.Query().Get("host"), offline)
 }
 
 // imageOf parses the parameter image. It adds no defaults: the client knows what a

@@ -35,7 +35,7 @@ func TestAPIListsPinsAndRemovesImages(t *testing.T) {
 		t.Errorf("pin: %d", status)
 	}
 	var pins []cache.PinInfo
-	if r.api(http.MethodGet, "pins", "", &pins); len(pins) != 1 || pins[0] != (cache.PinInfo{Image: imageV1}) {
+	if r.api(http.MethodGet, "pins", "", &pins); len(pins) != 1 || pins[0] != (cache.PinInfo{Image: imageV1, Digest: img.root}) {
 		t.Errorf("pins: %v", pins)
 	}
 	if r.api(http.MethodGet, "images", "", &images); len(images) != 1 {
@@ -115,7 +115,8 @@ func TestAPIPinsAllPlatformsAfterFetchingTheirManifests(t *testing.T) {
 		fetched = append(fetched, repo.String()+":"+reference)
 		return errors.New("a pin does not need this to succeed")
 	}})
-	r.tag("v1", newImage(t, 1000))
+	img := newImage(t, 1000)
+	r.tag("v1", img)
 	var refused struct{ Error string }
 	if status := r.api(http.MethodPut, "pins", imageV1+"&platforms=some", &refused); status != http.StatusBadRequest || refused.Error == "" {
 		t.Errorf("pin some platforms: %d %q", status, refused.Error)
@@ -128,7 +129,7 @@ func TestAPIPinsAllPlatformsAfterFetchingTheirManifests(t *testing.T) {
 	}
 	var pins []cache.PinInfo
 	r.api(http.MethodGet, "pins", "", &pins)
-	if len(pins) != 1 || pins[0] != (cache.PinInfo{Image: imageV1, AllPlatforms: true}) {
+	if len(pins) != 1 || pins[0] != (cache.PinInfo{Image: imageV1, Digest: img.root, AllPlatforms: true}) {
 		t.Errorf("pins: %v", pins)
 	}
 }

@@ -12,7 +12,7 @@ import (
 type Sample struct {
 	At int64 `json:"at"` // seconds since 1970
 	proxy.Requests
-	Served  int64 `json:"served"`  // bytes of response bodies, sent to clients
+	Served  int64 `json:"served"`  // bytes of response bodies, sent to clients, but those of errors
 	Fetched int64 `json:"fetched"` // bytes of blobs, fetched from upstreams into the cache
 	Passed  int64 `json:"passed"`  // bytes of Served that were not cached
 }

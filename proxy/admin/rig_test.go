@@ -79,6 +79,7 @@ type clients struct {
 	mu      sync.Mutex // guards what follows
 	traffic proxy.Traffic
 	fills   []proxy.Fill
+	refused []proxy.Refusal
 }
 
 func (c *clients) set(traffic proxy.Traffic, fills ...proxy.Fill) {
@@ -97,6 +98,12 @@ func (c *clients) Fills() []proxy.Fill {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return append([]proxy.Fill{}, c.fills...)
+}
+
+func (c *clients) Refusals() []proxy.Refusal {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return append([]proxy.Refusal{}, c.refused...)
 }
 
 // image is an image of two blobs.

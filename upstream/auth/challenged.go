@@ -20,7 +20,7 @@ type Challenged struct {
 	realms   realms
 	log      *slog.Logger
 	service  *tokenService
-	refusals *lru.Cache[string, *Refusals] // by scope; of the tokens that were refused last
+	refusals *lru.Cache[tokenKey, *Refusals] // of the tokens that were refused last
 
 	mu   sync.Mutex // guards what follows
 	last challenge  // the registry's latest
@@ -49,7 +49,7 @@ func (o Options) realms() realms { return realms{o.Endpoint, o.Realms, o.Check} 
 
 // New returns a Challenged that has seen no challenge.
 func New(opts Options) *Challenged {
-	refusals, _ := lru.New[string, *Refusals](maxScopes) // fails only for a size that is not positive
+	refusals, _ := lru.New[tokenKey, *Refusals](maxScopes) // fails only for a size that is not positive
 	return &Challenged{
 		logins:   opts.Logins,
 		realms:   opts.realms(),
@@ -67,6 +67,15 @@ func (a *Challenged) latest() challenge {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.last
+}
+
+// Learn takes over the registry's latest challenge from another one, at the same registry, so that
+// the first request has credentials.
+func (a *Challenged) Learn(from *Challenged) {
+	c := from.latest()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.last = c
 }
 
 // Authorize sets the credentials of a request for a repository, or of one to log
@@ -97,7 +106,7 @@ func (a *Challenged) Accepted(used, repository string) {
 	if used == "" || used == usedBasic {
 		return
 	}
-	if r, ok := a.refusals.Peek(a.latest().scope(repository)); ok {
+	if r, ok := a.refusals.Peek(a.latest().key(repository)); ok {
 		r.Accepted(used)
 	}
 }
@@ -112,7 +121,7 @@ func (a *Challenged) Refused(ctx context.Context, resp *http.Response, used, rep
 		return false, nil // the token is known, and does not allow this
 	}
 	latest := a.latest()
-	if bearer && !a.dropToken(used, latest.scope(repository)) {
+	if bearer && !a.dropToken(used, latest.key(repository)) {
 		return false, nil
 	}
 	offered := parseChallenges(resp.Header)
@@ -121,7 +130,7 @@ func (a *Challenged) Refused(ctx context.Context, resp *http.Response, used, rep
 		if !bearer || resp.StatusCode != http.StatusBadRequest {
 			return false, nil
 		}
-		return a.renew(ctx, used, latest.scope(repository), latest, repository)
+		return a.renew(ctx, used, latest.key(repository), latest, repository)
 	}
 	c, ok, err := a.choose(ctx, offered)
 	if err != nil || !ok {
@@ -134,19 +143,19 @@ func (a *Challenged) Refused(ctx context.Context, resp *http.Response, used, rep
 	a.last = c
 	a.mu.Unlock()
 	if bearer && c.scheme == schemeBearer {
-		return a.renew(ctx, used, latest.scope(repository), c, repository)
+		return a.renew(ctx, used, latest.key(repository), c, repository)
 	}
 	return true, nil
 }
 
-// renew gets the token that takes the place of one that was refused in a scope, and reports
-// whether it is another one. Authorize finds it.
-func (a *Challenged) renew(ctx context.Context, used, refusedIn string, c challenge, repository string) (isNew bool, err error) {
+// renew gets the token that takes the place of one that was refused, which had this key, and
+// reports whether it is another one. Authorize finds it.
+func (a *Challenged) renew(ctx context.Context, used string, refused tokenKey, c challenge, repository string) (isNew bool, err error) {
 	next, err := a.service.token(ctx, c, repository)
 	if err != nil {
 		return false, err
 	}
-	if r, ok := a.refusals.Peek(refusedIn); ok {
+	if r, ok := a.refusals.Peek(refused); ok {
 		r.Renewed(used, next)
 	}
 	return next != used, nil
@@ -185,16 +194,16 @@ func (a *Challenged) choose(ctx context.Context, offered []challenge) (best chal
 
 // dropToken forgets a token that the registry refused, and reports whether to ask
 // for another one.
-func (a *Challenged) dropToken(used, scope string) bool {
+func (a *Challenged) dropToken(used string, key tokenKey) bool {
 	r := NewRefusals(time.Now)
-	if other, ok, _ := a.refusals.PeekOrAdd(scope, r); ok {
+	if other, ok, _ := a.refusals.PeekOrAdd(key, r); ok {
 		r = other
-		a.refusals.Get(scope) // it was used
+		a.refusals.Get(key) // it was used
 	}
 	if !r.Renew(used) {
 		return false
 	}
-	a.service.drop(scope, used)
+	a.service.drop(key, used)
 	return true
 }
 
@@ -214,12 +223,12 @@ func (a *Challenged) Scheme() string { return a.latest().scheme }
 
 // Expires returns when the bearer token that lasts longest expires, or the zero
 // time if there is none.
-func (a *Challenged) Expires() time.Time { return a.service.expires() }
+func (a *Challenged) Expires() time.Time { return a.service.expires(a.latest()) }
 
 // TokenExpires returns when the bearer token for a repository expires, or the zero
 // time if there is none.
 func (a *Challenged) TokenExpires(repository string) time.Time {
-	return a.service.expiresFor(a.latest().scope(repository))
+	return a.service.expiresFor(a.latest().key(repository))
 }
 
 // Account is a login without its secret.

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/larder-registry/larder/upstream/auth"
+	"github.com/larder-registry/larder/upstream/upstreamtest"
 )
 
 func newDockerConfig(t *testing.T, file, endpoint string) *auth.DockerConfig {
@@ -105,7 +106,7 @@ func TestErrorOfABrokenDockerConfigHoldsNoSecret(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			d := newDockerConfig(t, writeFile(t, test.config), "https://"+test.host)
 			_, err := d.Login(t.Context())
-			wantNoCredentials(t, err, test.text)
+			upstreamtest.WantNoCredentials(t, err, test.text)
 			if strings.Contains(fmt.Sprint(err), "hunter2") || strings.Contains(fmt.Sprint(err), "4711") || len(fmt.Sprint(err)) > 1000 {
 				t.Errorf("the error shows too much: %v", err)
 			}
@@ -113,7 +114,7 @@ func TestErrorOfABrokenDockerConfigHoldsNoSecret(t *testing.T) {
 	}
 	missing := filepath.Join(t.TempDir(), "none")
 	_, err := newDockerConfig(t, missing, "https://a.example.com").Login(t.Context())
-	wantNoCredentials(t, err, missing)
+	upstreamtest.WantNoCredentials(t, err, missing)
 }
 
 func TestReplacedDockerConfigIsReadAtTheNextUse(t *testing.T) {

@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/larder-registry/larder/upstream/auth"
+	"github.com/larder-registry/larder/upstream/upstreamtest"
 )
 
 // installHelper puts a shell script on the PATH as docker-credential-test. The
@@ -114,12 +115,12 @@ func TestFailedHelperRunsAgainAfterAPause(t *testing.T) {
 		d := newDockerConfig(t, file, "https://a.example.com")
 		for range 3 {
 			_, err := d.Login(t.Context())
-			wantNoCredentials(t, err, "docker-credential-test")
+			upstreamtest.WantNoCredentials(t, err, "docker-credential-test")
 		}
 		wantRuns(t, runs, "get a.example.com")
 		pass(10 * time.Second)
 		_, err := d.Login(t.Context())
-		wantNoCredentials(t, err, "docker-credential-test")
+		upstreamtest.WantNoCredentials(t, err, "docker-credential-test")
 		wantRuns(t, runs, "get a.example.com", "get a.example.com")
 	})
 }
@@ -146,7 +147,7 @@ func TestHelperThatHangsIsEnded(t *testing.T) {
 			}()
 			select {
 			case err := <-ended:
-				wantNoCredentials(t, err, "docker-credential-test")
+				upstreamtest.WantNoCredentials(t, err, "docker-credential-test")
 			case <-time.After(30 * time.Second): // the scripts run longer
 				kill(t, pid)
 				kill(t, other)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"strings"
+	"time"
 )
 
 // Login is what a registry or its token service accepts: a user name and
@@ -48,3 +49,41 @@ func (Password) Refused(Login) bool { return false }
 
 // From is for [Logins].
 func (p Password) From() string { return p.File }
+
+// Given is a login that does not change.
+type Given Login
+
+// Login is for [Logins].
+func (g Given) Login(context.Context) (Login, error) { return Login(g), nil }
+
+// Refused is for [Logins].
+func (Given) Refused(Login) bool { return false }
+
+// From is for [Logins].
+func (Given) From() string { return "" }
+
+type loginKey struct{}
+
+type asLogin struct {
+	Login
+	since time.Time
+}
+
+// As returns a context for what is asked with a client's own login in place of the upstream's
+// configured one, and with no token that a token service issued before since: it may have rights
+// that the login has lost, or lack new ones. The zero value of l asks anonymously.
+func As(ctx context.Context, l Login, since time.Time) context.Context {
+	return context.WithValue(ctx, loginKey{}, asLogin{l, since})
+}
+
+// Of returns the login that [As] has set, and false if it has not.
+func Of(ctx context.Context) (Login, bool) {
+	l, ok := ctx.Value(loginKey{}).(asLogin)
+	return l.Login, ok
+}
+
+// sinceOf returns the time that [As] has set, and the zero time if it has not.
+func sinceOf(ctx context.Context) time.Time {
+	l, _ := ctx.Value(loginKey{}).(asLogin)
+	return l.since
+}

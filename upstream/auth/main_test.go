@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"net/http"
@@ -12,7 +11,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -142,18 +140,5 @@ func wantPermission(t *testing.T, err error) {
 	t.Helper()
 	if !errors.Is(err, fs.ErrPermission) {
 		t.Errorf("got %v, want %v", err, fs.ErrPermission)
-	}
-}
-
-// wantNoCredentials wants an error about credentials, which must not read as the
-// registry's answer that there is no such image.
-func wantNoCredentials(t *testing.T, err error, text string) {
-	t.Helper()
-	var credentials *auth.Error
-	if !errors.As(err, &credentials) || !strings.Contains(fmt.Sprint(err), text) {
-		t.Errorf("got %v, want an error about credentials with %q", err, text)
-	}
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
-		t.Errorf("%v reads as an answer of the registry", err)
 	}
 }

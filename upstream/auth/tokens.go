@@ -31,12 +31,22 @@ type tokenService struct {
 	timeout   time.Duration
 
 	flights singleflight.Group
-	kept    *lru.Cache[string, bearerToken] // by scope
-	named   atomic.Pointer[bool]            // whether the latest token is for a login; nil before the first
+	kept    *lru.Cache[tokenKey, bearerToken]
+	named   atomic.Pointer[bool] // whether the latest token is for a login; nil before the first
+}
+
+// tokenKey tells tokens apart. Two services of a registry, such as the one that it had
+// before it moved, issue different tokens for one scope.
+type tokenKey struct{ realm, service, scope string }
+
+// key returns the key of a token for pulls from a repository.
+func (c challenge) key(repository string) tokenKey {
+	return tokenKey{c.params["realm"], c.params["service"], c.scope(repository)}
 }
 
 type bearerToken struct {
 	value   string
+	asked   time.Time // when its service was asked
 	expires time.Time
 }
 
@@ -60,26 +70,32 @@ const (
 )
 
 func newTokenService(opts Options) *tokenService {
-	kept, _ := lru.New[string, bearerToken](maxScopes) // fails only for a size that is not positive
+	kept, _ := lru.New[tokenKey, bearerToken](maxScopes) // fails only for a size that is not positive
 	return &tokenService{logins: opts.Logins, realms: opts.realms(), transport: opts.Transport, timeout: opts.Timeout, kept: kept}
 }
 
 // token returns a token for pulls from a repository. Concurrent callers share one
 // request to the service, which ctx does not end.
 func (s *tokenService) token(ctx context.Context, c challenge, repository string) (string, error) {
-	scope := c.scope(repository)
-	if t, ok := s.fresh(scope); ok {
+	key, since := c.key(repository), sinceOf(ctx)
+	if t, ok := s.fresh(key, since); ok {
 		return t.value, nil
 	}
-	got := s.flights.DoChan(scope, func() (any, error) {
-		if t, ok := s.fresh(scope); ok {
+	flight := fmt.Sprintf("%q", key)
+	if !since.IsZero() {
+		flight += since.String() // not one that was asked before
+	}
+	got := s.flights.DoChan(flight, func() (any, error) {
+		if t, ok := s.fresh(key, since); ok {
 			return t.value, nil // a request that has just ended brought it
 		}
 		ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), s.timeout, reply.ErrTimeout)
 		defer cancel()
-		t, err := s.request(ctx, c, scope)
+		asked := time.Now()
+		t, err := s.request(ctx, c, key.scope)
 		if err == nil {
-			s.kept.Add(scope, t)
+			t.asked = asked
+			s.kept.Add(key, t)
 		}
 		return t.value, err
 	})
@@ -94,16 +110,16 @@ func (s *tokenService) token(ctx context.Context, c challenge, repository string
 	}
 }
 
-// fresh returns a token that has not expired.
-func (s *tokenService) fresh(scope string) (bearerToken, bool) {
-	t, ok := s.kept.Get(scope)
-	return t, ok && time.Now().Before(t.expires)
+// fresh returns a token that was asked for since a time and has not expired.
+func (s *tokenService) fresh(key tokenKey, since time.Time) (bearerToken, bool) {
+	t, ok := s.kept.Get(key)
+	return t, ok && !t.asked.Before(since) && time.Now().Before(t.expires)
 }
 
 // drop forgets a token, unless another one has taken its place.
-func (s *tokenService) drop(scope, value string) {
-	if t, ok := s.kept.Peek(scope); ok && t.value == value {
-		s.kept.Remove(scope)
+func (s *tokenService) drop(key tokenKey, value string) {
+	if t, ok := s.kept.Peek(key); ok && t.value == value {
+		s.kept.Remove(key)
 	}
 }
 
@@ -114,17 +130,20 @@ func (s *tokenService) anonymous() (known, anonymous bool) {
 	return named != nil, named != nil && !*named
 }
 
-func (s *tokenService) expires() (latest time.Time) {
-	for _, t := range s.kept.Values() {
-		if t.expires.After(latest) {
+// expires returns when the last token of a challenge's service expires.
+func (s *tokenService) expires(c challenge) (latest time.Time) {
+	of := c.key("")
+	for _, key := range s.kept.Keys() {
+		t, _ := s.kept.Peek(key)
+		if key.realm == of.realm && key.service == of.service && t.expires.After(latest) {
 			latest = t.expires
 		}
 	}
 	return latest
 }
 
-func (s *tokenService) expiresFor(scope string) time.Time {
-	t, _ := s.kept.Peek(scope)
+func (s *tokenService) expiresFor(key tokenKey) time.Time {
+	t, _ := s.kept.Peek(key)
 	return t.expires
 }
 
@@ -138,7 +157,7 @@ func (s *tokenService) request(ctx context.Context, c challenge, scope string) (
 		}
 		if l.Bearer != "" {
 			s.named.Store(new(true))
-			return bearerToken{l.Bearer, time.Now().Add(defaultTokenLife)}, nil
+			return bearerToken{value: l.Bearer, expires: time.Now().Add(defaultTokenLife)}, nil
 		}
 		resp, err := s.exchange(ctx, c, scope, l)
 		if err != nil {
@@ -269,5 +288,5 @@ func readToken(r io.Reader, life time.Duration) (bearerToken, error) {
 	if doc.ExpiresIn > 0 {
 		life = time.Duration(min(doc.ExpiresIn, int(maxTokenLife/time.Second))) * time.Second
 	}
-	return bearerToken{doc.Token, time.Now().Add(life - life/10)}, nil
+	return bearerToken{value: doc.Token, expires: time.Now().Add(life - life/10)}, nil
 }

@@ -35,6 +35,10 @@ type api struct {
 	reading *semaphore.Weighted
 }
 
+// searchTimeouts is how many times the timeout of a call a request for credentials may take. By
+// default that is a minute, as the SDK allows a credential_process.
+const searchTimeouts = 3
+
 func newAPI(cfg Config, opts Options) *api {
 	a := &api{
 		session: &session{
@@ -43,6 +47,7 @@ func newAPI(cfg Config, opts Options) *api {
 			fips:      cfg.Host.FIPS,
 			dualStack: cfg.Host.DualStack,
 			client:    opts.HTTP,
+			search:    searchTimeouts * cfg.Timeout,
 			log:       opts.Log,
 		},
 		endpoint: cfg.APIEndpoint,
@@ -148,7 +153,7 @@ func call[In, Out any](ctx context.Context, a *api, what string,
 		return nil, err
 	}
 	deadline, _ := ctx.Deadline()
-	sent, err := a.limiter.Wait(ctx, pace.PriorityOf(ctx, pace.Manifests), deadline)
+	sent, err := a.limiter.Wait(ctx, pace.Manifests, deadline)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", what, err)
 	}

@@ -4,13 +4,16 @@ import (
 	"context"
 	"maps"
 	"net/http"
+	"slices"
 	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/larder-registry/larder/upstream/dial"
 	"github.com/larder-registry/larder/upstream/guard"
+	"github.com/larder-registry/larder/upstream/offline"
 	"github.com/larder-registry/larder/upstream/pace"
 	"github.com/larder-registry/larder/upstream/patience"
 )
@@ -32,6 +35,30 @@ type Client struct {
 type region struct {
 	api    *api
 	tokens *tokens
+	gate   *offline.Gate                     // open while one of gates is
+	gates  *lru.Cache[string, *offline.Gate] // of the registries, by their names
+}
+
+// maxGates bounds the registries of a region whose gates are known, as a pattern for
+// hosts may match any number of them. They are those used last.
+const maxGates = 256
+
+// newRegion returns a region without API and tokens.
+func newRegion() *region {
+	gates, _ := lru.New[string, *offline.Gate](maxGates) // fails only for a size that is not positive
+	r := &region{gates: gates}
+	r.gate = offline.New(r.refusal)
+	return r
+}
+
+// refusal returns an error if all registries are offline.
+func (r *region) refusal() (err error) {
+	for _, gate := range r.gates.Values() {
+		if err = gate.Check(); err == nil {
+			return nil
+		}
+	}
+	return err
 }
 
 // regionKey tells regions apart. A token depends on identity and region; a network
@@ -81,6 +108,17 @@ func (c *Client) Close() {
 	c.renewals.Wait()
 }
 
+// CutOffline ends what is being asked of AWS for regions whose registries are all
+// offline.
+func (c *Client) CutOffline() {
+	c.mu.Lock()
+	all := slices.Collect(maps.Values(c.regions))
+	c.mu.Unlock()
+	for _, r := range all {
+		r.gate.Cut()
+	}
+}
+
 // Registry returns a private registry. Readings of its lifecycle policies wait for
 // the registry's own limiter, so that they do not add to the throttling of pulls.
 func (c *Client) Registry(cfg Config, limiter *pace.Limiter) *Registry {
@@ -95,6 +133,12 @@ func (c *Client) Public(cfg Config) *PublicLogins {
 
 // region returns what a registry shares with others.
 func (c *Client) region(cfg Config) *region {
+	r := c.regionOf(cfg)
+	r.gates.Add(cfg.Name, cfg.Gate)
+	return r
+}
+
+func (c *Client) regionOf(cfg Config) *region {
 	host := cfg.Host
 	key := regionKey{cfg.Identity, host.Region, cfg.APIEndpoint, host.FIPS, host.DualStack, host.Public}
 	c.mu.Lock()
@@ -105,9 +149,11 @@ func (c *Client) region(cfg Config) *region {
 	if len(c.regions) >= maxRegions {
 		maps.DeleteFunc(c.regions, func(_ regionKey, r *region) bool { return r.tokens.unused() })
 	}
+	fresh := newRegion()
 	api := newAPI(cfg, c.opts)
 	tokens := &tokens{
 		ask:     api.privateToken,
+		gate:    fresh.gate,
 		counter: c.opts.Telemetry.Tokens(host.Region),
 		now:     c.opts.Now,
 		log:     c.opts.Log.With("region", host.Region),
@@ -121,7 +167,7 @@ func (c *Client) region(cfg Config) *region {
 		tokens.log = c.opts.Log.With("upstream", cfg.Name)
 		tokens.pauses = pace.NewBackoff(firstOptionalPause, longestOptionalPause)
 	}
-	fresh := &region{api: api, tokens: tokens}
+	fresh.api, fresh.tokens = api, tokens
 	c.regions[key] = fresh
 	return fresh
 }

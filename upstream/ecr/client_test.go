@@ -75,7 +75,7 @@ func TestEndpointsOfAWSAreOfTheRegistrysKind(t *testing.T) {
 			cfg := configOf(t, test.host)
 			cfg.Timeout, cfg.APIEndpoint, cfg.Identity = time.Minute, test.endpoint, test.identity
 			_, err := newTestClient(t, asked).region(cfg).tokens.ask(t.Context())
-			wantNoCredentials(t, err, errNoNetwork.Error())
+			upstreamtest.WantNoCredentials(t, err, errNoNetwork.Error())
 			if len(asked.hosts) == 0 || asked.hosts[0] != test.want {
 				t.Errorf("%s as %v, from %q: asked %v, want %s", test.host, test.identity, test.region, asked.hosts, test.want)
 			}
@@ -183,7 +183,7 @@ func TestErrorShowsNothingThatACredentialProcessWrote(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, err = r.Authorize(t.Context(), req, repo)
-			wantNoCredentials(t, err, test.text)
+			upstreamtest.WantNoCredentials(t, err, test.text)
 			if strings.Contains(fmt.Sprint(err), "hunter2") {
 				t.Errorf("the output is shown: %v", err)
 			}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/larder-registry/larder/upstream/dial"
 	"github.com/larder-registry/larder/upstream/name"
+	"github.com/larder-registry/larder/upstream/offline"
 	"github.com/larder-registry/larder/upstream/patience"
 	"github.com/larder-registry/larder/upstream/telemetry"
 )
@@ -40,4 +41,7 @@ type Config struct {
 	APIEndpoint string
 	// Timeout bounds each call of the API.
 	Timeout time.Duration
+	// Gate stands before what the registry is asked. AWS is asked for tokens while that
+	// of one of the registries that share them is open. Nil means an open one.
+	Gate *offline.Gate
 }

@@ -14,6 +14,6 @@
 // # Locks
 //
 // Client.mu guards the map of regions. It may be held while tokens.mu is taken.
-// tokens.mu, session.mu and PublicLogins.mu are taken alone. None is held while AWS
-// is asked.
+// tokens.mu, session.mu and PublicLogins.mu are taken alone. No lock is held while AWS is
+// asked, or whether a registry is offline.
 package ecr

@@ -17,8 +17,12 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go"
 	"github.com/aws/smithy-go/logging"
+	"github.com/aws/smithy-go/middleware"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 
+	"github.com/larder-registry/larder/upstream/guard"
 	"github.com/larder-registry/larder/upstream/name"
+	"github.com/larder-registry/larder/upstream/reply"
 )
 
 // Identity is the AWS identity of requests. The zero value is the one that the
@@ -45,6 +49,7 @@ type session struct {
 	fips, dualStack bool
 	client          aws.HTTPClient
 	patient         func(aws.HTTPClient) aws.HTTPClient // wraps client for everything but the search for credentials
+	search          time.Duration                       // bounds each request of a search for credentials
 	log             *slog.Logger
 
 	mu  sync.Mutex // guards cfg; not held while it is made
@@ -80,6 +85,7 @@ func (s *session) load(ctx context.Context) (aws.Config, error) {
 		awsconfig.WithHTTPClient(s.client),
 		awsconfig.WithLogger(logging.LoggerFunc(s.logf)), // the SDK's own goes to stderr
 		awsconfig.WithRetryer(shortPauses),
+		awsconfig.WithAPIOptions([]func(*middleware.Stack) error{s.bound}),
 	}
 	if s.identity.Profile != "" {
 		options = append(options, awsconfig.WithSharedConfigProfile(s.identity.Profile))
@@ -101,6 +107,31 @@ func (s *session) load(ctx context.Context) (aws.Config, error) {
 	}
 	cfg.Region = s.region
 	return cfg, nil
+}
+
+// bound has each operation of the SDK end after a time, and refuses answers of 1xx before
+// anything reads their bodies. It is for the search for credentials, which is not patient, as
+// the SDK wants its own kind of HTTP client, and which has no deadline of a caller: the
+// SDK's caches share its result, and take the deadlines away.
+func (s *session) bound(stack *middleware.Stack) error {
+	end := func(ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler) (
+		middleware.InitializeOutput, middleware.Metadata, error) {
+		ctx, cancel := context.WithTimeoutCause(ctx, s.search, reply.ErrTimeout)
+		defer cancel()
+		return next.HandleInitialize(ctx, in)
+	}
+	check := func(ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler) (
+		middleware.DeserializeOutput, middleware.Metadata, error) {
+		out, metadata, err := next.HandleDeserialize(ctx, in)
+		if resp, ok := out.RawResponse.(*smithyhttp.Response); ok && err == nil {
+			err = guard.CheckFinal(resp.Response)
+		}
+		return out, metadata, err
+	}
+	return errors.Join(
+		stack.Initialize.Add(middleware.InitializeMiddlewareFunc("LarderTimeout", end), middleware.Before),
+		stack.Deserialize.Add(middleware.DeserializeMiddlewareFunc("LarderCheckFinal", check), middleware.After),
+	)
 }
 
 // quiet is credentials whose errors do not show what a credential_process wrote: the

@@ -3,6 +3,7 @@ package ecr
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -68,6 +69,26 @@ func readImages(ctx context.Context, a *api, account *string, repository string)
 		in.NextToken = page.NextToken
 	}
 	return nil, fmt.Errorf("%s: more than %d pages", what, maxImagePages)
+}
+
+// readPushed reads when an image was pushed.
+func readPushed(ctx context.Context, a *api, account *string, repository string, dgst digest.Digest) (time.Time, error) {
+	in := &ecr.DescribeImagesInput{
+		RegistryId:     account,
+		RepositoryName: &repository,
+		ImageIds:       []types.ImageIdentifier{{ImageDigest: aws.String(dgst.String())}},
+	}
+	what := "describe " + repository + "@" + dgst.String()
+	page, err := call(ctx, a, what, (*ecr.Client).DescribeImages, in)
+	if err != nil {
+		return time.Time{}, err
+	}
+	for _, detail := range page.ImageDetails {
+		if at := aws.ToTime(detail.ImagePushedAt); aws.ToString(detail.ImageDigest) == dgst.String() && !at.IsZero() {
+			return at, nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("%s: ECR does not tell when it was pushed: %w", what, fs.ErrNotExist)
 }
 
 func newImage(d types.ImageDetail) (lifecycle.Image, error) {

@@ -3,18 +3,14 @@
 package ecr
 
 import (
-	"errors"
-	"io/fs"
 	"net/http"
 	"net/http/httptest"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"go.uber.org/goleak"
 
-	"github.com/larder-registry/larder/upstream/auth"
 	"github.com/larder-registry/larder/upstream/ecrtest"
 	"github.com/larder-registry/larder/upstream/name"
 	"github.com/larder-registry/larder/upstream/pace"
@@ -88,17 +84,4 @@ func newTestClient(t *testing.T, h aws.HTTPClient) *Client {
 	c := NewClient(Options{HTTP: h, Log: new(upstreamtest.Log).Logger(), Now: time.Now, Telemetry: counters})
 	t.Cleanup(c.Close)
 	return c
-}
-
-// wantNoCredentials wants an error about credentials, which must not read as an
-// answer that there is no such image.
-func wantNoCredentials(t *testing.T, err error, text string) {
-	t.Helper()
-	var credentials *auth.Error
-	if !errors.As(err, &credentials) || !strings.Contains(err.Error(), text) {
-		t.Errorf("got %v, want an error about credentials with %q", err, text)
-	}
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
-		t.Errorf("%v reads as an answer of the registry", err)
-	}
 }

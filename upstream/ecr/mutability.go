@@ -30,19 +30,32 @@ func (m TagMutability) Equal(other TagMutability) bool {
 	return m.immutable == other.immutable && slices.Equal(m.except, other.except)
 }
 
-// readTagMutability reads the setting of a repository. A nil account means that of
-// the credentials.
-func readTagMutability(ctx context.Context, a *api, account *string, repository string) (TagMutability, error) {
-	in := &ecr.DescribeRepositoriesInput{RegistryId: account, RepositoryNames: []string{repository}}
-	what := "describe the repository " + repository
+// MaxRepositories is how many repositories one call can be about (API reference,
+// DescribeRepositories).
+const MaxRepositories = 100
+
+// readTagMutabilities reads the settings of repositories in one call. A nil account means
+// that of the credentials.
+func readTagMutabilities(ctx context.Context, a *api, account *string, repositories []string) (map[string]TagMutability, error) {
+	in := &ecr.DescribeRepositoriesInput{RegistryId: account, RepositoryNames: repositories}
+	what := "describe the repository " + repositories[0]
+	if more := len(repositories) - 1; more > 0 {
+		what += fmt.Sprintf(" and %d more", more)
+	}
 	out, err := call(ctx, a, what, (*ecr.Client).DescribeRepositories, in)
 	if err != nil {
-		return TagMutability{}, err
+		return nil, err
 	}
-	if len(out.Repositories) != 1 || aws.ToString(out.Repositories[0].RepositoryName) != repository {
-		return TagMutability{}, fmt.Errorf("%s: the answer is about another repository", what)
+	read := make(map[string]TagMutability, len(repositories))
+	for _, described := range out.Repositories {
+		read[aws.ToString(described.RepositoryName)] = newTagMutability(described)
 	}
-	return newTagMutability(out.Repositories[0]), nil
+	for _, repository := range repositories {
+		if _, ok := read[repository]; !ok {
+			return nil, fmt.Errorf("%s: the answer is not about %s", what, repository)
+		}
+	}
+	return read, nil
 }
 
 // newTagMutability treats tags as mutable if it does not know the setting. In a

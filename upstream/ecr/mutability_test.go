@@ -2,6 +2,7 @@ package ecr
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/http"
 	"testing"
@@ -30,18 +31,22 @@ func TestTagMutabilityIsTheRepositorysSetting(t *testing.T) {
 			if err := server.SetTagMutability(repo, test.setting); err != nil {
 				t.Fatal(err)
 			}
-			m, err := server.TagMutability(t.Context(), repo)
-			if err != nil {
-				t.Fatal(err)
+			read := func() TagMutability {
+				t.Helper()
+				all, err := server.TagMutabilities(t.Context(), []string{repo})
+				if err != nil || len(all) != 1 {
+					t.Fatal(all, err)
+				}
+				return all[repo]
 			}
+			m := read()
 			for tag, want := range test.want {
 				if got := m.Immutable(tag); got != want {
 					t.Errorf("%s: immutable is %t, want %t", tag, got, want)
 				}
 			}
-			again, err := server.TagMutability(t.Context(), repo)
-			if err != nil || !again.Equal(m) {
-				t.Errorf("read again it is %+v, %v; want %+v", again, err, m)
+			if again := read(); !again.Equal(m) {
+				t.Errorf("read again it is %+v; want %+v", again, m)
 			}
 			if (m.Equal(TagMutability{})) != (name == "MUTABLE") {
 				t.Errorf("%+v equals MUTABLE: wrong", m)
@@ -70,11 +75,36 @@ func TestTagsAreMutableIfTheSettingIsUnknown(t *testing.T) {
 
 func TestErrorOfTagMutabilityHasItsKind(t *testing.T) {
 	server := startECR(t)
-	if _, err := server.TagMutability(t.Context(), "team/none"); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := server.TagMutabilities(t.Context(), []string{repo, "team/none"}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("of no repository: %v", err)
 	}
 	server.Inject(ecrtest.Fault{On: ecrtest.API, Operation: "DescribeRepositories", Status: http.StatusBadRequest, Code: "AccessDeniedException"})
-	if _, err := server.TagMutability(t.Context(), repo); !errors.Is(err, fs.ErrPermission) {
+	if _, err := server.TagMutabilities(t.Context(), []string{repo}); !errors.Is(err, fs.ErrPermission) {
 		t.Errorf("denied: %v", err)
+	}
+}
+
+func TestSettingsOfManyRepositoriesAreReadInOneCall(t *testing.T) {
+	server := startECR(t)
+	var names []string
+	for i := range MaxRepositories {
+		name := fmt.Sprintf("team/app-%d", i)
+		if err := server.SetTagMutability(name, ecrtest.TagMutability{Immutable: i%2 == 0}); err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, name)
+	}
+	server.ResetStats()
+	all, err := server.TagMutabilities(t.Context(), names)
+	if err != nil || len(all) != len(names) {
+		t.Fatalf("%d settings, %v", len(all), err)
+	}
+	for i, name := range names {
+		if got := all[name].Immutable("v1"); got != (i%2 == 0) {
+			t.Errorf("%s: immutable is %t", name, got)
+		}
+	}
+	if n := server.Stats().Requests[ecrtest.API]; n != 1 {
+		t.Errorf("%d calls", n)
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 
+	"github.com/larder-registry/larder/upstream/guard"
 	"github.com/larder-registry/larder/upstream/patience"
 	"github.com/larder-registry/larder/upstream/telemetry"
 )
@@ -49,6 +50,9 @@ func (c *patientClient) Do(req *http.Request) (*http.Response, error) {
 				out.Body = io.NopCloser(bytes.NewReader(sent))
 			}
 			resp, err := c.by.Do(out)
+			if err == nil {
+				err = guard.CheckFinal(resp)
+			}
 			if err != nil {
 				return nil, err
 			}

@@ -4,12 +4,16 @@ import (
 	"context"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/distribution/distribution/v3/registry/api/errcode"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/larder-registry/larder/upstream/auth"
 	"github.com/larder-registry/larder/upstream/lifecycle"
+	"github.com/larder-registry/larder/upstream/offline"
 	"github.com/larder-registry/larder/upstream/pace"
 	"github.com/larder-registry/larder/upstream/reply"
 )
@@ -21,11 +25,14 @@ type Registry struct {
 	api      *api
 	tokens   *tokens
 	limiter  *pace.Limiter
+	gate     *offline.Gate
 	refusals *auth.Refusals
+
+	exclusion atomic.Pointer[string] // what PullTimeExclusion last returned
 }
 
 func newRegistry(cfg Config, api *api, tokens *tokens, limiter *pace.Limiter, now func() time.Time) *Registry {
-	r := &Registry{api: api, tokens: tokens, limiter: limiter, refusals: auth.NewRefusals(now)}
+	r := &Registry{api: api, tokens: tokens, limiter: limiter, gate: cfg.Gate, refusals: auth.NewRefusals(now)}
 	if cfg.Host.Account != "" {
 		r.account = &cfg.Host.Account
 	}
@@ -110,9 +117,15 @@ func (l Lifecycle) Calls() int {
 // The error is fs.ErrNotExist if there is no policy or no repository, and
 // fs.ErrPermission if the credentials lack ecr:GetLifecyclePolicy or
 // ecr:DescribeImages; [reply.IsThrottled] tells whether there were too many requests. One
-// reading runs at a time in each region; others wait for it, or for ctx to end.
+// reading runs at a time in each region; others wait for it, or for ctx to end. It is an
+// [offline.Error] while the registry is offline.
 // Requests of clients go first.
 func (r *Registry) Lifecycle(ctx context.Context, repository string, seen time.Time) (Lifecycle, error) {
+	ctx, leave, err := r.gate.Enter(ctx)
+	if err != nil {
+		return Lifecycle{}, err
+	}
+	defer leave()
 	if err := r.api.reading.Acquire(ctx, 1); err != nil {
 		return Lifecycle{}, context.Cause(ctx)
 	}
@@ -120,7 +133,7 @@ func (r *Registry) Lifecycle(ctx context.Context, repository string, seen time.T
 	ctx, cancel := context.WithTimeoutCause(pace.Background(ctx), lifecycleTimeout, reply.ErrTimeout)
 	defer cancel()
 	until, _ := ctx.Deadline()
-	if _, err := r.limiter.Wait(ctx, pace.Unattended, until); err != nil { // a registry that throttles pulls is not asked for more
+	if _, err := r.limiter.Wait(ctx, pace.Manifests, until); err != nil { // a registry that throttles pulls is not asked for more
 		return Lifecycle{}, err
 	}
 	read, err := readPolicy(ctx, r.api, r.account, repository)
@@ -136,11 +149,29 @@ func (r *Registry) Lifecycle(ctx context.Context, repository string, seen time.T
 	return read, nil
 }
 
-// TagMutability reads which tags of a repository can be moved. The error is
-// fs.ErrNotExist if there is no such repository, and fs.ErrPermission if the
-// credentials lack ecr:DescribeRepositories. Requests of clients go first.
-func (r *Registry) TagMutability(ctx context.Context, repository string) (TagMutability, error) {
-	return readTagMutability(pace.Background(ctx), r.api, r.account, repository)
+// Pushed reads when an image was pushed, by its digest. The error is fs.ErrNotExist if there is no such
+// image, and fs.ErrPermission if the credentials lack ecr:DescribeImages. It is an [offline.Error]
+// while the registry is offline.
+func (r *Registry) Pushed(ctx context.Context, repository string, dgst digest.Digest) (time.Time, error) {
+	ctx, leave, err := r.gate.Enter(ctx)
+	if err != nil {
+		return time.Time{}, err
+	}
+	defer leave()
+	return readPushed(ctx, r.api, r.account, repository, dgst)
+}
+
+// TagMutabilities reads which tags of repositories can be moved, in one call for 1 to
+// [MaxRepositories]. The error is fs.ErrNotExist if one of them does not exist, and
+// fs.ErrPermission if the credentials lack ecr:DescribeRepositories for one of them. It is
+// an [offline.Error] while the registry is offline. Requests of clients go first.
+func (r *Registry) TagMutabilities(ctx context.Context, repositories []string) (map[string]TagMutability, error) {
+	ctx, leave, err := r.gate.Enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	return readTagMutabilities(pace.Background(ctx), r.api, r.account, repositories)
 }
 
 // Diagnosis returns the steps for "larder doctor".

@@ -11,6 +11,7 @@ import (
 	"github.com/aws/smithy-go/middleware"
 	"github.com/cenkalti/backoff/v5"
 
+	"github.com/larder-registry/larder/upstream/offline"
 	"github.com/larder-registry/larder/upstream/pace"
 	"github.com/larder-registry/larder/upstream/telemetry"
 )
@@ -24,6 +25,7 @@ import (
 // account in it (ECR user guide, "Common errors for Docker commands").
 type tokens struct {
 	ask     func(ctx context.Context) (token, error)
+	gate    *offline.Gate // stands before ask
 	counter *telemetry.Tokens
 	now     func() time.Time
 	log     *slog.Logger
@@ -130,11 +132,11 @@ func (s *tokens) replace(ctx context.Context, old string, patient bool) (string,
 
 // attempt asks once, and begins the renewals after the first success.
 func (s *tokens) attempt() {
-	token, err := s.ask(s.ctx)
+	token, err := s.askOnline()
 	switch {
 	case err == nil:
 		s.counter.Obtained(token.obtained, token.life)
-	case s.ctx.Err() == nil: // else it failed because the client closes
+	case s.ctx.Err() == nil && !offline.Is(err): // else it failed because the client closes
 		s.counter.Failed()
 	}
 	s.mu.Lock()
@@ -150,6 +152,20 @@ func (s *tokens) attempt() {
 	close(asking)
 }
 
+// askOnline asks unless all registries are offline.
+func (s *tokens) askOnline() (token, error) {
+	ctx, leave, err := s.gate.Enter(s.ctx)
+	if err != nil {
+		return token{}, err
+	}
+	defer leave()
+	got, err := s.ask(ctx)
+	if cause := context.Cause(ctx); err != nil && offline.Is(cause) {
+		err = cause
+	}
+	return got, err
+}
+
 // unused reports that there never was a token, as for a region that does not
 // exist. Then there is no goroutine to end.
 func (s *tokens) unused() bool {
@@ -161,6 +177,10 @@ func (s *tokens) unused() bool {
 // settleLocked records the outcome of an attempt. report logs it without the lock:
 // a line for a change, not for every failure.
 func (s *tokens) settleLocked(token token, err error) (report func()) {
+	if offline.Is(err) { // since a request asked for a token: the next one finds out
+		s.failure, s.resume = err, s.now()
+		return func() {}
+	}
 	if err != nil {
 		report = s.failureLocked(err)
 		s.failure, s.expired = err, s.hasExpiredLocked()
@@ -208,7 +228,8 @@ func (s *tokens) hasExpiredLocked() bool {
 	return s.token.value != "" && !s.now().Before(s.token.expires())
 }
 
-// keepFresh renews at half life until the source is closed.
+// keepFresh renews at half life until the source is closed. While all registries are
+// offline it looks from time to time whether they still are.
 func (s *tokens) keepFresh() {
 	for {
 		s.mu.Lock()
@@ -218,6 +239,9 @@ func (s *tokens) keepFresh() {
 		}
 		old := s.token
 		s.mu.Unlock()
+		if later := s.now().Add(longestPause); s.gate.Check() != nil && at.Before(later) {
+			at = later
+		}
 		timer := time.NewTimer(max(at.Sub(s.now()), 0))
 		select {
 		case <-s.ctx.Done():
@@ -228,8 +252,8 @@ func (s *tokens) keepFresh() {
 		s.mu.Lock()
 		again := s.token != old
 		s.mu.Unlock()
-		if again {
-			continue // a refused request renewed it
+		if again || s.gate.Check() != nil {
+			continue // a refused request renewed it, or nothing may be asked
 		}
 		if _, err := s.replace(s.ctx, old.value, true); err != nil && s.ctx.Err() != nil {
 			return

@@ -456,7 +456,7 @@ func TestTokenFailureHasTheWordsOfAWS(t *testing.T) {
 	server := startECR(t)
 	upstreamtest.SetAWS(t, "AKIDSTRANGER")
 	_, err := newTestAPI(t, server.Endpoint).privateToken(t.Context())
-	wantNoCredentials(t, err, "UnrecognizedClientException")
+	upstreamtest.WantNoCredentials(t, err, "UnrecognizedClientException")
 	if strings.Contains(err.Error(), "aws-secret") {
 		t.Errorf("the error has the secret key: %v", err)
 	}
@@ -466,12 +466,12 @@ func TestMissingCredentialsAreAnErrorOfTheCredentials(t *testing.T) {
 	server := startECR(t)
 	upstreamtest.SetAWS(t, "")
 	_, err := newTestAPI(t, server.Endpoint).privateToken(t.Context())
-	wantNoCredentials(t, err, "us-east-1")
+	upstreamtest.WantNoCredentials(t, err, "us-east-1")
 	// The file of the pod's token does not exist.
 	t.Setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/node")
 	t.Setenv("AWS_WEB_IDENTITY_TOKEN_FILE", filepath.Join(t.TempDir(), "token"))
 	_, err = newTestAPI(t, server.Endpoint).privateToken(t.Context())
-	wantNoCredentials(t, err, "no such file")
+	upstreamtest.WantNoCredentials(t, err, "no such file")
 	if n := server.Stats().Requests[ecrtest.API]; n != 0 {
 		t.Errorf("asked the API %d times without credentials", n)
 	}
@@ -490,7 +490,7 @@ func TestAnswerWithoutATokenIsAnError(t *testing.T) {
 				_, _ = w.Write([]byte(body))
 			})
 			_, err := newTestAPI(t, server.URL).privateToken(t.Context())
-			wantNoCredentials(t, err, "no token")
+			upstreamtest.WantNoCredentials(t, err, "no token")
 		})
 	}
 }

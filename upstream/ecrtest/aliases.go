@@ -62,6 +62,14 @@ func PullActions() []string { return iam.PullActions() }
 // the fake does not evaluate, such as conditions.
 func ParsePolicy(document []byte) (Policy, error) { return iam.ParsePolicy(document) }
 
+// The settings of a registry.
+type (
+	// ReplicationRule says to which registries repositories are replicated.
+	ReplicationRule = registry.ReplicationRule
+	// Destination is a registry that repositories are replicated to.
+	Destination = registry.Destination
+)
+
 // The content of repositories.
 type (
 	// Content is the bytes of a blob. It does not change, and several goroutines may

@@ -50,7 +50,7 @@ func TestAPIRefusesUnknownCallers(t *testing.T) {
 
 func TestAPIRefusesUnknownOperations(t *testing.T) {
 	_, c := start(t, ecrtest.Options{})
-	_, err := c.api("AKIDLARDERTEST", "us-east-1").DescribeRegistry(t.Context(), &ecr.DescribeRegistryInput{})
+	_, err := c.api("AKIDLARDERTEST", "us-east-1").DescribePullThroughCacheRules(t.Context(), &ecr.DescribePullThroughCacheRulesInput{})
 	wantAPIError(t, err, "UnknownOperationException")
 }
 

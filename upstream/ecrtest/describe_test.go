@@ -148,6 +148,36 @@ func TestDescribeImagesHasPages(t *testing.T) {
 	}
 }
 
+func TestDescribeImagesByDigestAndTag(t *testing.T) {
+	fake, c := start(t, ecrtest.Options{})
+	image, err := fake.AddImage("team/app", "v1", ecrtest.Image{Layers: []ecrtest.Layer{{Content: ecrtest.Random(1, 10)}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dgst := image.Root.Digest.String()
+	for name, test := range map[string]struct {
+		id types.ImageIdentifier
+		ok bool
+	}{
+		"by digest":                  {types.ImageIdentifier{ImageDigest: &dgst}, true},
+		"by tag":                     {types.ImageIdentifier{ImageTag: aws.String("v1")}, true},
+		"by both":                    {types.ImageIdentifier{ImageDigest: &dgst, ImageTag: aws.String("v1")}, true},
+		"by a tag of another digest": {types.ImageIdentifier{ImageDigest: &dgst, ImageTag: aws.String("v2")}, false},
+		"by a tag that is not there": {types.ImageIdentifier{ImageTag: aws.String("v2")}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out, err := describer(c).DescribeImages(t.Context(), &ecr.DescribeImagesInput{RepositoryName: aws.String("team/app"), ImageIds: []types.ImageIdentifier{test.id}})
+			if !test.ok {
+				wantAPIError(t, err, "ImageNotFoundException")
+				return
+			}
+			if err != nil || len(out.ImageDetails) != 1 || *out.ImageDetails[0].ImageDigest != dgst {
+				t.Errorf("got %+v, %v", out, err)
+			}
+		})
+	}
+}
+
 func TestDescribeImagesRefusesInvalidParameters(t *testing.T) {
 	_, c := start(t, ecrtest.Options{})
 	c.addBlob(ecrtest.Bytes(nil))
@@ -155,7 +185,7 @@ func TestDescribeImagesRefusesInvalidParameters(t *testing.T) {
 		"page too large": {MaxResults: aws.Int32(1001)},
 		"page too small": {MaxResults: aws.Int32(0)},
 		"foreign token":  {NextToken: aws.String("?")},
-		"by identifier":  {ImageIds: []types.ImageIdentifier{{ImageTag: aws.String("v1")}}},
+		"page of some":   {MaxResults: aws.Int32(10), ImageIds: []types.ImageIdentifier{{ImageTag: aws.String("v1")}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			in.RepositoryName = aws.String("team/app")

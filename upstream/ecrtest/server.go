@@ -212,6 +212,16 @@ func (s *Server) SetLifecyclePolicy(repo, text string) error {
 	return nil
 }
 
+// SetPullTimeExclusions replaces the list of pull-time update exclusions: users and
+// roles, by their ARNs, whose pulls are not recorded.
+func (s *Server) SetPullTimeExclusions(principals ...string) {
+	s.registry.SetPullTimeExclusions(principals)
+}
+
+// SetReplication replaces the replication rules of the registry. They replicate nothing by
+// themselves: see [Server.Replicate].
+func (s *Server) SetReplication(rules ...ReplicationRule) { s.registry.SetReplication(rules) }
+
 // RunLifecycle carries out the lifecycle policy of a repository at once; ECR does so
 // within a day after an image meets it. Blobs stay. Without a policy it does nothing.
 // The error is [fs.ErrNotExist] if there is no such repository.

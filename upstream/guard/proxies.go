@@ -33,7 +33,7 @@ func proxyAddresses() map[string]bool {
 		}
 		u, err := url.Parse(raw)
 		if err != nil {
-			continue // http.ProxyFromEnvironment reports it
+			continue // http.ProxyFromEnvironment ignores a URL that is not valid too
 		}
 		port := u.Port()
 		if port == "" {

@@ -64,8 +64,8 @@ func (t *Transports) For(endpoint *url.URL) *Transport {
 	return t.all[allowed]
 }
 
-// Close closes idle connections.
-func (t *Transports) Close() {
+// CloseIdle closes idle connections.
+func (t *Transports) CloseIdle() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, tr := range t.all {
@@ -115,11 +115,23 @@ func (t *Transport) RoundTripFresh(req *http.Request) (*http.Response, error) {
 // roundTrip is for [Transport.RoundTrip].
 func roundTrip(by *http.Transport, req *http.Request) (*http.Response, error) {
 	resp, err := by.RoundTrip(req)
-	if err != nil || resp.StatusCode >= http.StatusOK {
-		return resp, err
+	if err == nil {
+		err = CheckFinal(resp)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return resp, nil
+}
+
+// CheckFinal returns an error for an answer of 1xx, and closes its body. The answer is one
+// of http.RoundTripper. See [Transport.RoundTrip].
+func CheckFinal(resp *http.Response) error {
+	if resp.StatusCode >= http.StatusOK {
+		return nil
 	}
 	resp.Body.Close()
-	return nil, fmt.Errorf("%s answered %s, which nothing asked for", req.URL.Host, resp.Status)
+	return fmt.Errorf("%s answered %s, which nothing asked for", resp.Request.URL.Host, resp.Status)
 }
 
 // MuteNameServers returns the addresses of the name servers that did not answer when

@@ -31,6 +31,9 @@ func buildx(tags func(push int) []string) []lifecycle.Image {
 	return images
 }
 
+// imagesOfPush is how many images a push has.
+const imagesOfPush = 5
+
 // latestOnly is a tag that moves at each push; release is another one at every tenth.
 func latestOnly(push int) []string {
 	if push == 100 {
@@ -108,7 +111,7 @@ func TestUntaggedRulesExpireOldPushesOfBuildx(t *testing.T) {
 			complete := buildx(test.tags)
 			var want, wantUnread []string
 			for i, img := range complete {
-				if push := i/5 + 1; test.gone(push) {
+				if push := i/imagesOfPush + 1; test.gone(push) {
 					want = append(want, string(img.Digest))
 					if img.Index {
 						wantUnread = append(wantUnread, string(img.Digest))

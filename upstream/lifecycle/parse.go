@@ -180,7 +180,7 @@ func (p *parser) tags(path string, patterns, prefixes []string, s *selection) {
 	case s.status == tagged && given == 0:
 		p.mistake(path+".tagPatternList", "missing; expected this or tagPrefixList")
 	case len(patterns) > 0 && len(prefixes) > 0:
-		p.mistake(path+".tagPrefixList", "not allowed together with TagPatternList")
+		p.mistake(path+".tagPrefixList", "not allowed together with tagPatternList")
 	}
 	for i, pattern := range patterns {
 		key := fmt.Sprintf("%s.tagPatternList[%d]", path, i)

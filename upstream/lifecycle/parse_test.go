@@ -100,7 +100,7 @@ func TestMistakesNameTheirKey(t *testing.T) {
 		"any with prefixes":   {edit(`"tagged","tagPatternList"`, `"any","tagPrefixList"`), []string{sel + `tagPrefixList: only allowed with the tagStatus "tagged"`}},
 		"tagged with none":    {edit(`"tagPatternList":["v*"],`, ``), []string{sel + "tagPatternList: missing; expected this or tagPrefixList"}},
 		"no patterns":         {edit(`["v*"]`, `[]`), []string{sel + "tagPatternList: missing; expected this or tagPrefixList"}},
-		"both lists":          {edit(`"tagPatternList"`, `"tagPrefixList":["v"],"tagPatternList"`), []string{sel + "tagPrefixList: not allowed together with TagPatternList"}},
+		"both lists":          {edit(`"tagPatternList"`, `"tagPrefixList":["v"],"tagPatternList"`), []string{sel + "tagPrefixList: not allowed together with tagPatternList"}},
 		"patterns no list":    {edit(`["v*"]`, `"v*"`), []string{sel + "tagPatternList: not a list of strings"}},
 		"pattern no string":   {edit(`["v*"]`, `["v*",1]`), []string{sel + "tagPatternList: not a list of strings"}},
 		"empty pattern":       {edit(`["v*"]`, `["v*",""]`), []string{sel + "tagPatternList[1]: empty"}},

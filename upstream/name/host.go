@@ -45,6 +45,22 @@ func IsLoopback(host string) bool {
 	return strings.EqualFold(host, "localhost") || err == nil && addr.Unmap().IsLoopback()
 }
 
+// Network returns the network that stands for the client at an address, which has a port: the address alone,
+// or for IPv6 the network of 64 bits, of which a client has all addresses. It returns false for what is
+// not such an address.
+func Network(address string) (netip.Prefix, bool) {
+	from, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return netip.Prefix{}, false
+	}
+	at := from.Addr().Unmap().WithZone("")
+	bits := at.BitLen()
+	if at.Is6() && !at.IsLoopback() {
+		bits = 64
+	}
+	return netip.PrefixFrom(at, bits).Masked(), true
+}
+
 // isHost reports whether s is a valid host[:port]. With stars, the labels of a
 // name, but not the last one, may contain stars.
 func isHost(s string, stars bool) bool {

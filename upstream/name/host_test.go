@@ -113,3 +113,22 @@ func FuzzParseHost(f *testing.F) {
 		}
 	})
 }
+
+func TestClientOfIPv6IsItsNetwork(t *testing.T) {
+	for address, want := range map[string]string{
+		"10.0.0.7:1":             "10.0.0.7/32",
+		"[::ffff:10.0.0.7]:1":    "10.0.0.7/32",
+		"[2001:db8:0:1::7]:1":    "2001:db8:0:1::/64",
+		"[2001:db8:0:1:9::8]:2":  "2001:db8:0:1::/64",
+		"[fe80::1%eth0]:1":       "fe80::/64",
+		"[::1]:1":                "::1/128",
+		"10.0.0.7":               "",
+		"registry.example.com:1": "",
+		"pipe":                   "",
+	} {
+		got, ok := name.Network(address)
+		if ok != (want != "") || ok && got.String() != want {
+			t.Errorf("%s: %s, %t, want %q", address, got, ok, want)
+		}
+	}
+}

@@ -179,6 +179,12 @@ func (p ImagePattern) Match(image string) bool {
 	return ok
 }
 
+// MayMatch reports whether p can match names of images of these hosts.
+func (p ImagePattern) MayMatch(hosts HostPattern) bool {
+	host, _, ok := strings.Cut(string(p), "/")
+	return !ok || strings.ContainsAny(host, `*?[\`) || hosts.Match(host)
+}
+
 // MatchesTags reports whether p can match names with a tag. Without a star it can
 // only if it has a host, a repository and a tag.
 func (p ImagePattern) MatchesTags() bool {

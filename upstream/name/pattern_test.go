@@ -252,3 +252,22 @@ func FuzzHostPattern(f *testing.F) {
 		}
 	})
 }
+
+func TestPatternsThatCanMatchImagesOfAHost(t *testing.T) {
+	for _, c := range []struct {
+		pattern name.ImagePattern
+		hosts   name.HostPattern
+		want    bool
+	}{
+		{"docker.io/*", "docker.io", true},
+		{"docker.io/*", "public.ecr.aws", false},
+		{"*/team/*", "public.ecr.aws", true},
+		{"*:v*", "public.ecr.aws", true},
+		{"registry.example.com/*", "*.example.com", true},
+		{"docker.io/library/*", "*.example.com", false},
+	} {
+		if got := c.pattern.MayMatch(c.hosts); got != c.want {
+			t.Errorf("%s, %s: %t", c.pattern, c.hosts, got)
+		}
+	}
+}

@@ -41,12 +41,30 @@ type Refusal struct {
 	// Exhausted means that a quota is used up which does not come back within
 	// seconds.
 	Exhausted bool
+	// Busy means that one server has too much to do at the moment (S3's SlowDown), and not
+	// that a quota is used up.
+	Busy bool
+	// Tries is how many times the same request was refused before.
+	Tries int
+}
+
+// pause returns how long the refused request waits before its next turn.
+func (r Refusal) pause() time.Duration {
+	mean := retryPause << min(r.Tries, 1) // longer pauses would use up the client's time with few tries
+	if r.Busy {
+		mean = busyPause << min(r.Tries, busyDoublings)
+	}
+	return mean/2 + rand.N(mean)
 }
 
 const (
 	// retryPause is the mean wait of a refused request before it is sent again while there
 	// is no limit: as long as a turn at the floor.
 	retryPause = 200 * time.Millisecond
+	// busyPause is that wait after a server was busy. It doubles with each try: three refusals
+	// cost 0.2 s at most, and one request alone is seldom refused often enough to set a limit.
+	busyPause     = 16 * time.Millisecond
+	busyDoublings = 6
 	// longestPause bounds how long one answer can have a target left alone.
 	longestPause = time.Minute
 	// maxWaiting bounds the requests that wait for one target.
@@ -69,8 +87,8 @@ func (l *Limiter) HasQuota() bool {
 	return l.rate.known > 0
 }
 
-// Wait returns when the caller may send a request, and that time for Refused. If
-// the turn would come after until, it fails at once. The error of a request that
+// Wait returns when the caller may send a request, and that time for Refused. p is the
+// priority while a client waits, else it is Unattended: see [BackgroundUntil]. If the turn would come after until, it fails at once. The error of a request that
 // is not sent is Throttled() and has RetryAfter(); if ctx ends for another reason
 // than [reply.ErrTimeout], it is the cause of that.
 func (l *Limiter) Wait(ctx context.Context, p Priority, until time.Time) (sent time.Time, err error) {
@@ -81,24 +99,34 @@ func (l *Limiter) Wait(ctx context.Context, p Priority, until time.Time) (sent t
 		l.mu.Unlock()
 		return now, nil
 	}
-	w, err := l.joinLocked(p, now, until)
+	attended, background := BackgroundOf(ctx)
+	first := p
+	if background {
+		first = Unattended
+	}
+	w, err := l.joinLocked(first, now, until)
 	l.mu.Unlock()
 	if err != nil {
 		return time.Time{}, err
 	}
 	late := time.NewTimer(until.Sub(now))
 	defer late.Stop()
-	select {
-	case <-w.turn:
-		return time.Now(), w.err
-	case <-late.C:
-		return time.Time{}, l.leave(w)
-	case <-ctx.Done():
-		err := l.leave(w)
-		if reply.CallerLeft(ctx) {
-			err = fmt.Errorf("wait for %s, which throttles: %w", l.target, context.Cause(ctx))
+	for {
+		select {
+		case <-w.turn:
+			return time.Now(), w.err
+		case <-attended:
+			l.move(w, p)
+			attended = nil
+		case <-late.C:
+			return time.Time{}, l.leave(w)
+		case <-ctx.Done():
+			err := l.leave(w)
+			if reply.CallerLeft(ctx) {
+				err = fmt.Errorf("wait for %s, which throttles: %w", l.target, context.Cause(ctx))
+			}
+			return time.Time{}, err
 		}
-		return time.Time{}, err
 	}
 }
 
@@ -142,7 +170,7 @@ func (l *Limiter) Refused(sent time.Time, r Refusal) (pause time.Duration) {
 		l.rate.lower(now)
 		l.pauseLocked(now.Add(l.rate.gap()))
 	case r.Throttled && !isLimit:
-		pause = retryPause/2 + rand.N(retryPause)
+		pause = r.pause()
 	}
 	l.armLocked(now)
 	return pause
@@ -216,9 +244,19 @@ func (l *Limiter) joinLocked(p Priority, now, until time.Time) (*waiter, error) 
 	case turn.After(until), l.queue.len() >= maxWaiting:
 		return nil, l.errorLocked(turn.Sub(now))
 	}
-	w := l.queue.push(p)
+	w := &waiter{turn: make(chan struct{})}
+	l.queue.push(p, w)
 	l.armLocked(now)
 	return w, nil
+}
+
+// move puts a request that waits at the end of another queue.
+func (l *Limiter) move(w *waiter, to Priority) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.queue.remove(w) {
+		l.queue.push(to, w)
+	}
 }
 
 // leave takes a request out of its queue, and returns why it waited in vain.

@@ -1,8 +1,6 @@
 package pace
 
-import (
-	"context"
-)
+import "context"
 
 // Priority says which of the waiting requests is sent first.
 type Priority int
@@ -18,19 +16,30 @@ const (
 	priorities
 )
 
-// backgroundKey marks a context in [Background].
+// backgroundKey is the key of the channel of a context of [BackgroundUntil].
 type backgroundKey struct{}
 
 // Background returns a context for requests that no client waits for. While
 // their upstream throttles, requests of clients go first.
-func Background(ctx context.Context) context.Context {
-	return context.WithValue(ctx, backgroundKey{}, true)
+func Background(ctx context.Context) context.Context { return BackgroundUntil(ctx, nil) }
+
+// BackgroundUntil is [Background] until attended is closed, since a client waits from then
+// on. Nil is never closed.
+func BackgroundUntil(ctx context.Context, attended <-chan struct{}) context.Context {
+	return context.WithValue(ctx, backgroundKey{}, attended)
 }
 
-// PriorityOf returns p, or Unattended if ctx is one of [Background].
-func PriorityOf(ctx context.Context, p Priority) Priority {
-	if ctx.Value(backgroundKey{}) != nil {
-		return Unattended
+// BackgroundOf reports whether a context is one for requests that no client waits for
+// (background). If so, attended is closed when one does; it may be nil.
+func BackgroundOf(ctx context.Context) (attended <-chan struct{}, background bool) {
+	attended, background = ctx.Value(backgroundKey{}).(<-chan struct{})
+	if !background {
+		return nil, false
 	}
-	return p
+	select {
+	case <-attended:
+		return nil, false
+	default:
+		return attended, true
+	}
 }

@@ -1,19 +1,28 @@
 package pace_test
 
 import (
-	"context"
 	"testing"
 
 	"github.com/larder-registry/larder/upstream/pace"
 )
 
-func TestBackgroundWaitsForClients(t *testing.T) {
-	if p := pace.PriorityOf(t.Context(), pace.Manifests); p != pace.Manifests {
-		t.Errorf("a client's priority is %d", p)
+func TestBackgroundIsMarked(t *testing.T) {
+	if _, background := pace.BackgroundOf(t.Context()); background {
+		t.Error("a client's request is in the background")
 	}
-	ctx, cancel := context.WithCancel(pace.Background(t.Context()))
-	defer cancel()
-	if p := pace.PriorityOf(ctx, pace.Manifests); p != pace.Unattended {
-		t.Errorf("the priority of background work is %d", p)
+	if attended, background := pace.BackgroundOf(pace.Background(t.Context())); attended != nil || !background {
+		t.Error("background work may become a client's")
+	}
+}
+
+func TestBackgroundEndsWhenAClientWaits(t *testing.T) {
+	begins := make(chan struct{})
+	ctx := pace.BackgroundUntil(t.Context(), begins)
+	if attended, background := pace.BackgroundOf(ctx); attended != begins || !background {
+		t.Error("a client waits before it begins to")
+	}
+	close(begins)
+	if _, background := pace.BackgroundOf(ctx); background {
+		t.Error("no client waits after one began to")
 	}
 }

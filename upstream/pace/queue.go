@@ -31,11 +31,7 @@ func (q *queue) ahead(p Priority) (n int) {
 	return n
 }
 
-func (q *queue) push(p Priority) *waiter {
-	w := &waiter{turn: make(chan struct{})}
-	q.waiting[p] = append(q.waiting[p], w)
-	return w
-}
+func (q *queue) push(p Priority, w *waiter) { q.waiting[p] = append(q.waiting[p], w) }
 
 // pop removes the waiter whose turn it is, and returns nil if there is none.
 func (q *queue) pop() *waiter {
@@ -53,10 +49,15 @@ func (q *queue) pop() *waiter {
 	return nil
 }
 
-func (q *queue) remove(w *waiter) {
-	for p := range q.waiting {
-		q.waiting[p] = slices.DeleteFunc(q.waiting[p], func(other *waiter) bool { return other == w })
+// remove takes a waiter out, and reports whether it was there.
+func (q *queue) remove(w *waiter) bool {
+	for p, of := range q.waiting {
+		if i := slices.Index(of, w); i >= 0 {
+			q.waiting[p] = slices.Delete(of, i, i+1)
+			return true
+		}
 	}
+	return false
 }
 
 // failAll ends every wait with err.

@@ -30,7 +30,7 @@ const (
 	// each other room. A target that needs a longer pause asks for it by Retry-After.
 	//
 	// The floor is what keeps pulls going while others use up the quota: with 90 of 100
-	// answers refused, a floor of 5 finishes 8 images for 32 clients in about 105 s; at a
+	// answers refused, a floor of 5 finishes 8 images of ECR for 32 clients in about 105 s; at a
 	// floor of 2, clients that gave up meanwhile never finished.
 	floor = 5 * knownMargin
 	// longStreak is how many refusals in a row at the floor lower it by one step. It is so long that

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/distribution/distribution/v3/registry/api/errcode"
 
@@ -225,9 +226,15 @@ func firstError(body []byte, sent redact.Secrets) errcode.Error {
 // 600.
 const maxMessage = 2 << 10
 
-// OneLine returns a text on one line and of at most 2 KiB, for an error that
-// ends up in logs and in "kubectl describe pod".
+// OneLine returns a text on one line, without control characters and of at most 2 KiB, for an
+// error that ends up in logs, in terminals and in "kubectl describe pod".
 func OneLine(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) { // an upstream could rewrite the line
+			return ' '
+		}
+		return r
+	}, text)
 	text = strings.Join(strings.Fields(text), " ")
 	if len(text) > maxMessage {
 		text = strings.ToValidUTF8(text[:maxMessage], "") + "…"

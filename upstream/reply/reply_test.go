@@ -10,6 +10,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode"
 
 	"github.com/distribution/distribution/v3/registry/api/errcode"
 
@@ -145,3 +146,44 @@ func TestPeekReadsUpToABound(t *testing.T) {
 type endless struct{}
 
 func (endless) Read(p []byte) (int, error) { return len(p), nil }
+
+// The text reaches the terminals of operators and clients.
+func TestWordsOfARegistryCannotControlATerminal(t *testing.T) {
+	for name, evil := range map[string]string{
+		"an escape sequence":  `\u001b[2J\u001b[H`,
+		"a title":             `\u001b]0;root\u0007`,
+		"C1's sequence":       `\u009b31m`,
+		"backspaces":          `\b\b\b`,
+		"a carriage return":   `\r`,
+		"a null":              `\u0000`,
+		"a delete":            `\u007f`,
+		"a next line":         `\u0085`,
+		"a line separator":    `\u2028`,
+		"a right-to-left":     `\u202e`,
+		"an isolate":          `\u2066`,
+		"a mark of direction": `\u200f`,
+	} {
+		body := `{"errors":[{"code":"DENIED","message":"be` + evil + `fore"}]}`
+		text := reply.Read(respond(t, http.StatusForbidden, nil, strings.NewReader(body))).Error()
+		if !strings.Contains(text, "be") || !strings.Contains(text, "fore") {
+			t.Errorf("%s: %q has not the words", name, text)
+		}
+		for _, r := range text {
+			if unicode.IsControl(r) || unicode.In(r, unicode.Bidi_Control, unicode.Zl, unicode.Zp) {
+				t.Errorf("%s: %q", name, text)
+			}
+		}
+	}
+}
+
+func TestAbsurdRetryAfterIsBounded(t *testing.T) {
+	for _, value := range []string{
+		"-9223372036854775808", "9223372036854775808", "+86400000", "0x7fffffff", "1e9", " 5", "5 ", "5, 99999999", "NaN", "Infinity",
+		"Fri, 31 Dec 9999 23:59:59 GMT", "Thu, 01 Jan 0001 00:00:00 GMT", "Mon, 00 Jan 2026 00:00:00 GMT", strings.Repeat("9", 100_000), "\x00", "\xff",
+	} {
+		got := reply.Read(respond(t, http.StatusTooManyRequests, http.Header{"Retry-After": {value}}, http.NoBody)).RetryAfter()
+		if got < 0 || got > 24*time.Hour {
+			t.Errorf("%.50q is %v", value, got)
+		}
+	}
+}

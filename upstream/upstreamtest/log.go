@@ -1,5 +1,5 @@
-// Package upstreamtest has what the tests of the packages below upstream share: a log that a test reads, and the
-// environment of AWS's SDK.
+// Package upstreamtest has what the tests of the packages below upstream, and of the daemon, share: a log that a test
+// reads, connections without a network, the environment of AWS's SDK, and a check of errors.
 package upstreamtest
 
 import (

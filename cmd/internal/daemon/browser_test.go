@@ -14,6 +14,8 @@ import (
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+
+	"github.com/larder-registry/larder/deploy/deploytest"
 )
 
 // browserPatience is how long a page may take for what is waited for, on a machine that is busy with other tests.
@@ -32,7 +34,7 @@ type browser struct {
 // startBrowser starts Chromium, which ends with the test.
 func startBrowser(t *testing.T) *browser {
 	t.Helper()
-	path := require(t, "chromium")
+	path := deploytest.Require(t, "chromium")
 	opts := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(path),
 		chromedp.DisableGPU,

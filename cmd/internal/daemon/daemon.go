@@ -9,17 +9,26 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/cmd/internal/daemon/bring"
+	"github.com/larder-registry/larder/cmd/internal/daemon/carry"
 	"github.com/larder-registry/larder/cmd/internal/daemon/conns"
+	"github.com/larder-registry/larder/cmd/internal/daemon/keep"
+	"github.com/larder-registry/larder/cmd/internal/daemon/tlsfiles"
 	"github.com/larder-registry/larder/cmd/internal/daemon/upkeep"
 	"github.com/larder-registry/larder/config"
 	"github.com/larder-registry/larder/proxy"
+	"github.com/larder-registry/larder/proxy/access"
 	"github.com/larder-registry/larder/proxy/admin"
+	"github.com/larder-registry/larder/proxy/audit"
+	"github.com/larder-registry/larder/proxy/password"
 	"github.com/larder-registry/larder/upstream"
+	"github.com/larder-registry/larder/upstream/link"
 )
 
 // Options are what a daemon is given beside its configuration. The zero value is
@@ -51,12 +60,24 @@ type Daemon struct {
 	opts      Options
 	log       *slog.Logger
 	telemetry *telemetry
+	presence  *presence
+	tls       *tlsfiles.Source // nil for plain HTTP
+	reloads   reloads
+	link      *link.Link
 	client    *upstream.Client
 	store     *cache.Store
+	audit     *audit.Log
+	passwords *password.Guard // nil if clients need no password
+	access    *access.Gate    // nil if no upstream's clients have rights of their own
 	proxy     *proxy.Proxy
+	bringer   *bring.Bringer
+	keeper    *keep.Keeper
 	pins      *upkeep.Pins
-	upkeep    []func(context.Context) // each runs until its context ends; one is that of pins
+	proofs    *upkeep.Proofs
+	upkeep    []func(context.Context) // each runs until its context ends; those of pins, tls and passwords are among them
 	listeners listeners
+
+	importKeys atomic.Pointer[[]string] // import.verify, which a reload replaces
 }
 
 // New opens the cache folder and the listeners. From then on clients can connect;
@@ -68,6 +89,8 @@ func New(ctx context.Context, cfg *config.Config, opts Options) (*Daemon, error)
 	}
 	opts.Drain = cmp.Or(opts.Drain, defaultDrain)
 	d := &Daemon{cfg: cfg, opts: opts, log: opts.Log}
+	d.importKeys.Store(&cfg.Import.Verify)
+	logWarnings(d.log, cfg)
 	if err := d.open(ctx); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
@@ -79,22 +102,64 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 		return err
 	}
 	meter, tracer := d.telemetry.meter, d.telemetry.tracer
-	d.client = upstream.NewClient(upstream.Options{Lookup: Lookup(d.cfg), Log: d.log, Meter: meter, Tracer: tracer})
+	d.presence = newPresence(d.cfg, d.log)
+	if err := d.presence.observe(meter); err != nil {
+		return err
+	}
+	if d.audit, err = audit.Open(auditSettings(d.cfg), meter, d.log); err != nil {
+		return err
+	}
+	d.link = link.New(LinkRules(d.cfg))
+	if err := d.link.Observe(meter); err != nil {
+		return err
+	}
+	if d.reloads, err = newReloads(meter); err != nil {
+		return err
+	}
+	d.client = upstream.NewClient(upstream.Options{
+		Lookup: Lookup(d.cfg), Offline: d.presence.isOffline, Link: d.link, Log: d.log, Meter: meter, Tracer: tracer,
+	})
 	immutable := upkeep.NewImmutableTags(d.cfg, d.client, d.log)
 	opts, err := storeOptions(d.cfg, d.log)
 	if err != nil {
 		return err
 	}
 	opts.Tags.Immutable, opts.Tags.ImmutableTTL = immutable.Since, upkeep.ImmutableTTL
+	opts.Tags.Offline = d.presence.of
+	opts.Tags.Pushed = upkeep.NewPushTimes(d.cfg, d.client, d.log).Of
+	if d.keeper, err = keep.New(d.cfg.Keep, d.log, meter); err != nil {
+		return err
+	}
+	opts.Keep, opts.Tags.Kept = d.keeper.Pins, d.keeper.Holds
 	opts.Meter, opts.Tracer = meter, tracer
 	if d.store, err = cache.Open(d.cfg.Cache.Dir, opts); err != nil {
 		return err
 	}
+	if d.cfg.TLS.On() {
+		if d.tls, err = tlsfiles.Open(tlsFiles(d.cfg), meter, d.log); err != nil {
+			return err
+		}
+		d.upkeep = append(d.upkeep, d.tls.Run)
+	}
 	if d.listeners, err = listen(ctx, d.cfg, d.opts.ServiceManager, d.log); err != nil {
 		return err
 	}
+	var authenticate func(*http.Request) (string, error)
+	if d.cfg.Auth.On() {
+		if d.passwords, err = password.Open(d.cfg.Auth.Htpasswd, meter, d.log); err != nil {
+			return err
+		}
+		authenticate = d.passwords.Check
+		d.upkeep = append(d.upkeep, d.passwords.Run)
+	}
+	d.access = openAccess(d.cfg, d.log)
 	d.proxy = proxy.New(proxy.Options{
-		Upstreams: sources(d.cfg, d.client, d.log),
+		Authenticate: authenticate,
+
+		Access:    d.access,
+		Realm:     d.cfg.Access.Realm,
+		Audit:     d.audit,
+		Upstreams: sources(d.cfg, d.client),
 		Default:   d.cfg.DefaultUpstream,
 		Store:     d.store,
 		CheckHost: d.listeners.hosts(d.listeners.clients).Check,
@@ -104,13 +169,19 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 
 		RepositoryLabel: d.cfg.Telemetry.RepositoryLabel,
 	})
+	d.bringer = bring.New(d.proxy, d.store, d.log)
+	d.keeper.Use(d.bringer, d.store, d.client.FetchPostponed)
 	alive, err := upkeep.NewKeepAlive(d.cfg, d.client, d.store, d.log, meter)
 	if err != nil {
 		return err
 	}
 	lifecycle := upkeep.NewLifecycle(d.cfg, d.client, d.store, d.log)
-	d.pins = upkeep.NewPins(d.store, d.proxy, d.log)
-	d.upkeep = []func(context.Context){lifecycle.Run, immutable.Run, alive.Run, d.pins.Run}
+	d.pins = upkeep.NewPins(d.store, d.proxy, d.client.FetchPostponed, d.log)
+	d.proofs = upkeep.NewProofs(d.store, d.proxy.Prove, d.log)
+	d.upkeep = append(d.upkeep, lifecycle.Run, immutable.Run, alive.Run, d.pins.Run, d.keeper.Run, d.proofs.Run)
+	if d.access != nil {
+		d.upkeep = append(d.upkeep, d.access.Run)
+	}
 	return nil
 }
 
@@ -149,14 +220,34 @@ func (d *Daemon) operators(ctx context.Context) *admin.Admin {
 		Store:          d.store,
 		CheckHost:      checkHost,
 		Clients:        d.proxy,
-		Upstreams:      d.client.Status,
+		Upstreams:      func() []upstream.Status { return d.presence.addTo(d.client.Status()) },
+		Link:           d.link.Status,
+		SetOffline:     d.setOffline,
 		FetchManifests: d.pins.FetchManifests,
 		Ready:          ctx.Err,
+		AuditDegraded:  d.audit.Degraded,
 		Metrics:        d.telemetry.page,
 		Name:           name,
 		Version:        d.opts.Version,
 		Log:            d.log,
 	})
+}
+
+// setOffline is for a command: see [presence.set].
+func (d *Daemon) setOffline(host string, offline bool) error {
+	if err := d.presence.set(host, offline); err != nil {
+		return err
+	}
+	d.presenceChanged()
+	return nil
+}
+
+// presenceChanged tells everything that asks upstreams that others may be asked now.
+func (d *Daemon) presenceChanged() {
+	d.client.CutOffline()
+	d.pins.TryAgain()
+	d.keeper.TryAgain()
+	d.proofs.TryAgain()
 }
 
 // serve runs a server for each listener until ctx ends or one of them fails.
@@ -172,7 +263,7 @@ func (d *Daemon) serve(ctx context.Context, operators *admin.Admin) error {
 	}
 	d.notify(isReady)
 	context.AfterFunc(serving, func() { d.notify(isStopping) })
-	d.log.Info("ready", "version", d.opts.Version, "listen", d.Addr(), "admin", d.cfg.Admin,
+	d.log.Info("ready", "version", d.opts.Version, "listen", d.Addr(), "tls", d.tls != nil, "admin", d.cfg.Admin,
 		"cache", d.cfg.Cache.Dir, "upstreams", len(d.cfg.Upstreams))
 	return group.Wait()
 }
@@ -200,10 +291,21 @@ func (d *Daemon) servers(ctx context.Context, operators *admin.Admin) ([]*server
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, newTCPServer(limited, s.handler, d.opts.Drain, d.log))
+		server := newTCPServer(limited, s.handler, d.opts.Drain, d.log)
+		server.welcomes = s.listener == d.listeners.clients && !d.listeners.inherited // which the next process accepts from
+		if s.listener == d.listeners.clients && d.tls != nil {
+			server.secure(d.tls.Config())
+		}
+		all = append(all, server)
 	}
 	if d.listeners.commands != nil {
-		all = append(all, newServer(d.listeners.commands, until(ctx, operators.API()), d.opts.Drain, d.log))
+		api := commandsAPI(operators.API(), carry.Options{
+			Store: d.store, Keys: carry.OpenVerifiers(func() []string { return *d.importKeys.Load() }), Bringer: d.bringer, FetchReferrers: d.proxy.FetchReferrers, Log: d.log,
+		})
+		d.bringer.AddTo(api, userOf)
+		addKept(api, d.keeper)
+		addAccess(api, d.access)
+		all = append(all, newSocketServer(d.listeners.commands, until(ctx, api), d.opts.Drain, d.log))
 	}
 	return all, nil
 }
@@ -228,7 +330,7 @@ func until(ctx context.Context, h http.Handler) http.Handler {
 
 // Close closes what New opened, after Serve has returned or without it.
 func (d *Daemon) Close() error {
-	errs := []error{d.listeners.close()}
+	errs := []error{d.listeners.close(), d.audit.Close()}
 	if d.store != nil {
 		errs = append(errs, d.store.Close())
 	}

@@ -55,3 +55,58 @@ func (s *silentConns) any() (found bool) {
 	})
 	return found
 }
+
+// busyConns are the connections on which a request is read or answered. The zero value has none. It
+// is safe for concurrent use.
+type busyConns struct {
+	mu    sync.Mutex // guards what follows
+	conns map[net.Conn]bool
+	until time.Time // when the last one ended, if there are none
+}
+
+// note is the server's [http.Server.ConnState].
+func (b *busyConns) note(conn net.Conn, state http.ConnState) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if state == http.StateActive {
+		if b.conns == nil {
+			b.conns = make(map[net.Conn]bool)
+		}
+		b.conns[conn] = true
+		return
+	}
+	if b.conns[conn] {
+		delete(b.conns, conn)
+		b.until = time.Now()
+	}
+}
+
+// within reports whether there are some, or were until so long ago.
+func (b *busyConns) within(d time.Duration) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.conns) > 0 || !b.until.IsZero() && time.Since(b.until) < d
+}
+
+// comeBack is how long a client that fetches a layer in ranges takes at most between two of them, and
+// comeBackShare how much of the drain's time clients may come back in: the rest is for the answers
+// that run by then.
+const (
+	comeBack      = 250 * time.Millisecond
+	comeBackShare = 0.8
+)
+
+// awaitPulls returns when no client has had an answer for a moment, when ctx ends, or after a time.
+func (b *busyConns) awaitPulls(ctx context.Context, atMost time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, atMost)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for b.within(comeBack) {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
+	"syscall"
 
 	"github.com/larder-registry/larder/config"
 	"github.com/larder-registry/larder/proxy/origin"
@@ -17,6 +19,7 @@ import (
 type listeners struct {
 	clients, admin, commands net.Listener
 	names                    []string // by which clients may call them beside their addresses
+	inherited                bool     // clients is the service manager's, which keeps it open
 }
 
 // hosts returns the Host headers that one of the listeners answers.
@@ -43,15 +46,16 @@ func listen(ctx context.Context, cfg *config.Config, serviceManager bool, log *s
 		}
 		return l, nil
 	}
-	l := listeners{names: cfg.Names}
+	l := listeners{names: cfg.Names, inherited: inherited["clients"] != nil}
 	for _, want := range []struct {
 		addr, purpose string
+		flag          string // that sets the address
 		listen        func(addr string) (net.Listener, error)
 		to            *net.Listener
 	}{
-		{cfg.Listen, "clients", listenTCP, &l.clients},
-		{cfg.Admin, "admin", listenTCP, &l.admin},
-		{socket, "commands", listenSocket, &l.commands},
+		{cfg.Listen, "clients", "--listen", listenTCP, &l.clients},
+		{cfg.Admin, "admin", "--admin", listenTCP, &l.admin},
+		{socket, "commands", "", listenSocket, &l.commands},
 	} {
 		opened := inherited[want.purpose]
 		switch {
@@ -60,17 +64,34 @@ func listen(ctx context.Context, cfg *config.Config, serviceManager bool, log *s
 		case want.addr != "":
 			var err error
 			if opened, err = want.listen(want.addr); err != nil {
-				return listeners{}, errors.Join(fmt.Errorf("listen for %s: %w", want.purpose, err), l.close())
+				return listeners{}, errors.Join(fmt.Errorf("listen for %s: %w%s", want.purpose, err, listenAdvice(err, want.flag)), l.close())
 			}
 		}
 		*want.to = opened
 	}
-	if at := l.clients.Addr(); isExposed(at) {
+	at := l.clients.Addr()
+	if isExposed(at) && cfg.Auth.On() && !cfg.TLS.On() { // the service manager's address, which the configuration does not know
+		return listeners{}, errors.Join(fmt.Errorf("auth.htpasswd needs tls, since others could read passwords on the way to %s", at), l.close())
+	}
+	if isExposed(at) && cfg.TLS.ClientCA == "" && !cfg.Auth.On() {
 		log.Warn("listening beyond loopback: anyone who reaches this address can pull every image that is cached or that its credentials may fetch",
 			"listen", at)
 	}
 	l.warnOfAnyHost(log)
 	return l, nil
+}
+
+// listenAdvice says what to do about an address that cannot be had.
+func listenAdvice(err error, flag string) string {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Sprintf(": stop the process that has it, which \"ss -ltnp\" shows to root, or choose another address with %s", flag)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Sprintf(": only root may have ports below 1024; choose another with %s", flag)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Sprintf(": no interface of this machine has it; choose another with %s", flag)
+	}
+	return ""
 }
 
 // warnOfAnyHost logs, once for all listeners, that one of them answers every Host.

@@ -13,16 +13,28 @@ import (
 // NewLogger returns a logger in the configured format and level. A line about a
 // request that is traced has the ids of its span.
 func NewLogger(cfg config.Log, w io.Writer) *slog.Logger {
-	opts := &slog.HandlerOptions{Level: cfg.Level}
+	level := new(slog.LevelVar)
+	level.Set(cfg.Level)
+	opts := &slog.HandlerOptions{Level: level}
 	if cfg.Format == "json" {
-		return slog.New(traced{slog.NewJSONHandler(w, opts)})
+		return slog.New(traced{slog.NewJSONHandler(w, opts), level})
 	}
-	return slog.New(traced{slog.NewTextHandler(w, opts)})
+	return slog.New(traced{slog.NewTextHandler(w, opts), level})
+}
+
+// setLevel changes the level of a logger of [NewLogger], and of all that are made from it.
+func setLevel(log *slog.Logger, level slog.Level) {
+	if h, ok := log.Handler().(traced); ok {
+		h.level.Set(level)
+	}
 }
 
 // traced is a slog handler that adds the ids of the span in a line's context, if the
 // span is exported.
-type traced struct{ slog.Handler }
+type traced struct {
+	slog.Handler
+	level *slog.LevelVar // of the handler
+}
 
 func (h traced) Handle(ctx context.Context, line slog.Record) error {
 	if span := trace.SpanContextFromContext(ctx); span.IsSampled() {
@@ -31,5 +43,9 @@ func (h traced) Handle(ctx context.Context, line slog.Record) error {
 	return h.Handler.Handle(ctx, line)
 }
 
-func (h traced) WithAttrs(attrs []slog.Attr) slog.Handler { return traced{h.Handler.WithAttrs(attrs)} }
-func (h traced) WithGroup(name string) slog.Handler       { return traced{h.Handler.WithGroup(name)} }
+func (h traced) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return traced{h.Handler.WithAttrs(attrs), h.level}
+}
+func (h traced) WithGroup(name string) slog.Handler {
+	return traced{h.Handler.WithGroup(name), h.level}
+}

@@ -3,10 +3,7 @@ package daemon
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -59,21 +56,6 @@ func writeConfig(t testing.TB, content string) string {
 		t.Fatal(err)
 	}
 	return path
-}
-
-// require returns the path of a program that the test needs. Without the program the test is skipped, or fails if
-// LARDER_REQUIRE, a list separated by commas, names it.
-func require(t *testing.T, program string) string {
-	t.Helper()
-	path, err := exec.LookPath(program)
-	switch {
-	case err == nil:
-		return path
-	case slices.Contains(strings.Split(os.Getenv("LARDER_REQUIRE"), ","), program):
-		t.Fatalf("%s is not installed, and LARDER_REQUIRE names it", program)
-	}
-	t.Skip(program + " is not installed")
-	return ""
 }
 
 // pass lets time pass by the clock of a synctest bubble.

@@ -65,6 +65,7 @@ upstreams:
   - {host: %[1]q, endpoint: %[2]q, ecr: {api_endpoint: %[2]q}}
   - {host: %[3]q, endpoint: %[4]q, ecr: {api_endpoint: %[4]q}}
   - {host: %[5]q, endpoint: "http://127.0.0.1:1", timeout: 1s}
+  - {host: quay.example, offline: true}
 `, p.ecr.Host(), p.ecr.Endpoint, p.public.Host(), p.public.Endpoint, deadHost)))
 	if err != nil {
 		t.Fatal(err)
@@ -336,7 +337,7 @@ func testPageTellsOfTrouble(t *testing.T, b *browser, p *paged) {
 	b.await(`document.querySelector("#upstreams tbody").innerText.includes("throttled")`)
 	for selector, wants := range map[string][]string{
 		"#evictions tbody": {"least recently used", p.ecr.Host() + "/legacy/report"},
-		"#upstreams tbody": {deadHost, "failing", "connection refused", "ECR token", "good for 11 h", "bearer token", "paused for"},
+		"#upstreams tbody": {"quay.example", "offline", deadHost, "failing", "connection refused", "ECR token", "good for 11 h", "bearer token", "paused for"},
 	} {
 		got := b.text(selector)
 		for _, want := range wants {
@@ -405,7 +406,7 @@ func testPageFitsAPhone(t *testing.T, b *browser, _ *paged) {
 	}
 }
 
-// screenshotFile is the one in README.
+// screenshotFile is the one in the documents.
 const screenshotFile = repository + "/proxy/admin/page/screenshot.png"
 
 func TestScreenshotOfTheStatusPageIsSmall(t *testing.T) {

@@ -27,6 +27,7 @@ type inside struct {
 	cacheDir      string
 	log           *safeLog
 	client        *http.Client
+	daemon        *Daemon
 }
 
 // safeLog keeps a log. It is safe for concurrent use.
@@ -75,6 +76,7 @@ func serveInside(t testing.TB, more string, overrides ...config.Override) (s *in
 		admin:    d.listeners.admin.Addr().String(),
 		cacheDir: cfg.Cache.Dir,
 		log:      log,
+		daemon:   d,
 		client:   &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}},
 	}
 	ctx, cancel := context.WithCancel(context.Background())

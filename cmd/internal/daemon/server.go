@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net"
@@ -25,6 +26,8 @@ type server struct {
 	drain     time.Duration // bounds how long answers may go on
 	log       *slog.Logger
 	silent    silentConns
+	busy      busyConns
+	welcomes  bool          // takes new connections while the drain begins
 	accepting chan struct{} // closed when the server has left its listener
 }
 
@@ -43,13 +46,19 @@ func newServer(l net.Listener, h http.Handler, drain time.Duration, log *slog.Lo
 
 // newTCPServer is newServer for a listener that clients reach over the network.
 func newTCPServer(l *conns.Listener, h http.Handler, drain time.Duration, log *slog.Logger) *server {
-	s := newServer(l, discardBody(h, log), drain, log)
+	s := newServer(l, readBody(h, log), drain, log)
 	s.http.ConnState = func(conn net.Conn, state http.ConnState) {
 		s.silent.note(conn, state)
+		s.busy.note(conn, state)
 		l.Note(conn, state)
 	}
 	return s
 }
+
+// secure makes the server speak TLS on its listener. The bounds of connections and the limits
+// of waiting hold as before: a handshake that does not end counts as a header that does not.
+// The listener's own connections stay below TLS, so that each write has its deadline.
+func (s *server) secure(config *tls.Config) { s.listener = tls.NewListener(s.listener, config) }
 
 // serve accepts connections until the listener is closed. Before ctx ends that is
 // an error.
@@ -75,9 +84,14 @@ func (s *server) drainAfter(ctx context.Context) {
 
 // shutDown ends the server so that every client that has a connection gets an
 // answer: the server accepts no more connections, each open one may send one more
-// request, and running answers may go on until ctx ends.
+// request, and running answers may go on until ctx ends. A client that fetches a layer in ranges
+// opens a connection for each of them from then on, so a server that welcomes them accepts
+// connections for as long as answers run, and most of the drain's time at most.
 func (s *server) shutDown(ctx context.Context) error {
 	s.http.SetKeepAlivesEnabled(false)
+	if s.welcomes {
+		s.busy.awaitPulls(ctx, time.Duration(comeBackShare*float64(s.drain)))
+	}
 	_ = s.listener.Close() // Serve returns the error
 	<-s.accepting
 	s.silent.wait(ctx)

@@ -5,6 +5,7 @@ package daemon
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"io"
 	"log/slog"
 	"net"
@@ -18,39 +19,20 @@ import (
 	"go.opentelemetry.io/otel/metric/noop"
 
 	"github.com/larder-registry/larder/cmd/internal/daemon/conns"
+	"github.com/larder-registry/larder/upstream/upstreamtest"
 )
-
-// pipes is a listener whose connections are in memory.
-type pipes struct {
-	conns  chan net.Conn
-	closed chan struct{}
-	close  func()
-}
-
-func newPipes() *pipes {
-	p := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
-	p.close = sync.OnceFunc(func() { close(p.closed) })
-	return p
-}
-
-func (p *pipes) Accept() (net.Conn, error) {
-	select {
-	case conn := <-p.conns:
-		return conn, nil
-	case <-p.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (p *pipes) Close() error { p.close(); return nil }
-
-func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "pipe"} }
 
 // dialServer starts a server that answers 204, and returns a connection to it. Reads from the connection end after an
 // hour.
 func dialServer(t *testing.T) net.Conn {
 	t.Helper()
-	l, log := newPipes(), slog.New(slog.DiscardHandler)
+	return dialServerOver(t, nil)
+}
+
+// dialServerOver is dialServer with a server that speaks TLS, if there are settings for it.
+func dialServerOver(t *testing.T, secure *tls.Config) net.Conn {
+	t.Helper()
+	l, log := upstreamtest.NewPipes(), slog.New(slog.DiscardHandler)
 	limited, err := conns.Limit(l, "clients", conns.ForClients(1024), noop.NewMeterProvider(), log)
 	if err != nil {
 		t.Fatal(err)
@@ -58,6 +40,9 @@ func dialServer(t *testing.T) net.Conn {
 	s := newTCPServer(limited, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusNoContent)
 	}), time.Minute, log)
+	if secure != nil {
+		s.secure(secure)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -66,7 +51,10 @@ func dialServer(t *testing.T) net.Conn {
 		}
 	})
 	running.Go(func() { s.drainAfter(ctx) })
-	client, server := net.Pipe()
+	client, err := l.Dial(t.Context(), "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		_ = client.Close() // a pipe's is nil
 		cancel()
@@ -75,7 +63,6 @@ func dialServer(t *testing.T) net.Conn {
 	if err := client.SetReadDeadline(time.Now().Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	l.conns <- server
 	return client
 }
 

@@ -42,8 +42,8 @@ func Dial(ctx context.Context, cacheDir string) (net.Conn, error) {
 }
 
 // listenUnix opens the socket, in place of one that a killed process left behind:
-// the caller has the folder's lock, so no other process uses it. The socket is its
-// owner's alone. Closing the listener removes it.
+// the caller has the folder's lock, so no other process uses it. Its owner and its group may
+// connect; see [readersOnly]. Closing the listener removes it.
 func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 	if len(path) > maxSocketPath {
 		return nil, fmt.Errorf("%s is %d bytes long, and a socket's path may have %d: move the cache folder, or reach it by a shorter link",
@@ -56,7 +56,7 @@ func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Chmod(path, 0o600); err != nil {
+	if err := os.Chmod(path, 0o660); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil

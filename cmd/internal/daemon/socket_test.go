@@ -13,7 +13,7 @@ import (
 	"github.com/larder-registry/larder/config"
 )
 
-func TestSocketIsPrivateAndReplacesAStaleOne(t *testing.T) {
+func TestSocketIsForOwnerAndGroupAndReplacesAStaleOne(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "larder.sock")
 	if err := os.WriteFile(path, nil, 0o644); err != nil {
 		t.Fatal(err)
@@ -23,7 +23,7 @@ func TestSocketIsPrivateAndReplacesAStaleOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	info, err := os.Lstat(path)
-	if err != nil || info.Mode() != fs.ModeSocket|0o600 {
+	if err != nil || info.Mode() != fs.ModeSocket|0o660 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
 	if err := l.Close(); err != nil {

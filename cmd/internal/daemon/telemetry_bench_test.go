@@ -64,7 +64,7 @@ func benchmarkHotManifest(b *testing.B, tel *telemetry) {
 	client := upstream.NewClient(upstream.Options{Lookup: Lookup(cfg), Log: log, Meter: tel.meter, Tracer: tel.tracer})
 	defer client.Close()
 	server := httptest.NewServer(proxy.New(proxy.Options{
-		Upstreams: sources(cfg, client, log),
+		Upstreams: sources(cfg, client),
 		Default:   cfg.DefaultUpstream,
 		Store:     store,
 		Log:       log,

@@ -2,15 +2,19 @@ package daemon
 
 import (
 	"context"
-	"log/slog"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/config"
 	"github.com/larder-registry/larder/proxy"
+	"github.com/larder-registry/larder/proxy/access"
 	"github.com/larder-registry/larder/upstream"
+	"github.com/larder-registry/larder/upstream/auth"
 	"github.com/larder-registry/larder/upstream/ecr"
+	"github.com/larder-registry/larder/upstream/link"
+	"github.com/larder-registry/larder/upstream/pace"
 )
 
 // Lookup returns how an upstream client finds what is configured for a host. It
@@ -51,25 +55,39 @@ func Lookup(cfg *config.Config) func(host string) (upstream.Config, bool) {
 
 // sources returns how the proxy finds the upstream for a request. Hosts and
 // repositories that the configuration does not allow have none.
-func sources(cfg *config.Config, client *upstream.Client, log *slog.Logger) func(host, repository string) (proxy.Source, bool) {
-	return func(host, repository string) (proxy.Source, bool) {
+func sources(cfg *config.Config, client *upstream.Client) func(host, repository string) (proxy.Source, error) {
+	return func(host, repository string) (proxy.Source, error) {
 		entry, ok := cfg.Match(host)
-		if !ok || !entry.Allows(repository) {
-			return proxy.Source{}, false
+		switch {
+		case !ok:
+			return proxy.Source{}, proxy.ErrNotConfigured
+		case !entry.Allows(repository):
+			return proxy.Source{}, proxy.ErrNotAllowed
 		}
 		registry, err := client.Registry(host)
 		if err != nil {
-			log.Error("an upstream cannot be used", "upstream", host, "error", err)
-			return proxy.Source{}, false
+			return proxy.Source{}, err
 		}
-		return proxy.Source{
+		source := proxy.Source{
 			Upstream:      registry,
 			OpenBlob:      openBlob(registry),
 			WithAdmission: upstream.WithAdmission,
+			Background:    pace.BackgroundUntil,
+			For:           link.For,
 			Timeout:       entry.Timeout,
 			Name:          string(entry.Host),
-		}, true
+		}
+		if entry.ByClient() {
+			source.As, source.Login, source.HasLogin = asClient, registry.Login, registry.HasLogin
+		}
+		return source, nil
 	}
+}
+
+// asClient marks a context with the login of a client.
+func asClient(ctx context.Context, c access.Credential, since time.Time) context.Context {
+	user, password, identityToken := c.Login()
+	return auth.As(ctx, auth.Login{Username: user, Password: password, Refresh: identityToken}, since)
 }
 
 // openBlob opens blobs of a registry for the cache.

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"bytes"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
@@ -74,7 +73,7 @@ upstreams:
 	}
 }
 
-// The configuration is the README's. Without any the same hosts are served, all of
+// The configuration is that of deploy/docs. Without any the same hosts are served, all of
 // them by one identity.
 func TestThreeAccountsInTwoRegionsNeedTenLinesOfConfiguration(t *testing.T) {
 	const file = repository + "/config/testdata/accounts.yaml"
@@ -129,8 +128,8 @@ func TestMetricsNameHostsOfAPatternByThePattern(t *testing.T) {
 	for _, account := range []string{"111111111111", "222222222222"} {
 		host := account + ".dkr.ecr.us-east-1.amazonaws.com"
 		entry, _ := Lookup(cfg)(host)
-		source, ok := sources(cfg, client, slog.New(slog.DiscardHandler))(host, "team/app")
-		if !ok || source.Name != entry.Name {
+		source, err := sources(cfg, client)(host, "team/app")
+		if err != nil || source.Name != entry.Name {
 			t.Errorf("%s: requests of clients are counted by %q, those to it by %q", host, source.Name, entry.Name)
 		}
 		names[source.Name] = true

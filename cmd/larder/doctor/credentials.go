@@ -5,20 +5,23 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"strings"
 	"time"
 
+	"github.com/larder-registry/larder/cmd/larder/format"
 	"github.com/larder-registry/larder/upstream"
 	"github.com/larder-registry/larder/upstream/auth"
+	"github.com/larder-registry/larder/upstream/ecr"
 	"github.com/larder-registry/larder/upstream/probe"
 )
 
 // checkIdentity examines the identity with which AWS is asked, and the metadata
-// service, from which most credentials on EC2 come.
-func checkIdentity(e *examination, r *upstream.Registry) {
+// service, from which most credentials on EC2 come. It returns the identity as far as it
+// is known.
+func checkIdentity(e *examination, r *upstream.Registry) (caller ecr.Caller) {
 	var found bool
 	e.step("credentials", []string{"aws-config"}, func(ctx context.Context) finding {
-		caller, err := r.ECR().Diagnosis().Caller(ctx)
+		var err error
+		caller, err = r.ECR().Diagnosis().Caller(ctx)
 		found = caller.Source != ""
 		switch {
 		case !found && isDenial(err):
@@ -33,11 +36,12 @@ func checkIdentity(e *examination, r *upstream.Registry) {
 		}
 		detail := fmt.Sprintf("%s, from %s", caller.ARN, sourceName(caller.Source))
 		if !caller.Expires.IsZero() {
-			detail += ", good for " + remaining(caller.Expires)
+			detail += ", good for " + format.Remaining(caller.Expires)
 		}
 		return finding{status: OK, detail: detail}
 	})
 	checkMetadata(e, found)
+	return caller
 }
 
 // sourceName describes a provider of credentials, of which the AWS SDK tells the
@@ -120,11 +124,6 @@ func checkToken(e *examination, r *upstream.Registry, repository string, isECR b
 		case grant.Until.IsZero():
 			return passed("the registry accepts us (%s)", grant.Kind)
 		}
-		return passed("%s, good for %s", grant.Kind, remaining(grant.Until))
+		return passed("%s, good for %s", grant.Kind, format.Remaining(grant.Until))
 	})
-}
-
-// remaining is the time until then, rounded to minutes: 11h59m.
-func remaining(until time.Time) string {
-	return strings.TrimSuffix(time.Until(until).Round(time.Minute).String(), "0s")
 }

@@ -30,6 +30,8 @@ func Examine(ctx context.Context, opts Options) []Step {
 	if cfg := checkConfiguration(e, opts.Load); cfg != nil {
 		checkFolder(e, cfg)
 		checkProxies(e)
+		checkLink(e, cfg)
+		checkClients(e, cfg)
 		checkUpstreams(e, cfg, opts.Image)
 	}
 	return e.steps

@@ -155,7 +155,7 @@ var healthy = map[string]doctor.Status{
 	"aws-config":  doctor.OK,
 	"ecr-api-dns": doctor.Skipped, "ecr-api-tcp": doctor.OK, "ecr-api-tls": doctor.Skipped,
 	"sts-dns": doctor.Skipped, "sts-tcp": doctor.OK, "sts-tls": doctor.Skipped,
-	"clock": doctor.OK, "credentials": doctor.OK, "metadata": doctor.Skipped, "token": doctor.OK,
+	"clock": doctor.OK, "credentials": doctor.OK, "metadata": doctor.Skipped, "token": doctor.OK, "keep-alive": doctor.OK, "replicas": doctor.Skipped,
 	"manifest": doctor.OK, "redirect": doctor.OK,
 	"storage-dns": doctor.OK, "storage-tcp": doctor.OK, "storage-tls": doctor.Skipped, "layer": doctor.OK,
 }
@@ -211,9 +211,11 @@ var faults = map[string]struct {
 	opts  ecrtest.Options
 	cause func(*setup)
 	// step is the one that fails, with this in its advice; since it is needed, those
-	// from skipped on are not tried. All others are as they are in health.
+	// from skipped on are not tried. All others are as they are in health, but for those
+	// in others.
 	step, advice string
 	skipped      []string
+	others       map[string]doctor.Status
 }{
 	"the registry's name does not resolve": {
 		cause: func(c *setup) { c.endpoint("https://registry.larder.invalid") },
@@ -250,44 +252,47 @@ var faults = map[string]struct {
 		cause: func(c *setup) {
 			c.host = strings.Replace(c.host, "api_endpoint: "+c.fake.Endpoint, "api_endpoint: http://"+freeAddress(c.t), 1)
 		},
-		step: "ecr-api-tcp", advice: "Nothing listens there", skipped: fromToken,
+		step: "ecr-api-tcp", advice: "Nothing listens there", skipped: fromAPI,
 	},
 	"there are no credentials": {
 		cause: func(c *setup) { c.asKey(ecrtest.Key{}) },
-		step:  "credentials", advice: "Give larder AWS credentials", skipped: fromToken,
+		step:  "credentials", advice: "Give larder AWS credentials", skipped: fromAPI,
 	},
 	"the session has expired": {
 		cause: func(c *setup) {
 			c.fake.Inject(ecrtest.Fault{On: ecrtest.STS, Status: http.StatusForbidden, Code: "ExpiredToken",
 				Message: "The security token included in the request is expired"})
 		},
-		step: "credentials", advice: "aws sso login", skipped: fromToken,
+		step: "credentials", advice: "aws sso login", skipped: fromAPI,
 	},
 	"the access key is not known": {
 		cause: func(c *setup) { c.asKey(ecrtest.Key{AccessKeyID: "AKIDNOBODY", SecretAccessKey: secretKey}) },
-		step:  "credentials", advice: "AWS does not know this access key", skipped: fromToken,
+		step:  "credentials", advice: "AWS does not know this access key", skipped: fromAPI,
 	},
 	"no permission for tokens": {
-		cause: func(c *setup) { c.asUser("123456789012") },
+		cause: func(c *setup) { c.asUser("123456789012", settings...) },
 		step:  "token", advice: "deploy/iam/pull.json", skipped: fromToken[1:],
 	},
 	"no permission to pull": {
-		cause: func(c *setup) { c.asUser("123456789012", "ecr:GetAuthorizationToken") },
+		cause: func(c *setup) { c.asUser("123456789012", append(settings, "ecr:GetAuthorizationToken")...) },
 		step:  "manifest", advice: "deploy/iam/pull.json", skipped: fromToken[2:],
 	},
 	"a role that does not trust us": {
 		cause: func(c *setup) {
 			c.assumeRole("arn:aws:iam::210987654321:role/reader", "arn:aws:iam::210987654321:role/other")
 		},
-		step: "credentials", advice: "deploy/iam/assume-role-trust.json", skipped: fromToken,
+		step: "credentials", advice: "deploy/iam/assume-role-trust.json", skipped: fromAPI,
 	},
 	"a permission for manifests only": {
-		cause: func(c *setup) { c.asUser("123456789012", "ecr:GetAuthorizationToken", "ecr:BatchGetImage") },
-		step:  "redirect", advice: "deploy/iam/pull.json", skipped: fromToken[3:],
+		cause: func(c *setup) {
+			c.asUser("123456789012", append(settings, "ecr:GetAuthorizationToken", "ecr:BatchGetImage")...)
+		},
+		step: "redirect", advice: "deploy/iam/pull.json", skipped: fromToken[3:],
 	},
 	"no policy of another account's repository": {
 		cause: func(c *setup) { c.asUser("210987654321", "*") },
 		step:  "manifest", advice: "deploy/iam/cross-account-repository.json", skipped: fromToken[2:],
+		others: map[string]doctor.Status{"keep-alive": doctor.Skipped, "replicas": doctor.Skipped},
 	},
 	"no such image": {
 		cause: func(c *setup) { c.image = c.fake.Host() + "/team/app:2.0" },
@@ -338,6 +343,12 @@ var fromToken = slices.Clip([]string{
 	"token", "manifest", "redirect", "storage-dns", "storage-tcp", "storage-tls", "layer",
 })
 
+// fromAPI are the steps that need the ECR API.
+var fromAPI = append(fromToken, "keep-alive", "replicas")
+
+// settings are the actions that show the registry's settings.
+var settings = slices.Clip([]string{"ecr:ListPullTimeUpdateExclusions", "ecr:DescribeRegistry"})
+
 func TestDoctorFindsEachFault(t *testing.T) {
 	for name, test := range faults {
 		t.Run(name, func(t *testing.T) {
@@ -351,6 +362,7 @@ func TestDoctorFindsEachFault(t *testing.T) {
 			for _, skipped := range test.skipped {
 				want[skipped] = doctor.Skipped
 			}
+			maps.Copy(want, test.others)
 			if diff := cmp.Diff(want, statuses(steps)); diff != "" || well {
 				t.Errorf("all went well: %t, steps (-want +got):\n%s", well, diff)
 			}
@@ -429,6 +441,37 @@ func TestDoctorWarnsOfWhatMayFailLater(t *testing.T) {
 			},
 			want: map[string]doctor.Status{"metadata": doctor.Warning},
 			step: "metadata", advice: "hostNetwork",
+		},
+		"ECR does not record our pulls": {
+			cause: func(c *setup) { c.fake.SetPullTimeExclusions("arn:aws:iam::123456789012:user/larder") },
+			want:  map[string]doctor.Status{"keep-alive": doctor.Warning},
+			step:  "keep-alive", advice: "pull-time update exclusions",
+		},
+		"the list of exclusions may not be read": {
+			cause: func(c *setup) {
+				c.fake.Inject(ecrtest.Fault{On: ecrtest.API, Operation: "ListPullTimeUpdateExclusions", Status: http.StatusBadRequest, Code: "AccessDeniedException"})
+			},
+			want: map[string]doctor.Status{"keep-alive": doctor.Skipped},
+			step: "keep-alive", advice: "deploy/iam/pull-with-hints.json",
+		},
+		"the list of exclusions cannot be read": {
+			cause: func(c *setup) {
+				c.fake.Inject(ecrtest.Fault{On: ecrtest.API, Operation: "ListPullTimeUpdateExclusions", Status: http.StatusBadRequest, Code: "ServerException"})
+			},
+			want: map[string]doctor.Status{"keep-alive": doctor.Warning},
+			step: "keep-alive", advice: "Pulls do not need it",
+		},
+		"the replication rules may not be read": {
+			cause: func(c *setup) {
+				c.fake.Inject(ecrtest.Fault{On: ecrtest.API, Operation: "DescribeRegistry", Status: http.StatusBadRequest, Code: "AccessDeniedException"})
+			},
+			want: map[string]doctor.Status{"replicas": doctor.Skipped},
+			step: "replicas", advice: "deploy/iam/pull-with-hints.json",
+		},
+		"keep-alive is off": {
+			cause: func(c *setup) { c.host = strings.Replace(c.host, "ecr: {", "ecr: {keep_alive: 0, ", 1) },
+			want:  map[string]doctor.Status{"keep-alive": doctor.Skipped},
+			step:  "keep-alive",
 		},
 		"the cache is larger than the disk": {
 			cause: func(c *setup) { c.t.Setenv("LARDER_CACHE_MAX_SIZE", "4EiB") },
@@ -585,11 +628,14 @@ func TestDoctorPullsFromRegistriesWithTokens(t *testing.T) {
 var iamDocument = regexp.MustCompile(`deploy/iam/[a-z-]+\.json`)
 
 func TestAdviceNamesPoliciesThatExist(t *testing.T) {
-	source, err := os.ReadFile("advice.go")
-	if err != nil {
-		t.Fatal(err)
+	var named []string
+	for _, file := range []string{"advice.go", "settings.go"} {
+		source, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		named = append(named, iamDocument.FindAllString(string(source), -1)...)
 	}
-	named := iamDocument.FindAllString(string(source), -1)
 	if len(named) == 0 {
 		t.Fatal("advice names no policy")
 	}

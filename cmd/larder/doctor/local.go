@@ -10,13 +10,16 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
-	"github.com/dustin/go-humanize"
 	"golang.org/x/net/http/httpproxy"
 	"golang.org/x/sys/unix"
 
+	"github.com/larder-registry/larder/cache/disk"
 	"github.com/larder-registry/larder/cmd/internal/daemon"
+	"github.com/larder-registry/larder/cmd/larder/format"
 	"github.com/larder-registry/larder/config"
+	"github.com/larder-registry/larder/upstream/link"
 )
 
 // checkConfiguration reads the configuration. It returns nil if that fails.
@@ -86,7 +89,7 @@ func folderState(ctx context.Context, dir string) string {
 		return "exists, and no daemon uses it"
 	}
 	defer conn.Close()
-	if pid, err := os.ReadFile(filepath.Join(dir, "larder.lock")); err == nil && len(pid) < 32 {
+	if pid, err := os.ReadFile(disk.LockPath(dir)); err == nil && len(pid) < 32 {
 		return "is in use by larder serve, process " + strings.TrimSpace(string(pid))
 	}
 	return "is in use by larder serve"
@@ -98,9 +101,10 @@ func checkSpace(cfg *config.Config, at, detail string) finding {
 	if err := unix.Statfs(at, &disk); err != nil {
 		return failed(fmt.Errorf("%s: free space: %w", at, err), "Look at the file system that the folder is on.")
 	}
-	total, free := int64(disk.Blocks)*disk.Bsize, int64(disk.Bavail)*disk.Bsize
+	block := int64(disk.Bsize) //nolint:unconvert // it is 32 bits wide on macOS
+	total, free := int64(disk.Blocks)*block, int64(disk.Bavail)*block
 	maxSize, minFree := cfg.Cache.MaxSize.Of(total), cfg.Cache.MinFree.Of(total)
-	detail = fmt.Sprintf("%s; %s of %s are free, max_size is %s, min_free is %s", detail, size(free), size(total), size(maxSize), size(minFree))
+	detail = fmt.Sprintf("%s; %s of %s are free, max_size is %s, min_free is %s", detail, format.Size(free), format.Size(total), format.Size(maxSize), format.Size(minFree))
 	switch {
 	case free < minFree:
 		return warning(detail, "Less is free than min_free, so old images are evicted to keep new ones. Free some space, or lower cache.min_free.")
@@ -108,6 +112,13 @@ func checkSpace(cfg *config.Config, at, detail string) finding {
 		return warning(detail, "The cache can never become as large as max_size: the file system less min_free is smaller. Lower cache.max_size, or use a larger disk.")
 	}
 	return finding{status: OK, detail: detail}
+}
+
+// checkLink says what the upstreams may take of the line. Without a rule there is no such step.
+func checkLink(e *examination, cfg *config.Config) {
+	if rules := daemon.LinkRules(cfg); rules != (link.Rules{}) {
+		e.add("link", passed("%s", rules.Now(time.Now())), 0)
+	}
 }
 
 // checkProxies examines the variables that send requests through a proxy.
@@ -153,6 +164,3 @@ func proxyHost(raw string) (string, error) {
 	}
 	return u.Host, nil
 }
-
-// size is for people to read.
-func size(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }

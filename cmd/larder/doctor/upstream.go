@@ -23,7 +23,7 @@ func checkUpstreams(e *examination, cfg *config.Config, image name.Image) {
 	defer client.Close()
 	if image.Host != "" {
 		if registry := findRegistry(e, cfg, client, image); registry != nil {
-			checkRegistry(e, registry, image.Repository)
+			checkRegistry(e, cfg, registry, image)
 			checkImage(e, registry, image)
 		}
 		return
@@ -40,14 +40,15 @@ func checkUpstreams(e *examination, cfg *config.Config, image name.Image) {
 		e.add("patterns", skipped("to examine one of their hosts, name an image there: "+strings.Join(patterns, " ")), 0)
 	}
 	for _, host := range hosts {
-		if registry := findRegistry(e, cfg, client, name.Image{Host: host}); registry != nil {
-			checkRegistry(e, registry, "")
+		image := name.Image{Host: host}
+		if registry := findRegistry(e, cfg, client, image); registry != nil {
+			checkRegistry(e, cfg, registry, image)
 		}
 	}
 }
 
 // findRegistry begins the steps about an image's upstream. It returns nil if the
-// configuration does not allow the image.
+// configuration does not allow the image, or says that the upstream is offline.
 func findRegistry(e *examination, cfg *config.Config, client *upstream.Client, image name.Image) (registry *upstream.Registry) {
 	e.about(image.Host)
 	e.step("host", nil, func(context.Context) finding {
@@ -59,6 +60,9 @@ func findRegistry(e *examination, cfg *config.Config, client *upstream.Client, i
 		if image.Repository != "" && !entry.Allows(image.Repository) {
 			return failed(fmt.Errorf("allow of the upstream %s leaves out %s", entry.Host, image.Repository),
 				"Add a pattern for the repository to allow, or remove allow.")
+		}
+		if entry.Offline {
+			return skipped("offline, by the configuration: nothing is asked and no name is looked up")
 		}
 		found, err := client.Registry(image.Host)
 		if err != nil {
@@ -73,9 +77,9 @@ func findRegistry(e *examination, cfg *config.Config, client *upstream.Client, i
 // serviceSTS is what ecr.Service.Name calls STS.
 const serviceSTS = "sts"
 
-// checkRegistry examines everything that a pull from a repository needs before it
-// begins. Without a repository it examines the registry as a whole.
-func checkRegistry(e *examination, r *upstream.Registry, repository string) {
+// checkRegistry examines everything that a pull of an image needs before it begins, and
+// settings of ECR's. Without a repository it examines the registry as a whole.
+func checkRegistry(e *examination, cfg *config.Config, r *upstream.Registry, image name.Image) {
 	first := connect(e, "registry", Failed, r.Diagnosis().Connect)
 	services, isECR := awsServices(e, r)
 	for _, s := range services {
@@ -86,12 +90,17 @@ func checkRegistry(e *examination, r *upstream.Registry, repository string) {
 		connect(e, s.Name, severity, func(ctx context.Context) probe.Connection { return r.ECR().Diagnosis().Connect(ctx, s) })
 	}
 	checkClock(e, first, isECR)
-	if isECR {
-		checkIdentity(e, r)
-	} else {
+	if !isECR {
 		checkAccount(e, r)
+		checkToken(e, r, image.Repository, isECR)
+		return
 	}
-	checkToken(e, r, repository, isECR)
+	caller := checkIdentity(e, r)
+	checkToken(e, r, image.Repository, isECR)
+	entry, _ := cfg.Match(image.Host)
+	s := settings{r, entry, image, caller}
+	s.checkKeepAlive(e)
+	s.checkReplicas(e)
 }
 
 // awsServices returns the APIs of AWS that the registry needs, if it is ECR.

@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/net/http/httpproxy"
 )
@@ -35,6 +33,9 @@ type Node struct {
 	// Config is containerd's own configuration file, which names that folder. Empty
 	// means that it is not examined.
 	Config string
+	// SOCI is the configuration file of the SOCI snapshotter. It is read if the node has one
+	// and containerd uses that snapshotter.
+	SOCI string
 	// Environ is containerd's environment, in the form of [os.Environ]. Nil means
 	// that it is not known.
 	Environ []string
@@ -95,20 +96,6 @@ func checkConfig(m Mirror, node Node) Finding {
 	return good("containerd reads hosts.toml from %s", path)
 }
 
-// checkSnapshotter finds a snapshotter that fetches from the registry by itself. SOCI ignores
-// mirrors for the layers that it pulls in parallel, and for its index when it pulls lazily.
-func checkSnapshotter(node Node) []Finding {
-	file, err := readConfig(node.Config)
-	if err != nil || file.snapshotter() != "soci" {
-		return nil // checkConfig has told of the error
-	}
-	return []Finding{{
-		What: "the SOCI snapshotter fetches from the registries themselves: all layers in its parallel mode, its index in its lazy mode",
-		Advice: "name images by Larder's address, such as 127.0.0.1:5000/<registry>/<repository>, so that SOCI asks Larder; " +
-			"or leave it if that is intended",
-	}}
-}
-
 // defaultConfigPath is the default of containerd 2.2 and later.
 const defaultConfigPath = "/etc/containerd/certs.d:/etc/docker/certs.d"
 
@@ -129,26 +116,70 @@ func checkFiles(m Mirror, dir string) []Finding {
 	if err := m.checkURL(); err != nil {
 		return []Finding{{What: err.Error(), Advice: "let Larder listen on 127.0.0.1, or give another address with --url"}}
 	}
-	files, err := plan(m, dir)
+	files, err := planAsIs(m, dir)
 	var all []Finding
 	for _, problem := range problems(err) {
 		all = append(all, Finding{What: problem.Error(), Advice: "change the file so that it can be merged, and run larder mirror again"})
 	}
 	for _, f := range files {
-		switch hosts, err := readHosts(f.current); {
+		switch hosts, err := readFile(f.current); {
 		case !f.exists:
 			all = append(all, Finding{What: f.path + " is missing", Advice: "run larder mirror"})
 		case err != nil:
 			all = append(all, Finding{What: fmt.Sprintf("%s cannot be read: %v", f.path, err), Advice: "fix or remove it, and run larder mirror"})
-		case hosts[m.URL] == nil:
+		case !hosts.names(m.URL):
 			all = append(all, Finding{What: fmt.Sprintf("%s does not name %s", f.path, m.URL), Advice: "run larder mirror"})
+		case f.secret && f.open:
+			all = append(all, Finding{What: f.path + " has a password and can be read by everybody", Advice: "run larder mirror"})
 		case f.current != f.want:
 			all = append(all, Finding{What: f.path + " was changed, or is for another version of containerd", Advice: "run larder mirror"})
+		case hosts.hasOnly(m.URL):
+			all = append(all, good("%s names %s alone: the registry is never asked", f.path, m.URL))
+		case m.Only:
+			all = append(all, Finding{
+				What:   fmt.Sprintf("%s lets the node ask the registry for what Larder does not have, or refuses", f.path),
+				Advice: "run larder mirror --only",
+			})
 		default:
-			all = append(all, good("%s names %s", f.path, m.URL))
+			all = append(all, good("%s names %s; for what Larder does not have, the registry is asked", f.path, m.URL))
 		}
 	}
 	return all
+}
+
+// Fallbacks returns the files in a folder of hosts.toml files that name the mirror and let containerd
+// ask the registry as well. Files that cannot be read are left out.
+func (m Mirror) Fallbacks(dir string) []string {
+	var all []string
+	for _, registry := range m.folders() {
+		f, err := planFolder(m, filepath.Join(dir, folderName(dir, registry)))
+		if err != nil || !f.exists {
+			continue
+		}
+		if hosts, err := readFile(f.current); err == nil && hosts.names(m.URL) && !hosts.hasOnly(m.URL) {
+			all = append(all, f.path)
+		}
+	}
+	return all
+}
+
+// planAsIs is plan for a node that may have either kind of files: each is compared with its own
+// kind.
+func planAsIs(m Mirror, dir string) (files []hostsFile, err error) {
+	m.Only = false
+	both, err := plan(m, dir)
+	m.Only = true
+	only, _ := plan(m, dir) // merges nothing: its errors are those of reading, and in err too
+	for i, f := range only {
+		if hosts, bad := readFile(f.current); bad == nil && f.exists && hosts.hasOnly(m.URL) {
+			files = append(files, f)
+			continue
+		}
+		if j := slices.IndexFunc(both, func(other hostsFile) bool { return other.path == only[i].path }); j >= 0 {
+			files = append(files, both[j])
+		}
+	}
+	return files, err
 }
 
 // checkHidden finds folders that containerd reads in place of _default: it reads the
@@ -167,7 +198,7 @@ func checkHidden(m Mirror, dir string) []Finding {
 			continue
 		}
 		text, _ := os.ReadFile(filepath.Join(dir, e.Name(), "hosts.toml"))
-		if hosts, _ := readHosts(string(text)); hosts[m.URL] == nil {
+		if hosts, _ := readFile(string(text)); !hosts.names(m.URL) {
 			all = append(all, Finding{
 				What:   fmt.Sprintf("%s hides _default: images of this registry are not pulled through Larder", filepath.Join(dir, e.Name())),
 				Advice: fmt.Sprintf("add --registry %s to larder mirror, or leave it if that is intended", registryOf(e.Name())),
@@ -207,35 +238,4 @@ func checkProxy(m Mirror, environ []string) Finding {
 		}
 	}
 	return good("no proxy is between containerd and Larder")
-}
-
-// answerTimeout is far more than Larder needs for /v2/, and less than a person would
-// wait.
-const answerTimeout = 3 * time.Second
-
-func checkAnswer(ctx context.Context, m Mirror) Finding {
-	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
-	defer cancel()
-	status, err := ping(ctx, m)
-	switch {
-	case err != nil:
-		return Finding{What: fmt.Sprintf("Larder does not answer: %v", err),
-			Advice: "start larder serve, or give its address with --url; until then the node pulls from the registries themselves"}
-	case status != http.StatusOK:
-		return Finding{What: fmt.Sprintf("%s/v2/ answers %d, not 200", m.URL, status), Advice: "is it Larder that listens there?"}
-	}
-	return good("Larder answers at %s", m.URL)
-}
-
-func ping(ctx context.Context, m Mirror) (status int, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.URL+"/v2/", nil)
-	if err != nil {
-		return 0, err
-	}
-	transport := &http.Transport{DisableKeepAlives: true}
-	resp, err := transport.RoundTrip(req)
-	if err != nil {
-		return 0, err
-	}
-	return resp.StatusCode, resp.Body.Close()
 }

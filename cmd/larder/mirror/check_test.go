@@ -22,7 +22,7 @@ func newChecked(t *testing.T) *checked {
 	dir := t.TempDir()
 	c := &checked{
 		Mirror{URL: server.URL, Registries: []string{"docker.io"}, Default: true, Containerd: Version{2, 2}},
-		Node{Hosts: filepath.Join(dir, "certs.d"), Config: filepath.Join(dir, "config.toml"), Environ: []string{"PATH=/bin"}},
+		Node{Hosts: filepath.Join(dir, "certs.d"), Config: filepath.Join(dir, "config.toml"), SOCI: filepath.Join(dir, "soci", "config.toml"), Environ: []string{"PATH=/bin"}},
 	}
 	install(t, c.Hosts, c.Mirror)
 	c.config(t, c.Hosts)
@@ -32,6 +32,13 @@ func newChecked(t *testing.T) *checked {
 func (c *checked) config(t *testing.T, path string) {
 	t.Helper()
 	write(t, c.Config, "version = 3\n[plugins.'io.containerd.cri.v1.images'.registry]\n  config_path = '"+path+"'\n")
+}
+
+// snapshotter has containerd use a snapshotter.
+func (c *checked) snapshotter(t *testing.T, name string) {
+	t.Helper()
+	write(t, c.Config, "version = 3\n[plugins.'io.containerd.cri.v1.images']\n  snapshotter = '"+name+"'\n"+
+		"[plugins.'io.containerd.cri.v1.images'.registry]\n  config_path = '"+c.Hosts+"'\n")
 }
 
 func erase(t *testing.T, path string) {
@@ -47,6 +54,21 @@ func TestCheckPassesAConfiguredNode(t *testing.T) {
 		if !f.OK {
 			t.Errorf("%+v", f)
 		}
+	}
+}
+
+func TestCheckPassesStargz(t *testing.T) {
+	c := newChecked(t)
+	c.snapshotter(t, "stargz")
+	said := false
+	for _, f := range Check(t.Context(), c.Mirror, c.Node) {
+		if !f.OK {
+			t.Errorf("%+v", f)
+		}
+		said = said || strings.Contains(f.What, "stargz")
+	}
+	if !said {
+		t.Error("nothing is said about stargz")
 	}
 }
 
@@ -107,11 +129,26 @@ func TestCheckNamesEachFaultAndItsRemedy(t *testing.T) {
 			"byte order mark", "change the file",
 		},
 		"the SOCI snapshotter": {
+			func(t *testing.T, c *checked) { c.snapshotter(t, "soci") },
+			"fetches its index, and in its parallel mode all layers, from the registries themselves", "127.0.0.1:5000/",
+		},
+		"SOCI in its parallel mode": {
 			func(t *testing.T, c *checked) {
-				write(t, c.Config, "version = 3\n[plugins.'io.containerd.cri.v1.images']\n  snapshotter = 'soci'\n"+
-					"[plugins.'io.containerd.cri.v1.images'.registry]\n  config_path = '"+c.Hosts+"'\n")
+				c.snapshotter(t, "soci")
+				write(t, c.SOCI, "[pull_modes]\n  [pull_modes.soci_v2]\n    enable = true\n  [pull_modes.parallel_pull_unpack]\n    enable = true\n")
 			},
-			"SOCI snapshotter", "127.0.0.1:5000/",
+			"fetches all layers (its parallel mode", "127.0.0.1:5000/",
+		},
+		"SOCI in its lazy mode": {
+			func(t *testing.T, c *checked) {
+				c.snapshotter(t, "soci")
+				write(t, c.SOCI, "[pull_modes.soci_v1]\nenable = true\n")
+			},
+			"fetches its index (its lazy mode", "127.0.0.1:5000/",
+		},
+		"SOCI with a broken configuration": {
+			func(t *testing.T, c *checked) { c.snapshotter(t, "soci"); write(t, c.SOCI, "pull_modes = 7\n") },
+			"how the SOCI snapshotter pulls is not known", "parallel mode",
 		},
 		"the default of 2.2": {
 			func(t *testing.T, c *checked) { write(t, c.Config, "version = 3\n") },

@@ -2,39 +2,30 @@ package mirror
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"github.com/larder-registry/larder/cmd/internal/peercred"
 )
 
-// Environ returns the environment of the process that listens at a Unix socket. The
-// caller must be root and see the node's processes.
+// Environ returns the environment of the process that listens at a Unix socket, from Linux's
+// /proc. The caller must be root and see the node's processes.
 func Environ(ctx context.Context, socket string) ([]string, error) {
 	conn, err := new(net.Dialer).DialContext(ctx, "unix", socket)
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close()
-	raw, err := conn.(*net.UnixConn).SyscallConn()
+	peer, err := peercred.Of(conn.(*net.UnixConn))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("find the process behind %s: %w", socket, err)
 	}
-	var peer *unix.Ucred
-	var peerErr error
-	err = raw.Control(func(fd uintptr) {
-		peer, peerErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	})
-	if err := errors.Join(err, peerErr); err != nil {
-		return nil, err
-	}
-	if peer.Pid <= 0 {
+	if peer.PID <= 0 {
 		return nil, fmt.Errorf("the process behind %s is not visible from here", socket)
 	}
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", peer.Pid))
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", peer.PID))
 	if err != nil {
 		return nil, err
 	}

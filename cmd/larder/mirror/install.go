@@ -20,6 +20,7 @@ type Change struct {
 const (
 	Wrote     = "wrote"
 	Merged    = "put the mirror into"
+	Replaced  = "replaced"
 	Unchanged = "unchanged"
 	Removed   = "removed"
 	Restored  = "restored"
@@ -37,6 +38,8 @@ type hostsFile struct {
 	exists    bool
 	want      string // content that it should have
 	foreign   bool   // it has more than the mirror
+	secret    bool   // it is to be read by its owner alone
+	open      bool   // it can be read by others
 }
 
 // plan reads the file of each folder and computes its content. It leaves out the files that
@@ -88,8 +91,16 @@ func isFolder(path string) bool {
 	return err == nil && info.IsDir()
 }
 
+func isFile(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
+}
+
 func planFolder(m Mirror, dir string) (hostsFile, error) {
-	f := hostsFile{dir: dir, path: filepath.Join(dir, "hosts.toml")}
+	f := hostsFile{dir: dir, path: filepath.Join(dir, "hosts.toml"), secret: m.Authorization != ""}
+	if info, err := os.Stat(f.path); err == nil {
+		f.open = info.Mode().Perm()&0o077 != 0
+	}
 	text, err := os.ReadFile(f.path)
 	switch {
 	case err == nil:
@@ -97,7 +108,20 @@ func planFolder(m Mirror, dir string) (hostsFile, error) {
 	case !errors.Is(err, fs.ErrNotExist):
 		return f, err
 	}
-	if !f.exists || strings.HasPrefix(f.current, newFileMark) {
+	ours := strings.HasPrefix(f.current, newFileMark)
+	if ours && !m.Only { // a file that --only has replaced comes back
+		before, err := os.ReadFile(f.path + backupSuffix)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return f, err
+		}
+		if err == nil {
+			f.foreign = true
+			f.want, err = mergeInto(m, f.path, string(before))
+			return f, err
+		}
+	}
+	if !f.exists || ours || m.Only {
+		f.foreign = f.exists && !ours
 		certs, err := findCertificates(dir)
 		if err != nil {
 			return f, err
@@ -108,15 +132,23 @@ func planFolder(m Mirror, dir string) (hostsFile, error) {
 	}
 	original, _ := cut(f.current)
 	f.foreign = true
-	if f.want, err = merge(m, original); err != nil {
-		return f, fmt.Errorf("%s was not written by larder mirror, and the mirror cannot be inserted: %w", f.path, err)
+	f.want, err = mergeInto(m, f.path, original)
+	return f, err
+}
+
+// mergeInto is merge for the file at a path.
+func mergeInto(m Mirror, path, original string) (string, error) {
+	merged, err := merge(m, original)
+	if err != nil {
+		return "", fmt.Errorf("%s was not written by larder mirror, and the mirror cannot be inserted: %w", path, err)
 	}
-	return f, nil
+	return merged, nil
 }
 
 // Install writes a hosts.toml for each registry into dir, which is containerd's
 // config_path. Existing files are kept; Larder is added as their first host, and a
-// backup is made. Files that need no change are not touched. A file that cannot be
+// backup is made. With Only, the backup is replaced by a file that has Larder alone. Files that
+// need no change are not touched. A file that cannot be
 // merged or written does not stop the others; the error names each of them.
 func Install(m Mirror, dir string) ([]Change, error) {
 	if err := m.checkURL(); err != nil {
@@ -136,43 +168,72 @@ func Install(m Mirror, dir string) ([]Change, error) {
 }
 
 func (f hostsFile) install() (did string, err error) {
-	if f.exists && f.current == f.want {
+	if f.exists && f.current == f.want && (!f.secret || !f.open) {
 		return Unchanged, nil
 	}
 	if err := os.MkdirAll(f.dir, 0o755); err != nil {
 		return "", err
 	}
-	if _, ours := cut(f.current); f.foreign && !ours {
-		if err := backUp(f.path); err != nil {
-			return "", err
-		}
-	}
-	if err := replace(f.path, f.want); err != nil {
+	if err := f.backUp(); err != nil {
 		return "", err
 	}
-	if f.foreign {
+	mode := fs.FileMode(publicFile)
+	if f.secret {
+		mode = secretFile
+	}
+	if err := replace(f.path, f.want, mode); err != nil {
+		return "", err
+	}
+	switch {
+	case f.foreign && strings.HasPrefix(f.want, newFileMark):
+		return Replaced, nil
+	case f.foreign:
 		return Merged, nil
 	}
 	return Wrote, nil
 }
 
-// backUp keeps a file under another name. A backup from before is replaced: it was
-// not restored, since the file had been changed or replaced.
-func backUp(path string) error {
-	if err := os.Remove(path + backupSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+// backUp keeps a file that has more than the mirror under another name, before the mirror is in
+// it. A backup from before is replaced: it was not restored, since the file had been changed or
+// replaced. A file with the mirror keeps its backup, unless it has been edited since and is
+// replaced.
+func (f hostsFile) backUp() error {
+	text, ours := cut(f.current)
+	backup := f.path + backupSuffix
+	switch {
+	case !f.foreign:
+		return nil
+	case !ours:
+		if err := os.Remove(backup); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return os.Link(f.path, backup)
+	case strings.HasPrefix(f.current, newFileMark), !strings.HasPrefix(f.want, newFileMark), isBackup(backup, text):
+		return nil
 	}
-	return os.Link(path, path+backupSuffix)
+	return replace(backup, text, publicFile)
 }
 
+// isBackup reports whether a file is the backup of a text from which the mirror was taken out.
+func isBackup(path, text string) bool {
+	before, err := os.ReadFile(path)
+	return err == nil && (string(before) == text || string(before)+"\n" == text)
+}
+
+// The modes of files. Containerd runs as root.
+const (
+	publicFile = 0o644
+	secretFile = 0o600
+)
+
 // replace writes a file atomically: containerd may read it at any time.
-func replace(path, text string) error {
+func replace(path, text string, mode fs.FileMode) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".hosts.toml-*")
 	if err != nil {
 		return err
 	}
 	_, err = f.WriteString(text)
-	err = errors.Join(err, f.Chmod(0o644), f.Close())
+	err = errors.Join(err, f.Chmod(mode), f.Close())
 	if err == nil {
 		err = os.Rename(f.Name(), path)
 	}
@@ -212,6 +273,8 @@ func remove(path string) (did string, err error) {
 	switch {
 	case !ours:
 		return "", nil
+	case strings.HasPrefix(text, newFileMark) && isFile(path+backupSuffix):
+		return Restored, os.Rename(path+backupSuffix, path)
 	case strings.HasPrefix(text, newFileMark):
 		if err := os.Remove(path); err != nil {
 			return "", err
@@ -221,9 +284,8 @@ func remove(path string) (did string, err error) {
 		}
 		return Removed, nil
 	}
-	backup := path + backupSuffix
-	if before, err := os.ReadFile(backup); err == nil && (string(before) == rest || string(before)+"\n" == rest) {
+	if backup := path + backupSuffix; isBackup(backup, rest) {
 		return Restored, os.Rename(backup, path)
 	}
-	return Left, replace(path, rest)
+	return Left, replace(path, rest, publicFile)
 }

@@ -42,11 +42,32 @@ const byteOrderMark = "\ufeff"
 
 // readHosts returns the settings of each host in a file.
 func readHosts(text string) (map[string]any, error) {
-	var file struct {
-		Host map[string]any `toml:"host"`
-	}
-	err := toml.Unmarshal([]byte(text), &file)
+	file, err := readFile(text)
 	return file.Host, err
+}
+
+// hostsToml is what matters of a hosts.toml.
+type hostsToml struct {
+	Server string         `toml:"server"` // is asked last; empty means the registry
+	Host   map[string]any `toml:"host"`
+}
+
+func readFile(text string) (file hostsToml, err error) {
+	err = toml.Unmarshal([]byte(text), &file)
+	return file, err
+}
+
+// names reports whether a node that reads the file asks a URL.
+func (h hostsToml) names(url string) bool { return h.Host[url] != nil || h.Server == url }
+
+// hasOnly reports whether it asks no other.
+func (h hostsToml) hasOnly(url string) bool {
+	for host := range h.Host {
+		if host != url {
+			return false
+		}
+	}
+	return h.Server == url
 }
 
 // tableLines returns the offsets of the lines at which the top-level keys may end,

@@ -16,12 +16,20 @@ import (
 type Mirror struct {
 	// URL is the URL at which the node reaches Larder: http://127.0.0.1:5000.
 	URL string
+	// TLS are the files for a URL that begins with https.
+	TLS TLS
+	// Authorization is the header that the node sends with each request, if clients need a
+	// password; "" for none. It is a secret: a file that has it can be read by its owner alone.
+	Authorization string
 	// Registries are the hosts whose images are pulled through Larder, as in the
 	// names of images.
 	Registries []string
 	// Default adds every other registry that has no folder of its own. Larder refuses
 	// those that are not configured, and the node then asks the registry itself.
 	Default bool
+	// Only means that the node never asks a registry itself: what Larder does not have is
+	// not pulled.
+	Only bool
 	// Containerd is the version of the containerd that reads the files. The zero
 	// value means any version.
 	Containerd Version
@@ -55,22 +63,36 @@ const (
 	blockEnd   = "# larder mirror: end"
 )
 
-// block returns the table that sends pulls to Larder. It has no TLS settings: with
-// any of them containerd tries an http URL over https first.
+// block returns the table that sends pulls to Larder. For an http URL it has no TLS settings: with
+// any of them containerd tries that over https first. With Only, Larder is also the server, which
+// containerd asks last instead of the registry. The table stays: without one, containerd before
+// 2.0 does not read the file.
 func (m Mirror) block() string {
 	var b strings.Builder
 	fmt.Fprintln(&b, blockBegin)
-	fmt.Fprintf(&b, "[host.%q]\n", m.URL)
+	if m.Only {
+		fmt.Fprintf(&b, "server = %q\n%s\n", m.URL, m.hostSettings(""))
+	}
+	fmt.Fprintf(&b, "[host.%q]\n%s", m.URL, m.hostSettings("  "))
+	fmt.Fprintln(&b, blockEnd)
+	return b.String()
+}
+
+// hostSettings returns the lines about Larder as a host, or as the server.
+func (m Mirror) hostSettings(indent string) string {
 	capabilities := `"pull", "resolve"`
 	if m.Containerd.AtLeast(2, 2) {
 		capabilities += `, "referrers"`
 	}
-	fmt.Fprintf(&b, "  capabilities = [%s]\n", capabilities)
+	text := fmt.Sprintf("%scapabilities = [%s]\n", indent, capabilities)
 	if m.Containerd.AtLeast(2, 1) {
-		fmt.Fprintf(&b, "  dial_timeout = %q\n", dialTimeout)
+		text += fmt.Sprintf("%sdial_timeout = %q\n", indent, dialTimeout)
 	}
-	fmt.Fprintln(&b, blockEnd)
-	return b.String()
+	text += m.TLS.hostSettings(indent)
+	if m.Authorization != "" {
+		text += fmt.Sprintf("%sheader = {Authorization = [%q]}\n", indent, m.Authorization)
+	}
+	return text
 }
 
 // dialTimeout is how long a node waits for a Larder that does not run. Containerd
@@ -81,7 +103,7 @@ const dialTimeout = "2s"
 
 // newFile returns a hosts.toml that has nothing but the mirror. It names the folder's
 // certificate files in Docker's format, which containerd reads by itself only if
-// there is no hosts.toml.
+// there is no hosts.toml; they are for the registry.
 func (m Mirror) newFile(folderIsNew bool, certs certificates) string {
 	var b strings.Builder
 	fmt.Fprintln(&b, newFileMark)
@@ -89,7 +111,7 @@ func (m Mirror) newFile(folderIsNew bool, certs certificates) string {
 		fmt.Fprintln(&b, newFolderMark)
 	}
 	fmt.Fprintln(&b)
-	if text := certs.toml(); text != "" {
+	if text := certs.toml(); text != "" && !m.Only {
 		fmt.Fprintf(&b, "%s\n", text)
 	}
 	b.WriteString(m.block())

@@ -42,6 +42,15 @@ func Snippet(m Mirror, runtime, hosts string) (string, error) {
 		return "", fmt.Errorf("%s cannot pull %s through a mirror: the name of a registry with a port cannot stand in a path",
 			runtime, m.Registries[i])
 	}
+	if why := noOnly[runtime]; m.Only && why != "" {
+		return "", fmt.Errorf("%s cannot be kept from asking registries itself: %s", runtime, why)
+	}
+	if why := noPassword[runtime]; m.Authorization != "" && why != "" {
+		return "", fmt.Errorf("%s cannot use a Larder with auth.htpasswd: %s", runtime, why)
+	}
+	if runtime == "bottlerocket" && m.TLS.ClientCert != "" {
+		return "", errors.New("bottlerocket cannot use a Larder with tls.client_ca: its settings have no certificate for a mirror")
+	}
 	tmpl, err := template.ParseFS(snippets, "snippets/"+name+".txt")
 	if err != nil {
 		return "", fmt.Errorf("%q is not one of %s", runtime, strings.Join(Runtimes(), ", "))
@@ -55,8 +64,25 @@ func Snippet(m Mirror, runtime, hosts string) (string, error) {
 		Hosts     string
 		Authority string
 		TLS       bool
-	}{m, hosts, u.Host, u.Scheme == "https"})
+		Files     TLS
+		Password  bool // but not which: a snippet is shown
+	}{m, hosts, u.Host, u.Scheme == "https", m.TLS, m.Authorization != ""})
 	return strings.TrimSpace(blankLines.ReplaceAllString(text.String(), "\n\n")) + "\n", err
+}
+
+// noOnly says for which runtimes there is nothing like --only, and why.
+var noOnly = map[string]string{
+	"docker": "its mirrors are asked first, and Docker Hub after them. With the containerd image store, " +
+		"run larder mirror --only --containerd-dir /etc/docker/certs.d --containerd-version 1.7",
+	"buildkit":     "its mirrors are asked first, and the registry after them. Name images by Larder's address, such as 127.0.0.1:5000/docker.io/library/busybox",
+	"bottlerocket": "its settings have mirrors only, and the registry is asked after them. Name images by Larder's address",
+}
+
+// noPassword says which runtimes cannot send a password to a mirror, and why.
+var noPassword = map[string]string{
+	"docker": "it sends a mirror no credentials but Docker Hub's. With the containerd image store, " +
+		"run larder mirror --credentials FILE --containerd-dir /etc/docker/certs.d --containerd-version 1.7",
+	"bottlerocket": "its settings have credentials for registries only",
 }
 
 var blankLines = regexp.MustCompile(`\n{3,}`)

@@ -56,7 +56,7 @@ export class Images {
   found() {
     const words = byId("search").value.toLowerCase().split(/\s+/).filter(Boolean);
     const matches = this.images.filter((i) => {
-      const text = `${fullName(i)} ${i.digest} ${i.pinned ? "pinned" : ""} ${i.expired ? "expired" : ""}`.toLowerCase();
+      const text = `${fullName(i)} ${i.digest} ${i.pinned ? "pinned" : ""} ${i.expired ? "expired" : ""} ${i.gone ? "gone upstream" : ""}`.toLowerCase();
       return words.every((w) => text.includes(w));
     });
     const way = this.down ? -1 : 1;
@@ -79,6 +79,7 @@ export class Images {
     const reference = i.tag ? make("span", { class: "tag" }, `:${i.tag}`) : make("span", { class: "mono quiet" }, `@${digest(i.digest)}`);
     const name = [make("span", { title: i.digest }, i.repository, reference)];
     if (!i.complete) name.push(" ", chip("incomplete", "", "No platform of the image is completely cached."));
+    if (i.gone) name.push(" ", chip("gone upstream", "warn", `The registry has not had this tag since ${new Date(i.gone).toLocaleString("en-GB")}. It is served as it was.`));
     const expired = i.expired && chip(`expired, rule ${i.expired.rule}`, "warn",
       `By the rule with priority ${i.expired.rule} (${i.expired.source}), since ${new Date(i.expired.since).toLocaleString("en-GB")}. Expired images are evicted first.`);
     return [

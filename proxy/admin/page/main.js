@@ -32,6 +32,7 @@ const on = {
     showCache(s);
     showFills(s.fillsRunning);
     showUpstreams(s.upstreams);
+    showRefused(s.refused);
     showTotals(s);
   },
   images: (list) => images.show(list),
@@ -90,8 +91,21 @@ function showUpstreams(upstreams) {
   ]);
 }
 
+// What is refused, clients pull past Larder.
+function showRefused(refused) {
+  const now = clock.now();
+  byId("refused-section").hidden = refused.length === 0;
+  rows("refused", refused, (r) => `${r.registry} ${r.reason}`, (r) => [
+    cell("", "host", r.registry || "none named"),
+    cell("requests", "number", count(r.requests)),
+    cell("last", "tight", make("time", { datetime: r.last, title: r.last }, ago(Date.parse(r.last), now))),
+    cell("", "wide", r.text),
+  ]);
+}
+
 function upstreamState(u, now) {
   const chips = [];
+  if (u.offline) return [chip("offline")];
   if (u.lastErrorAt && !(u.lastAnswer >= u.lastErrorAt)) chips.push(chip("failing", "bad"));
   else if (u.lastAnswer) chips.push(chip("answers", "good"));
   else chips.push(chip("not asked yet"));
@@ -102,6 +116,7 @@ function upstreamState(u, now) {
     if (u.pausedUntil && Date.parse(u.pausedUntil) > now) facts.push(`paused for ${span(Date.parse(u.pausedUntil) - now)}`);
     chips.push(chip(["throttled", ...facts].join(", "), "warn"));
   }
+  if (u.pullsNotRecorded) chips.push(chip(`does not record pulls by ${u.pullsNotRecorded}`, "warn"));
   return chips;
 }
 

@@ -79,6 +79,13 @@ func (b *Doorbell) WantNobody(t *testing.T) {
 // Resolver returns one that answers every question for an IPv4 address with addr.
 func Resolver(t *testing.T, addr [4]byte) *dial.Resolver {
 	t.Helper()
+	return CountingResolver(t, addr, new(atomic.Int64))
+}
+
+// CountingResolver is Resolver, and adds to n for each way that it opens to its server:
+// at least one for each look-up of a name.
+func CountingResolver(t *testing.T, addr [4]byte, n *atomic.Int64) *dial.Resolver {
+	t.Helper()
 	server, err := (&net.ListenConfig{}).ListenPacket(t.Context(), "udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -115,6 +122,7 @@ func Resolver(t *testing.T, addr [4]byte) *dial.Resolver {
 		<-done
 	})
 	return dial.ResolverOf(&net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		n.Add(1)
 		return (&net.Dialer{}).DialContext(ctx, "udp", server.LocalAddr().String())
 	}})
 }

@@ -145,7 +145,7 @@ func (l *Lab) runRounds(ctx context.Context, c *Case, servers []*server.Server) 
 
 // measure has a server do one turn, and adds to the report what was measured.
 func (l *Lab) measure(ctx context.Context, c *Case, s *server.Server, round int, turn Turn) error {
-	if err := l.syncDisk(); err != nil {
+	if err := syncDisk(l.Dir); err != nil {
 		return err
 	}
 	if err := s.AwaitIdle(ctx); err != nil {
@@ -183,23 +183,10 @@ func (l *Lab) measure(ctx context.Context, c *Case, s *server.Server, round int,
 	return nil
 }
 
-// syncDisk has the disk write all pending data, so that no server is slowed down by another's files.
-func (l *Lab) syncDisk() error {
-	dir, err := os.Open(l.Dir)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	if err := unix.Syncfs(int(dir.Fd())); err != nil {
-		return fmt.Errorf("sync %s: %w", l.Dir, err)
-	}
-	return nil
-}
-
 // progress shows on a terminal what the lab does, in one line that the next call replaces.
 func (l *Lab) progress(format string, args ...any) {
 	if f, ok := l.Stderr.(*os.File); ok {
-		if _, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS); err == nil {
+		if _, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ); err == nil {
 			fmt.Fprintf(f, "%-78s\r", fmt.Sprintf(format, args...))
 		}
 	}

@@ -25,12 +25,12 @@ func start(t *testing.T, script string) *process.Process {
 }
 
 func TestUsageIncludesChildren(t *testing.T) {
-	p := start(t, "while :; do :; done & trap 'kill $!' TERM; wait")
-	t.Cleanup(func() {
+	p := start(t, "trap 'kill $!' TERM; while :; do :; done & wait")
+	defer func() { // and not in a cleanup: the test's context ends before, and kills the script alone
 		if err := p.Stop(); err != nil {
 			t.Error(err)
 		}
-	})
+	}()
 	const want = 50 * time.Millisecond
 	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
 		usage, err := p.Usage()

@@ -34,15 +34,12 @@ func ThisMachine() Machine {
 	if unix.Uname(&name) == nil {
 		m.Kernel = unix.ByteSliceToString(name.Release[:])
 	}
-	var info unix.Sysinfo_t
-	if unix.Sysinfo(&info) == nil {
-		m.Memory = uint64(info.Totalram) * uint64(info.Unit) //nolint:unconvert // it is 32 bits wide elsewhere
-	}
+	m.Memory = memory()
 	return m
 }
 
 // String describes the machine in one line.
 func (m Machine) String() string {
-	return fmt.Sprintf("%d processors (%s), %s of memory, Linux %s, %s",
-		m.Processors, m.Processor, humanize.IBytes(m.Memory), m.Kernel, m.Go)
+	return fmt.Sprintf("%d processors (%s), %s of memory, %s %s, %s",
+		m.Processors, m.Processor, humanize.IBytes(m.Memory), system, m.Kernel, m.Go)
 }

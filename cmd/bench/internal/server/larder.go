@@ -24,7 +24,7 @@ func Larder(name, path string) *Program {
 				return nil, err
 			}
 			cmd := exec.CommandContext(ctx, path, "serve", "--config", larderFile(in))
-			cmd.Env = []string{"HOME=" + in.dir, "AWS_ACCESS_KEY_ID=" + upstream.AccessKey, "AWS_SECRET_ACCESS_KEY=" + upstream.SecretKey}
+			cmd.Env = []string{"HOME=" + in.dir, "LARDER_CONFIG=", "AWS_ACCESS_KEY_ID=" + upstream.AccessKey, "AWS_SECRET_ACCESS_KEY=" + upstream.SecretKey}
 			return cmd, nil
 		},
 		// containerd asks a mirror with this query.

@@ -15,6 +15,8 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
+
+	"github.com/larder-registry/larder/upstream/name"
 )
 
 const (
@@ -197,22 +199,11 @@ func (l *Listener) warn(client net.Addr) {
 	}
 }
 
-// clientOf returns the client that an address belongs to: the address itself, or for IPv6
-// the network of 64 bits, of which a client has all addresses. An address that is not one of
+// clientOf returns the client that an address belongs to, see [name.Network]. An address that is not one of
 // TCP belongs to a client of this machine.
 func clientOf(addr net.Addr) netip.Prefix {
-	from, err := netip.ParseAddrPort(addr.String())
-	if err != nil {
-		return netip.PrefixFrom(netip.IPv6Loopback(), 128)
+	if client, ok := name.Network(addr.String()); ok {
+		return client
 	}
-	at := from.Addr().Unmap().WithZone("")
-	bits := at.BitLen()
-	if at.Is6() && !at.IsLoopback() {
-		bits = 64
-	}
-	client, err := at.Prefix(bits)
-	if err != nil { // never: bits are within the address
-		return netip.PrefixFrom(at, at.BitLen())
-	}
-	return client
+	return netip.PrefixFrom(netip.IPv6Loopback(), 128)
 }

@@ -3,6 +3,7 @@ package conns_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -12,7 +13,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,32 +20,14 @@ import (
 	"go.opentelemetry.io/otel/metric/noop"
 
 	"github.com/larder-registry/larder/cmd/internal/daemon/conns"
+	"github.com/larder-registry/larder/cmd/internal/daemon/tlsfiles/tlstest"
+	"github.com/larder-registry/larder/upstream/upstreamtest"
 )
 
-// pipes is a listener whose connections are in memory.
-type pipes struct {
-	conns  chan net.Conn
-	closed chan struct{}
-	close  func()
-}
+// everywhere is a listener at all addresses of the machine.
+type everywhere struct{ net.Listener }
 
-func newPipes() *pipes {
-	p := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
-	p.close = sync.OnceFunc(func() { close(p.closed) })
-	return p
-}
-
-func (p *pipes) Accept() (net.Conn, error) {
-	select {
-	case c := <-p.conns:
-		return c, nil
-	case <-p.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (p *pipes) Close() error   { p.close(); return nil }
-func (p *pipes) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4zero, Port: 5000} }
+func (everywhere) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4zero, Port: 5000} }
 
 // from is the server's end of a pipe from an address.
 type from struct {
@@ -58,14 +40,14 @@ func (f from) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(netip.MustP
 // rig serves over pipes: a request for /hold is answered when the rig is released.
 type rig struct {
 	t       *testing.T
-	pipes   *pipes
+	pipes   *upstreamtest.Pipes
 	release chan struct{}
 }
 
 func newRig(t *testing.T, bounds conns.Bounds) *rig {
 	t.Helper()
-	r := &rig{t: t, pipes: newPipes(), release: make(chan struct{})}
-	l, err := conns.Limit(r.pipes, "clients", bounds, noop.NewMeterProvider(), slog.New(slog.DiscardHandler))
+	r := &rig{t: t, pipes: upstreamtest.NewPipes(), release: make(chan struct{})}
+	l, err := conns.Limit(everywhere{r.pipes}, "clients", bounds, noop.NewMeterProvider(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +79,9 @@ func (r *rig) dial(addr string) net.Conn {
 	r.t.Helper()
 	client, server := net.Pipe()
 	r.t.Cleanup(func() { _ = client.Close() }) // a pipe's is nil
-	r.pipes.conns <- from{server, addr}
+	if err := r.pipes.Connect(r.t.Context(), from{server, addr}); err != nil {
+		r.t.Fatal(err)
+	}
 	synctest.Wait()
 	return client
 }
@@ -199,8 +183,17 @@ func TestClientOfIPv6IsItsNetworkAndLoopbackIsNoClient(t *testing.T) {
 	})
 }
 
-// The whole way: a kernel's socket, sendfile, and a client that stops in the middle.
+// The whole way: a kernel's socket, sendfile or TLS, and a client that stops in the middle.
 func TestStalledClientOfAServerIsCut(t *testing.T) {
+	t.Run("HTTP", func(t *testing.T) { stall(t, nil, nil) })
+	ca := tlstest.NewAuthority(t)
+	server := &tls.Config{Certificates: []tls.Certificate{ca.Server(t, "server").Load(t)}}
+	t.Run("HTTPS", func(t *testing.T) { stall(t, server, &tls.Config{RootCAs: ca.Pool, ServerName: "localhost"}) })
+}
+
+// stall has a client take nothing of a file, over TLS if there are settings for it.
+func stall(t *testing.T, secure, trust *tls.Config) {
+	t.Helper()
 	const size = 64 << 20 // more than the buffers of two sockets
 	path := filepath.Join(t.TempDir(), "blob")
 	f, err := os.Create(path)
@@ -223,13 +216,24 @@ func TestStalledClientOfAServerIsCut(t *testing.T) {
 		defer close(answered)
 		http.ServeFile(w, r, path)
 	})}
-	go func() { _ = server.Serve(l) }()
+	var serving net.Listener = l
+	if secure != nil {
+		serving = tls.NewListener(l, secure)
+	}
+	go func() { _ = server.Serve(serving) }()
 	defer server.Close()
 	c, err := new(net.Dialer).DialContext(t.Context(), "tcp", inner.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
+	if secure != nil {
+		over := tls.Client(c, trust)
+		if err := over.HandshakeContext(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		c = over
+	}
 	if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: larder\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}

@@ -74,6 +74,9 @@ func (p *ecrPolicies) round(ctx context.Context, holdings map[cache.Repository][
 		if p.readings.balance < 1 {
 			return nil
 		}
+		if p.registries.postponed(repo) {
+			continue
+		}
 		calls, err := p.update(ctx, repo, holdings[repo], results)
 		p.readings.spend(calls)
 		switch {

@@ -61,7 +61,7 @@ func (g *gone) remove(ctx context.Context, listed map[cache.RepoDigest]bool) err
 
 func (g *gone) applies(repo cache.Repository) bool {
 	entry, ok := g.registries.entry(repo)
-	return ok && entry.EnforcesLifecycle()
+	return ok && entry.EnforcesLifecycle() && !g.registries.postponed(repo)
 }
 
 // ask asks the upstream about an image. After any other answer than that it has no such
@@ -72,9 +72,15 @@ func (g *gone) ask(ctx context.Context, id cache.RepoDigest) (isGone, answered b
 		return false, false
 	}
 	_, _, err = registry.Manifest(pace.Background(ctx), id.Name, id.Digest.String(), true)
+	answered = err == nil || isAnswer(err)
+	return answered && errors.Is(err, fs.ErrNotExist), answered
+}
+
+// isAnswer reports whether an error is what an upstream says about the content. Any other
+// may mean that it does not answer at all, or not now.
+func isAnswer(err error) bool {
 	var refusal *reply.Error
-	isAnswer := errors.As(err, &refusal) && !reply.IsThrottled(err)
-	return isAnswer && errors.Is(refusal, fs.ErrNotExist), err == nil || isAnswer
+	return errors.As(err, &refusal) && !reply.IsThrottled(err)
 }
 
 func (g *gone) removeImage(id cache.RepoDigest) {

@@ -2,7 +2,9 @@ package upkeep_test
 
 import (
 	"bytes"
+	"fmt"
 	"net/http"
+	"slices"
 	"testing"
 	"time"
 
@@ -123,5 +125,102 @@ func TestTagMutabilityHoldsWhileItCannotBeRead(t *testing.T) {
 	clock.Advance(upkeep.MutabilityTTL)
 	if _, ok := r.tags.Since(repo, "1.0"); ok {
 		t.Error("the setting still holds after its time")
+	}
+}
+
+const describeRepositories = "ecr:DescribeRepositories"
+
+// settingsRead returns how many calls have asked for the settings of repositories.
+func (r *rig) settingsRead() int {
+	return r.ecr.AWS().Calls()[ecrtest.Call{Principal: larderUser, Region: "us-east-1", Action: describeRepositories}]
+}
+
+// immutableRepositories adds repositories with immutable tags to the registry.
+func (r *rig) immutableRepositories(t *testing.T, n int) []cache.Repository {
+	t.Helper()
+	var all []cache.Repository
+	for i := range n {
+		repo := cache.Repository{Upstream: r.ecr.Host(), Name: fmt.Sprintf("team/app-%d", i)}
+		if err := r.ecr.SetTagMutability(repo.Name, ecrtest.TagMutability{Immutable: true}); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, repo)
+	}
+	return all
+}
+
+// known asks about a tag of each repository, lets what is queued be read, and returns in how
+// many the tag is known to be immutable.
+func (r *rig) known(t *testing.T, repos []cache.Repository) (known int) {
+	t.Helper()
+	for _, repo := range repos {
+		r.tags.Since(repo, "1.0")
+	}
+	r.tags.ReadQueued(t.Context())
+	for _, repo := range repos {
+		if _, ok := r.tags.Since(repo, "1.0"); ok {
+			known++
+		}
+	}
+	return known
+}
+
+func TestSettingsOfFiveHundredRepositoriesAreReadInFewCalls(t *testing.T) {
+	clock := ecrtest.NewClock()
+	r := newRigAt(t, clock.Now, "", "")
+	repos := r.immutableRepositories(t, 500)
+	const step = 5 * time.Minute
+	for at := time.Duration(0); at < 24*time.Hour; at += step {
+		known := r.known(t, repos)
+		if at >= 10*time.Minute && known < len(repos) {
+			t.Fatalf("after %v: %d of %d are known to be immutable", at, known, len(repos))
+		}
+		if calls, most := r.settingsRead(), 18+8*int(at/time.Hour); calls > most {
+			t.Fatalf("after %v: %d calls, want at most %d", at, calls, most)
+		}
+		clock.Advance(step)
+	}
+}
+
+func TestRepositoryThatCannotBeReadDoesNotHideOthers(t *testing.T) {
+	clock := ecrtest.NewClock()
+	r := newRigAt(t, clock.Now, "", "")
+	repos := r.immutableRepositories(t, 10)
+	gone := cache.Repository{Upstream: r.ecr.Host(), Name: "team/gone"}
+	all := append(slices.Clone(repos[:7]), gone)
+	all = append(all, repos[7:]...)
+	for hour := range 6 {
+		known := 0
+		for range 6 {
+			known = r.known(t, all)
+			clock.Advance(10 * time.Minute)
+		}
+		if known != len(repos) {
+			t.Errorf("in hour %d, %d of %d are known to be immutable", hour, known, len(repos))
+		}
+	}
+	// The first hour finds the missing one; then it is asked for alone, once an hour.
+	if calls := r.settingsRead(); calls > 10+6*3 {
+		t.Errorf("%d calls in six hours", calls)
+	}
+}
+
+func TestRegistryThatDeniesItsSettingsIsAskedOnceAnHour(t *testing.T) {
+	clock := ecrtest.NewClock()
+	r := newRigAt(t, clock.Now, "", "")
+	repos := r.immutableRepositories(t, 50)
+	asked := make(map[time.Time]bool) // the SDK repeats requests that a server with another clock refuses
+	r.ecr.Inject(ecrtest.Fault{
+		On: ecrtest.API, Operation: "DescribeRepositories", Status: http.StatusBadRequest, Code: "AccessDeniedException",
+		Notify: func() { asked[clock.Now()] = true },
+	})
+	for range 3 * 6 {
+		if known := r.known(t, repos); known != 0 {
+			t.Fatalf("%d are known", known)
+		}
+		clock.Advance(10 * time.Minute)
+	}
+	if len(asked) != 3 {
+		t.Errorf("%d calls in three hours, want 3", len(asked))
 	}
 }

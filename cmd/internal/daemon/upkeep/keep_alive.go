@@ -27,6 +27,7 @@ type KeepAlive struct {
 	log        *slog.Logger
 	now        func() time.Time
 	pause      time.Duration // between two touches
+	exclusions *exclusions
 	touches    metric.Int64Counter
 }
 
@@ -58,6 +59,7 @@ func NewKeepAlive(cfg *config.Config, client *upstream.Client, store *cache.Stor
 		log:        log,
 		now:        time.Now,
 		pause:      keepAlivePause,
+		exclusions: newExclusions(log),
 		touches:    touches,
 	}, nil
 }
@@ -72,27 +74,35 @@ func (k *KeepAlive) Run(ctx context.Context) {
 }
 
 // round touches what is due, in random order. An upstream that does not answer is
-// left alone until the next round.
+// left alone until the next round, and so is one that does not record these pulls.
 func (k *KeepAlive) round(ctx context.Context) error {
 	due, err := k.due()
 	if err != nil {
 		return err
 	}
 	rand.Shuffle(len(due), func(i, j int) { due[i], due[j] = due[j], due[i] })
-	silent := make(map[string]bool)
+	passed := make(map[string]bool) // upstreams that are left alone
+	asked := make(map[string]bool)
 	left := maxTouches
 	for _, m := range due {
-		if silent[m.Upstream] {
+		if !asked[m.Upstream] {
+			asked[m.Upstream] = true
+			passed[m.Upstream] = k.exclusions.has(ctx, m.Upstream, m.registry.ECR(), k.now())
+		}
+		if passed[m.Upstream] {
 			continue
 		}
 		if left--; left < 0 {
 			break
 		}
+		if k.registries.client.FetchPostponed(m.Upstream) != nil {
+			continue // it is due in a later round
+		}
 		answered, err := k.touch(ctx, m)
 		if err != nil {
 			return err
 		}
-		silent[m.Upstream] = !answered
+		passed[m.Upstream] = !answered
 		if !sleep(ctx, k.pause) {
 			return context.Cause(ctx)
 		}
@@ -119,7 +129,7 @@ func (k *KeepAlive) due() ([]inUse, error) {
 	for repo, held := range holdings {
 		registry, entry, ok := k.registries.ecr(repo)
 		every := entry.KeepAlive()
-		if !ok || every == 0 {
+		if !ok || every == 0 || k.registries.postponed(repo) {
 			continue
 		}
 		for _, h := range held {

@@ -3,6 +3,7 @@ package upkeep_test
 import (
 	"context"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -267,5 +268,76 @@ func TestImageThatAnotherNodeHasPulledTodayIsNotTouched(t *testing.T) {
 	k.use(t)
 	if n := k.touches(t); n != 2 {
 		t.Errorf("a day later %d manifests were fetched, want 2", n)
+	}
+}
+
+// larderUser is whose credentials the rig has.
+const larderUser = "arn:aws:iam::123456789012:user/larder"
+
+func TestImagesAreNotTouchedWhereECRDoesNotRecordThesePulls(t *testing.T) {
+	k := startKept(t, "")
+	k.fill(t)
+	k.ecr.SetPullTimeExclusions(larderUser)
+	for range 3 {
+		k.clock.Advance(25 * time.Hour)
+		k.use(t)
+		if n := k.touches(t); n != 0 {
+			t.Errorf("%d manifests were fetched, though ECR records no pull", n)
+		}
+	}
+	if n := strings.Count(k.log.String(), "does not record pulls"); n != 1 || !strings.Contains(k.log.String(), larderUser) {
+		t.Errorf("it was said %d times, want once and by whom:\n%s", n, k.log.String())
+	}
+	if st := k.client.Status(); len(st) != 1 || st[0].PullsNotRecorded != larderUser {
+		t.Errorf("the status is %+v", st)
+	}
+	k.ecr.SetPullTimeExclusions()
+	k.clock.Advance(25 * time.Hour)
+	if n := k.touches(t); n != 2 {
+		t.Errorf("when the exclusion had ended, %d manifests were fetched, want 2", n)
+	}
+	if !strings.Contains(k.log.String(), "records pulls by these credentials again") {
+		t.Errorf("the end was not said:\n%s", k.log.String())
+	}
+}
+
+func TestImagesAreTouchedWhereExclusionsCannotBeRead(t *testing.T) {
+	for code, said := range map[string]int{"AccessDeniedException": 1, "ServerException": 0} {
+		t.Run(code, func(t *testing.T) {
+			k := startKept(t, "")
+			k.fill(t)
+			k.ecr.SetPullTimeExclusions(larderUser)
+			k.ecr.Inject(ecrtest.Fault{On: ecrtest.API, Operation: "ListPullTimeUpdateExclusions", Status: http.StatusBadRequest, Code: code})
+			for day := range 3 {
+				k.clock.Advance(25 * time.Hour)
+				k.use(t)
+				if n := k.touches(t); n != 2 {
+					t.Errorf("day %d: %d manifests were fetched, want 2", day, n)
+				}
+			}
+			if n := strings.Count(k.log.String(), "ecr:ListPullTimeUpdateExclusions"); n != said {
+				t.Errorf("the denial was said %d times, want %d:\n%s", n, said, k.log.String())
+			}
+		})
+	}
+}
+
+func TestExclusionsAreReadOnceADay(t *testing.T) {
+	k := startKept(t, "")
+	k.fill(t)
+	k.clock.Advance(12 * time.Hour)
+	other := k.add(t, "2.0", time.Hour)
+	k.pull(t, "2.0", other)
+	for range 6 { // another image is due each time
+		k.clock.Advance(12 * time.Hour)
+		k.use(t)
+		k.get(t, "manifests/"+other.Root.Digest.String())
+		if k.touches(t) == 0 {
+			t.Fatal("no image was due")
+		}
+	}
+	call := ecrtest.Call{Principal: larderUser, Region: "us-east-1", Action: "ecr:ListPullTimeUpdateExclusions"}
+	if n := k.ecr.AWS().Calls()[call]; n != 3 {
+		t.Errorf("the list was read %d times in three days, want 3", n)
 	}
 }

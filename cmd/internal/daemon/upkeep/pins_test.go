@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,6 +23,9 @@ import (
 
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/cmd/internal/daemon/upkeep"
+	"github.com/larder-registry/larder/upstream/link"
+	"github.com/larder-registry/larder/upstream/offline"
+	"github.com/larder-registry/larder/upstream/reply"
 )
 
 var pinnedRepo = cache.Repository{Upstream: "registry.test", Name: "team/app"}
@@ -32,11 +36,15 @@ type pinned struct {
 	dir     string
 	store   *cache.Store
 	content map[digest.Digest][]byte // of the upstream
-	log     bytes.Buffer
+	log     text
 	*upkeep.Pins
 
 	down  atomic.Bool  // the upstream fails
 	tries atomic.Int64 // fetches of the upkeep
+	sea   atomic.Bool  // the upstream is offline
+	link  *link.Link   // may be nil
+	waits atomic.Int64 // those of them for which somebody waits
+	gone  sync.Map     // digests that the upstream says it does not have
 }
 
 func newPinned(t *testing.T) *pinned {
@@ -51,16 +59,23 @@ func newPinned(t *testing.T) *pinned {
 			t.Error(err)
 		}
 	})
-	p.Pins = upkeep.NewPins(p.store, p, slog.New(slog.NewTextHandler(&p.log, nil)))
+	p.Pins = upkeep.NewPins(p.store, p, p.isPostponed, slog.New(slog.NewTextHandler(&p.log, nil)))
 	return p
+}
+
+func (p *pinned) isPostponed(host string) error {
+	if p.sea.Load() {
+		return &offline.Error{Host: host}
+	}
+	return p.link.Postponed()
 }
 
 var errDown = errors.New("the upstream is down")
 
-func (p *pinned) FetchManifest(ctx context.Context, repo cache.Repository, dgst digest.Digest) error {
-	p.tries.Add(1)
-	_, _, err := p.store.Manifest(ctx, repo, dgst, p.ask)
-	return err
+func (p *pinned) FetchManifest(ctx context.Context, repo cache.Repository, dgst digest.Digest) (cache.Manifest, error) {
+	p.count(ctx)
+	m, _, err := p.store.Manifest(ctx, repo, dgst, p.ask)
+	return m, err
 }
 
 func (p *pinned) ask(_ context.Context, reference string, _ bool) (cache.Manifest, error) {
@@ -73,21 +88,25 @@ func (p *pinned) ask(_ context.Context, reference string, _ bool) (cache.Manifes
 	return cache.Manifest{Digest: digest.Digest(reference), MediaType: of.MediaType, Size: int64(len(raw)), Raw: raw}, err
 }
 
-func (p *pinned) FetchBlob(ctx context.Context, _ cache.Repository, dgst digest.Digest, size int64) error {
-	p.tries.Add(1)
+func (p *pinned) FetchBlob(ctx context.Context, _ cache.Repository, dgst digest.Digest, size int64) (int64, error) {
+	p.count(ctx)
 	if p.down.Load() {
-		return errDown
+		return 0, errDown
+	}
+	if _, gone := p.gone.Load(dgst); gone {
+		return 0, &reply.Error{Status: http.StatusNotFound}
 	}
 	content := p.content[dgst]
-	blob, err := p.store.Open(ctx, dgst, cache.Source{Size: size, Fetch: func(_ context.Context, r cache.Range) (cache.Content, error) {
+	return p.store.Fetch(ctx, dgst, cache.Source{Size: size, Fetch: func(_ context.Context, r cache.Range) (cache.Content, error) {
 		return cache.Content{Body: io.NopCloser(bytes.NewReader(content[r.Off:])), Size: int64(len(content))}, nil
 	}})
-	if err != nil {
-		return err
+}
+
+func (p *pinned) count(ctx context.Context) {
+	p.tries.Add(1)
+	if cache.IsAttended(ctx) {
+		p.waits.Add(1)
 	}
-	defer blob.Close()
-	_, err = io.Copy(io.Discard, blob)
-	return err
 }
 
 // add gives the upstream some content.
@@ -142,7 +161,7 @@ func (p *pinned) pull(tag string, root ocispec.Descriptor) {
 		p.t.Fatal(err)
 	}
 	for _, desc := range append(manifest.Layers, manifest.Config) {
-		if err := p.FetchBlob(p.t.Context(), pinnedRepo, desc.Digest, desc.Size); err != nil {
+		if _, err := p.FetchBlob(p.t.Context(), pinnedRepo, desc.Digest, desc.Size); err != nil {
 			p.t.Fatal(err)
 		}
 	}
@@ -223,8 +242,8 @@ func TestPinOfAllPlatformsFetchesAllPlatforms(t *testing.T) {
 		if err := p.FetchManifests(t.Context(), pinnedRepo, "v1"); err != nil {
 			t.Fatal(err)
 		}
-		if got := p.tries.Load(); got != 2 {
-			t.Errorf("%d fetches for the manifests of two platforms", got)
+		if tries, waits := p.tries.Load(), p.waits.Load(); tries != 2 || waits != 2 {
+			t.Errorf("%d fetches for the manifests of two platforms, %d of them attended", tries, waits)
 		}
 		if err := p.store.PinAllPlatforms(pinnedRepo, "v1"); err != nil {
 			t.Fatal(err)
@@ -234,6 +253,9 @@ func TestPinOfAllPlatformsFetchesAllPlatforms(t *testing.T) {
 		defer end()
 		synctest.Wait()
 		p.wantMissing(0)
+		if tries, waits := p.tries.Load(), p.waits.Load(); tries != 6 || waits != 2 {
+			t.Errorf("%d fetches, %d of them attended; nobody waits for those of the upkeep", tries, waits)
+		}
 		if _, err := p.store.Stat(layer.Digest); err != nil {
 			t.Error(err)
 		}
@@ -270,4 +292,147 @@ func TestFailedFetchOfPinnedContentIsTriedAgainLater(t *testing.T) {
 			t.Errorf("the log does not have the error: %s", got)
 		}
 	})
+}
+
+func TestSilentUpstreamOfPinnedContentIsAskedOnceARound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPinned(t)
+		for _, text := range []string{"a", "b", "c"} {
+			root, layer := p.addImage("amd64", text)
+			p.pull(text, root)
+			if err := p.store.Pin(pinnedRepo, text); err != nil {
+				t.Fatal(err)
+			}
+			p.damage(layer.Digest)
+		}
+		p.down.Store(true)
+		p.tries.Store(0)
+		if _, err := p.store.Scrub(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+		end := p.run()
+		defer end()
+		synctest.Wait()
+		p.wantMissing(3)
+		if got := p.tries.Load(); got != 1 {
+			t.Errorf("%d questions in one round to an upstream that does not answer", got)
+		}
+		p.down.Store(false)
+		<-time.After(10 * time.Minute)
+		synctest.Wait()
+		p.wantMissing(0)
+	})
+}
+
+func TestContentThatAnUpstreamRefusesDoesNotHoldUpTheRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPinned(t)
+		for _, text := range []string{"a", "b", "c"} {
+			root, layer := p.addImage("amd64", text)
+			p.pull(text, root)
+			if err := p.store.Pin(pinnedRepo, text); err != nil {
+				t.Fatal(err)
+			}
+			p.damage(layer.Digest)
+			if text == "a" {
+				p.gone.Store(layer.Digest, nil)
+			}
+		}
+		if _, err := p.store.Scrub(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+		end := p.run()
+		defer end()
+		synctest.Wait()
+		p.wantMissing(1)
+	})
+}
+
+func TestPinsAreSilentWhileTheirUpstreamIsOffline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPinned(t)
+		root, layer := p.addImage("amd64", "a")
+		p.pull("v1", root)
+		if err := p.store.Pin(pinnedRepo, "v1"); err != nil {
+			t.Fatal(err)
+		}
+		end := p.run()
+		defer end()
+		synctest.Wait()
+		p.sea.Store(true)
+		p.tries.Store(0)
+		p.log.Reset()
+		p.damage(layer.Digest)
+		if _, err := p.store.Scrub(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(3 * time.Hour)
+		synctest.Wait()
+		if n := p.tries.Load(); n != 0 || p.log.String() != "" {
+			t.Errorf("%d fetches, and in the log: %s", n, &p.log)
+		}
+		p.wantMissing(1)
+		began := time.Now()
+		p.sea.Store(false)
+		p.TryAgain()
+		synctest.Wait()
+		p.wantMissing(0)
+		if took := time.Since(began); took != 0 {
+			t.Errorf("the content came %v after the upstream was online again", took)
+		}
+	})
+}
+
+func TestMissingPinnedContentIsFetchedWhenTheHoursBegin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPinned(t)
+		root, layer := p.addImage("amd64", "a")
+		p.pull("v1", root)
+		if err := p.store.Pin(pinnedRepo, "v1"); err != nil {
+			t.Fatal(err)
+		}
+		begin := time.Now().Add(40 * time.Minute).Truncate(time.Minute)
+		minute := func(at time.Time) int { return at.Hour()*60 + at.Minute() }
+		p.link = link.New(link.Rules{Hours: link.Hours{From: minute(begin), To: minute(begin.Add(time.Hour))}})
+		end := p.run()
+		defer end()
+		p.log.Reset()
+		p.damage(layer.Digest)
+		if _, err := p.store.Scrub(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(time.Until(begin) - time.Second)
+		synctest.Wait()
+		p.wantMissing(1)
+		if p.log.String() != "" {
+			t.Errorf("in the log: %s", &p.log)
+		}
+		<-time.After(2 * time.Second)
+		synctest.Wait()
+		p.wantMissing(0)
+	})
+}
+
+// text is a log that may be read while it is written.
+type text struct {
+	mu  sync.Mutex // guards all
+	all bytes.Buffer
+}
+
+func (l *text) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.all.Write(p)
+}
+
+func (l *text) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.all.String()
+}
+
+func (l *text) Reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.all.Reset()
 }

@@ -15,7 +15,7 @@ import (
 // stays far below what ECR allows an account: it publishes no quota for these calls,
 // which other tools share. It counts with 1,000 nodes that have 500 repositories
 // each: at most 100 calls a second in the first hour after all have started, and 10
-// after that. It belongs to one goroutine.
+// after that, together with those of ImmutableTags. It belongs to one goroutine.
 type readings struct {
 	of map[cache.Repository]*reading
 
@@ -34,10 +34,10 @@ type reading struct {
 
 const (
 	// firstCalls is how many calls may be made at once, callsFirstHour how many more in
-	// the first hour, and callsPerHour after that: 89 and 8.3 a second for the fleet.
+	// the first hour, and callsPerHour after that: 89 and 7.5 a second for the fleet.
 	firstCalls     = 50
 	callsFirstHour = 270
-	callsPerHour   = 30
+	callsPerHour   = 27
 	// callPause is the time for each call: 83 a second if all nodes do it together.
 	callPause = 12 * time.Second
 	// checkEvery is how often a policy is read again, if eviction is near. ECR evaluates

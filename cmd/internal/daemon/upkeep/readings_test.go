@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/upstream/pace"
 )
 
 // fleetStart is when the simulated nodes start, all at once.
@@ -49,7 +50,7 @@ func (n *node) round(repos []cache.Repository, near bool, call func(at time.Time
 		n.readings.spend(calls)
 		at = at.Add(time.Duration(calls) * callPause)
 	}
-	n.next = at.Add(jittered(lifecycleEvery))
+	n.next = at.Add(pace.Jittered(lifecycleEvery))
 }
 
 // Each of the ten simulated nodes stands for a hundred.
@@ -60,7 +61,7 @@ func TestFleetOfAThousandNodesAsksECRLittle(t *testing.T) {
 	var busiest [60]int               // by minute of the first hour
 	read := make(map[cache.Repository]time.Time)
 	for i := range nodes {
-		n := &node{readings: readings{of: make(map[cache.Repository]*reading)}, next: fleetStart.Add(jittered(lifecycleFirst))}
+		n := &node{readings: readings{of: make(map[cache.Repository]*reading)}, next: fleetStart.Add(pace.Jittered(lifecycleFirst))}
 		for n.next.Before(fleetStart.Add(days * 24 * time.Hour)) {
 			n.round(repos, true, func(at time.Time) {
 				switch since := at.Sub(fleetStart); {
@@ -78,6 +79,9 @@ func TestFleetOfAThousandNodesAsksECRLittle(t *testing.T) {
 			}
 		}
 	}
+	// The nodes also read which tags are immutable, as often as they may.
+	seconds[true] += nodes * each * (firstMutabilityCalls + mutabilityCallsPerHour) / time.Hour.Seconds()
+	seconds[false] += nodes * each * mutabilityCallsPerHour / time.Hour.Seconds()
 	t.Logf("calls a second: %.1f in the first hour, %.1f on the last two days", seconds[true], seconds[false])
 	if seconds[true] > 100 || seconds[false] > 10 {
 		t.Errorf("calls a second: %.1f in the first hour, want 100 at most; %.1f in the long run, want 10 at most", seconds[true], seconds[false])

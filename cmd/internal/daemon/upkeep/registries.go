@@ -22,6 +22,11 @@ func (r registries) entry(repo cache.Repository) (config.Upstream, bool) {
 	return entry, ok && entry.Allows(repo.Name)
 }
 
+// postponed reports whether the upstream of a repository must not be asked now.
+func (r registries) postponed(repo cache.Repository) bool {
+	return r.client.Postponed(repo.Upstream) != nil
+}
+
 // ecr returns the registry of a repository at ECR with its entry of the
 // configuration. It returns false for other registries, and if the configuration
 // does not allow the repository.

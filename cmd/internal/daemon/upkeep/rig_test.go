@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -36,6 +37,7 @@ type rig struct {
 	server    *httptest.Server
 	logger    *slog.Logger
 	log       bytes.Buffer // what logger wrote
+	offline   atomic.Bool  // the upstream is
 }
 
 // newRig returns a rig whose cache has room for two images of 3 MiB and not for three: 57 MiB less some 50 for the index.
@@ -66,7 +68,9 @@ func newRigAt(t *testing.T, now func() time.Time, ecrKeys, keys string) *rig {
 	}
 	r := &rig{ecr: fake, cfg: cfg}
 	r.logger = slog.New(slog.NewTextHandler(&r.log, nil))
-	r.client = upstream.NewClient(upstream.Options{Lookup: daemon.Lookup(cfg), Log: r.logger})
+	r.client = upstream.NewClient(upstream.Options{
+		Lookup: daemon.Lookup(cfg), Log: r.logger, Offline: func(string) bool { return r.offline.Load() },
+	})
 	r.tags = upkeep.NewImmutableTags(cfg, r.client, r.logger)
 	r.tags.SetClock(now)
 	r.store, err = cache.Open(t.TempDir(), cache.Options{
@@ -97,9 +101,9 @@ func setEnvironment(t *testing.T, variables map[string]string) {
 }
 
 // source finds the upstream of a client's request.
-func (r *rig) source(host, _ string) (proxy.Source, bool) {
+func (r *rig) source(host, _ string) (proxy.Source, error) {
 	registry, err := r.client.Registry(host)
-	return proxy.Source{Upstream: registry, OpenBlob: openBlob(registry), Timeout: 20 * time.Second, Name: host}, err == nil
+	return proxy.Source{Upstream: registry, OpenBlob: openBlob(registry), Timeout: 20 * time.Second, Name: host}, err
 }
 
 // add gives the upstream an image of one layer that was pushed a while ago.

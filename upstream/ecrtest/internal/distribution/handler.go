@@ -109,7 +109,7 @@ func (h *Handler) answerInRepository(x *frontend.Exchange, rt route, caller iam.
 	case repo == nil:
 		fail(x, frontend.Error{Status: http.StatusNotFound, Code: "NAME_UNKNOWN", Message: h.opts.Registry.NotFound(rt.repository)})
 	case rt.op == frontend.Manifest:
-		answerManifest(x, repo, rt.reference)
+		answerManifest(x, repo, rt.reference, h.opts.Registry.Records(caller))
 	case rt.op == frontend.Blob:
 		h.answerBlob(x, repo, rt.reference)
 	case rt.op == frontend.Tags:
@@ -120,8 +120,8 @@ func (h *Handler) answerInRepository(x *frontend.Exchange, rt route, caller iam.
 }
 
 // answerManifest sends a manifest. Like ECR it sends the digest with a HEAD but not
-// with a GET.
-func answerManifest(x *frontend.Exchange, repo *registry.Repository, reference string) {
+// with a GET. A GET is recorded as a pull if record is true.
+func answerManifest(x *frontend.Exchange, repo *registry.Repository, reference string, record bool) {
 	dgst, isTag := digest.Digest(reference), registry.IsTag(reference)
 	if !isTag && dgst.Validate() != nil {
 		fail(x, frontend.Error{Status: http.StatusBadRequest, Code: "TAG_INVALID",
@@ -139,10 +139,11 @@ func answerManifest(x *frontend.Exchange, repo *registry.Repository, reference s
 	if isTag {
 		m = convert(m, x.Request.Header.Values("Accept"))
 	}
-	if x.Head() {
+	switch {
+	case x.Head():
 		x.Header().Set("Docker-Content-Digest", m.Digest.String())
 		x.Header().Set("Sizes", "")
-	} else {
+	case record:
 		repo.RecordPull(dgst)
 	}
 	x.Reply(http.StatusOK, m.MediaType, m.Raw)

@@ -47,6 +47,9 @@ func (a *API) answer(x *frontend.Exchange, c awsapi.Call) {
 		"GetLifecyclePolicy":    (*API).getLifecyclePolicy,
 		"DescribeImages":        (*API).describeImages,
 		"DescribeRepositories":  (*API).describeRepositories,
+		"DescribeRegistry":      (*API).describeRegistry,
+
+		"ListPullTimeUpdateExclusions": (*API).listPullTimeUpdateExclusions,
 	}
 	service := "ecr"
 	if a.opts.Registry.Public() {
@@ -166,19 +169,34 @@ func (a *API) getLifecyclePolicy(r request) {
 	}{in, policy, lastEvaluated})
 }
 
-// describeImages sends a page of the images of a repository. Their order has no
-// meaning.
+// describeImages sends the images of a repository that are named, or else a page of all. Their
+// order has no meaning.
 func (a *API) describeImages(r request) {
 	var in struct {
 		repositoryName
 		Filter struct {
 			ImageStatus string `json:"imageStatus"`
 		} `json:"filter"`
-		MaxResults *int   `json:"maxResults"`
-		NextToken  string `json:"nextToken"`
+		ImageIDs   []imageID `json:"imageIds"`
+		MaxResults *int      `json:"maxResults"`
+		NextToken  string    `json:"nextToken"`
 	}
 	repo := a.read(r, "ecr:DescribeImages", &in, &in.repositoryName)
 	if repo == nil {
+		return
+	}
+	if len(in.ImageIDs) > 0 {
+		details, missing := detailsOf(imageDetails(repo.Images(), in.repositoryName, "ANY"), in.ImageIDs)
+		switch {
+		case in.MaxResults != nil || in.NextToken != "":
+			r.fail("InvalidParameterException", "Invalid parameter at 'maxResults' or 'nextToken': they cannot be used with imageIds")
+		case missing != nil:
+			r.fail("ImageNotFoundException", missing.Error())
+		default:
+			r.reply(struct {
+				ImageDetails []imageDetail `json:"imageDetails"`
+			}{details})
+		}
 		return
 	}
 	images := imageDetails(repo.Images(), in.repositoryName, cmp.Or(in.Filter.ImageStatus, registry.ActiveStatus))

@@ -2,6 +2,8 @@ package ecrapi
 
 import (
 	"cmp"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -45,6 +47,30 @@ func imageDetails(images []registry.Image, id repositoryName, status string) []i
 		})
 	}
 	return details
+}
+
+// imageID names an image by its digest, by a tag, or by both.
+type imageID struct {
+	ImageDigest digest.Digest `json:"imageDigest"`
+	ImageTag    string        `json:"imageTag"`
+}
+
+// names reports whether it is an image's.
+func (id imageID) names(d imageDetail) bool {
+	return (id.ImageDigest != "" || id.ImageTag != "") &&
+		(id.ImageDigest == "" || id.ImageDigest == d.ImageDigest) && (id.ImageTag == "" || slices.Contains(d.ImageTags, id.ImageTag))
+}
+
+// detailsOf returns the images that are named. The error names the first that there is not.
+func detailsOf(all []imageDetail, ids []imageID) (details []imageDetail, err error) {
+	for _, id := range ids {
+		i := slices.IndexFunc(all, id.names)
+		if i < 0 {
+			return nil, fmt.Errorf("the repository has no image with digest %q and tag %q", id.ImageDigest, id.ImageTag)
+		}
+		details = append(details, all[i])
+	}
+	return details, nil
 }
 
 // recorded returns a time in an answer, or 0, which is left out, for the zero time.

@@ -51,12 +51,15 @@ func (p Principal) Denied(action, resource, owner string, resourcePolicy Policy)
 	return fmt.Sprintf("User: %s is not authorized to perform: %s on resource: %s %s", p.ARN, action, resource, reason)
 }
 
+// Is reports whether an ARN is that of the principal, or that of the role of a session.
+func (p Principal) Is(arn string) bool { return arn == p.ARN || p.role != "" && arn == p.role }
+
 // among reports whether principals include this one, and whether they name it
 // directly and not only by its account.
 func (p Principal) among(principals []string) (included, direct bool) {
 	for _, named := range principals {
 		switch {
-		case named == "*", named == p.ARN, p.role != "" && named == p.role:
+		case named == "*", p.Is(named):
 			return true, true
 		case named == p.Account, strings.HasPrefix(named, "arn:") && strings.HasSuffix(named, ":iam::"+p.Account+":root"):
 			included = true

@@ -44,6 +44,8 @@ type Registry struct {
 	mu           sync.RWMutex // guards the fields below
 	repositories map[string]*Repository
 	pullThroughs []PullThrough
+	exclusions   []string // principals whose pulls are not recorded
+	replication  []ReplicationRule
 }
 
 // New returns an empty registry.

@@ -9,13 +9,13 @@ import (
 	"github.com/larder-registry/larder/config"
 )
 
-// The README shows these files of testdata.
-func TestReadmeShowsValidConfigurations(t *testing.T) {
-	readme, err := os.ReadFile("../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{"node.yaml", "accounts.yaml"} {
+// The documents show these files of testdata.
+func TestDocumentsShowValidConfigurations(t *testing.T) {
+	for name, document := range map[string]string{"node.yaml": "configuration.md", "accounts.yaml": "ecr.md"} {
+		text, err := os.ReadFile(filepath.Join("..", "deploy", "docs", document))
+		if err != nil {
+			t.Fatal(err)
+		}
 		file := filepath.Join("testdata", name)
 		if _, err := config.Load(file); err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -31,8 +31,8 @@ func TestReadmeShowsValidConfigurations(t *testing.T) {
 			}
 			want.WriteString(line)
 		}
-		if !strings.Contains(string(readme), want.String()) {
-			t.Errorf("a configuration in README.md is not testdata/%s, indented by four spaces", name)
+		if !strings.Contains(string(text), want.String()) {
+			t.Errorf("a configuration in %s is not testdata/%s, indented by four spaces", document, name)
 		}
 	}
 }

@@ -1,0 +1,8 @@
+package process
+
+import "syscall"
+
+// ownGroup gives a process a group of its own, and ends it with the bench.
+func ownGroup() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+}

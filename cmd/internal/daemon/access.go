@@ -1,0 +1,67 @@
+package daemon
+
+import (
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"path/filepath"
+
+	"github.com/larder-registry/larder/config"
+	"github.com/larder-registry/larder/proxy/access"
+)
+
+// decisionsFile is where the cache's folder has what upstreams said about clients.
+const decisionsFile = "access.json"
+
+// openAccess returns what knows the clients' rights, and nil if no upstream has them decide. Without
+// its key nothing is remembered from one start to the next.
+func openAccess(cfg *config.Config, log *slog.Logger) *access.Gate {
+	if !cfg.HasAccessByClient() {
+		return nil
+	}
+	opts := access.Options{
+		File:     filepath.Join(cfg.Cache.Dir, decisionsFile),
+		Recheck:  cfg.Access.Recheck,
+		Offline:  cfg.Access.Offline,
+		Negative: cfg.Tags.NegativeTTL,
+		Log:      log,
+	}
+	var err error
+	if opts.Key, err = access.OpenKey(cfg.Access.KeyFile); err != nil {
+		log.Warn("what upstreams say about clients is forgotten when this process ends: name a file in access.key_file that this user can make", "error", err)
+		opts.Key, opts.File = access.NewKey(), ""
+	}
+	return access.New(opts)
+}
+
+// Forgotten is the answer to DELETE /api/v1/access.
+type Forgotten struct {
+	Decisions int `json:"decisions"`
+}
+
+// addAccess adds the requests about what is remembered of clients' rights. Those for one upstream or
+// one user have the parameters upstream and user.
+func addAccess(mux *http.ServeMux, gate *access.Gate) {
+	answer := func(w http.ResponseWriter, v func() any) {
+		w.Header().Set("Content-Type", "application/json")
+		if gate == nil {
+			w.WriteHeader(http.StatusNotFound)
+			_ = json.NewEncoder(w).Encode(map[string]string{ // an error means that the client has left
+				"error": "no upstream has access: client, so nothing is remembered about clients",
+			})
+			return
+		}
+		_ = json.NewEncoder(w).Encode(v())
+	}
+	mux.HandleFunc("GET /api/v1/access", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, func() any { return gate.Decisions() })
+	})
+	mux.HandleFunc("DELETE /api/v1/access", func(w http.ResponseWriter, r *http.Request) {
+		query := r.URL.Query()
+		answer(w, func() any {
+			return Forgotten{gate.Forget(func(upstream, user string) bool {
+				return (!query.Has("upstream") || upstream == query.Get("upstream")) && (!query.Has("user") || user == query.Get("user"))
+			})}
+		})
+	})
+}

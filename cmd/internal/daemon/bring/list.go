@@ -1,0 +1,20 @@
+package bring
+
+import (
+	"bufio"
+	"io"
+	"strings"
+)
+
+// ReadList reads a list with one image a line. A # begins a comment.
+func ReadList(in io.Reader) ([]string, error) {
+	var images []string
+	lines := bufio.NewScanner(in)
+	for lines.Scan() {
+		text, _, _ := strings.Cut(lines.Text(), "#")
+		if image := strings.TrimSpace(text); image != "" {
+			images = append(images, image)
+		}
+	}
+	return images, lines.Err()
+}
