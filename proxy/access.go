@@ -15,6 +15,7 @@ import (
 
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/proxy/access"
+	"github.com/larder-registry/larder/upstream/name"
 )
 
 // Where the client's own rights decide (Source.As is set), a request is admitted before anything
@@ -74,17 +75,19 @@ func (rs *rights) check(w http.ResponseWriter, r *http.Request, t target) (targe
 	case !grant.Covers(access.Repository(t.repo)):
 		return t, rs.challenge(w, r, t, access.InsufficientScope)
 	}
-	return rs.decide(r.Context(), t, grant.Credential)
+	return rs.decide(r, t, grant.Credential)
 }
 
 // decide returns a target as that of the client with a credential, if the upstream lets it have that.
-func (rs *rights) decide(ctx context.Context, t target, c access.Credential) (target, error) {
+func (rs *rights) decide(r *http.Request, t target, c access.Credential) (target, error) {
 	repo := access.Repository(t.repo)
-	why, err := rs.gate.Decide(ctx, access.Question{
+	from, _ := name.Network(r.RemoteAddr) // all others count as one client
+	why, err := rs.gate.Decide(r.Context(), access.Question{
 		Credential: c,
 		Repository: repo,
 		Right:      rightOf(t.kind),
 		Reference:  t.reference,
+		From:       from,
 		Ask: func(ctx context.Context, since time.Time) error {
 			return rs.ask(t.source.As(ctx, c, since), t)
 		},
@@ -300,19 +303,14 @@ func (rs *rights) login(r *http.Request, grant access.Grant, source Source) erro
 	if rs.gate.MayPull(grant.Credential, grant.Repositories...) {
 		return nil
 	}
+	from, _ := name.Network(r.RemoteAddr) // all others count as one client
 	_, err := rs.gate.Decide(r.Context(), access.Question{
 		Credential: grant.Credential,
 		Repository: repo,
 		Right:      access.Login,
+		From:       from,
 		Ask: func(ctx context.Context, since time.Time) error {
-			if !rs.gate.MayTry(r.RemoteAddr) {
-				return fmt.Errorf("the upstream has refused too many credentials from %s: try again in some seconds", clientAddress(r))
-			}
-			err := source.Login(source.As(ctx, grant.Credential, since), repo.Name)
-			if errors.Is(err, fs.ErrPermission) {
-				rs.gate.Struck(r.RemoteAddr)
-			}
-			return err
+			return source.Login(source.As(ctx, grant.Credential, since), repo.Name)
 		},
 	})
 	switch {

@@ -30,3 +30,12 @@ func TestLoginThatTheRegistryDoesNotTakeIsRefused(t *testing.T) {
 		}
 	}
 }
+
+// Some registries challenge for what is in a repository, and not at /v2/.
+func TestLoginIsKnownOnlyToARegistryThatWantsOne(t *testing.T) {
+	r, _ := startPlain(t, Config{}, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
+	ctx := auth.As(t.Context(), auth.Login{Username: "alice", Password: "x"}, time.Time{})
+	if err := r.Login(ctx, repo); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%v", err)
+	}
+}

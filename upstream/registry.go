@@ -80,7 +80,8 @@ func (r *Registry) HasLogin() bool {
 
 // Login returns nil if the registry accepts the login of ctx (see [auth.As]) as one to pull from
 // a repository with. Most registries say of the repository itself only that the login is known.
-// The error is fs.ErrPermission if it refuses the login.
+// The error is fs.ErrPermission if it refuses the login, and fs.ErrNotExist if it wants none before it
+// is asked for something of a repository.
 func (r *Registry) Login(ctx context.Context, repository string) error {
 	if err := r.checkOnline(); err != nil {
 		return err
@@ -99,6 +100,9 @@ func (r *Registry) Login(ctx context.Context, repository string) error {
 		return fmt.Errorf("log in to %s: %w", primary.host, reply.Read(resp))
 	}
 	resp.Body.Close()
+	if resp.Request.Header.Get("Authorization") == "" {
+		return fmt.Errorf("log in to %s, which takes requests without a login: %w", primary.host, fs.ErrNotExist)
+	}
 	return nil
 }
 

@@ -77,8 +77,8 @@ var imports = map[string][]string{
 	"upstream/telemetry": {"upstream/pace", "upstream/reply"},
 
 	"proxy":          {"cache", "proxy/access", "proxy/audit", "proxy/origin", "proxy/password", "upstream/name"},
-	"proxy/access":   {"upstream/name"},
-	"proxy/password": {"proxy/livefile", "upstream/name"},
+	"proxy/access":   {"proxy/attempts"},
+	"proxy/password": {"proxy/attempts", "proxy/livefile", "upstream/name"},
 	"proxy/admin":    {"cache", "proxy", "proxy/origin", "upstream", "upstream/link", "upstream/name"}, // it shows the state of upstreams
 	"config":         {"upstream/lifecycle", "upstream/name"},
 }

@@ -1,13 +1,16 @@
 package access
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
+	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/larder-registry/larder/proxy/attempts"
 )
 
 // Why says how a decision came about.
@@ -68,13 +71,6 @@ func (s subject) flight(forgets int, reference string) string {
 	return fmt.Sprintf("%s %s %s %d %s", s.Repository, s.right, s.credential, forgets, reference)
 }
 
-// decision is what an upstream said. One of the times is set.
-type decision struct {
-	user      string
-	confirmed time.Time // when it said yes
-	refused   time.Time // when it said no
-}
-
 // Question asks an upstream whether a credential may pull from a repository.
 type Question struct {
 	Credential Credential
@@ -83,6 +79,9 @@ type Question struct {
 	// Reference is what is asked about. Questions about another one of the same repository are
 	// not answered by it if the upstream does not have it.
 	Reference string
+	// From is the network of the client. One that tries too many credentials which the upstream
+	// refuses has it asked about those alone that it has accepted before.
+	From netip.Prefix
 	// Ask asks the upstream with the credential, or with a token that the upstream has issued for
 	// it since a time. It must end by itself, as its context is not that of a client. An error that
 	// is fs.ErrPermission is a no. One that is fs.ErrNotExist decides nothing. Any other says that the upstream could not be asked.
@@ -93,7 +92,17 @@ type Question struct {
 // with which the client has logged in is good. Older ones may have rights that were taken away.
 const maxTokenAge = 10 * time.Second
 
-// Decide returns nil if the upstream gives the credential the right. The error is ErrRefused, or
+const (
+	// burst is how many credentials that an upstream refuses a client may try at once, and refill
+	// after how long it may try one more. A node starts the pods of some dozens of secrets at once.
+	burst  = 64
+	refill = time.Second
+)
+
+// ErrTooMany is the error of a credential about which the upstream is not asked.
+var ErrTooMany = errors.New("too many credentials that it refuses come from this address: try again in some seconds")
+
+// Decide returns nil if the upstream gives the credential the right. The error is ErrRefused, ErrTooMany or
 // that of Question.Ask. Callers that want the same decision share one question.
 func (g *Gate) Decide(ctx context.Context, q Question) (Why, error) {
 	s := subject{q.Repository, q.Right, g.opts.Key.hash(q.Repository.Upstream, q.Credential)}
@@ -122,38 +131,23 @@ func (g *Gate) Decide(ctx context.Context, q Question) (Why, error) {
 func (g *Gate) remembered(s subject, q Question) (forgets int, why Why, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	now := g.now()
-	known, _ := g.decisions.Get(s)
-	if w, ok := s.wider(); ok && !known.holds(now, g.opts.Recheck) {
-		if yes, _ := g.decisions.Get(w); yes.holds(now, g.opts.Recheck) {
-			known = yes
-		}
-	}
-	switch {
-	case known.holds(now, g.opts.Recheck):
+	switch now := time.Now(); {
+	case g.answers.allows(s, now, g.opts.Recheck):
 		g.accept(q)
 		return g.forgets, Remembered, nil
-	case !known.refused.IsZero() && within(now, known.refused, g.opts.Negative):
+	case g.answers.refuses(s, now, g.opts.Negative):
 		return g.forgets, Remembered, ErrRefused
 	}
 	return g.forgets, "", nil
 }
 
-// holds reports whether an upstream said yes, not longer ago than life.
-func (d decision) holds(now time.Time, life time.Duration) bool {
-	return !d.confirmed.IsZero() && within(now, d.confirmed, life)
-}
-
-// within reports whether something holds that an upstream said at a time. A time in the future
-// comes from a clock that was wrong.
-func within(now, at time.Time, life time.Duration) bool {
-	age := now.Sub(at)
-	return 0 <= age && age < life
-}
-
 // ask asks the upstream, and remembers its answer unless Forget was called meanwhile.
 func (g *Gate) ask(ctx context.Context, s subject, q Question, forgets int) error {
-	asked := g.now()
+	end, ok := g.try(s, q)
+	if !ok {
+		return fmt.Errorf("ask %s about the client's credentials: %w", q.Repository.Upstream, ErrTooMany)
+	}
+	asked := time.Now()
 	g.mu.Lock()
 	since := asked.Add(-maxTokenAge)
 	if g.forgot.After(since) {
@@ -161,17 +155,27 @@ func (g *Gate) ask(ctx context.Context, s subject, q Question, forgets int) erro
 	}
 	g.mu.Unlock()
 	err := q.Ask(ctx, since)
+	refused := errors.Is(err, fs.ErrPermission)
+	end(refused)
 	switch {
 	case err == nil:
-		if q.Right == Login {
-			s, _ = s.wider()
-		}
-		g.remember(s, q, decision{user: q.Credential.User(), confirmed: asked}, forgets)
-	case errors.Is(err, fs.ErrPermission):
-		g.remember(s, q, decision{user: q.Credential.User(), refused: g.now()}, forgets)
+		g.remember(s, q, true, asked, forgets)
+	case refused:
+		g.remember(s, q, false, time.Now(), forgets)
 		return fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	return err
+}
+
+// try is [attempts.Bound.Begin] for a credential that the upstream is not known to have accepted.
+func (g *Gate) try(s subject, q Question) (end func(wrong bool), ok bool) {
+	g.mu.Lock()
+	known := g.answers.allowsSome(s, time.Now(), math.MaxInt64)
+	g.mu.Unlock()
+	if known || q.Credential == (Credential{}) {
+		return func(bool) {}, true
+	}
+	return g.wrong.Begin(q.From, attempts.ID(s.credential))
 }
 
 // settle returns what an upstream's answer means for one client.
@@ -195,17 +199,19 @@ func (g *Gate) settle(s subject, q Question, forgets int, err error) (Why, error
 // accept keeps a credential that may pull. The caller has locked g.mu.
 func (g *Gate) accept(q Question) {
 	if q.Right == Pull || q.Right == PullBlobs {
-		g.accepted.add(q.Repository, q.Credential, g.now())
+		g.accepted.add(q.Repository, q.Credential, time.Now())
 	}
 }
 
-// believes reports whether a yes is believed while the upstream cannot be asked.
+// believes reports whether a yes is believed while the upstream cannot be asked. A login is, if a
+// right of the same credential is.
 func (g *Gate) believes(s subject) bool {
-	if g.known(s).holds(g.now(), g.opts.Offline) {
-		return true
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if s.right == Login {
+		return g.answers.allowsSome(s, time.Now(), g.opts.Offline)
 	}
-	w, ok := s.wider()
-	return ok && g.known(w).holds(g.now(), g.opts.Offline)
+	return g.answers.allows(s, time.Now(), g.opts.Offline)
 }
 
 // isUndecided reports whether an error says nothing about the credential: the upstream has no
@@ -218,8 +224,10 @@ func isUndecided(err error) bool {
 // MayPull reports whether the upstream has let a credential pull from one of these repositories, and
 // whether that still holds. It asks nothing.
 func (g *Gate) MayPull(c Credential, repositories ...Repository) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	return slices.ContainsFunc(repositories, func(repo Repository) bool {
-		return g.known(subject{repo, Pull, g.opts.Key.hash(repo.Upstream, c)}).holds(g.now(), g.opts.Recheck)
+		return g.answers.allows(subject{repo, Pull, g.opts.Key.hash(repo.Upstream, c)}, time.Now(), g.opts.Recheck)
 	})
 }
 
@@ -228,25 +236,29 @@ func (g *Gate) MayPull(c Credential, repositories ...Repository) bool {
 func (g *Gate) Accepted(repo Repository) []Credential {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.accepted.of(repo, g.now())
+	return g.accepted.of(repo, time.Now())
 }
 
-func (g *Gate) known(s subject) decision {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	d, _ := g.decisions.Get(s)
-	return d
-}
-
-func (g *Gate) remember(s subject, q Question, d decision, forgets int) {
+// remember adds what an upstream said at a time, unless Forget was called since it was asked.
+func (g *Gate) remember(s subject, q Question, allowed bool, at time.Time, forgets int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if forgets != g.forgets {
 		return // the answer may be from before that
 	}
-	g.decisions.Add(s, d)
-	g.changed.Store(true)
-	if d.confirmed.IsZero() && s.right == Pull {
+	one := answer{q.Credential.User(), at}
+	if allowed {
+		if w, ok := s.wider(); ok && q.Right == Login {
+			s = w
+		}
+		g.answers.allow(s, one)
+		g.changed.Store(true)
+		return
+	}
+	if g.answers.refuse(s, one) {
+		g.changed.Store(true)
+	}
+	if s.right == Pull {
 		g.accepted.drop(q.Repository, q.Credential)
 	}
 }
@@ -255,79 +267,13 @@ func (g *Gate) remember(s subject, q Question, d decision, forgets int) {
 // to it. The upstream is asked anew before the client gets something by that right, and the
 // credential is not used for others until then.
 func (g *Gate) Refused(repo Repository, c Credential, right Right) {
-	rights := []Right{List}
-	if right != List {
-		rights = []Right{Pull, PullBlobs} // as a yes to the first is one to the second
-	}
-	hash := g.opts.Key.hash(repo.Upstream, c)
+	s := subject{repo, right, g.opts.Key.hash(repo.Upstream, c)}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for _, right := range rights {
-		s := subject{repo, right, hash}
-		if d, _ := g.decisions.Peek(s); !d.confirmed.IsZero() {
-			g.decisions.Remove(s)
-			g.changed.Store(true)
-		}
+	if g.answers.end(s) {
+		g.changed.Store(true)
 	}
 	if right != List {
 		g.accepted.drop(repo, c)
 	}
-}
-
-// Decision is a decision for people. It has no secret.
-type Decision struct {
-	Upstream   string    `json:"upstream"`
-	Repository string    `json:"repository"` // "" for all of the upstream, of a login that it knows
-	Right      Right     `json:"right"`
-	User       string    `json:"user"`       // "" for an anonymous client, and for an identity token
-	Credential string    `json:"credential"` // the beginning of its hash, which tells credentials apart
-	Allowed    bool      `json:"allowed"`
-	At         time.Time `json:"at"` // when the upstream said so
-}
-
-// shownHash is how many digits of a hash are shown.
-const shownHash = 12
-
-// Decisions lists what is remembered, sorted by upstream, repository and user.
-func (g *Gate) Decisions() []Decision {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	all := make([]Decision, 0, g.decisions.Len())
-	for _, s := range g.decisions.Keys() {
-		d, _ := g.decisions.Peek(s)
-		one := Decision{s.Upstream, s.Name, s.right, d.user, s.credential.String()[:shownHash], true, d.confirmed}
-		if d.confirmed.IsZero() {
-			one.Allowed, one.At = false, d.refused
-		}
-		all = append(all, one)
-	}
-	slices.SortFunc(all, func(a, b Decision) int {
-		return cmp.Or(cmp.Compare(a.Upstream, b.Upstream), cmp.Compare(a.Repository, b.Repository),
-			cmp.Compare(a.User, b.User), cmp.Compare(a.Right, b.Right), cmp.Compare(a.Credential, b.Credential))
-	})
-	return all
-}
-
-// Forget drops the decisions that match is true for, together with the credentials that were
-// accepted for them, and returns how many decisions these were. The upstream is asked again about
-// what clients want next; the answer to a question that is being asked is not remembered. It
-// returns when that holds for the next process too.
-func (g *Gate) Forget(match func(upstream, user string) bool) int {
-	forgotten := 0
-	g.mu.Lock()
-	g.forgets++
-	g.forgot = g.now()
-	for _, s := range g.decisions.Keys() {
-		if d, _ := g.decisions.Peek(s); match(s.Upstream, d.user) {
-			g.decisions.Remove(s)
-			forgotten++
-		}
-	}
-	g.accepted.dropIf(func(repo Repository, c Credential) bool { return match(repo.Upstream, c.User()) })
-	g.mu.Unlock()
-	if forgotten > 0 {
-		g.changed.Store(true)
-	}
-	g.save()
-	return forgotten
 }

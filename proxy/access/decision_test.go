@@ -41,7 +41,7 @@ func TestAnswerThatComesAfterForgetIsNotRemembered(t *testing.T) {
 		q.Ask = func(context.Context, time.Time) error { <-answer; return nil }
 		go func() { _, _ = g.Decide(t.Context(), q) }()
 		synctest.Wait()
-		g.Forget(all)
+		_, _ = g.Forget(all)
 		later := make(chan error, 1)
 		go func() {
 			_, err := g.Decide(t.Context(), answering(alice, access.Pull, "v1", fs.ErrPermission))
@@ -77,7 +77,7 @@ func TestTokensFromBeforeForgetAreNotUsed(t *testing.T) {
 		if age := time.Since(got); age <= 0 || age > time.Minute {
 			t.Errorf("a token of the upstream may be %v old", age)
 		}
-		g.Forget(all)
+		_, _ = g.Forget(all)
 		forgot := time.Now()
 		pass(time.Second)
 		_, _ = g.Decide(t.Context(), q)

@@ -33,7 +33,7 @@ type record struct {
 
 // load reads the decisions of an earlier process. It returns none if there is no file, or if it
 // has another version or hashes of another key.
-func load(path string, key Key) (map[subject]decision, error) {
+func load(path string, key Key) (map[subject]answer, error) {
 	raw, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -48,7 +48,7 @@ func load(path string, key Key) (map[subject]decision, error) {
 	if doc.Version != fileVersion || doc.Key != key.id() {
 		return nil, nil
 	}
-	all := make(map[subject]decision, len(doc.Decisions))
+	all := make(map[subject]answer, len(doc.Decisions))
 	for _, one := range doc.Decisions {
 		s := subject{Repository: Repository{one.Upstream, one.Repository}, right: one.Right}
 		if len(one.Credential) != 2*len(s.credential) {
@@ -57,16 +57,16 @@ func load(path string, key Key) (map[subject]decision, error) {
 		if _, err := hex.Decode(s.credential[:], []byte(one.Credential)); err != nil {
 			continue
 		}
-		all[s] = decision{user: one.User, confirmed: one.Confirmed}
+		all[s] = answer{one.User, one.Confirmed}
 	}
 	return all, nil
 }
 
 // save replaces the file.
-func save(path string, key Key, all map[subject]decision) error {
+func save(path string, key Key, all map[subject]answer) error {
 	doc := document{Version: fileVersion, Key: key.id(), Decisions: make([]record, 0, len(all))}
-	for s, d := range all {
-		doc.Decisions = append(doc.Decisions, record{s.Upstream, s.Name, s.right, s.credential.String(), d.user, d.confirmed})
+	for s, one := range all {
+		doc.Decisions = append(doc.Decisions, record{s.Upstream, s.Name, s.right, s.credential.String(), one.user, one.at})
 	}
 	raw, err := json.Marshal(doc)
 	if err == nil {

@@ -8,8 +8,9 @@ import (
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
-	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"golang.org/x/sync/singleflight"
+
+	"github.com/larder-registry/larder/proxy/attempts"
 )
 
 // Options are the settings of a [Gate].
@@ -27,44 +28,35 @@ type Options struct {
 	Negative time.Duration
 	// Log is where the gate reports. Nil means slog.Default().
 	Log *slog.Logger
-	// Now is the clock. Nil means time.Now.
-	Now func() time.Time
 }
-
-// maxDecisions bounds the decisions that are remembered: for 100 clients of 100 repositories
-// there are 10,000.
-const maxDecisions = 16384
 
 // Gate knows which clients may have what, as the upstreams say. It is safe for concurrent use.
 type Gate struct {
 	opts    Options
-	now     func() time.Time
 	log     *slog.Logger
 	tokens  *lru.Cache[tokenID, Grant]
-	strikes *strikes
+	wrong   *attempts.Bound
 	flights singleflight.Group
 	file    sync.Mutex // serializes writes of the file
 	changed atomic.Bool
 
-	mu        sync.Mutex // guards what follows
-	decisions *simplelru.LRU[subject, decision]
-	accepted  *accepted
-	forgets   int       // counts the calls of Forget
-	forgot    time.Time // the last of them
+	mu       sync.Mutex // guards what follows
+	answers  *answers
+	accepted *accepted
+	forgets  int       // counts the calls of Forget
+	forgot   time.Time // the last of them
 }
 
 // New returns a gate with what an earlier process has remembered. [Gate.Run] keeps that up to
 // date.
 func New(opts Options) *Gate {
-	if opts.Now == nil {
-		opts.Now = time.Now
-	}
 	if opts.Log == nil {
 		opts.Log = slog.Default()
 	}
-	tokens, _ := lru.New[tokenID, Grant](maxTokens) // these fail only for a size that is not positive
-	decisions, _ := simplelru.NewLRU[subject, decision](maxDecisions, nil)
-	g := &Gate{opts: opts, now: opts.Now, log: opts.Log, tokens: tokens, decisions: decisions, accepted: newAccepted(), strikes: newStrikes()}
+	tokens, _ := lru.New[tokenID, Grant](maxTokens) // fails only for a size that is not positive
+	g := &Gate{
+		opts: opts, log: opts.Log, tokens: tokens, wrong: attempts.New(burst, refill), answers: newAnswers(), accepted: newAccepted(),
+	}
 	if opts.File == "" {
 		return g
 	}
@@ -72,8 +64,8 @@ func New(opts Options) *Gate {
 	if err != nil {
 		g.log.Warn("what the upstreams said about clients is not remembered; they are asked again", "error", err)
 	}
-	for s, d := range known {
-		g.decisions.Add(s, d)
+	for s, one := range known {
+		g.answers.allow(s, one)
 	}
 	return g
 }
@@ -89,33 +81,40 @@ func (g *Gate) Run(ctx context.Context) {
 	tick := time.NewTicker(saveEvery)
 	defer tick.Stop()
 	for {
+		ended := false
 		select {
 		case <-tick.C:
-			g.save()
 		case <-ctx.Done():
-			g.save()
+			ended = true
+		}
+		if err := g.save(); err != nil {
+			g.log.Warn("what the upstreams said about clients is not kept for the next start", "error", err)
+		}
+		if ended {
 			return
 		}
 	}
 }
 
-// save writes the decisions that are a yes, if any has changed.
-func (g *Gate) save() {
+// save writes the answers that are a yes, if any has changed.
+func (g *Gate) save() error {
 	g.file.Lock()
 	defer g.file.Unlock()
 	if g.opts.File == "" || !g.changed.Swap(false) {
-		return
+		return nil
 	}
-	all := make(map[subject]decision)
+	all := make(map[subject]answer)
+	now, life := time.Now(), max(g.opts.Offline, g.opts.Recheck)
 	g.mu.Lock()
-	for _, s := range g.decisions.Keys() {
-		if d, _ := g.decisions.Peek(s); !d.confirmed.IsZero() && g.now().Sub(d.confirmed) < max(g.opts.Offline, g.opts.Recheck) {
-			all[s] = d
+	g.answers.each(func(s subject, one answer, allowed bool) {
+		if allowed && now.Sub(one.at) < life {
+			all[s] = one
 		}
-	}
+	})
 	g.mu.Unlock()
-	if err := save(g.opts.File, g.opts.Key, all); err != nil {
+	err := save(g.opts.File, g.opts.Key, all)
+	if err != nil {
 		g.changed.Store(true)
-		g.log.Warn("what the upstreams said about clients is not kept for the next start", "error", err)
 	}
+	return err
 }

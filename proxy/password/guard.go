@@ -28,6 +28,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 	"golang.org/x/sync/singleflight"
 
+	"github.com/larder-registry/larder/proxy/attempts"
 	"github.com/larder-registry/larder/proxy/livefile"
 	"github.com/larder-registry/larder/upstream/name"
 )
@@ -48,6 +49,10 @@ var (
 )
 
 const (
+	// burst is how many wrong passwords an address may try at once, and refill after how long it
+	// may try one more: enough for people, and for a node whose pods pull with an old password.
+	burst  = 10
+	refill = 6 * time.Second
 	// maxRight bounds the pairs that are remembered. Those that are used least are forgotten, and
 	// cost one comparison more.
 	maxRight = 4096
@@ -58,13 +63,13 @@ const (
 // Guard decides who may come in. Its methods are safe for concurrent use, except that one
 // goroutine at a time calls Use.
 type Guard struct {
-	log      *slog.Logger
-	checks   metric.Int64Counter
-	key      [sha256.Size]byte // of the hashes in right
-	right    *lru.Cache[[sha256.Size]byte, struct{}]
-	flights  singleflight.Group
-	slots    chan struct{} // one for each bcrypt that runs: they leave half of the processors
-	failures *failures
+	log     *slog.Logger
+	checks  metric.Int64Counter
+	key     [sha256.Size]byte // of the hashes in right
+	right   *lru.Cache[[sha256.Size]byte, struct{}]
+	flights singleflight.Group
+	slots   chan struct{} // one for each bcrypt that runs: they leave half of the processors
+	wrong   *attempts.Bound
 
 	users                      atomic.Pointer[users]
 	*livefile.Follower[string] // of the file: if it is not valid, the users before stay
@@ -86,7 +91,7 @@ func Open(file string, meter metric.MeterProvider, log *slog.Logger) (*Guard, er
 		return nil, fmt.Errorf("set up metrics: %w", err)
 	}
 	g := &Guard{
-		log: log, checks: checks, right: right, failures: newFailures(),
+		log: log, checks: checks, right: right, wrong: attempts.New(burst, refill),
 		slots: make(chan struct{}, max(runtime.GOMAXPROCS(0)/2, 1)),
 	}
 	g.Follower = livefile.New(file, g.load, func(err error) {
@@ -125,7 +130,7 @@ func (g *Guard) check(r *http.Request, user, password string) error {
 	}
 	from, _ := name.Network(r.RemoteAddr) // all others count as one client
 	result := g.flights.DoChan(from.String()+" "+string(pair[:]), func() (any, error) {
-		err := g.compare(from, hash, password, known)
+		err := g.compare(from, pair, hash, password, known)
 		if err == nil {
 			g.right.Add(pair, struct{}{})
 		}
@@ -161,13 +166,14 @@ func (g *Guard) mac(texts ...string) [sha256.Size]byte {
 }
 
 // compare runs bcrypt, if the address may have it run.
-func (g *Guard) compare(from netip.Prefix, hash []byte, password string, known bool) error {
-	if !g.failures.begin(from) {
+func (g *Guard) compare(from netip.Prefix, pair attempts.ID, hash []byte, password string, known bool) error {
+	end, ok := g.wrong.Begin(from, pair)
+	if !ok {
 		g.count("limited", 1)
 		return errLimited
 	}
 	wrong := false
-	defer func() { g.failures.end(from, wrong) }()
+	defer func() { end(wrong) }()
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -213,42 +212,13 @@ func TestFloodOfWrongPasswordsIsBoundedAndHurtsNobody(t *testing.T) {
 	})
 }
 
-func TestAddressesAndPairsTakeBoundedMemory(t *testing.T) {
+func TestPairsTakeBoundedMemory(t *testing.T) {
 	r := newRig(t, line(t, "alice", "wonderland"))
-	for i := range maxAddresses + 100 {
-		from := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i / 256), byte(i), 1}), 32)
-		if !r.failures.begin(from) {
-			t.Fatalf("%s is refused at once", from)
-		}
-		r.failures.end(from, true)
-	}
-	if n := r.failures.addresses.Len(); n != maxAddresses {
-		t.Errorf("%d addresses are kept, want %d", n, maxAddresses)
-	}
-	r.failures.end(netip.MustParsePrefix("192.0.2.1/32"), true) // one that was forgotten
 	for i := range maxRight + 100 {
 		r.right.Add(r.mac(fmt.Sprint(i)), struct{}{})
 	}
 	if n := r.right.Len(); n != maxRight {
 		t.Errorf("%d pairs are kept, want %d", n, maxRight)
-	}
-}
-
-func TestPasswordsThatAreBeingTriedCount(t *testing.T) {
-	f, client := newFailures(), netip.MustParsePrefix("10.0.0.7/32")
-	for i := range burst {
-		if !f.begin(client) {
-			t.Fatalf("attempt %d of %d is refused", i+1, burst)
-		}
-	}
-	if f.begin(client) {
-		t.Errorf("%d attempts at once, of which %d may be wrong", burst+1, burst)
-	}
-	for range burst {
-		f.end(client, false)
-	}
-	if !f.begin(client) {
-		t.Error("right passwords count as wrong ones")
 	}
 }
 

@@ -42,6 +42,7 @@ type Registry struct {
 	rights map[string]map[string]bool // repositories by user
 	blobs  map[string]bool            // by path
 	hides  bool
+	open   bool // /v2/ itself wants no login
 	down   bool
 	asked  map[Question]int
 	sent   map[string]int // by path
@@ -99,6 +100,13 @@ func (r *Registry) Hide() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.hides = true
+}
+
+// Open has the registry answer at /v2/ without a login, and challenge for what is in repositories alone.
+func (r *Registry) Open() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.open = true
 }
 
 // SetDown has the registry cut every connection without an answer, or stop doing so.
@@ -180,7 +188,7 @@ func (r *Registry) RemoveBlob(path string) {
 // ServeHTTP answers a request as the registry or its token service.
 func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	r.mu.Lock()
-	down := r.down
+	down, open := r.down, r.open
 	if req.UserAgent() != "larder" {
 		r.direct++
 	}
@@ -194,7 +202,7 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	repository, kind := split(req.URL.Path)
 	user, known := r.userOf(req)
-	if !known || kind == "base" && user == Anonymous {
+	if !known || kind == "base" && user == Anonymous && !open {
 		r.note(Question{user, repository, kind})
 		r.challenge(w, repository)
 		return

@@ -42,26 +42,35 @@ type Forgotten struct {
 // addAccess adds the requests about what is remembered of clients' rights. Those for one upstream or
 // one user have the parameters upstream and user.
 func addAccess(mux *http.ServeMux, gate *access.Gate) {
-	answer := func(w http.ResponseWriter, v func() any) {
+	answer := func(w http.ResponseWriter, status int, v any) {
 		w.Header().Set("Content-Type", "application/json")
-		if gate == nil {
-			w.WriteHeader(http.StatusNotFound)
-			_ = json.NewEncoder(w).Encode(map[string]string{ // an error means that the client has left
-				"error": "no upstream has access: client, so nothing is remembered about clients",
-			})
+		w.WriteHeader(status)
+		_ = json.NewEncoder(w).Encode(v) // an error means that the client has left
+	}
+	fail := func(w http.ResponseWriter, status int, text string) {
+		answer(w, status, map[string]string{"error": text})
+	}
+	handle := func(pattern string, h http.HandlerFunc) {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			if gate == nil {
+				fail(w, http.StatusNotFound, "no upstream has access: client, so nothing is remembered about clients")
+				return
+			}
+			h(w, r)
+		})
+	}
+	handle("GET /api/v1/access", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, http.StatusOK, gate.Decisions())
+	})
+	handle("DELETE /api/v1/access", func(w http.ResponseWriter, r *http.Request) {
+		query := r.URL.Query()
+		forgotten, err := gate.Forget(func(upstream, user string) bool {
+			return (!query.Has("upstream") || upstream == query.Get("upstream")) && (!query.Has("user") || user == query.Get("user"))
+		})
+		if err != nil {
+			fail(w, http.StatusInternalServerError, "decisions are forgotten until the next start only: "+err.Error())
 			return
 		}
-		_ = json.NewEncoder(w).Encode(v())
-	}
-	mux.HandleFunc("GET /api/v1/access", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, func() any { return gate.Decisions() })
-	})
-	mux.HandleFunc("DELETE /api/v1/access", func(w http.ResponseWriter, r *http.Request) {
-		query := r.URL.Query()
-		answer(w, func() any {
-			return Forgotten{gate.Forget(func(upstream, user string) bool {
-				return (!query.Has("upstream") || upstream == query.Get("upstream")) && (!query.Has("user") || user == query.Get("user"))
-			})}
-		})
+		answer(w, http.StatusOK, Forgotten{forgotten})
 	})
 }
