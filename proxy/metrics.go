@@ -64,7 +64,7 @@ const (
 	statusLeft = 499
 )
 
-func newMetrics(provider metric.MeterProvider, withRepository bool) (*metrics, error) {
+func newMetrics(provider metric.MeterProvider, withRepository bool, clients *runtimes) (*metrics, error) {
 	if provider == nil {
 		provider = noop.NewMeterProvider()
 	}
@@ -89,7 +89,7 @@ func newMetrics(provider metric.MeterProvider, withRepository bool) (*metrics, e
 		}))
 	m.decisions, err6 = meter.Int64Counter("larder.access.decisions", metric.WithUnit("{decision}"),
 		metric.WithDescription("Requests of clients whose own rights decide, by result and reason."))
-	if err := errors.Join(err1, err2, err3, err4, err5, err6); err != nil {
+	if err := errors.Join(err1, err2, err3, err4, err5, err6, clients.measure(meter)); err != nil {
 		return nil, err
 	}
 	m.cut.Add(context.Background(), 0)

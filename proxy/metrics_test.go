@@ -46,7 +46,7 @@ func countIn(m *metrics, repository string, status int) {
 // the metrics.
 func TestRepositoriesInMetricsAreBounded(t *testing.T) {
 	reader := sdkmetric.NewManualReader()
-	m, err := newMetrics(sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)), true)
+	m, err := newMetrics(sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)), true, new(runtimes))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +65,7 @@ func TestRepositoriesInMetricsAreBounded(t *testing.T) {
 
 func TestRepositoriesAreInMetricsOnlyOnRequest(t *testing.T) {
 	reader := sdkmetric.NewManualReader()
-	m, err := newMetrics(sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)), false)
+	m, err := newMetrics(sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)), false, new(runtimes))
 	if err != nil {
 		t.Fatal(err)
 	}

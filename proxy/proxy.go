@@ -102,9 +102,9 @@ func New(opts Options) *Proxy {
 		traces:    newTraces(opts.Tracer),
 	}
 	var err error
-	if p.metrics, err = newMetrics(opts.Meter, opts.RepositoryLabel); err != nil {
+	if p.metrics, err = newMetrics(opts.Meter, opts.RepositoryLabel, &p.counters.runtimes); err != nil {
 		opts.Log.Error("requests are not measured", "error", err)
-		p.metrics, _ = newMetrics(nil, false) // never fails
+		p.metrics, _ = newMetrics(nil, false, &p.counters.runtimes) // never fails
 	}
 	p.rights = rights{gate: opts.Access, realm: opts.Realm, resolve: p.resolve, memory: documents, metrics: p.metrics}
 	if p.refusals, err = newRefusals(opts.Meter); err != nil {
@@ -124,7 +124,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	left := false
 	defer func() {
 		aborted := recover()
-		p.counters.count(rec, t, aborted != nil)
+		p.counters.count(rec, t, r.UserAgent(), aborted != nil)
 		p.refusals.note(rec.err)
 		p.metrics.count(rec, t, aborted != nil)
 		p.traces.end(span, r, rec, t, aborted != nil)

@@ -12,6 +12,8 @@ type Traffic struct {
 	Requests Requests `json:"requests"`
 	Served   int64    `json:"served"` // bytes of response bodies, but those of errors
 	Passed   int64    `json:"passed"` // those of Served that were blob content passed through and not cached
+	// Runtimes are the kinds of clients that have asked for content. It is never nil.
+	Runtimes []Runtime `json:"runtimes"`
 }
 
 // Requests counts the requests that named a repository. A failed request counts as
@@ -27,14 +29,17 @@ type Requests struct {
 // counters counts what [Traffic] reports. It is safe for concurrent use.
 type counters struct {
 	hit, miss, stale, bypass, failed, served, passed atomic.Int64
+
+	runtimes runtimes
 }
 
-// count adds a finished response.
-func (c *counters) count(w *recorder, t target, aborted bool) {
+// count adds a finished response to a client with this User-Agent.
+func (c *counters) count(w *recorder, t target, agent string, aborted bool) {
 	c.served.Add(w.content())
 	if t.repo.Name == "" {
 		return
 	}
+	c.runtimes.note(agent, w.start)
 	state := cache.State(w.Header().Get(xCache))
 	if state == cache.Bypass {
 		c.passed.Add(w.content())
@@ -62,7 +67,8 @@ func (c *counters) sum() Traffic {
 			Bypass: c.bypass.Load(),
 			Failed: c.failed.Load(),
 		},
-		Served: c.served.Load(),
-		Passed: c.passed.Load(),
+		Served:   c.served.Load(),
+		Passed:   c.passed.Load(),
+		Runtimes: c.runtimes.list(),
 	}
 }

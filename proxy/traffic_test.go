@@ -2,7 +2,11 @@ package proxy_test
 
 import (
 	"net/http"
+	"slices"
 	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/proxy"
@@ -26,8 +30,38 @@ func TestTrafficCountsResponsesByTheirResult(t *testing.T) {
 		sent += blob.Size
 	}
 	want := proxy.Traffic{Requests: proxy.Requests{Hit: 1, Miss: int64(1 + len(image.Blobs)), Failed: 1}, Served: sent}
-	if got := r.proxy.Traffic(); got != want {
-		t.Errorf("traffic: %+v, want %+v", got, want)
+	got := r.proxy.Traffic()
+	if len(got.Runtimes) != 1 || got.Runtimes[0].Name != "other" {
+		t.Errorf("runtimes: %+v, want an other one", got.Runtimes)
+	}
+	got.Runtimes = nil
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("traffic (-want +got):\n%s", diff)
+	}
+}
+
+func TestTrafficTellsWhenEachRuntimeAsked(t *testing.T) {
+	r := newRig(t, settings{})
+	before := time.Now().Add(-time.Millisecond)
+	for _, agent := range []string{
+		"containerd/v1.6.20", "containerd/2.1.4", "docker/28.2.2 go/go1.23 os/linux UpstreamClient(Docker-Client/28.2.2)",
+		"libpod/4.3.1", "containers/5.36.0 (github.com/containers/image)", "cri-o/1.31", "buildkit/v0.13", "curl/7.88.1", "",
+	} {
+		if a := r.try(r.request(http.MethodGet, manifestPath(app, "v1"), "User-Agent", agent)); a.err != nil {
+			t.Fatal(a.err)
+		}
+	}
+	r.get("/v2/") // asks for no content
+	r.server.Close()
+	var names []string
+	for _, one := range r.proxy.Traffic().Runtimes {
+		names = append(names, one.Name)
+		if one.Last.Before(before) || one.Last.After(time.Now()) {
+			t.Errorf("%s asked at %v", one.Name, one.Last)
+		}
+	}
+	if want := []string{"containerd", "docker", "podman", "cri-o", "buildkit", "other"}; !slices.Equal(names, want) {
+		t.Errorf("runtimes: %q, want %q", names, want)
 	}
 }
 

@@ -50,12 +50,10 @@ func (f folder) with(p *invocation, work func(*client) error) error {
 }
 
 func connect(p *invocation, cfg *config.Config) (*client, error) {
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return daemon.Dial(ctx, cfg.Cache.Dir) }
-	conn, err := dial(p.ctx, "", "")
+	conn, err := daemon.Dial(p.ctx, cfg.Cache.Dir)
 	switch {
 	case err == nil:
-		transport := &http.Transport{DialContext: dial, DisableKeepAlives: true}
-		return &client{http: &http.Client{Transport: transport}, close: func() error { return nil }}, conn.Close()
+		return toDaemon(cfg), conn.Close()
 	case errors.Is(err, daemon.ErrNotRunning), errors.Is(err, daemon.ErrSocketPath):
 		return openFolder(p, cfg)
 	}
@@ -63,6 +61,13 @@ func connect(p *invocation, cfg *config.Config) (*client, error) {
 		return nil, fmt.Errorf("reach the daemon: %w: %s", err, whoMayAsk(cfg.Cache.Dir))
 	}
 	return nil, fmt.Errorf("reach the daemon: %w", err)
+}
+
+// toDaemon returns a client of the daemon that has the cache folder. Each request dials anew.
+func toDaemon(cfg *config.Config) *client {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return daemon.Dial(ctx, cfg.Cache.Dir) }
+	transport := &http.Transport{DialContext: dial, DisableKeepAlives: true}
+	return &client{http: &http.Client{Transport: transport}, close: func() error { return nil }}
 }
 
 // whoMayAsk says which users the daemon of a cache folder answers.

@@ -33,9 +33,10 @@ type mirrorCommand struct {
 	Only              bool          `help:"Never ask a registry itself: what Larder does not have is not pulled."`
 	Remove            bool          `help:"Remove the mirror, and restore the files as they were." xor:"mode"`
 	RemoveAtEnd       bool          `help:"Wait until stopped, then do as --remove; with --watch, repair the files meanwhile."`
+	Report            bool          `help:"With --watch or --remove-at-end: do as --check again and again, and tell the daemon, for its metric, status page and alert."`
 	Check             bool          `help:"Find out whether this node would pull through Larder; change nothing." xor:"mode"`
 	Watch             bool          `help:"Write the files, and repair what others change until stopped." xor:"mode"`
-	Every             time.Duration `help:"Time between two checks of --watch." default:"10s" placeholder:"DURATION"`
+	Every             time.Duration `help:"Time between two checks of --watch and --report." default:"10s" placeholder:"DURATION"`
 	For               string        `help:"Print what to write into the configuration of another runtime: ${runtimes}." placeholder:"RUNTIME" xor:"mode"`
 }
 
@@ -57,13 +58,19 @@ func (c *mirrorCommand) Run(p *invocation) error {
 	switch {
 	case c.RemoveAtEnd && (c.Remove || c.Check || c.For != ""):
 		return usageError{errors.New("--remove-at-end can be used by itself, or with --watch")}
-	case c.RemoveAtEnd && !c.Watch:
+	case c.Report && !c.RemoveAtEnd && !c.Watch:
+		return usageError{errors.New("--report needs --watch or --remove-at-end; --check tells the daemon too, once")}
+	case c.RemoveAtEnd && !c.Watch && !c.Report:
 		<-p.ctx.Done()
 		return c.remove(p)
 	case c.Remove:
 		return c.remove(p)
 	}
-	m, err := c.mirror(p)
+	cfg, _, err := settings{Config: c.Config}.load(p)
+	if err != nil {
+		return err
+	}
+	m, err := c.mirror(p, cfg)
 	switch {
 	case err != nil:
 		return err
@@ -75,9 +82,9 @@ func (c *mirrorCommand) Run(p *invocation) error {
 		_, err = io.WriteString(p.stdout, text)
 		return err
 	case c.Check:
-		return c.check(p, m)
-	case c.Watch:
-		c.watch(p, m)
+		return c.check(p, m, cfg)
+	case c.Watch || c.Report:
+		c.watch(p, m, cfg)
 		if c.RemoveAtEnd {
 			return c.remove(p)
 		}
@@ -91,12 +98,8 @@ func (c *mirrorCommand) remove(p *invocation) error {
 }
 
 // mirror returns the mirror of the flags and the configuration.
-func (c *mirrorCommand) mirror(p *invocation) (mirror.Mirror, error) {
-	cfg, _, err := settings{Config: c.Config}.load(p)
-	if err != nil {
-		return mirror.Mirror{}, err
-	}
-	m := mirror.Mirror{URL: c.URL, Only: c.Only, TLS: mirror.TLS{CA: c.CA, ClientCert: c.ClientCert, ClientKey: c.ClientKey}}
+func (c *mirrorCommand) mirror(p *invocation, cfg *config.Config) (m mirror.Mirror, err error) {
+	m = mirror.Mirror{URL: c.URL, Only: c.Only, TLS: mirror.TLS{CA: c.CA, ClientCert: c.ClientCert, ClientKey: c.ClientKey}}
 	if c.Credentials != "" {
 		if m.Authorization, err = mirror.ReadCredentials(c.Credentials); err != nil {
 			return mirror.Mirror{}, err
@@ -188,7 +191,7 @@ func (c *mirrorCommand) version(p *invocation) (mirror.Version, error) {
 		return v, nil
 	}
 	v, err := mirror.AskVersion(p.ctx, c.ContainerdSocket)
-	if err != nil {
+	if err != nil && (c.Watch || !c.Report) { // --report alone writes no files
 		fmt.Fprintf(p.stderr, "larder: %v; hosts.toml files are for any version, without dial_timeout: "+
 			"give --containerd-version to have it with 2.1 and later\n", err)
 	}
@@ -208,15 +211,15 @@ func (c *mirrorCommand) report(w io.Writer) func([]mirror.Change, error) error {
 	}
 }
 
-func (c *mirrorCommand) check(p *invocation, m mirror.Mirror) error {
-	node := mirror.Node{Hosts: c.ContainerdDir, Config: c.ContainerdConfig, SOCI: mirror.DefaultSOCI}
-	environ, err := mirror.Environ(p.ctx, c.ContainerdSocket)
+// check prints what it finds, and tells the daemon if one runs and lets this user.
+func (c *mirrorCommand) check(p *invocation, m mirror.Mirror, cfg *config.Config) error {
+	findings, err := c.examine(p.ctx, m)
 	if err != nil {
 		fmt.Fprintf(p.stderr, "larder: containerd's proxy variables are not checked: %v\n", err)
 	}
-	node.Environ = environ
+	_ = tell(p.ctx, cfg, findings) // the findings are printed anyway
 	bad := false
-	for _, f := range mirror.Check(p.ctx, m, node) {
+	for _, f := range findings {
 		mark := "✓"
 		if !f.OK {
 			mark, bad = "✗", true
@@ -232,16 +235,27 @@ func (c *mirrorCommand) check(p *invocation, m mirror.Mirror) error {
 	return nil
 }
 
-// watch writes the files again whenever they differ, until it is stopped. A failure
+// examine finds out whether the node pulls through the mirror. The error says why containerd's
+// proxy variables are not among what was examined.
+func (c *mirrorCommand) examine(ctx context.Context, m mirror.Mirror) ([]mirror.Finding, error) {
+	node := mirror.Node{Hosts: c.ContainerdDir, Config: c.ContainerdConfig, SOCI: mirror.DefaultSOCI}
+	var err error
+	node.Environ, err = mirror.Environ(ctx, c.ContainerdSocket)
+	return mirror.Check(ctx, m, node), err
+}
+
+// watch does what --watch and --report say, again and again until it is stopped. A failure
 // is printed once, and tried again.
-func (c *mirrorCommand) watch(p *invocation, m mirror.Mirror) {
+func (c *mirrorCommand) watch(p *invocation, m mirror.Mirror, cfg *config.Config) {
 	var last string // error that was printed
 	for {
-		changes, err := mirror.Install(m, c.ContainerdDir)
-		for _, change := range changes {
-			if change.Did != mirror.Unchanged {
-				fmt.Fprintln(p.stdout, change.Did, change.Path)
-			}
+		var err error
+		if c.Watch {
+			err = c.repair(p, m)
+		}
+		if c.Report {
+			findings, _ := c.examine(p.ctx, m) // the pod of the chart cannot see containerd's environment
+			err = errors.Join(err, tell(p.ctx, cfg, findings))
 		}
 		switch text := fmt.Sprint(err); {
 		case err == nil:
@@ -257,6 +271,17 @@ func (c *mirrorCommand) watch(p *invocation, m mirror.Mirror) {
 		}
 		c.followVersion(p.ctx, &m)
 	}
+}
+
+// repair writes the files that differ.
+func (c *mirrorCommand) repair(p *invocation, m mirror.Mirror) error {
+	changes, err := mirror.Install(m, c.ContainerdDir)
+	for _, change := range changes {
+		if change.Did != mirror.Unchanged {
+			fmt.Fprintln(p.stdout, change.Did, change.Path)
+		}
+	}
+	return err
 }
 
 // followVersion notices when containerd is replaced by another version.

@@ -1,14 +1,18 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
+	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -71,11 +75,13 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// ready waits until a daemon in the background serves on $ADMIN.
+// ready waits until a daemon in the background serves on $ADMIN, and /readyz matches the pattern if there is
+// one: "ready '^ok$'".
 func ready(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 0 {
-		ts.Fatalf("usage: ready")
+	if neg || len(args) > 1 {
+		ts.Fatalf("usage: ready [pattern]")
 	}
+	pattern := regexp.MustCompile(strings.Join(args, ""))
 	ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)
 	defer cancel()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
@@ -86,15 +92,16 @@ func ready(ts *testscript.TestScript, neg bool, args []string) {
 	for {
 		resp, err := client.Do(req)
 		if err == nil {
-			ts.Check(resp.Body.Close())
-			if resp.StatusCode == http.StatusOK {
+			body, err := io.ReadAll(resp.Body)
+			ts.Check(errors.Join(err, resp.Body.Close()))
+			if resp.StatusCode == http.StatusOK && pattern.Match(bytes.TrimSpace(body)) {
 				return
 			}
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			ts.Fatalf("no daemon was ready within %v", readyTimeout)
+			ts.Fatalf("no daemon was ready within %v %s", readyTimeout, pattern)
 		}
 	}
 }

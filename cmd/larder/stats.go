@@ -87,6 +87,9 @@ func activityTable(a admin.Activity) *table {
 	t.add("served", format.Size(a.Served))
 	t.add("fetched", format.Size(a.Fetched+a.Passed))
 	t.add("saved", format.Size(a.Served-a.Fetched-a.Passed))
+	for _, one := range a.Runtimes {
+		t.add("last asked by "+one.Name, age(one.Last))
+	}
 	t.add("evicted", format.Size(a.Evicted))
 	for _, reason := range slices.Sorted(maps.Keys(a.Evictions)) {
 		t.add("  "+reason, fmt.Sprint(a.Evictions[reason]))
@@ -97,6 +100,11 @@ func activityTable(a admin.Activity) *table {
 	}
 	if a.Degraded != "" {
 		t.add("degraded", a.Degraded)
+	}
+	if a.Mirror != nil {
+		for _, fault := range a.Mirror.Faults {
+			t.add("installed, but not used", fault.What)
+		}
 	}
 	return t
 }

@@ -18,6 +18,8 @@ type Activity struct {
 	Upstreams    []upstream.Status `json:"upstreams"`
 	Refused      []proxy.Refusal   `json:"refused"` // registries that clients asked for in vain
 	Link         *link.Status      `json:"link,omitempty"`
+	// Mirror is whether this node's runtime pulls through Larder. It is nil if nobody has told.
+	Mirror *MirrorCheck `json:"mirror,omitempty"`
 }
 
 // Clients is the part of a daemon that serves clients: a [proxy.Proxy].
@@ -34,6 +36,7 @@ type monitor struct {
 	clients   Clients
 	upstreams func() []upstream.Status // may be nil
 	link      func() link.Status       // may be nil
+	mirror    *mirror
 }
 
 func (m *monitor) activity() Activity {
@@ -43,6 +46,7 @@ func (m *monitor) activity() Activity {
 		FillsRunning: m.clients.Fills(),
 		Upstreams:    []upstream.Status{},
 		Refused:      m.clients.Refusals(),
+		Mirror:       m.mirror.latest(),
 	}
 	if m.upstreams != nil {
 		a.Upstreams = append(a.Upstreams, m.upstreams()...)

@@ -6,6 +6,9 @@ import (
 	"net/http"
 	"time"
 
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/metric/noop"
+
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/proxy/origin"
 	"github.com/larder-registry/larder/upstream"
@@ -39,6 +42,8 @@ type Options struct {
 	AuditDegraded func() error
 	// Metrics answers /metrics. Nil means that there is no such page.
 	Metrics http.Handler
+	// Meter makes the metric of what larder mirror has found out. Nil means that there is none.
+	Meter metric.MeterProvider
 	// Name is the name of this Larder, such as the node's. Version is its version.
 	Name, Version string
 	// Log is for errors of the status page and the API. Nil means slog.Default().
@@ -70,7 +75,13 @@ func New(opts Options) *Admin {
 	if opts.Metrics == nil {
 		opts.Metrics = http.NotFoundHandler()
 	}
-	m := &monitor{store: opts.Store, clients: opts.Clients, upstreams: opts.Upstreams, link: opts.Link}
+	if opts.Meter == nil {
+		opts.Meter = noop.NewMeterProvider()
+	}
+	m := &monitor{store: opts.Store, clients: opts.Clients, upstreams: opts.Upstreams, link: opts.Link, mirror: new(mirror)}
+	if err := m.mirror.measure(opts.Meter.Meter("github.com/larder-registry/larder/proxy/admin")); err != nil {
+		opts.Log.Error("whether the runtime pulls through Larder is not measured", "error", err)
+	}
 	return &Admin{
 		opts: opts,
 		api:  &api{store: opts.Store, monitor: m, fetchManifests: opts.FetchManifests, setOffline: opts.SetOffline, log: opts.Log},
@@ -89,7 +100,7 @@ func (a *Admin) Handler() http.Handler {
 	addPage(mux, a.live.events)
 	mux.Handle("GET /metrics", a.opts.Metrics)
 	mux.HandleFunc("GET /healthz", healthz)
-	mux.HandleFunc("GET /readyz", readyz(a.opts.Ready, a.opts.Store.Degraded, a.opts.AuditDegraded, a.opts.Upstreams))
+	mux.HandleFunc("GET /readyz", readyz(a.opts.Ready, a.opts.Store.Degraded, a.opts.AuditDegraded, a.api.monitor.mirror.unused, a.opts.Upstreams))
 	addProfiles(mux)
 	return a.guard(mux)
 }

@@ -37,6 +37,9 @@ func (a *api) handler() http.Handler {
 	mux.HandleFunc("PUT /api/v1/offline", respond(func(r *http.Request) (any, error) { return nil, a.offline(r, true) }))
 	mux.HandleFunc("DELETE /api/v1/offline", respond(func(r *http.Request) (any, error) { return nil, a.offline(r, false) }))
 	mux.HandleFunc("POST /api/v1/scrub", a.scrub)
+	if a.monitor != nil {
+		mux.HandleFunc("PUT /api/v1/mirror", respond(a.monitor.mirror.put))
+	}
 	return mux
 }
 
@@ -70,7 +73,7 @@ var (
 
 func statusOf(err error) int {
 	switch {
-	case errors.Is(err, name.ErrImage), errors.Is(err, errPlatforms):
+	case errors.Is(err, name.ErrImage), errors.Is(err, errPlatforms), errors.Is(err, errMirrorCheck):
 		return http.StatusBadRequest
 	case errors.Is(err, fs.ErrNotExist):
 		return http.StatusNotFound

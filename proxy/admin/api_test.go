@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -138,13 +139,13 @@ func TestAPIReportsTheActivityOfTheDaemon(t *testing.T) {
 	r := newRig(t, cache.Options{}, admin.Options{Upstreams: func() []upstream.Status {
 		return []upstream.Status{{Host: "registry.test", Auth: "ecr"}}
 	}})
-	traffic := proxy.Traffic{Requests: proxy.Requests{Hit: 1, Miss: 2, Stale: 3, Bypass: 4, Failed: 5}, Served: 6, Passed: 7}
+	traffic := proxy.Traffic{Requests: proxy.Requests{Hit: 1, Miss: 2, Stale: 3, Bypass: 4, Failed: 5}, Served: 6, Passed: 7, Runtimes: []proxy.Runtime{{Name: "containerd"}}}
 	r.clients.set(traffic, proxy.Fill{Waiting: 8})
 	var activity admin.Activity
 	if status := r.api(http.MethodGet, "activity", "", &activity); status != http.StatusOK {
 		t.Errorf("activity: %d", status)
 	}
-	if activity.Traffic != traffic || activity.Bytes == 0 || activity.Free == 0 {
+	if !reflect.DeepEqual(activity.Traffic, traffic) || activity.Bytes == 0 || activity.Free == 0 {
 		t.Errorf("activity: %+v", activity)
 	}
 	if fills := activity.FillsRunning; len(fills) != 1 || fills[0].Waiting != 8 {
@@ -154,7 +155,7 @@ func TestAPIReportsTheActivityOfTheDaemon(t *testing.T) {
 		t.Errorf("upstreams: %+v", all)
 	}
 	var stats admin.Stats
-	if r.api(http.MethodGet, "stats", "", &stats); stats.Activity == nil || stats.Activity.Traffic != traffic {
+	if r.api(http.MethodGet, "stats", "", &stats); stats.Activity == nil || !reflect.DeepEqual(stats.Activity.Traffic, traffic) {
 		t.Errorf("stats: %+v", stats)
 	}
 }

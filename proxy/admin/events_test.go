@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -149,14 +150,14 @@ func TestEventsShowTheActivity(t *testing.T) {
 			t.Errorf("history: %+v", h)
 		}
 		state := last[admin.Activity](p, "state")
-		if state.Traffic != (proxy.Traffic{}) || state.FillsRunning == nil || len(state.Upstreams) != 1 || state.Upstreams[0].Auth != "ecr" {
+		if !reflect.DeepEqual(state.Traffic, proxy.Traffic{}) || state.FillsRunning == nil || len(state.Upstreams) != 1 || state.Upstreams[0].Auth != "ecr" {
 			t.Errorf("state: %+v", state)
 		}
 
 		traffic := proxy.Traffic{Requests: proxy.Requests{Miss: 3}, Served: 100, Passed: 50}
 		r.clients.set(traffic, proxy.Fill{Waiting: 2})
 		pass(time.Second)
-		if state := last[admin.Activity](p, "state"); state.Traffic != traffic || len(state.FillsRunning) != 1 || state.FillsRunning[0].Waiting != 2 {
+		if state := last[admin.Activity](p, "state"); !reflect.DeepEqual(state.Traffic, traffic) || len(state.FillsRunning) != 1 || state.FillsRunning[0].Waiting != 2 {
 			t.Errorf("state after a second: %+v", state)
 		}
 		pass(10 * time.Second)

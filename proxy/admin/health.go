@@ -11,8 +11,9 @@ import (
 func healthz(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "ok") }
 
 // readyz answers whether the daemon takes requests. A daemon whose cache is degraded
-// does: it passes content through. So does one whose upstreams are offline.
-func readyz(ready, degraded, audit func() error, upstreams func() []upstream.Status) http.HandlerFunc {
+// does: it passes content through. So does one whose upstreams are offline, and one that the node's runtime
+// does not use.
+func readyz(ready, degraded, audit func() error, unused func() string, upstreams func() []upstream.Status) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		if err := ready(); err != nil {
 			writeText(w, http.StatusServiceUnavailable, err.Error())
@@ -26,7 +27,11 @@ func readyz(ready, degraded, audit func() error, upstreams func() []upstream.Sta
 			writeText(w, http.StatusOK, "degraded: content that is not cached is passed through and not kept: "+err.Error())
 			return
 		}
-		writeText(w, http.StatusOK, "ok"+offlineNote(upstreams))
+		note := offlineNote(upstreams)
+		if why := unused(); why != "" {
+			note += "; installed, but not used: " + why
+		}
+		writeText(w, http.StatusOK, "ok"+note)
 	}
 }
 

@@ -227,6 +227,7 @@ func (d *Daemon) operators(ctx context.Context) *admin.Admin {
 		Ready:          ctx.Err,
 		AuditDegraded:  d.audit.Degraded,
 		Metrics:        d.telemetry.page,
+		Meter:          d.telemetry.meter,
 		Name:           name,
 		Version:        d.opts.Version,
 		Log:            d.log,

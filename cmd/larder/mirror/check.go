@@ -20,6 +20,8 @@ type Finding struct {
 	What string `json:"what"`
 	// Advice is what to do if it is not OK.
 	Advice string `json:"advice,omitempty"`
+	// InPart says that the runtime asks Larder nevertheless, for some images or until it is upgraded.
+	InPart bool `json:"inPart,omitempty"`
 }
 
 func good(format string, args ...any) Finding {
@@ -88,7 +90,9 @@ func checkConfig(m Mirror, node Node) Finding {
 		return Finding{What: fmt.Sprintf("containerd's config_path is %s, without %s", path, node.Hosts),
 			Advice: "give one of these folders as --containerd-dir, or " + advice}
 	case len(folders) > 1:
-		return Finding{What: fmt.Sprintf("containerd's config_path is %d folders, %s: since 2.1 it reads neither", len(folders), path), Advice: advice}
+		known := m.Containerd != (Version{})
+		return Finding{What: fmt.Sprintf("containerd's config_path is %d folders, %s: since 2.1 it reads neither", len(folders), path), Advice: advice,
+			InPart: known && !m.Containerd.AtLeast(2, 1)} // it works until the next upgrade
 	case !node.isHosts(path):
 		return Finding{What: fmt.Sprintf("containerd's config_path is %s, not %s", path, node.Hosts),
 			Advice: "give that folder as --containerd-dir, or " + advice}
@@ -117,6 +121,7 @@ func checkFiles(m Mirror, dir string) []Finding {
 		return []Finding{{What: err.Error(), Advice: "let Larder listen on 127.0.0.1, or give another address with --url"}}
 	}
 	files, err := planAsIs(m, dir)
+	current := writtenFor(m, dir)
 	var all []Finding
 	for _, problem := range problems(err) {
 		all = append(all, Finding{What: problem.Error(), Advice: "change the file so that it can be merged, and run larder mirror again"})
@@ -131,7 +136,7 @@ func checkFiles(m Mirror, dir string) []Finding {
 			all = append(all, Finding{What: fmt.Sprintf("%s does not name %s", f.path, m.URL), Advice: "run larder mirror"})
 		case f.secret && f.open:
 			all = append(all, Finding{What: f.path + " has a password and can be read by everybody", Advice: "run larder mirror"})
-		case f.current != f.want:
+		case f.current != f.want && !current[f.path]:
 			all = append(all, Finding{What: f.path + " was changed, or is for another version of containerd", Advice: "run larder mirror"})
 		case hosts.hasOnly(m.URL):
 			all = append(all, good("%s names %s alone: the registry is never asked", f.path, m.URL))
@@ -161,6 +166,25 @@ func (m Mirror) Fallbacks(dir string) []string {
 		}
 	}
 	return all
+}
+
+// writtenFor returns the files that are as larder mirror writes them for some version of containerd,
+// if the mirror's own is not known.
+func writtenFor(m Mirror, dir string) map[string]bool {
+	if m.Containerd != (Version{}) {
+		return nil
+	}
+	current := make(map[string]bool)
+	for _, v := range []Version{{2, 1}, {2, 2}} { // those with settings of their own
+		m.Containerd = v
+		files, _ := planAsIs(m, dir) // checkFiles has told of the error
+		for _, f := range files {
+			if f.current == f.want {
+				current[f.path] = true
+			}
+		}
+	}
+	return current
 }
 
 // planAsIs is plan for a node that may have either kind of files: each is compared with its own
@@ -202,6 +226,7 @@ func checkHidden(m Mirror, dir string) []Finding {
 			all = append(all, Finding{
 				What:   fmt.Sprintf("%s hides _default: images of this registry are not pulled through Larder", filepath.Join(dir, e.Name())),
 				Advice: fmt.Sprintf("add --registry %s to larder mirror, or leave it if that is intended", registryOf(e.Name())),
+				InPart: true,
 			})
 		}
 	}

@@ -42,12 +42,14 @@ func checkSnapshotter(node Node) []Finding {
 		return []Finding{{
 			What:   fmt.Sprintf("how the SOCI snapshotter pulls is not known: %v", err),
 			Advice: "make the file readable; in its parallel mode SOCI fetches all layers from the registries themselves, in its lazy mode its index",
+			InPart: true,
 		}}
 	}
 	return []Finding{{
 		What: "the SOCI snapshotter fetches " + what + " from the registries themselves",
 		Advice: "name images by Larder's address, such as 127.0.0.1:5000/<registry>/<repository>, so that SOCI asks Larder; " +
 			"or leave it if that is intended",
+		InPart: true,
 	}}
 }
 

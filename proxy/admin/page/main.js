@@ -33,6 +33,8 @@ const on = {
     showFills(s.fillsRunning);
     showUpstreams(s.upstreams);
     showRefused(s.refused);
+    showMirror(s.mirror);
+    showRuntimes(s.runtimes);
     showTotals(s);
   },
   images: (list) => images.show(list),
@@ -89,6 +91,26 @@ function showUpstreams(upstreams) {
     cell("answered", "tight", u.lastAnswer ? when(u.lastAnswer) : make("span", { class: "quiet" }, "never")),
     u.lastError ? cell("failed", "wide", when(u.lastErrorAt), `: ${u.lastError}`) : cell("failed", "quiet", "never"),
   ]);
+}
+
+// A node whose runtime does not ask Larder looks healthy in every other figure.
+function showMirror(mirror) {
+  const faults = mirror?.faults ?? [];
+  const notice = byId("unused");
+  notice.hidden = faults.length === 0;
+  notice.title = mirror ? `checked ${ago(Date.parse(mirror.at), clock.now())}` : "";
+  const fresh = make("div", {},
+    make("strong", {}, "Installed, but not used"),
+    ": the container runtime of this node does not pull its images through Larder.",
+    make("ul", {}, ...faults.map((f) => make("li", {}, f.what, f.advice ? make("pre", {}, f.advice) : ""))),
+  );
+  // It is announced when it changes, so it stays the same element until then.
+  if (!notice.firstElementChild?.isEqualNode(fresh)) notice.replaceChildren(fresh);
+}
+
+function showRuntimes(runtimes) {
+  const now = clock.now();
+  setText("runtimes", runtimes.length ? `Last asked: ${runtimes.map((r) => `${r.name} ${ago(Date.parse(r.last), now)}`).join(", ")}` : "No client has asked for content yet.");
 }
 
 // What is refused, clients pull past Larder.
