@@ -81,6 +81,9 @@ var imports = map[string][]string{
 	"proxy/password": {"proxy/attempts", "proxy/livefile", "upstream/name"},
 	"proxy/admin":    {"cache", "proxy", "proxy/origin", "upstream", "upstream/link", "upstream/name"}, // it shows the state of upstreams
 	"config":         {"upstream/lifecycle", "upstream/name"},
+
+	"proxy/policy/signed":           {"proxy/policy", "proxy/policy/signed/awssigner"},
+	"proxy/policy/signed/awssigner": {"proxy/policy"},
 }
 
 // mayImport reports whether the shipped code of one package may import another. Commands may import everything except
