@@ -304,7 +304,7 @@ func (rs *rights) login(r *http.Request, grant access.Grant, source Source) erro
 		return nil
 	}
 	from, _ := name.Network(r.RemoteAddr) // all others count as one client
-	_, err := rs.gate.Decide(r.Context(), access.Question{
+	why, err := rs.gate.Decide(r.Context(), access.Question{
 		Credential: grant.Credential,
 		Repository: repo,
 		Right:      access.Login,
@@ -313,11 +313,12 @@ func (rs *rights) login(r *http.Request, grant access.Grant, source Source) erro
 			return source.Login(source.As(ctx, grant.Credential, since), repo.Name)
 		},
 	})
-	switch {
-	case errors.Is(err, access.ErrRefused):
-		return loginError{err}
-	case errors.Is(err, fs.ErrNotExist) && !cache.IsPostponed(err):
-		return nil // there is nothing to log in to; the repository decides
+	if err == nil || errors.Is(err, fs.ErrNotExist) && !cache.IsPostponed(err) {
+		return nil // it is counted when the client asks for something; if there is nothing to log in to, that decides alone
+	}
+	rs.metrics.decided(why, err)
+	if errors.Is(err, access.ErrRefused) {
+		return loginError{&clientRefused{err, repo.Upstream, repo.Name, grant.Credential.User()}}
 	}
 	return err
 }

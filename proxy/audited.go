@@ -40,12 +40,14 @@ func (p *pulls) auditAllowed(w *recorder, r *http.Request, t target, state cache
 	return nil
 }
 
-// auditRefused writes that a client does not get an image. A line that cannot be written changes
-// nothing: the client gets no image either way.
+// auditRefused writes that a client does not get an image, or a token for one. A line that cannot be written
+// changes nothing: the client gets no image either way.
 func (p *pulls) auditRefused(w *recorder, r *http.Request, t target, err error) {
 	var challenged *challengeError
+	var login loginError
+	isLogin := errors.As(err, &login)
 	switch {
-	case t.kind != kindManifest || !p.audit.On() || w.status != 0:
+	case t.kind != kindManifest && !isLogin || !p.audit.On() || w.status != 0:
 		return // with a status it was decided, and the response broke off
 	case errors.As(err, new(notAudited)):
 		return
@@ -57,6 +59,9 @@ func (p *pulls) auditRefused(w *recorder, r *http.Request, t target, err error) 
 	var why *refused
 	if errors.As(err, &why) {
 		e.Upstream = cmp.Or(why.registry, e.Upstream)
+	}
+	if isLogin {
+		e.Upstream, e.Repository, e.User = login.registry, login.repository, login.user
 	}
 	_ = p.audit.Write(r.Context(), e)
 }

@@ -58,7 +58,10 @@ func (e *challengeError) Error() string {
 }
 
 // loginError is the answer to a request for a token whose credential the upstream refuses.
-type loginError struct{ error }
+type loginError struct{ *clientRefused }
+
+// Unwrap is for errors.As.
+func (e loginError) Unwrap() error { return e.clientRefused }
 
 // failure is the response to a request that failed.
 type failure struct {

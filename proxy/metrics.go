@@ -14,6 +14,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/metric/noop"
 
+	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/proxy/access"
 )
 
@@ -93,7 +94,15 @@ func newMetrics(provider metric.MeterProvider, withRepository bool, clients *run
 		return nil, err
 	}
 	m.cut.Add(context.Background(), 0)
-	m.decisions.Add(context.Background(), 0, metric.WithAttributes(attribute.String("result", "allowed"), attribute.String("reason", string(access.Upstream))))
+	for result, reasons := range map[string][]access.Why{
+		"allowed":   {access.Upstream, access.Remembered, access.Offline},
+		"refused":   {access.Upstream, access.Remembered},
+		"undecided": {access.Upstream}, "failed": {access.Upstream}, "limited": {access.Upstream},
+	} {
+		for _, why := range reasons {
+			m.decisions.Add(context.Background(), 0, decision(result, why))
+		}
+	}
 	return m, nil
 }
 
@@ -120,18 +129,27 @@ func (m *metrics) count(w *recorder, t target, aborted bool) {
 }
 
 // decided counts a request of a client whose own rights decide. Its reason is in err if it was not
-// allowed.
+// allowed. One whose client has left is not decided.
 func (m *metrics) decided(why access.Why, err error) {
-	result := "allowed"
+	result := "failed"
 	switch {
+	case err == nil:
+		result = "allowed"
+	case errors.Is(err, context.Canceled):
+		return
 	case errors.Is(err, access.ErrRefused):
 		result = "refused"
-	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, access.ErrTooMany):
+		result = "limited"
+	case errors.Is(err, fs.ErrNotExist) && !cache.IsPostponed(err):
 		result = "undecided"
-	case err != nil:
-		result = "failed"
 	}
-	m.decisions.Add(context.Background(), 1, metric.WithAttributes(attribute.String("result", result), attribute.String("reason", string(why))))
+	m.decisions.Add(context.Background(), 1, decision(result, why))
+}
+
+// decision returns the labels of a decision.
+func decision(result string, why access.Why) metric.MeasurementOption {
+	return metric.WithAttributes(attribute.String("result", result), attribute.String("reason", string(why)))
 }
 
 // repositoryLabel returns the name of a repository if it is one of the first that

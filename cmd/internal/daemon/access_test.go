@@ -39,8 +39,8 @@ func serveGuarded(t testing.TB, registry *privatetest.Registry, dir, access stri
 	return serveBy(t, config.AccessClient, registry, dir, access)
 }
 
-// serveBy is serveGuarded with the upstream's own key access.
-func serveBy(t testing.TB, by string, registry *privatetest.Registry, dir, access string) *guarded {
+// serveBy is serveGuarded with the upstream's own key access, and with more lines of the configuration.
+func serveBy(t testing.TB, by string, registry *privatetest.Registry, dir, access string, more ...string) *guarded {
 	t.Helper()
 	cfg, err := config.Load(writeConfig(t, fmt.Sprintf(`listen: 127.0.0.1:0
 admin: 127.0.0.1:0
@@ -50,7 +50,7 @@ tags: {ttl: 1m}
 default_upstream: ""
 upstreams:
   - {host: "%s", endpoint: "%s", access: %s, timeout: 5s}
-`, filepath.Join(dir, "cache"), filepath.Join(dir, "key", "access.key"), access, registry.Host, registry.URL, by)))
+%s`, filepath.Join(dir, "cache"), filepath.Join(dir, "key", "access.key"), access, registry.Host, registry.URL, by, strings.Join(more, ""))))
 	if err != nil {
 		t.Fatal(err)
 	}
