@@ -18,6 +18,7 @@ import (
 var services = map[string]string{
 	"github.com/aws/aws-sdk-go-v2/service/ecr":       "ecr",
 	"github.com/aws/aws-sdk-go-v2/service/ecrpublic": "ecr-public",
+	"github.com/aws/aws-sdk-go-v2/service/signer":    "signer",
 	"github.com/aws/aws-sdk-go-v2/service/sts":       "sts",
 }
 

@@ -3,6 +3,7 @@ package iam_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -128,6 +129,23 @@ var requests = map[string]func(context.Context, subject) error{
 		_, err := s.registry.ECR().TagMutabilities(ctx, []string{repository})
 		return err
 	},
+	"scan findings": func(ctx context.Context, s subject) error {
+		scan, err := s.registry.ECR().Scan(ctx, repository, s.manifest)
+		if err == nil && scan.Status != ecr.ScanNotFound {
+			err = fmt.Errorf("the status is %s", scan.Status)
+		}
+		return err
+	},
+	"push time": func(ctx context.Context, s subject) error {
+		_, err := s.registry.ECR().Pushed(ctx, repository, s.manifest)
+		return err
+	},
+	"revocation of a signature": func(ctx context.Context, s subject) error {
+		_, err := s.registry.ECR().Revoked(ctx, ecr.SignerSignature{
+			Region: "us-east-1", Platform: "Notation-OCI-SHA384-ECDSA", ProfileVersion: "profile", Job: "job", Signed: time.Now(), CertificateHashes: []string{"aa"},
+		})
+		return err
+	},
 	"replication rules": func(ctx context.Context, s subject) error {
 		_, err := s.registry.ECR().Diagnosis().Replication(ctx)
 		return err
@@ -152,6 +170,7 @@ var uses = []struct {
 	{[]string{"pull.json"}, pulls, asUserOf(owner), false},
 	{[]string{"pull-with-hints.json"}, append([]string{"lifecycle policy", "tag mutability", "pull-time exclusion", "replication rules"}, pulls...), asUserOf(owner), false},
 	{[]string{"pull.json", "list.json"}, append([]string{"tags"}, pulls...), asUserOf(owner), false},
+	{[]string{"pull.json", "policy.json"}, append([]string{"scan findings", "push time", "revocation of a signature"}, pulls...), asUserOf(owner), false},
 	{[]string{"pull.json", "pull-through.json"}, append([]string{"import"}, pulls...), asUserOf(owner), false},
 	{[]string{"public.json"}, []string{"credentials of ECR Public"}, asUserOf(owner), true},
 	{[]string{"cross-account-repository.json", "cross-account-caller.json"}, pulls, func(t *testing.T, s *stage, documents []ecrtest.Policy) {

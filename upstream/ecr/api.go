@@ -29,6 +29,7 @@ type api struct {
 	now      func() time.Time
 	counter  *telemetry.Upstream
 	limiter  *pace.Limiter // not for tokens, which have pauses of their own
+	signer   *pace.Limiter // of AWS Signer
 
 	// reading lets one reading of lifecycle policies and images run at a time:
 	// ECR publishes no quota for these calls, which other tools share.
@@ -55,6 +56,7 @@ func newAPI(cfg Config, opts Options) *api {
 		now:      opts.Now,
 		counter:  opts.Telemetry.Upstream("ECR API " + opts.Telemetry.Region(cfg.Host.Region)),
 		limiter:  pace.NewLimiter("the ECR API of "+cfg.Host.Region, 0),
+		signer:   pace.NewLimiter("AWS Signer for the registries of "+cfg.Host.Region, 0),
 		reading:  semaphore.NewWeighted(1),
 	}
 	a.session.patient = func(by aws.HTTPClient) aws.HTTPClient {

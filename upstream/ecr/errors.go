@@ -52,20 +52,25 @@ type apiError struct {
 // Throttled reports whether AWS refused the call as one of too many.
 func (e *apiError) Throttled() bool { return isThrottled(e.cause) }
 
+// code returns AWS's code of the error, or "".
+func (e *apiError) code() string {
+	var refusal smithy.APIError
+	if errors.As(e.cause, &refusal) {
+		return refusal.ErrorCode()
+	}
+	return ""
+}
+
 func (e *apiError) Error() string { return fmt.Sprintf("%s: %v", e.what, e.cause) }
 func (e *apiError) Unwrap() error { return e.kind }
 
 // newAPIError returns the error of a call with ctx that returned err.
 func newAPIError(ctx context.Context, what string, err error) *apiError {
 	e := &apiError{what: what, cause: err, kind: context.Cause(ctx)}
-	var refusal smithy.APIError
-	if !errors.As(err, &refusal) {
-		return e
-	}
-	switch refusal.ErrorCode() {
-	case "LifecyclePolicyNotFoundException", "RepositoryNotFoundException":
+	switch e.code() {
+	case "LifecyclePolicyNotFoundException", "RepositoryNotFoundException", "ImageNotFoundException":
 		e.kind = fs.ErrNotExist
-	case "AccessDeniedException":
+	case "AccessDeniedException", "AccessDenied":
 		e.kind = fs.ErrPermission
 	}
 	return e

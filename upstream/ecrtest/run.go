@@ -145,6 +145,7 @@ func (r *Running) Environment() map[string]string {
 	return map[string]string{
 		"AWS_ENDPOINT_URL_ECR":                   r.Endpoint,
 		"AWS_ENDPOINT_URL_ECR_PUBLIC":            r.Endpoint,
+		"AWS_ENDPOINT_URL_SIGNER":                r.Endpoint,
 		"AWS_ENDPOINT_URL_STS":                   r.Endpoint,
 		"AWS_EC2_METADATA_SERVICE_ENDPOINT":      r.Endpoint,
 		"AWS_EC2_METADATA_DISABLED":              "true",

@@ -91,7 +91,7 @@ func (s *Server) AWS() *AWS { return s.aws }
 func (s *Server) Host() string { return s.registry.Host() }
 
 // Registry returns the handler of the registry (/v2/), of the ECR API and STS (POST
-// /), of ECR Public's tokens (/token/), and of the credentials of containers and
+// /), of AWS Signer's revocations (/revocations), of ECR Public's tokens (/token/), and of the credentials of containers and
 // instances. A request whose Host names another registry of the same [AWS] is
 // answered by that one, and a call that is signed for another region by one of that
 // region.
@@ -104,6 +104,8 @@ func (s *Server) serveRegistry(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case r.URL.Path == "/":
 		s.serveCall(w, r)
+	case r.URL.Path == "/revocations":
+		s.api.ServeRevocations(w, r, awsapi.ReadCall(w, r))
 	case s.opts.Public && distribution.IsTokenPath(r.URL.Path):
 		s.distribution.ServeToken(w, r)
 	case sts.IsCredentialsPath(r.URL.Path):

@@ -41,6 +41,22 @@ func (a *API) Serve(w http.ResponseWriter, r *http.Request, c awsapi.Call) {
 	a.opts.Front.Serve(w, r, of, fail, func(x *frontend.Exchange) { a.answer(x, c) })
 }
 
+// ServeRevocations answers a call of AWS Signer's GetRevocationStatus. Signer is asked in the region of the
+// signing profile, which may be another one.
+func (a *API) ServeRevocations(w http.ResponseWriter, r *http.Request, c awsapi.Call) {
+	const operation = "GetRevocationStatus"
+	of := frontend.Subject{Op: frontend.API, Operation: operation}
+	a.opts.Front.Serve(w, r, of, fail, func(x *frontend.Exchange) {
+		caller, refused := a.opts.Verifier.Verify(c, c.Signature.Region, "signer")
+		if refused != nil {
+			fail(x, *refused)
+			return
+		}
+		a.opts.Log.Add(awsapi.Entry{Principal: caller.ARN, Region: c.Signature.Region, Action: "signer:" + operation})
+		a.revocationStatus(request{Exchange: x, caller: caller, body: c.Body})
+	})
+}
+
 func (a *API) answer(x *frontend.Exchange, c awsapi.Call) {
 	operations := map[string]func(*API, request){
 		"GetAuthorizationToken": (*API).getAuthorizationToken,
@@ -49,6 +65,8 @@ func (a *API) answer(x *frontend.Exchange, c awsapi.Call) {
 		"DescribeRepositories":  (*API).describeRepositories,
 		"DescribeRegistry":      (*API).describeRegistry,
 
+		"DescribeImageScanFindings":    (*API).describeImageScanFindings,
+		"DescribeImageSigningStatus":   (*API).describeImageSigningStatus,
 		"ListPullTimeUpdateExclusions": (*API).listPullTimeUpdateExclusions,
 	}
 	service := "ecr"

@@ -45,6 +45,7 @@ type Registry struct {
 	repositories map[string]*Repository
 	pullThroughs []PullThrough
 	exclusions   []string // principals whose pulls are not recorded
+	revoked      []string // what AWS Signer has revoked
 	replication  []ReplicationRule
 }
 

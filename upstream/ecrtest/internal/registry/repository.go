@@ -28,6 +28,8 @@ type Repository struct {
 	tags       map[string]digest.Digest
 	referrers  map[digest.Digest][]ocispec.Descriptor // by subject
 	states     map[digest.Digest]ImageState           // of manifests
+	scans      map[digest.Digest]Scan                 // of images that were scanned
+	signing    map[digest.Digest][]SigningStatus      // of images that ECR signs
 	imported   map[string]time.Time                   // when a pull-through rule last imported a tag
 	mutability TagMutability
 	lifecycle  string     // text of the lifecycle policy, or empty
@@ -44,6 +46,8 @@ func newRepository(now func() time.Time) *Repository {
 		tags:      make(map[string]digest.Digest),
 		referrers: make(map[digest.Digest][]ocispec.Descriptor),
 		states:    make(map[digest.Digest]ImageState),
+		scans:     make(map[digest.Digest]Scan),
+		signing:   make(map[digest.Digest][]SigningStatus),
 		imported:  make(map[string]time.Time),
 	}
 }
@@ -242,6 +246,8 @@ func (r *Repository) remove(dgst digest.Digest) {
 	}
 	delete(r.manifests, dgst)
 	delete(r.states, dgst)
+	delete(r.scans, dgst)
+	delete(r.signing, dgst)
 	maps.DeleteFunc(r.tags, func(_ string, d digest.Digest) bool { return d == dgst })
 }
 
