@@ -82,6 +82,7 @@ var imports = map[string][]string{
 	"proxy/admin":    {"cache", "proxy", "proxy/origin", "upstream", "upstream/link", "upstream/name"}, // it shows the state of upstreams
 	"config":         {"upstream/lifecycle", "upstream/name"},
 
+	"proxy/policy/findings":         {"proxy/policy"},
 	"proxy/policy/signed":           {"proxy/policy", "proxy/policy/signed/awssigner"},
 	"proxy/policy/signed/awssigner": {"proxy/policy"},
 }
