@@ -88,6 +88,7 @@ func newStore(folder *disk.Folder, health *disk.Health, index *records.Index, op
 		Match:        opts.Pin,
 		AllPlatforms: opts.PinAllPlatforms,
 		Keep:         opts.Keep,
+		KeptDigests:  opts.KeptDigests,
 		Now:          opts.Now,
 		Log:          opts.Log,
 	})

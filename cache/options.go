@@ -60,6 +60,10 @@ type Options struct {
 	// [Store.SetTag]: they are pinned as those of Pin are, for the platforms that come. Nil
 	// means none. It must not call the store.
 	Keep func(image string) bool
+	// KeptDigests lists the images of Keep that are named by a digest: they are pinned before
+	// anything is evicted, as those that a tag in the cache names are. Nil means none. It must
+	// not call the store.
+	KeptDigests func() []RepoDigest
 	// KeepAll evicts nothing to free space: MaxSize and MinFree bound what may be pinned, and
 	// nothing else. It is for a command that has the folder while no daemon runs, and may not
 	// know the bounds of the daemon.

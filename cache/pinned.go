@@ -1,6 +1,8 @@
 package cache
 
 import (
+	"github.com/opencontainers/go-digest"
+
 	"github.com/larder-registry/larder/cache/records"
 )
 
@@ -41,7 +43,22 @@ func (s *Store) Keep(repo Repository, reference string) error {
 	})
 }
 
-// Release undoes [Store.Keep]. A tag that Options.Keep or Options.Pin pins stays pinned.
+// KeepNext pins the image that a tag of Options.Keep is to name once the caller has brought it
+// whole, beside the one that the tag names, until EndNext, also after a restart. It counts as Keep
+// counts. It replaces an earlier next image of the tag. The error is that of Keep, or says that it
+// could not be recorded.
+func (s *Store) KeepNext(repo Repository, tag string, d digest.Digest) error {
+	if err := s.awaitLoaded(); err != nil {
+		return err
+	}
+	return s.blobs.WithoutEvictions(func() error { return s.pins.SetNext(repo, tag, d) })
+}
+
+// EndNext undoes [Store.KeepNext], if there is a next image. The error says that a restart will
+// pin it again.
+func (s *Store) EndNext(repo Repository, tag string) error { return s.pins.EndNext(repo, tag) }
+
+// Release undoes [Store.Keep]. What Options.Keep or Options.Pin pins stays pinned.
 func (s *Store) Release(repo Repository, reference string) {
 	s.pins.RemoveKept(records.Pin{Repository: repo, Reference: reference})
 }

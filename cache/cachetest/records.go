@@ -125,6 +125,11 @@ func (c checker) record(key string, raw []byte) error {
 		}
 		return errors.Join(err, require(!rec.Gone.IsZero() || len(rec.Moves) > 0, "nothing is pending"),
 			require(isImage(name) && !strings.Contains(name, "@"), "it names no tag"))
+	case "next":
+		var rec struct {
+			Digest digest.Digest `json:"digest"`
+		}
+		return errors.Join(json.Unmarshal(raw, &rec), rec.Digest.Validate(), require(isImage(name) && !strings.Contains(name, "@"), "it names no tag"))
 	case "verdict":
 		var rec struct {
 			Since  time.Time `json:"since"`

@@ -3,7 +3,6 @@ package pins
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	"github.com/opencontainers/go-digest"
 
@@ -29,7 +28,8 @@ func (p *Pins) IsConfigured(pin records.Pin) bool {
 	return ok
 }
 
-// matching returns the images in the cache that the configuration pins.
+// matching returns the images that the configuration pins: tags that are in the cache, and the
+// digests that are kept.
 func (p *Pins) matching(ctx context.Context) ([]records.Pin, error) {
 	if p.Match == nil && p.Keep == nil {
 		return nil, nil
@@ -41,6 +41,11 @@ func (p *Pins) matching(ctx context.Context) ([]records.Pin, error) {
 		}
 		return ctx.Err()
 	})
+	if p.KeptDigests != nil {
+		for _, d := range p.KeptDigests() {
+			pins = append(pins, records.Pin{Repository: d.Repository, Reference: d.Digest.String()})
+		}
+	}
 	return pins, err
 }
 
@@ -57,6 +62,11 @@ func (p *Pins) isPattern(pin records.Pin) bool { return p.Match != nil && p.Matc
 func (p *Pins) AddKept(pin records.Pin) error {
 	p.changing.Lock()
 	defer p.changing.Unlock()
+	return p.addKept(pin)
+}
+
+// addKept is AddKept for a caller that has locked p.changing.
+func (p *Pins) addKept(pin records.Pin) error {
 	rec := records.PinRecord{Since: p.Now()}
 	own, err := p.reachOf(pin, rec)
 	if err != nil {
@@ -71,9 +81,16 @@ func (p *Pins) AddKept(pin records.Pin) error {
 	return nil
 }
 
-// RemoveKept undoes AddKept. A tag that the configuration pins stays pinned.
+// RemoveKept undoes AddKept. What the configuration pins, or a kept tag is to name, stays pinned.
 func (p *Pins) RemoveKept(pin records.Pin) {
-	if !strings.Contains(pin.Reference, ":") && p.isMatch(pin) {
+	p.changing.Lock()
+	defer p.changing.Unlock()
+	p.removeKept(pin)
+}
+
+// removeKept is RemoveKept for a caller that has locked p.changing.
+func (p *Pins) removeKept(pin records.Pin) {
+	if p.isNeeded(pin) {
 		return
 	}
 	p.mu.Lock()
@@ -81,7 +98,7 @@ func (p *Pins) RemoveKept(pin records.Pin) {
 	delete(p.configured.pins, pin)
 	p.mu.Unlock()
 	if ok {
-		p.RefreshOrWarn()
+		p.warn(p.refresh())
 	}
 }
 

@@ -33,8 +33,11 @@ type Settings struct {
 	// Keep says which images something else brings whole and follows. They are pinned like
 	// those of Match, for the platforms that are brought. Nil means none.
 	Keep func(image string) bool
-	Now  func() time.Time
-	Log  *slog.Logger
+	// KeptDigests lists the images that are kept by a digest. They have no tag by which Start
+	// would find them. Nil means none.
+	KeptDigests func() []records.RepoDigest
+	Now         func() time.Time
+	Log         *slog.Logger
 }
 
 // Pins are the pins of one store. Its methods may be called from several goroutines at
@@ -61,6 +64,8 @@ type configured struct {
 	// refused do not fit. They are tried again when their tag is confirmed; that they do
 	// not fit is logged once.
 	refused map[records.Pin]bool
+	// next are the digests that kept tags are to name: see SetNext.
+	next map[records.Pin]digest.Digest
 }
 
 var (
@@ -99,6 +104,7 @@ func (p *Pins) Start(ctx context.Context) {
 	for _, pin := range pins {
 		p.admit(pin)
 	}
+	p.warn(p.admitNext())
 	p.mu.Lock()
 	p.configured.ready = true
 	p.mu.Unlock()
@@ -244,6 +250,11 @@ func (p *Pins) All() (map[records.Pin]records.PinRecord, error) {
 func (p *Pins) Refresh() error {
 	p.changing.Lock()
 	defer p.changing.Unlock()
+	return p.refresh()
+}
+
+// refresh is Refresh for a caller that has locked p.changing.
+func (p *Pins) refresh() error {
 	pins, err := p.All()
 	if err != nil {
 		return err
@@ -262,8 +273,10 @@ func (p *Pins) Refresh() error {
 }
 
 // RefreshOrWarn is Refresh that logs its error.
-func (p *Pins) RefreshOrWarn() {
-	if err := p.Refresh(); err != nil {
+func (p *Pins) RefreshOrWarn() { p.warn(p.Refresh()) }
+
+func (p *Pins) warn(err error) {
+	if err != nil {
 		p.Log.Warn("pinned images may be evicted", "error", err)
 	}
 }

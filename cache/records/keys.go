@@ -14,6 +14,7 @@ const (
 	tagPrefix       = "tag/"
 	pinPrefix       = "pin/"
 	pendingPrefix   = "pending/"
+	nextPrefix      = "next/"
 	verdictPrefix   = "verdict/"
 	touchedPrefix   = "touched/"
 	referrersPrefix = "referrers/"
@@ -38,6 +39,8 @@ func tagKey(r Repository, tag string) []byte { return []byte(tagsPrefix(r) + tag
 func tagsPrefix(r Repository) string { return tagPrefix + r.String() + ":" }
 
 func pendingKey(r Repository, tag string) []byte { return []byte(pendingPrefix + r.Image(tag)) }
+
+func nextKey(r Repository, tag string) []byte { return []byte(nextPrefix + r.Image(tag)) }
 
 func pinKey(p Pin) []byte { return []byte(pinPrefix + p.String()) }
 

@@ -103,6 +103,7 @@ type contents struct {
 	Members    map[records.RepoDigest]records.Member
 	Tags       map[string]records.Tag
 	Pending    map[string]records.Pending // nil if nothing is pending
+	Next       map[string]digest.Digest   // nil if no tag is to name another image
 	Pins       map[records.Pin]records.PinRecord
 	Verdicts   []records.Verdict
 	Referrers  map[records.RepoDigest]records.Referrers // of the digests of everything
@@ -138,6 +139,13 @@ func read(t testing.TB, ix *records.Index) contents {
 				c.Pending = make(map[string]records.Pending)
 			}
 			c.Pending[repo.Image(tag)] = rec
+			return nil
+		}),
+		ix.EachNext(func(repo records.Repository, tag string, d digest.Digest) error {
+			if c.Next == nil {
+				c.Next = make(map[string]digest.Digest)
+			}
+			c.Next[repo.Image(tag)] = d
 			return nil
 		}),
 	)
@@ -179,6 +187,7 @@ func everything() contents {
 		Pending: map[string]records.Pending{
 			team.Image("v1"): {Gone: now, Moves: []records.Move{{Digest: layer, Seen: now}, {Digest: manifest, Seen: now}}},
 		},
+		Next: map[string]digest.Digest{other.Image("v3"): manifest},
 		Pins: map[records.Pin]records.PinRecord{
 			{Repository: team, Reference: "v1"}:               {Since: now, Bundle: "disk 1"},
 			{Repository: other, Reference: manifest.String()}: {Since: now, AllPlatforms: true},
@@ -215,6 +224,7 @@ func fill(t testing.TB, ix *records.Index) {
 		ix.PutTag(team, "v1", all.Tags[team.Image("v1")]),
 		ix.PutTag(other, "v2", all.Tags[other.Image("v2")]),
 		ix.PutPending(team, "v1", all.Pending[team.Image("v1")]),
+		ix.PutNext(other, "v3", all.Next[other.Image("v3")]),
 	)
 	for of, rec := range all.Referrers {
 		if kept, err := ix.PutReferrers(of.Repository, of.Digest, rec); !kept || err != nil {

@@ -97,7 +97,7 @@ func canonicalKey(key []byte, canonical func(upstream string) string) []byte {
 	kind, rest, _ := bytes.Cut(key, []byte("/"))
 	begin := len(kind) + 1
 	switch string(kind) + "/" {
-	case tagPrefix, pinPrefix, pendingPrefix, verdictPrefix, touchedPrefix, referrersPrefix:
+	case tagPrefix, pinPrefix, pendingPrefix, nextPrefix, verdictPrefix, touchedPrefix, referrersPrefix:
 	case memberPrefix:
 		dgst, repository, _ := bytes.Cut(rest, []byte("/"))
 		begin, rest = begin+len(dgst)+1, repository

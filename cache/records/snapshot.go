@@ -74,7 +74,7 @@ func (r *reservingFile) flush() error {
 
 // rawPrefixes begin the keys of records of which there are few, or which are
 // large. A snapshot contains them as they are.
-var rawPrefixes = []string{pinPrefix, pendingPrefix, verdictPrefix, referrersPrefix}
+var rawPrefixes = []string{pinPrefix, pendingPrefix, nextPrefix, verdictPrefix, referrersPrefix}
 
 // writeSnapshot writes what the index says at one time. It ends with the error
 // of cancelled, once that returns one.

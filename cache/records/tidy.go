@@ -53,7 +53,8 @@ const (
 
 // Tidy removes the records about blobs that are not here, except for those of the blobs that a
 // manifest which is here names in one of its repositories: these may still be fetched. A tag
-// goes with the manifest that it names, and what is pending for it with the tag. Pins stay.
+// goes with the manifest that it names, and what is pending for it with the tag; what it is to
+// name goes with that manifest. Pins stay.
 //
 // It reads all records. Those that are written meanwhile stay. It does nothing while the
 // records of manifests are incomplete: see [Index.Rebuilding].
@@ -174,7 +175,7 @@ func (p *tidyPass) isUnneeded(item *badger.Item) bool {
 	case verdictPrefix, touchedPrefix, referrersPrefix:
 		_, d, ok := parseDigest(string(name))
 		return ok && p.isGone(d)
-	case tagPrefix:
+	case tagPrefix, nextPrefix:
 		d, err := taggedDigest(item)
 		return err == nil && p.isGone(d)
 	}
@@ -184,8 +185,9 @@ func (p *tidyPass) isUnneeded(item *badger.Item) bool {
 // isGone reports whether a record can be removed that is about a digest.
 func (p *tidyPass) isGone(d digest.Digest) bool { return disk.CheckDigest(d) == nil && !p.Here(d) }
 
+// taggedDigest returns the digest of a tag, or the next one.
 func taggedDigest(item *badger.Item) (digest.Digest, error) {
-	var rec Tag
+	var rec struct{ Digest digest.Digest }
 	err := item.Value(func(raw []byte) error { return json.Unmarshal(raw, &rec) })
 	return rec.Digest, err
 }

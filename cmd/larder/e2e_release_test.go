@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -55,6 +56,62 @@ lifecycle:
 			t.Errorf("start %d: the image is not pinned:\n%s", i, pins)
 		}
 	}
+}
+
+// The half of an image that keep was fetching goes to the release before, which does not know of it, and back, with no
+// upstream. Then the rest comes.
+func TestHalfFetchedImageGoesToTheReleaseBeforeAndBack(t *testing.T) {
+	before := buildCommit(t, releaseBefore)
+	ecr := startFakeECR(t)
+	s := newStack(t, fmt.Sprintf("default_upstream: %s\nupstreams: [{host: %s, endpoint: %q, ecr: {api_endpoint: %q}}]\n", ecr.Host, ecr.Host, ecr.Endpoint, ecr.Endpoint))
+	s.ecr = ecr
+	raw, err := os.ReadFile(s.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now, withoutKeep := s.binary, string(raw)
+	name := ecr.Host + "/edge/app:1"
+	withKeep := withoutKeep + "keep: [{images: [" + name + "], platforms: [linux/amd64]}]\n"
+	image := ecr.add(t, plainImage{Repository: "edge/app", Tag: "1", Seed: 1, Layers: []int64{1 << 10, 2 << 20}})
+
+	s.binary = before
+	s.startLarder(t)
+	requirePull(t, s.newPullers(t, 1), "edge/app", "1", image.Root.Digest)
+	next := ecr.add(t, plainImage{Repository: "edge/app", Tag: "1", Seed: 2, Layers: []int64{1 << 10, 3 << 20}})
+	const half = 1 << 20
+	ecr.hold(t, half)
+	for i, binary := range []string{now, before, now, before, now} {
+		if err := s.larder.stop(syscall.SIGTERM); err != nil {
+			t.Fatalf("start %d: the Larder before it was told to end: %v", i, err)
+		}
+		s.binary = binary
+		writeFile(t, s.config, map[string]string{now: withKeep, before: withoutKeep}[binary])
+		s.startLarder(t)
+		if i == 0 {
+			s.larder.await(t, func(context.Context) bool { return len(s.partials(t)) == 1 && s.journaled(t, half) })
+			ecr.kill()
+		}
+		requirePull(t, s.newPullers(t, 1), "edge/app", "1", image.Root.Digest)
+		pinned := ecr.Host + "/edge/app@" + next.Root.Digest.String()
+		pins := output(t, environ(t), s.binary, "ls", "--json", "--config", s.config, pinned)
+		if isPinned := strings.Contains(strings.ReplaceAll(pins, " ", ""), `"pinned":true`); isPinned != (binary == now) {
+			t.Errorf("start %d: pinned is %t:\n%s", i, isPinned, pins)
+		}
+		if !s.journaled(t, half) {
+			t.Errorf("start %d: the half of the layer is gone", i)
+		}
+	}
+}
+
+// journaled reports whether one partial download has so many bytes.
+func (s *stack) journaled(t *testing.T, bytes int) bool {
+	t.Helper()
+	for _, file := range s.partials(t) {
+		if raw, err := os.ReadFile(file + ".journal"); err == nil && strings.Contains(string(raw), fmt.Sprintf("\n0 %d ", bytes)) {
+			return true
+		}
+	}
+	return false
 }
 
 // buildCommit builds the binary of an earlier commit. Without git, or where the commit is not in the history, as in a

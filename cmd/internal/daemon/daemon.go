@@ -130,7 +130,7 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 	if d.keeper, err = keep.New(d.cfg.Keep, d.log, meter); err != nil {
 		return err
 	}
-	opts.Keep, opts.Tags.Kept = d.keeper.Pins, d.keeper.Holds
+	opts.Keep, opts.KeptDigests, opts.Tags.Kept = d.keeper.Pins, d.keeper.Digests, d.keeper.Holds
 	opts.Meter, opts.Tracer = meter, tracer
 	if d.store, err = cache.Open(d.cfg.Cache.Dir, opts); err != nil {
 		return err

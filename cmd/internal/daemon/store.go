@@ -32,7 +32,8 @@ func OpenFolder(cfg *config.Config, log *slog.Logger) (*cache.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	opts.ScrubEvery, opts.KeepAll, opts.Keep = -1, true, keeper.Pins
+	opts.ScrubEvery, opts.KeepAll = -1, true
+	opts.Keep, opts.KeptDigests = keeper.Pins, keeper.Digests
 	return cache.Open(dir, opts)
 }
 

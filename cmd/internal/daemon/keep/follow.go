@@ -96,7 +96,7 @@ func (k *Keeper) check(ctx context.Context, i *kept) error {
 		if err := k.store.SetTag(i.repo, i.image.Tag, now, confirmed); err != nil {
 			return err
 		}
-		k.release(i) // the tag is pinned
+		k.endNext(i) // the tag is pinned
 	}
 	if now != old {
 		k.log.Info("an image that is kept is whole", "image", i.image, "digest", now)
@@ -120,75 +120,33 @@ func (k *Keeper) look(i *kept) digest.Digest {
 	return d
 }
 
-// pin pins a digest beside what the tag names, now that its manifests are here. It lets go of an
-// earlier one that was never whole: before, if not all of them fit.
+// pin pins a digest, now that its manifests are here: beside what the tag names if the image is
+// kept by a tag.
 func (k *Keeper) pin(i *kept, d digest.Digest) error {
-	k.pinning.Lock()
-	defer k.pinning.Unlock()
-	err := k.store.Keep(i.repo, d.String())
-	if errors.Is(err, unix.ENOSPC) && i.pinned != "" && i.pinned != d {
-		k.replacePinned(i, "")
-		err = k.store.Keep(i.repo, d.String())
+	if i.image.Digest != "" {
+		return k.store.Keep(i.repo, d.String())
 	}
-	if err == nil {
-		k.replacePinned(i, d)
-	}
-	return err
+	return k.store.KeepNext(i.repo, i.image.Tag, d)
 }
 
-// release lets go of the digest that is pinned for an image.
-func (k *Keeper) release(i *kept) {
-	k.pinning.Lock()
-	defer k.pinning.Unlock()
-	k.replacePinned(i, "")
-}
-
-// replacePinned lets go of the digest that is pinned for an image. now is the one that is from now
-// on, or "". The caller has locked pinning.
-func (k *Keeper) replacePinned(i *kept, now digest.Digest) {
-	k.mu.Lock()
-	before := i.pinned
-	i.pinned = now
-	k.mu.Unlock()
-	k.unpin(i.repo, before)
-}
-
-// unpin lets go of a digest, unless it is pinned for an image still. The caller has locked pinning.
-func (k *Keeper) unpin(repo cache.Repository, d digest.Digest) {
-	if d != "" && !k.needs(repo, d) {
-		k.store.Release(repo, d.String())
-	}
-}
-
-// needs reports whether a digest is pinned for an image: it is kept by that digest, or a tag is to
-// name it.
-func (k *Keeper) needs(repo cache.Repository, d digest.Digest) bool {
-	k.mu.RLock()
-	defer k.mu.RUnlock()
-	for _, i := range k.images {
-		if i.repo == repo && (i.image.Digest == d || i.pinned == d) {
-			return true
-		}
-	}
-	return false
-}
-
-// forget lets go of an image that is not on its list any more, or is kept in another way now.
+// forget lets go of an image that is not on its list any more.
 func (k *Keeper) forget(i *kept) {
 	k.mu.RLock()
-	now := k.images[i.image.String()]
+	isKept := k.images[i.image.String()] != nil // perhaps in another way
 	k.mu.RUnlock()
-	if now != i {
-		k.release(i)
+	if isKept {
+		return
 	}
-	switch {
-	case now != nil:
-	case i.image.Digest == "":
-		k.store.Release(i.repo, i.image.Tag)
-	default:
-		k.pinning.Lock()
-		defer k.pinning.Unlock()
-		k.unpin(i.repo, i.image.Digest)
+	k.store.Release(i.repo, i.image.Reference())
+	if i.image.Digest == "" {
+		k.endNext(i)
+	}
+}
+
+// endNext lets go of what the tag of an image was to name.
+func (k *Keeper) endNext(i *kept) {
+	if err := k.store.EndNext(i.repo, i.image.Tag); err != nil {
+		k.log.Warn("an image that is not needed may be pinned after the next start, until its registry is asked", "image", i.image, "error", err)
 	}
 }
 

@@ -11,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/opencontainers/go-digest"
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/larder-registry/larder/cache"
@@ -40,7 +39,6 @@ type Keeper struct {
 	changed chan struct{} // capacity 1; the configuration is another one
 
 	reading sync.Mutex // held by the goroutine that reads the lists
-	pinning sync.Mutex // held by the goroutine that pins or releases a digest, during I/O; locked before mu
 
 	mu        sync.RWMutex // guards what follows, and the state of each image
 	groups    []config.Keep
@@ -78,6 +76,19 @@ func (k *Keeper) Pins(image string) bool {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
 	return k.images[image] != nil || tag != "" && k.referrers[repository]
+}
+
+// Digests lists the images that are kept by a digest.
+func (k *Keeper) Digests() []cache.RepoDigest {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	var all []cache.RepoDigest
+	for _, i := range k.images {
+		if i.image.Digest != "" {
+			all = append(all, cache.RepoDigest{Repository: i.repo, Digest: i.image.Digest})
+		}
+	}
+	return all
 }
 
 // Holds reports whether clients get a tag as it is recorded, until the image that it names
@@ -312,8 +323,7 @@ type kept struct {
 	// Keeper.mu guards what follows.
 	holds  bool // clients get the tag as it is recorded; true until it is known what is here
 	status Status
-	meter  *bring.Meter  // of what is being fetched, or nil
-	pinned digest.Digest // is pinned for this image beside its name, or ""; Keeper.pinning guards its change
+	meter  *bring.Meter // of what is being fetched, or nil
 }
 
 func (i *kept) tryAgain() {

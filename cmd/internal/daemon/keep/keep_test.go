@@ -97,6 +97,46 @@ func TestOldImageIsServedUntilTheNewOneCameInThreeNights(t *testing.T) {
 	})
 }
 
+// The half of the new image is not lost when the site is at sea and its node restarts: clients
+// pull more than fits, and later the rest comes alone.
+func TestHalfFetchedImageIsHeldAfterARestartWithoutItsUpstream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const size = 2 << 20
+		r := newRig(t, cache.Options{MaxSize: index + 8<<20}, group("v1"))
+		first := r.AddImage("v1", "a", size, "linux/amd64")
+		r.run()
+		defer func() { r.end() }()
+		second := r.AddImage("v1", "b", size, "linux/amd64")
+		r.SetBudget(size - 100_000)
+		r.pass(2 * time.Hour)
+		r.want("v1", keep.Old, first.Root.Digest)
+		r.sea.Store(true)
+		r.restart()
+		r.SetBudget(-1)
+		if !r.isPinned(second.Root.Digest.String()) {
+			t.Fatal("it is not pinned")
+		}
+		for _, tag := range []string{"v2", "v3", "v4", "v5"} {
+			r.AddImage(tag, tag, size, "linux/amd64")
+			if _, err := r.Pull(tag, 0); err != nil {
+				t.Fatal(err)
+			}
+			r.pass(time.Minute)
+		}
+		before, _, _ := r.Counts()
+		r.sea.Store(false)
+		r.keeper.TryAgain()
+		synctest.Wait()
+		r.want("v1", keep.Whole, second.Root.Digest)
+		if after, _, _ := r.Counts(); after-before > size/2 {
+			t.Errorf("%d bytes were sent for the rest of it", after-before)
+		}
+		if r.isPinned(second.Root.Digest.String()) {
+			t.Error("it is pinned beside its tag though the tag names it")
+		}
+	})
+}
+
 func TestOldImageStaysIfBothDoNotFit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, cache.Options{MaxSize: index + 5<<20}, group("v1"))
