@@ -76,11 +76,12 @@ var imports = map[string][]string{
 	"upstream/reply":     {"upstream/ecr/denial", "upstream/redact"},
 	"upstream/telemetry": {"upstream/pace", "upstream/reply"},
 
-	"proxy":          {"cache", "proxy/access", "proxy/audit", "proxy/origin", "proxy/password", "upstream/name"},
-	"proxy/access":   {"proxy/attempts"},
-	"proxy/password": {"proxy/attempts", "proxy/livefile", "upstream/name"},
-	"proxy/admin":    {"cache", "proxy", "proxy/origin", "upstream", "upstream/link", "upstream/name"}, // it shows the state of upstreams
-	"config":         {"upstream/lifecycle", "upstream/name"},
+	"proxy":              {"cache", "proxy/access", "proxy/audit", "proxy/origin", "proxy/password", "upstream/name"},
+	"proxy/access":       {"proxy/attempts"},
+	"proxy/password":     {"proxy/attempts", "proxy/livefile", "upstream/name"},
+	"proxy/admin":        {"cache", "proxy", "proxy/admin/answer", "proxy/origin", "upstream", "upstream/link", "upstream/name"}, // it shows the state of upstreams
+	"proxy/admin/answer": {"cache"},
+	"config":             {"upstream/lifecycle", "upstream/name"},
 
 	"proxy/policy/findings":         {"proxy/policy"},
 	"proxy/policy/signed":           {"proxy/policy", "proxy/policy/signed/awssigner"},

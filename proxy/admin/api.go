@@ -2,7 +2,6 @@ package admin
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,9 +9,8 @@ import (
 	"net/http"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/proxy/admin/answer"
 	"github.com/larder-registry/larder/upstream/name"
 )
 
@@ -47,21 +45,17 @@ func (a *api) handler() http.Handler {
 // body.
 func respond(method func(*http.Request) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		status := http.StatusOK
 		body, err := method(r)
 		switch {
+		case errors.Is(err, name.ErrImage), errors.Is(err, errPlatforms), errors.Is(err, errMirrorCheck):
+			answer.RefuseWith(w, http.StatusBadRequest, err)
 		case err != nil:
-			status = statusOf(err)
-			body = struct {
-				Error string `json:"error"`
-			}{err.Error()}
+			answer.Refuse(w, err)
 		case body == nil:
 			w.WriteHeader(http.StatusNoContent)
-			return
+		default:
+			answer.JSON(w, body)
 		}
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(status)
-		_ = json.NewEncoder(w).Encode(body) // an error means that the client has left
 	}
 }
 
@@ -70,22 +64,6 @@ var (
 	errNoDaemon  = fmt.Errorf("no daemon runs: %w", fs.ErrNotExist)
 	errPlatforms = errors.New(`platforms may be "all", or left out to pin the cached platforms`)
 )
-
-func statusOf(err error) int {
-	switch {
-	case errors.Is(err, name.ErrImage), errors.Is(err, errPlatforms), errors.Is(err, errMirrorCheck):
-		return http.StatusBadRequest
-	case errors.Is(err, fs.ErrNotExist):
-		return http.StatusNotFound
-	case errors.Is(err, cache.ErrPinned), errors.Is(err, cache.ErrConfigured):
-		return http.StatusConflict
-	case errors.Is(err, unix.ENOSPC):
-		return http.StatusInsufficientStorage
-	case errors.Is(err, cache.ErrClosed):
-		return http.StatusServiceUnavailable
-	}
-	return http.StatusInternalServerError
-}
 
 func (a *api) images(*http.Request) (any, error) {
 	images, err := a.store.Images()

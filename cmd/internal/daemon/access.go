@@ -1,13 +1,14 @@
 package daemon
 
 import (
-	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/http"
 	"path/filepath"
 
 	"github.com/larder-registry/larder/config"
 	"github.com/larder-registry/larder/proxy/access"
+	"github.com/larder-registry/larder/proxy/admin/answer"
 )
 
 // decisionsFile is where the cache's folder has what upstreams said about clients.
@@ -39,28 +40,22 @@ type Forgotten struct {
 	Decisions int `json:"decisions"`
 }
 
+var errNoGate = errors.New("no upstream has access: client, so nothing is remembered about clients")
+
 // addAccess adds the requests about what is remembered of clients' rights. Those for one upstream or
 // one user have the parameters upstream and user.
 func addAccess(mux *http.ServeMux, gate *access.Gate) {
-	answer := func(w http.ResponseWriter, status int, v any) {
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(status)
-		_ = json.NewEncoder(w).Encode(v) // an error means that the client has left
-	}
-	fail := func(w http.ResponseWriter, status int, text string) {
-		answer(w, status, map[string]string{"error": text})
-	}
 	handle := func(pattern string, h http.HandlerFunc) {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			if gate == nil {
-				fail(w, http.StatusNotFound, "no upstream has access: client, so nothing is remembered about clients")
+				answer.RefuseWith(w, http.StatusNotFound, errNoGate)
 				return
 			}
 			h(w, r)
 		})
 	}
 	handle("GET /api/v1/access", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, http.StatusOK, gate.Decisions())
+		answer.JSON(w, gate.Decisions())
 	})
 	handle("DELETE /api/v1/access", func(w http.ResponseWriter, r *http.Request) {
 		query := r.URL.Query()
@@ -68,9 +63,9 @@ func addAccess(mux *http.ServeMux, gate *access.Gate) {
 			return (!query.Has("upstream") || upstream == query.Get("upstream")) && (!query.Has("user") || user == query.Get("user"))
 		})
 		if err != nil {
-			fail(w, http.StatusInternalServerError, "decisions are forgotten until the next start only: "+err.Error())
+			answer.RefuseWith(w, http.StatusInternalServerError, fmt.Errorf("decisions are forgotten until the next start only: %w", err))
 			return
 		}
-		answer(w, http.StatusOK, Forgotten{forgotten})
+		answer.JSON(w, Forgotten{forgotten})
 	})
 }

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"encoding/json"
 	"log/slog"
 	"net/http"
 
@@ -10,6 +9,7 @@ import (
 	"github.com/larder-registry/larder/cmd/internal/daemon/keep"
 	"github.com/larder-registry/larder/config"
 	"github.com/larder-registry/larder/proxy/admin"
+	"github.com/larder-registry/larder/proxy/admin/answer"
 )
 
 // FolderAPI returns the handler of /api/v1 for a folder that no daemon serves.
@@ -28,7 +28,6 @@ func commandsAPI(operators http.Handler, opts carry.Options) *http.ServeMux {
 // addKept adds the request for what is kept.
 func addKept(mux *http.ServeMux, k *keep.Keeper) {
 	mux.HandleFunc("GET /api/v1/keep", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(k.All()) // an error means that the client has left
+		answer.JSON(w, k.All())
 	})
 }

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"github.com/larder-registry/larder/cmd/internal/peercred"
+	"github.com/larder-registry/larder/proxy/admin/answer"
 )
 
 // userKey is the key of a request's context for the number of the user that sent it. There is
@@ -52,10 +52,6 @@ func readersOnly(h http.Handler) http.Handler {
 			h.ServeHTTP(w, r)
 			return
 		}
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(http.StatusForbidden)
-		_ = json.NewEncoder(w).Encode(map[string]string{ // an error means that the client has left
-			"error": fmt.Sprintf("only root and the daemon's user, number %d, may do this; others may list and watch", os.Geteuid()),
-		})
+		answer.RefuseWith(w, http.StatusForbidden, fmt.Errorf("only root and the daemon's user, number %d, may do this; others may list and watch", os.Geteuid()))
 	})
 }

@@ -1,13 +1,13 @@
 package bring
 
 import (
-	"encoding/json"
+	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
 
 	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/proxy/admin/answer"
 	"github.com/larder-registry/larder/upstream/name"
 )
 
@@ -46,13 +46,9 @@ func (b *Bringer) AddTo(mux *http.ServeMux, user func(*http.Request) string) {
 }
 
 func (b *Bringer) warm(w http.ResponseWriter, r *http.Request, user string) {
-	images, req, err := readRequest(r.Body)
+	images, req, err := readRequest(r)
 	if err != nil {
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(http.StatusBadRequest)
-		_ = json.NewEncoder(w).Encode(struct { // an error means that the client has left
-			Error string `json:"error"`
-		}{err.Error()})
+		answer.RefuseWith(w, http.StatusBadRequest, err)
 		return
 	}
 	ctx := cache.Unattended(r.Context())
@@ -63,13 +59,8 @@ func (b *Bringer) warm(w http.ResponseWriter, r *http.Request, user string) {
 		}
 	}
 	b.log.Info("a command fetches images", "user", user, "images", len(images), "now", req.Now)
-	w.Header().Set("Content-Type", "application/x-ndjson")
-	lines, conn := json.NewEncoder(w), http.NewResponseController(w)
-	send := func(report Report) {
-		_ = lines.Encode(report) // when the client leaves, the context ends
-		_ = conn.Flush()
-	}
-	results := b.Bring(ctx, images, func(all []Progress) { send(Report{Progress: all}) })
+	lines := answer.NewLines(w)
+	results := b.Bring(ctx, images, func(all []Progress) { lines.Send(Report{Progress: all}) })
 	last := Report{Results: make([]Outcome, len(results))}
 	for i, result := range results {
 		last.Results[i] = Outcome{Result: result}
@@ -78,21 +69,17 @@ func (b *Bringer) warm(w http.ResponseWriter, r *http.Request, user string) {
 			b.log.Warn("an image could not be fetched whole", "image", result.Image, "error", result.Err)
 		}
 	}
-	send(last)
+	lines.Send(last)
 }
 
-// readRequest reads a request to its end, so that the server notices when the client leaves.
-func readRequest(body io.Reader) ([]Image, Request, error) {
+func readRequest(r *http.Request) ([]Image, Request, error) {
 	var req Request
-	raw, err := io.ReadAll(io.LimitReader(body, maxRequest+1))
-	switch {
-	case err != nil:
-		return nil, req, err
-	case len(raw) > maxRequest:
-		return nil, req, fmt.Errorf("the request has more than %d bytes: name fewer images at once", maxRequest)
+	err := answer.Read(r, maxRequest, &req)
+	if errors.Is(err, answer.ErrTooLarge) {
+		err = fmt.Errorf("%w: name fewer images at once", err)
 	}
-	if err := json.Unmarshal(raw, &req); err != nil {
-		return nil, req, fmt.Errorf("read the request: %w", err)
+	if err != nil {
+		return nil, req, err
 	}
 	wanted, err := ParsePlatforms(req.Platforms)
 	if err != nil {

@@ -2,16 +2,10 @@ package carry
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
-	"io/fs"
 	"log/slog"
 	"net/http"
 
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
 
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/cache/bundle/sign"
@@ -66,48 +60,4 @@ func (a *API) keys(ctx context.Context) ([]*sign.Verifier, error) {
 		return nil, nil
 	}
 	return a.opts.Keys(ctx)
-}
-
-// errRequest is the error for a body that is not what the request needs.
-var errRequest = errors.New("read the request")
-
-// readJSON reads the body of a request to its end, so that the server notices when the client
-// leaves.
-func readJSON(r *http.Request, limit int64, v any) error {
-	raw, err := io.ReadAll(io.LimitReader(r.Body, limit+1))
-	if err == nil && int64(len(raw)) > limit {
-		err = fmt.Errorf("it has more than %d bytes", limit)
-	}
-	if err == nil {
-		err = json.Unmarshal(raw, v)
-	}
-	if err != nil {
-		return fmt.Errorf("%w: %w", errRequest, err)
-	}
-	return nil
-}
-
-// refuse answers with an error.
-func refuse(w http.ResponseWriter, err error) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(statusOf(err))
-	_ = json.NewEncoder(w).Encode(struct { // an error means that the client has left
-		Error string `json:"error"`
-	}{err.Error()})
-}
-
-func statusOf(err error) int {
-	switch {
-	case errors.Is(err, errRequest):
-		return http.StatusBadRequest
-	case errors.Is(err, fs.ErrNotExist):
-		return http.StatusNotFound
-	case errors.Is(err, cache.ErrMismatch):
-		return http.StatusUnprocessableEntity
-	case errors.Is(err, unix.ENOSPC):
-		return http.StatusInsufficientStorage
-	case errors.Is(err, cache.ErrClosed):
-		return http.StatusServiceUnavailable
-	}
-	return http.StatusInternalServerError
 }

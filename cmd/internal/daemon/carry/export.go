@@ -15,6 +15,7 @@ import (
 
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/cmd/internal/daemon/bring"
+	"github.com/larder-registry/larder/proxy/admin/answer"
 	"github.com/larder-registry/larder/upstream/name"
 )
 
@@ -63,25 +64,25 @@ const maxRequest = 32 << 20
 // export opens a session.
 func (a *API) export(w http.ResponseWriter, r *http.Request) {
 	var req ExportRequest
-	if err := readJSON(r, maxRequest, &req); err != nil {
-		refuse(w, err)
+	if err := answer.Read(r, maxRequest, &req); err != nil {
+		answer.Refuse(w, err)
 		return
 	}
 	hold, err := a.store.Hold()
 	if err != nil {
-		refuse(w, err)
+		answer.Refuse(w, err)
 		return
 	}
 	defer hold.Close()
-	report := newLines(w)
-	images, err := a.resolve(r.Context(), hold, req, report.progress)
+	lines := answer.NewLines(w)
+	images, err := a.resolve(r.Context(), hold, req, progressTo(lines))
 	if err != nil {
-		report.send(ExportReport{Error: err.Error()})
+		lines.Send(ExportReport{Error: err.Error()})
 		return
 	}
 	id, remove := a.exports.add(hold)
 	defer remove()
-	report.send(ExportReport{ID: id, Images: images})
+	lines.Send(ExportReport{ID: id, Images: images})
 	<-r.Context().Done()
 }
 
@@ -168,13 +169,13 @@ func (a *API) bring(ctx context.Context, hold *cache.Hold, req ExportRequest, wa
 func (a *API) exported(w http.ResponseWriter, r *http.Request) {
 	hold, done, err := a.exports.use(r)
 	if err != nil {
-		refuse(w, err)
+		answer.Refuse(w, err)
 		return
 	}
 	defer done()
 	blob, err := hold.Open(digest.Digest(r.PathValue("digest")))
 	if err != nil {
-		refuse(w, withoutPath(digest.Digest(r.PathValue("digest")), err))
+		answer.Refuse(w, withoutPath(digest.Digest(r.PathValue("digest")), err))
 		return
 	}
 	defer blob.Close()

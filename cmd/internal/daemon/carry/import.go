@@ -14,6 +14,7 @@ import (
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/cache/bundle"
 	"github.com/larder-registry/larder/cache/bundle/sign"
+	"github.com/larder-registry/larder/proxy/admin/answer"
 )
 
 // ImportRequest is the body of POST /api/v1/imports.
@@ -115,25 +116,25 @@ type importing struct {
 // beginImport opens a session.
 func (a *API) beginImport(w http.ResponseWriter, r *http.Request) {
 	var req ImportRequest
-	if err := readJSON(r, maxRequest, &req); err != nil {
-		refuse(w, err)
+	if err := answer.Read(r, maxRequest, &req); err != nil {
+		answer.Refuse(w, err)
 		return
 	}
 	content, err := a.store.Import()
 	if err != nil {
-		refuse(w, err)
+		answer.Refuse(w, err)
 		return
 	}
 	defer content.Close()
 	hold, err := a.store.Hold()
 	if err != nil {
-		refuse(w, err)
+		answer.Refuse(w, err)
 		return
 	}
 	defer hold.Close()
 	id, remove := a.imports.add(&importing{api: a, request: req, content: content, hold: hold})
 	defer remove()
-	newLines(w).send(ImportSession{id})
+	answer.NewLines(w).Send(ImportSession{id})
 	<-r.Context().Done()
 }
 
@@ -142,21 +143,21 @@ func (a *API) beginImport(w http.ResponseWriter, r *http.Request) {
 func (a *API) importLayout(w http.ResponseWriter, r *http.Request) {
 	s, done, err := a.imports.use(r)
 	if err != nil {
-		refuse(w, err)
+		answer.Refuse(w, err)
 		return
 	}
 	defer done()
 	var told ImportLayout
-	if err := readJSON(r, maxLayout, &told); err != nil {
-		refuse(w, err)
+	if err := answer.Read(r, maxLayout, &told); err != nil {
+		answer.Refuse(w, err)
 		return
 	}
-	answer := newLines(w)
-	plan, err := s.plan(r.Context(), told, answer.progress)
+	lines := answer.NewLines(w)
+	plan, err := s.plan(r.Context(), told, progressTo(lines))
 	if err != nil {
 		plan.Error = err.Error()
 	}
-	answer.send(plan)
+	lines.Send(plan)
 }
 
 // maxLayout is the size of the largest request with a layout, in bytes: its documents in
@@ -264,17 +265,17 @@ func described(image bundle.Image, state ImportState) ImportImage {
 func (a *API) importBlob(w http.ResponseWriter, r *http.Request) {
 	s, done, err := a.imports.use(r)
 	if err != nil {
-		refuse(w, err)
+		answer.Refuse(w, err)
 		return
 	}
 	defer done()
 	b := cache.ImportBlob{Digest: digest.Digest(r.PathValue("digest")), Size: r.ContentLength}
 	if err := s.mayBring(r.Context(), b); err != nil {
-		refuse(w, err)
+		answer.Refuse(w, err)
 		return
 	}
 	if err := s.content.Put(r.Context(), b, r.Body); err != nil {
-		refuse(w, err)
+		answer.Refuse(w, err)
 		return
 	}
 	_, _ = io.Copy(io.Discard, r.Body) // what was not needed: an answer before its end may be lost with the connection

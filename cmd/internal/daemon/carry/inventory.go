@@ -5,13 +5,14 @@ import (
 	"net/http"
 
 	"github.com/larder-registry/larder/cache/bundle"
+	"github.com/larder-registry/larder/proxy/admin/answer"
 )
 
 // inventory answers with what the cache has, as a [bundle.Inventory].
 func (a *API) inventory(w http.ResponseWriter, _ *http.Request) {
 	raw, err := a.takeInventory()
 	if err != nil {
-		refuse(w, err)
+		answer.Refuse(w, err)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")

@@ -2,7 +2,6 @@ package carry
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/cache/bundle"
+	"github.com/larder-registry/larder/proxy/admin/answer"
 	"github.com/larder-registry/larder/upstream/name"
 )
 
@@ -20,17 +20,16 @@ import (
 func (a *API) publish(w http.ResponseWriter, r *http.Request) {
 	s, done, err := a.imports.use(r)
 	if err != nil {
-		refuse(w, err)
+		answer.Refuse(w, err)
 		return
 	}
 	defer done()
 	report, err := s.publish(r.Context())
 	if err != nil {
-		refuse(w, err)
+		answer.Refuse(w, err)
 		return
 	}
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(report) // an error means that the client has left
+	answer.JSON(w, report)
 }
 
 func (s *importing) publish(ctx context.Context) (report ImportReport, err error) {

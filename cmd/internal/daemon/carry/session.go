@@ -2,12 +2,12 @@ package carry
 
 import (
 	"crypto/rand"
-	"encoding/json"
 	"fmt"
 	"io/fs"
 	"net/http"
 	"sync"
-	"time"
+
+	"github.com/larder-registry/larder/proxy/admin/answer"
 )
 
 // Progress is a line of the answer that a session sends before its result.
@@ -16,33 +16,14 @@ type Progress struct {
 	Total int64 `json:"total"` // bytes; it may grow
 }
 
-// lines is an answer of lines of JSON.
-type lines struct {
-	w    http.ResponseWriter
-	sent time.Time // the latest progress
-}
-
-func newLines(w http.ResponseWriter) *lines {
-	w.Header().Set("Content-Type", "application/x-ndjson")
-	return &lines{w: w}
-}
-
-// send sends a line. When the client has left, the context of the request ends.
-func (l *lines) send(v any) {
-	_ = json.NewEncoder(l.w).Encode(v)
-	_ = http.NewResponseController(l.w).Flush()
-}
-
-// progressEvery is the time between two lines of progress.
-const progressEvery = 200 * time.Millisecond
-
-// progress sends the progress, unless it did so a moment ago.
-func (l *lines) progress(done, total int64) {
-	if time.Since(l.sent) >= progressEvery {
-		l.sent = time.Now()
-		l.send(struct {
-			Progress Progress `json:"progress"`
-		}{Progress{done, total}})
+// progressTo returns a function that sends the progress, unless a line was sent a moment ago.
+func progressTo(lines *answer.Lines) func(done, total int64) {
+	return func(done, total int64) {
+		if lines.Due() {
+			lines.Send(struct {
+				Progress Progress `json:"progress"`
+			}{Progress{done, total}})
+		}
 	}
 }
 
