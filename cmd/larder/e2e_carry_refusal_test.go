@@ -3,11 +3,6 @@ package main
 import (
 	"archive/tar"
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -31,32 +26,15 @@ func signedBundle(t *testing.T) (file string, content []byte, site *stack) {
 	requirePull(t, s.newPullers(t, 1), "edge/app", "1", image.Root.Digest)
 	s.restartLarder(t) // so that all of it is in the cache
 	dir := t.TempDir()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	public, err := x509.MarshalPKIXPublicKey(&private.PublicKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, pub := filepath.Join(dir, "site.key"), filepath.Join(dir, "site.pub")
-	writeFile(t, key, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})))
-	writeFile(t, pub, string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public})))
+	key, pub := writeKeys(t, dir, "site")
 	file = filepath.Join(dir, "bundle.tar")
 	output(t, environ(t), s.binary, "export", "--config", s.config, "-o", file, "--sign", key, s.ecr.Host+"/edge/app:1")
-	if content, err = os.ReadFile(file); err != nil {
+	content, err := os.ReadFile(file)
+	if err != nil {
 		t.Fatal(err)
 	}
 	site = newSite(t, s.ecr.Host)
-	raw, err := os.ReadFile(site.config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	writeFile(t, site.config, string(raw)+"import: {verify: ["+pub+"]}\n")
+	site.requireSignatures(t, pub)
 	return file, content, site
 }
 
