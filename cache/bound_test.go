@@ -22,7 +22,7 @@ func TestFolderNeverExceedsItsBound(t *testing.T) {
 		var largest atomic.Int64
 		var steps sync.Mutex // locked during a step, so that no other step changes the folder while it is measured
 		opts := bounded
-		opts.LowWater = 0.9
+		opts.LowWater, opts.IndexWorkers = 0.9, 2         // the index is merged too
 		most := opts.MaxSize - disk.OverheadSlack + 1<<20 // the index does not grow by more
 		opts.Segment = 128 << 10
 		opts.steps.Around = func(s disk.Step, take func() error) error {

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -25,6 +26,11 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if raceEnabled { // before the flags are parsed, so that one of them comes first
+		if err := flag.Set("rapid.checks", "40"); err != nil {
+			panic(err)
+		}
+	}
 	flag.Parse()
 	if flag.Lookup("test.bench").Value.String() == "" {
 		useMemory()
@@ -49,6 +55,9 @@ func openStore(t testing.TB, dir string, opts Options) *Store {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
+	if inBubble() {
+		opts.IndexWorkers = cmp.Or(opts.IndexWorkers, -1)
+	}
 	s, err := Open(dir, opts)
 	if err != nil {
 		t.Fatal(err)
@@ -56,6 +65,10 @@ func openStore(t testing.TB, dir string, opts Options) *Store {
 	t.Cleanup(func() { closeStore(t, s) })
 	return s
 }
+
+// inBubble reports whether time is simulated: the clock of testing/synctest begins in the year
+// 2000.
+func inBubble() bool { return time.Now().Year() < 2020 }
 
 // closeStore closes a store, unless the test has closed it, and checks its folder and its
 // account of the folder.
@@ -227,7 +240,7 @@ func openIdle(t testing.TB, dir string, opts Options) *Store {
 		t.Fatal(err)
 	}
 	health := disk.NewHealth(opts.Log)
-	index, err := records.Open(folder, health, opts.Log)
+	index, err := records.Open(folder, health, opts.IndexWorkers, opts.Log)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,7 +31,7 @@ func Open(dir string, opts Options) (*Store, error) {
 	if _, err := folder.Free(); err != nil {
 		health.Note(err) // it is read-only: nothing tries to write to it
 	}
-	index, err := records.Open(folder, health, opts.Log)
+	index, err := records.Open(folder, health, opts.IndexWorkers, opts.Log)
 	if err != nil {
 		return nil, errors.Join(err, folder.Close())
 	}

@@ -68,6 +68,9 @@ type Options struct {
 	// nothing else. It is for a command that has the folder while no daemon runs, and may not
 	// know the bounds of the daemon.
 	KeepAll bool
+	// IndexWorkers is how many goroutines merge the tables of the index. 0 means two. Negative
+	// means none, for tests of simulated days: each of them wakes up 20 times a second.
+	IndexWorkers int
 	// Log is where the store reports. Nil means slog.Default().
 	Log *slog.Logger
 	// Meter has the instruments. Nil means none.
@@ -88,6 +91,7 @@ func (o Options) withDefaults() Options {
 	o.LowWater = cmp.Or(o.LowWater, 0.9)
 	o.fills = cmp.Or(o.fills, 256)
 	o.ScrubEvery = cmp.Or(o.ScrubEvery, 7*24*time.Hour)
+	o.IndexWorkers = max(cmp.Or(o.IndexWorkers, 2), 0)
 	o.ScrubRate = cmp.Or(o.ScrubRate, 20_000_000)
 	if o.Log == nil {
 		o.Log = slog.Default()

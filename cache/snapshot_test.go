@@ -170,7 +170,7 @@ func indexOf(t *testing.T, snapshot string) *records.Index {
 	if err := os.WriteFile(folder.Snapshot(), raw, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	ix, err := records.Open(folder, disk.NewHealth(log), log)
+	ix, err := records.Open(folder, disk.NewHealth(log), 2, log)
 	if err != nil {
 		t.Fatal(err)
 	}

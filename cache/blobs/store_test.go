@@ -29,7 +29,7 @@ func openStore(t *testing.T) *Store {
 		t.Fatal(err)
 	}
 	health := disk.NewHealth(log)
-	index, err := records.Open(folder, health, log)
+	index, err := records.Open(folder, health, 2, log)
 	if err != nil {
 		t.Fatal(err)
 	}

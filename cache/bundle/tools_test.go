@@ -12,15 +12,13 @@ import (
 
 	"github.com/larder-registry/larder/cache/bundle"
 	"github.com/larder-registry/larder/cache/bundle/bundletest"
+	"github.com/larder-registry/larder/deploy/deploytest"
 )
 
 // skopeo runs skopeo in a folder, or skips the test without it.
 func skopeo(t *testing.T, dir string, args ...string) {
 	t.Helper()
-	path, err := exec.LookPath("skopeo")
-	if err != nil {
-		t.Skip("skopeo is not installed")
-	}
+	path := deploytest.Require(t, "skopeo")
 	cmd := exec.CommandContext(t.Context(), path, append([]string{"--insecure-policy", "--tmpdir", t.TempDir()}, args...)...)
 	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil {

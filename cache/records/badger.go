@@ -29,7 +29,6 @@ func badgerOptions(dir string, log *slog.Logger) badger.Options {
 		WithBlockCacheSize(0).
 		WithIndexCacheSize(2 << 20).
 		WithCompression(0).
-		WithNumCompactors(2).
 		WithMetricsEnabled(false).
 		WithDetectConflicts(false)
 }

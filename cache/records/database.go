@@ -19,9 +19,10 @@ import (
 // database is a Badger database of JSON values. It writes to the disk only while
 // that is safe. Its methods may be called from several goroutines at once.
 type database struct {
-	folder *disk.Folder
-	health *disk.Health
-	log    *slog.Logger
+	folder  *disk.Folder
+	health  *disk.Health
+	workers int // of Badger: see Open
+	log     *slog.Logger
 
 	changes atomic.Int64  // how often records were written that a snapshot contains
 	bytes   atomic.Int64  // see Index.Bytes

@@ -47,7 +47,7 @@ func wholeSnapshot(f *testing.F) []byte {
 		f.Fatal(err)
 	}
 	defer folder.Close()
-	ix, err := Open(folder, disk.NewHealth(log), log)
+	ix, err := Open(folder, disk.NewHealth(log), 0, log)
 	if err != nil {
 		f.Fatal(err)
 	}

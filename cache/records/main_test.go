@@ -52,7 +52,7 @@ func openWith(t testing.TB, dir string, steps disk.Steps, log *slog.Logger) *sit
 		t.Fatal(err)
 	}
 	s := &site{folder: folder, health: disk.NewHealth(log)}
-	if s.Index, err = records.Open(folder, s.health, log); err != nil {
+	if s.Index, err = records.Open(folder, s.health, 2, log); err != nil {
 		t.Fatal(err, folder.Close())
 	}
 	t.Cleanup(func() { s.close(t) })

@@ -17,12 +17,13 @@ import (
 // be read is set aside, and a new one is made from the snapshot. As long as that
 // lacks records of manifests, [Index.Rebuilding] is true. If the disk fails, or
 // has no space for an index, the index is in memory only: see [Index.InMemory].
-// Nothing is written while health refuses writes.
+// Nothing is written while health refuses writes. So many workers merge the tables of the
+// index as it grows: at least two, or none for an index that stays small.
 //
 // Open reads all files of the index, or the snapshot: a second for a million
 // blobs, or some seconds.
-func Open(folder *disk.Folder, health *disk.Health, log *slog.Logger) (*Index, error) {
-	o := opener{folder, health, log}
+func Open(folder *disk.Folder, health *disk.Health, workers int, log *slog.Logger) (*Index, error) {
+	o := opener{folder, health, workers, log}
 	if err := folder.FreeForIndex(); err != nil {
 		log.Error("the index cannot be opened on this disk; until the next start, tags and memberships are kept in memory only",
 			"error", err)
@@ -44,17 +45,20 @@ func Open(folder *disk.Folder, health *disk.Health, log *slog.Logger) (*Index, e
 type opener struct {
 	folder *disk.Folder
 	health *disk.Health
-	log    *slog.Logger
+	// workers is how many goroutines of Badger merge tables: none, or at least two.
+	workers int
+	log     *slog.Logger
 }
 
 func (o opener) open(opts badger.Options) (*database, error) {
-	db, err := openBadger(opts)
+	db, err := openBadger(opts.WithNumCompactors(o.workers))
 	if err != nil {
 		return nil, err
 	}
 	return &database{
 		folder:   o.folder,
 		health:   o.health,
+		workers:  o.workers,
 		log:      o.log,
 		suspect:  make(chan struct{}, 1),
 		badger:   db,

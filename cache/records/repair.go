@@ -70,7 +70,7 @@ func (ix *Index) rescue(ctx context.Context, reserve Reserve) {
 func (db *database) makeFolder(damage error) {
 	path := db.folder.Index()
 	if info, err := os.Lstat(path); err == nil && !info.IsDir() {
-		_ = opener{db.folder, db.health, db.log}.setAside(damage) // if it fails, so does Mkdir
+		_ = opener{db.folder, db.health, db.workers, db.log}.setAside(damage) // if it fails, so does Mkdir
 	}
 	_ = db.folder.Mkdir(path) // if it fails, the new index is in memory
 }
@@ -78,7 +78,7 @@ func (db *database) makeFolder(damage error) {
 // replace closes the database, and puts another one in its place. The caller has locked use
 // for writing.
 func (db *database) replace(damage error) (*Index, error) {
-	o := opener{db.folder, db.health, db.log}
+	o := opener{db.folder, db.health, db.workers, db.log}
 	err := db.closeInTime()
 	if err == nil || !errors.Is(err, errStuck) {
 		err = errors.Join(db.health.Refuses(), o.setAside(damage))

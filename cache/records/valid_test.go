@@ -82,7 +82,7 @@ func emptyDatabase(t interface {
 	Cleanup(func())
 }) *database {
 	log := slog.New(slog.DiscardHandler)
-	o := opener{disk.At(""), disk.NewHealth(log), log}
+	o := opener{disk.At(""), disk.NewHealth(log), 2, log}
 	db, err := o.open(bulkOptions("", log).WithInMemory(true))
 	if err != nil {
 		t.Fatal(err)

@@ -22,6 +22,7 @@ import (
 	"github.com/sigstore/sigstore/pkg/signature"
 
 	"github.com/larder-registry/larder/cache/bundle/sign"
+	"github.com/larder-registry/larder/deploy/deploytest"
 )
 
 // kinds are the keys of testdata, which cosign made.
@@ -83,10 +84,7 @@ func TestSignaturesOfCosignAreVerified(t *testing.T) {
 }
 
 func TestCosignVerifiesSignatures(t *testing.T) {
-	cosign, err := exec.LookPath("cosign")
-	if err != nil {
-		t.Skip("cosign is not installed")
-	}
+	cosign := deploytest.Require(t, "cosign")
 	message := filepath.Join("testdata", "message.txt")
 	for _, kind := range kinds {
 		t.Run(kind, func(t *testing.T) {

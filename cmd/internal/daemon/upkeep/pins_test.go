@@ -50,7 +50,7 @@ type pinned struct {
 func newPinned(t *testing.T) *pinned {
 	p := &pinned{t: t, dir: t.TempDir(), content: make(map[digest.Digest][]byte)}
 	var err error
-	p.store, err = cache.Open(p.dir, cache.Options{Log: slog.New(slog.DiscardHandler), ScrubEvery: -1})
+	p.store, err = cache.Open(p.dir, cache.Options{Log: slog.New(slog.DiscardHandler), ScrubEvery: -1, IndexWorkers: -1})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -57,7 +57,7 @@ func repoOf(upstream string) cache.Repository {
 func (s *shared) start() {
 	s.t.Helper()
 	var err error
-	s.store, err = cache.Open(s.dir, cache.Options{Log: slog.New(slog.DiscardHandler), ScrubEvery: -1})
+	s.store, err = cache.Open(s.dir, cache.Options{Log: slog.New(slog.DiscardHandler), ScrubEvery: -1, IndexWorkers: -1})
 	if err != nil {
 		s.t.Fatal(err)
 	}

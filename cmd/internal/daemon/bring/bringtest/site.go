@@ -70,7 +70,7 @@ func New(t testing.TB, opts cache.Options) *Site {
 
 func (s *Site) open(opts cache.Options) {
 	s.t.Helper()
-	opts.ScrubEvery = -1
+	opts.ScrubEvery, opts.IndexWorkers = -1, -1 // most tests simulate hours
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
