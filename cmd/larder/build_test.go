@@ -66,6 +66,7 @@ func buildImageBinary(ctx context.Context, dir, arch string) (string, error) {
 }
 
 func TestImageBinaryIsStatic(t *testing.T) {
+	t.Parallel()
 	for arch, machine := range map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64} {
 		t.Run(arch, func(t *testing.T) {
 			path, err := imageBinary()

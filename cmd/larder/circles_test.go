@@ -15,6 +15,7 @@ import (
 const maxCircle = 8
 
 func TestNoPackageHasALargeCircleOfFiles(t *testing.T) {
+	t.Parallel()
 	for path, p := range loadPackages(t) {
 		if circle := largestCircle(dependencies(p)); len(circle) > maxCircle {
 			t.Errorf("%s: %d files depend on each other, want at most %d: %s", path, len(circle), maxCircle, strings.Join(circle, " "))

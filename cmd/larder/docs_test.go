@@ -20,6 +20,7 @@ var (
 
 // TestDocumentedCommandsExist parses what the documents tell people to type.
 func TestDocumentedCommandsExist(t *testing.T) {
+	t.Parallel()
 	for _, name := range []string{"README.md", "deploy/docs/commands.md", "deploy/docs/configuration.md", "deploy/docs/ecr.md", "deploy/docs/lifecycle.md", "deploy/OPERATIONS.md", "deploy/iam/README.md", "deploy/helm/larder/templates/NOTES.txt"} {
 		text, err := os.ReadFile(filepath.Join(repository, name))
 		if err != nil {

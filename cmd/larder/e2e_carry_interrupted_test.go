@@ -12,8 +12,6 @@ import (
 	"syscall"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
@@ -21,10 +19,7 @@ import (
 // again, and at most one blob is begun and not complete.
 func TestInterruptedImportLeavesNoHalfImageAndGoesOn(t *testing.T) {
 	t.Parallel()
-	rounds := 50
-	if testing.Short() {
-		rounds = 8
-	}
+	rounds := killRounds(15, 50)
 	s := startStack(t)
 	var images []*ecrtest.Added
 	args := []string{"export", "--config", s.config, "-o", filepath.Join(t.TempDir(), "bundle.tar")}
@@ -168,16 +163,8 @@ func (s *stack) requireNoHalfImage(t *testing.T, images []*ecrtest.Added) {
 
 // A disk that is full fails the import, and the same command goes on once there is space.
 func TestImportGoesOnAfterAFullDisk(t *testing.T) {
-	requireRoot(t, "mount")
-	disk := t.TempDir()
-	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=96m"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(disk, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Parallel()
+	disk := mountTmpfs(t, "size=96m")
 	s := startStack(t)
 	image := s.ecr.add(t, plainImage{Repository: "edge/app", Tag: "1", Seed: 1, Layers: []int64{8 << 20, 9 << 20, 10 << 20}})
 	requirePull(t, s.newPullers(t, 1), "edge/app", "1", image.Root.Digest)

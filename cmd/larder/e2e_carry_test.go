@@ -95,6 +95,7 @@ func (s *stack) imported(t *testing.T, file string, args ...string) map[string]d
 
 // The table in deploy/OPERATIONS.md has a row for each tool of the tests below.
 func TestTableOfToolsIsTested(t *testing.T) {
+	t.Parallel()
 	raw, err := os.ReadFile(filepath.Join(repository, "deploy", "OPERATIONS.md"))
 	if err != nil {
 		t.Fatal(err)
@@ -118,6 +119,7 @@ func TestOtherToolsTakeABundle(t *testing.T) {
 	t.Parallel()
 	c := startCarried(t)
 	t.Run("skopeo", func(t *testing.T) {
+		t.Parallel()
 		skopeo := deploytest.Require(t, "skopeo")
 		for image, want := range map[string]digest.Digest{c.index: c.indexRoot, c.single: c.singleRoot} {
 			dir := t.TempDir()
@@ -128,6 +130,7 @@ func TestOtherToolsTakeABundle(t *testing.T) {
 		}
 	})
 	t.Run("podman", func(t *testing.T) {
+		t.Parallel()
 		podman := deploytest.Require(t, "podman")
 		requireRoot(t, "podman")
 		env, global := podmanStorage(t)
@@ -139,6 +142,7 @@ func TestOtherToolsTakeABundle(t *testing.T) {
 	})
 	for _, program := range containerds() {
 		t.Run(program.daemon, func(t *testing.T) {
+			t.Parallel()
 			requireContainerd(t)
 			ctr := program.start(t)
 			output(t, ctr.env, ctr.ctr, "--address", ctr.address, "images", "import", "--no-unpack", c.bundle)
@@ -151,6 +155,7 @@ func TestOtherToolsTakeABundle(t *testing.T) {
 		})
 	}
 	t.Run("docker", func(t *testing.T) {
+		t.Parallel()
 		docker := deploytest.Require(t, "docker")
 		requireRoot(t, "docker")
 		deploytest.Require(t, "dockerd")
@@ -165,12 +170,12 @@ func TestOtherToolsTakeABundle(t *testing.T) {
 		}
 	})
 	t.Run("larder", func(t *testing.T) {
+		t.Parallel()
 		images := c.site.imported(t, c.bundle)
 		if len(images) != 2 || images[c.index] != c.indexRoot || images[c.single] != c.singleRoot {
 			t.Errorf("%v", images)
 		}
-		c.from.ecr.kill()
-		c.site.startLarder(t)
+		c.site.startLarder(t) // whose upstream is offline
 		requirePull(t, c.site.newPullers(t, 1), "edge/app", "1", c.singleRoot)
 		c.site.pullPlatforms(t, imageRepository, imageTag)
 		second := filepath.Join(t.TempDir(), "second.tar")
@@ -232,7 +237,7 @@ func (s *stack) configOf(t *testing.T, index digest.Digest, architecture string)
 // podmanStorage returns the environment and the first arguments of a podman with an empty storage.
 func podmanStorage(t *testing.T) (env, global []string) {
 	t.Helper()
-	dir := shortTempDir(t)
+	dir := podmanDir(t)
 	writeFile(t, filepath.Join(dir, "containers.conf"), `[containers]
 default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
 [engine]
@@ -251,6 +256,7 @@ func TestBundlesOfOtherToolsAreImported(t *testing.T) {
 	t.Parallel()
 	c := startCarried(t)
 	t.Run("skopeo", func(t *testing.T) {
+		t.Parallel()
 		skopeo := deploytest.Require(t, "skopeo")
 		dir := t.TempDir()
 		for form, file := range map[string]string{"oci-archive": "archive.tar", "oci": "folder"} {
@@ -264,6 +270,7 @@ func TestBundlesOfOtherToolsAreImported(t *testing.T) {
 	})
 	for _, program := range containerds() {
 		t.Run(program.daemon, func(t *testing.T) {
+			t.Parallel()
 			requireContainerd(t)
 			ctr := program.start(t)
 			output(t, ctr.env, ctr.ctr, "--address", ctr.address, "images", "import", "--no-unpack", "--all-platforms", c.bundle)
@@ -275,6 +282,7 @@ func TestBundlesOfOtherToolsAreImported(t *testing.T) {
 		})
 	}
 	t.Run("podman", func(t *testing.T) {
+		t.Parallel()
 		podman := deploytest.Require(t, "podman")
 		requireRoot(t, "podman")
 		env, global := podmanStorage(t)
@@ -287,6 +295,7 @@ func TestBundlesOfOtherToolsAreImported(t *testing.T) {
 		}
 	})
 	t.Run("docker", func(t *testing.T) {
+		t.Parallel()
 		docker := deploytest.Require(t, "docker")
 		requireRoot(t, "docker")
 		deploytest.Require(t, "dockerd")

@@ -104,7 +104,7 @@ func realClients(t *testing.T, registry *distributionRegistry) []realClient {
 		return run(t, "cosign", "verify", "--key", key, "--insecure-ignore-tlog", "--allow-http-registry", prefix+"/team/app:1.0")
 	})
 	add("podman", func(t *testing.T, prefix string) error {
-		dir := shortTempDir(t)
+		dir := podmanDir(t)
 		return run(t, "podman", "--root", filepath.Join(dir, "root"), "--runroot", filepath.Join(dir, "runroot"), "--tmpdir", filepath.Join(dir, "tmp"),
 			"--storage-driver", "vfs", "pull", "--quiet", "--tls-verify=false", "--signature-policy", signaturePolicy(t), prefix+"/team/app:1.0")
 	})
@@ -172,7 +172,7 @@ type distributionRegistry struct {
 func startDistribution(t *testing.T) *distributionRegistry {
 	t.Helper()
 	dir := t.TempDir()
-	r := &distributionRegistry{host: freeAddress(t)}
+	r := &distributionRegistry{host: deploytest.FreeAddress(t)}
 	config := filepath.Join(dir, "config.yml")
 	writeFile(t, config, fmt.Sprintf(`version: 0.1
 log: {level: error}

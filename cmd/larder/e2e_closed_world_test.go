@@ -67,6 +67,7 @@ func (d *decoy) requireUntouched(t *testing.T, s *stack, logged ...string) {
 }
 
 func TestUnconfiguredHostIsNotDialled(t *testing.T) {
+	t.Parallel()
 	s, d := startStack(t), startDecoy(t)
 	const repository = "team/app/manifests/1.0"
 	var logged []string
@@ -92,6 +93,7 @@ func TestUnconfiguredHostIsNotDialled(t *testing.T) {
 
 // The upstream is at an address of this machine that is not loopback, which to Larder is another machine's.
 func TestUpstreamCannotLeadToLoopback(t *testing.T) {
+	t.Parallel()
 	d := startDecoy(t)
 	targets := []string{
 		"http://" + d.addr,
@@ -120,6 +122,7 @@ func TestUpstreamCannotLeadToLoopback(t *testing.T) {
 }
 
 func TestRealmOnAnotherDomainGetsNoCredentials(t *testing.T) {
+	t.Parallel()
 	d := startDecoy(t)
 	realm := "http://localhost:" + d.port
 	upstream := startUpstream(t, "127.0.0.1:0", func(w http.ResponseWriter, _ *http.Request) {

@@ -6,12 +6,13 @@ import "testing"
 const coldClients = 16
 
 func TestColdClientsShareOneFetchOfEachBlob(t *testing.T) {
+	t.Parallel()
 	s := startStack(t)
 	image := s.ecr.add(t, plainImage{
 		Repository: "cold/app",
 		Tag:        "1",
 		Seed:       1,
-		Layers:     []int64{1 << 10, 64 << 10, 1 << 20, 16 << 20, 256 << 20},
+		Layers:     []int64{1 << 10, 64 << 10, 1 << 20, 16 << 20, 96 << 20},
 	})
 	requirePull(t, s.newPullers(t, coldClients), "cold/app", "1", image.Root.Digest)
 

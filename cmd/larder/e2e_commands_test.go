@@ -32,6 +32,7 @@ func (s *stack) blobFiles(t *testing.T) []string {
 }
 
 func TestScrubFindsThreeFlippedBits(t *testing.T) {
+	t.Parallel()
 	s := startStack(t)
 	image := s.ecr.add(t, plainImage{Repository: "scrub/app", Tag: "v1", Seed: 1, Layers: []int64{1 << 20, 8 << 20, 100}})
 	requirePull(t, s.newPullers(t, 1), "scrub/app", "v1", image.Root.Digest)
@@ -62,6 +63,7 @@ func TestScrubFindsThreeFlippedBits(t *testing.T) {
 }
 
 func TestWatchRunsUntilItIsInterrupted(t *testing.T) {
+	t.Parallel()
 	daemons := t // outlive the subtests
 	s := startStack(t)
 	for name, c := range map[string]struct {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"os"
 	"os/exec"
@@ -18,16 +19,16 @@ type containerd struct {
 	address string // of its socket
 	hosts   string // folder with a hosts.toml for each registry
 	fifos   string
-	env     []string
+	// container is the name of its only container. runc's state and the cgroup have this name for the whole machine.
+	container string
+	env       []string
 }
-
-// The name of the test's only container.
-const containerName = "larder-e2e"
 
 // snapshotter is one that works on every file system, also if the tests run in a container.
 const snapshotter = "native"
 
 func TestContainerdPullsAndRunsAnImage(t *testing.T) {
+	t.Parallel()
 	requireContainerd(t)
 	s := startStack(t)
 	pulledThroughDeadUpstream(t, s, localPlatform(), func(t *testing.T) {
@@ -36,6 +37,7 @@ func TestContainerdPullsAndRunsAnImage(t *testing.T) {
 }
 
 func TestContainerdPullsThroughAnUpstreamThatBreaksOff(t *testing.T) {
+	t.Parallel()
 	requireContainerd(t)
 	s := startStack(t)
 	s.ecr.breakOff(t)
@@ -84,11 +86,12 @@ func (p containerdPrograms) start(t *testing.T) *containerd {
 	t.Helper()
 	dir := t.TempDir()
 	c := &containerd{
-		ctr:     deploytest.Require(t, p.ctr),
-		address: filepath.Join(dir, "c.sock"),
-		hosts:   filepath.Join(dir, "hosts"),
-		fifos:   filepath.Join(dir, "fifo"),
-		env:     environ(t),
+		ctr:       deploytest.Require(t, p.ctr),
+		address:   filepath.Join(shortTempDir(t), "c.sock"),
+		hosts:     filepath.Join(dir, "hosts"),
+		fifos:     filepath.Join(dir, "fifo"),
+		container: "larder-e2e-" + rand.Text(),
+		env:       environ(t),
 	}
 	writeFile(t, filepath.Join(dir, "config.toml"), fmt.Sprintf(`version = 2
 root = %q
@@ -118,7 +121,7 @@ func (c *containerd) pullAndRun(t *testing.T, image string) {
 	t.Helper()
 	c.pull(t, image)
 	said := output(t, c.env, c.ctr, "--address", c.address,
-		"run", "--rm", "--snapshotter", snapshotter, "--fifo-dir", c.fifos, image, containerName)
+		"run", "--rm", "--snapshotter", snapshotter, "--fifo-dir", c.fifos, image, c.container)
 	if strings.TrimSpace(said) != greeting {
 		t.Errorf("the container said %q, want %q", said, greeting)
 	}
@@ -137,8 +140,8 @@ func (c *containerd) removeContainer() {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
 	for _, args := range [][]string{
-		{"tasks", "delete", "--force", containerName},
-		{"containers", "delete", containerName},
+		{"tasks", "delete", "--force", c.container},
+		{"containers", "delete", c.container},
 	} {
 		cmd := exec.CommandContext(ctx, c.ctr, append([]string{"--address", c.address}, args...)...)
 		cmd.Env = c.env

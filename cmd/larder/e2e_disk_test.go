@@ -18,16 +18,8 @@ import (
 
 // Another process fills the disk to the last byte, and frees it, again and again.
 func TestDiskThatFillsUpFailsNoPull(t *testing.T) {
-	requireRoot(t, "mount")
-	disk := t.TempDir()
-	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=256m"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(disk, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Parallel()
+	disk := mountTmpfs(t, "size=256m")
 	s := startStack(t)
 	if err := s.larder.stop(syscall.SIGTERM); err != nil {
 		t.Error(err)

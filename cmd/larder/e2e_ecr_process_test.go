@@ -14,13 +14,14 @@ import (
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
-// fakeECRCommand is the name under which this test binary is the fake ECR. Its argument is a static busybox.
+// fakeECRCommand is the name under which this test binary is the fake ECR. Its arguments are a static busybox, and the
+// addresses of the registry and of its storage.
 const fakeECRCommand = "fake-ecr"
 
 // fakeECRMain is the main function of that process. It returns when standard input ends, so that the process never
 // outlives the tests.
 func fakeECRMain() {
-	if err := runFakeECR(os.Args[1], os.Stdin, os.Stdout); err != nil {
+	if err := runFakeECR(os.Args[1:], os.Stdin, os.Stdout); err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", fakeECRCommand, err)
 		os.Exit(1)
 	}
@@ -34,13 +35,13 @@ type fakeECRHello struct {
 	Image    ecrtest.Added
 }
 
-func runFakeECR(busybox string, stdin io.Reader, stdout io.Writer) (err error) {
-	fake, err := ecrtest.Start(ecrtest.Options{})
+func runFakeECR(args []string, stdin io.Reader, stdout io.Writer) (err error) {
+	fake, err := ecrtest.StartAt(ecrtest.Options{}, args[1], args[2])
 	if err != nil {
 		return fmt.Errorf("starting: %w", err)
 	}
 	defer func() { err = errors.Join(err, fake.Close()) }()
-	image, err := addImage(fake.Server, busybox)
+	image, err := addImage(fake.Server, args[0])
 	if err != nil {
 		return fmt.Errorf("adding the image: %w", err)
 	}

@@ -34,10 +34,11 @@ type fakeECR struct {
 	process *process
 }
 
-// startFakeECR starts the process and waits until it is ready.
+// startFakeECR starts the process and waits until it is ready. While it is dead, nobody else listens on its addresses.
 func startFakeECR(t *testing.T) *fakeECR {
 	t.Helper()
-	cmd := exec.Command(deploytest.Require(t, fakeECRCommand), deploytest.Require(t, "busybox"))
+	cmd := exec.Command(deploytest.Require(t, fakeECRCommand), deploytest.Require(t, "busybox"),
+		deploytest.FreeAddress(t), deploytest.FreeAddress(t))
 	cmd.Env = environ(t)
 	stdin, err := cmd.StdinPipe()
 	if err != nil {

@@ -36,6 +36,7 @@ func (s *stack) tells(ctx context.Context, t *testing.T, page string) string {
 }
 
 func TestReadOnlyDiskIsReportedAndBypassedUntilItIsWritable(t *testing.T) {
+	t.Parallel()
 	requireRoot(t, "mount")
 	s := startStack(t)
 	dir := s.cache
@@ -85,18 +86,9 @@ func TestReadOnlyDiskIsReportedAndBypassedUntilItIsWritable(t *testing.T) {
 
 // Another process fills the disk to its last byte.
 func TestFullDiskIsReportedAndBypassedUntilThereIsSpace(t *testing.T) {
-	requireRoot(t, "mount")
-	disk := t.TempDir()
-	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=256m"); err != nil {
-		t.Fatal(err)
-	}
+	t.Parallel()
+	disk := mountTmpfs(t, "size=256m")
 	s := startStack(t)
-	t.Cleanup(func() {
-		_ = s.larder.stop(syscall.SIGTERM)
-		if err := unix.Unmount(disk, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
 	if err := s.larder.stop(syscall.SIGTERM); err != nil {
 		t.Error(err)
 	}

@@ -34,6 +34,7 @@ func eachIndexFile(damage func(path string) error) func(index string) error {
 }
 
 func TestLostIndexFetchesNoLayerAgain(t *testing.T) {
+	t.Parallel()
 	s := startStack(t)
 	image := s.ecr.add(t, plainImage{Repository: "edge/app", Tag: "1", Seed: 1, Layers: []int64{1 << 10, 20 << 20}})
 	requirePull(t, s.newPullers(t, 1), "edge/app", "1", image.Root.Digest)

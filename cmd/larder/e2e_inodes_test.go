@@ -7,31 +7,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-
-	"golang.org/x/sys/unix"
 )
-
-// mountInodes mounts a file system that has few inodes. Larder must have left it before the
-// cleanup, which stop is for.
-func mountInodes(t *testing.T, stop func()) (dir string) {
-	t.Helper()
-	dir = t.TempDir()
-	mounted := false
-	t.Cleanup(func() {
-		stop()
-		if !mounted {
-			return
-		}
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=256m,nr_inodes=600"); err != nil {
-		t.Skipf("mounting takes CAP_SYS_ADMIN: %v", err)
-	}
-	mounted = true
-	return dir
-}
 
 // takeAllInodes makes empty files until there is no inode left.
 func takeAllInodes(t *testing.T, dir string) {
@@ -50,13 +26,9 @@ func takeAllInodes(t *testing.T, dir string) {
 
 // Another process takes every inode.
 func TestDiskWithoutInodesFailsNoPullAndLarderEndsAndStarts(t *testing.T) {
-	var s *stack
-	disk := mountInodes(t, func() {
-		if s != nil && s.larder != nil && s.larder.runs() {
-			_ = s.larder.stop(syscall.SIGTERM)
-		}
-	})
-	s = startStack(t)
+	t.Parallel()
+	disk := mountTmpfs(t, "size=256m,nr_inodes=600")
+	s := startStack(t)
 	if err := s.larder.stop(syscall.SIGTERM); err != nil {
 		t.Error(err)
 	}

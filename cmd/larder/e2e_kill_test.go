@@ -18,17 +18,28 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-const (
-	kills = 20
-	// maxRefetched bounds the bytes of one blob that are fetched again after a kill: a segment of 8 MiB for each of a
-	// fill's four connections.
-	maxRefetched = 4 * 8 << 20
-)
+// maxRefetched bounds the bytes of one blob that are fetched again after a kill: a segment of 8 MiB for each of a fill's
+// four connections.
+const maxRefetched = 4 * 8 << 20
+
+// killRounds returns how often a test kills Larder: normal times, with -short a quarter of that, and with
+// LARDER_CRASH_TESTS=all, which the tests of the cache read too, all times.
+func killRounds(normal, all int) int {
+	switch {
+	case os.Getenv("LARDER_CRASH_TESTS") == "all":
+		return all
+	case testing.Short():
+		return normal / 4
+	}
+	return normal
+}
 
 // Each round kills a little later in the clients' progress than the one before: from their first bytes to their last,
 // when some of the blobs are complete.
 func TestKilledDuringPullsLarderResumesThem(t *testing.T) {
+	t.Parallel()
 	s := startStack(t)
+	kills := killRounds(8, 20)
 	s.ecr.limit(t, 24<<20) // a connection: the clients keep up, and fills are not done long before them
 	images := make([]*ecrtest.Added, kills)
 	broken := 0
@@ -39,7 +50,7 @@ func TestKilledDuringPullsLarderResumesThem(t *testing.T) {
 			Seed:       uint64(i),
 			Layers:     []int64{4 << 10, 1 << 20, 40 << 20},
 		})
-		received := images[i].Size * int64(2*i+1) / (2 * kills)
+		received := images[i].Size * int64(2*i+1) / int64(2*kills)
 		broken += s.killWhileClientsPull(t, images[i], fmt.Sprint(i), received)
 		s.startLarder(t)
 		requirePull(t, s.newPullers(t, 2), "kill/app", fmt.Sprint(i), images[i].Root.Digest)
@@ -58,13 +69,11 @@ func TestKilledDuringPullsLarderResumesThem(t *testing.T) {
 	}
 }
 
-// The cache is kept full, so that every kill is during fills, commits, evictions and writes of the index. Every fifth
-// kill is while Larder ends, during the snapshot and the closing of the index.
-func TestKilledAHundredTimesLarderServesNoWrongBytes(t *testing.T) {
-	rounds := 100
-	if testing.Short() {
-		rounds = 15
-	}
+// The cache is kept full, so that every kill is during fills, commits, evictions and writes of the index. Every fourth
+// kill is while Larder ends, during the snapshot and the closing of the index. The places are random.
+func TestKilledAtAnyTimeLarderServesNoWrongBytes(t *testing.T) {
+	t.Parallel()
+	rounds := killRounds(24, 100)
 	seed := rand.Uint64()
 	t.Logf("seed %#x", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
@@ -89,7 +98,7 @@ func TestKilledAHundredTimesLarderServesNoWrongBytes(t *testing.T) {
 	for round := range rounds {
 		s.startLarder(t)
 		end := s.kill
-		if round%5 == 4 {
+		if round%4 == 3 {
 			end = s.killAtTheEnd
 		}
 		s.endUnderLoad(t, images, random.Int64N(20<<20), random.Uint64(), end)
@@ -102,7 +111,7 @@ func TestKilledAHundredTimesLarderServesNoWrongBytes(t *testing.T) {
 		if used, err := cachetest.Usage(s.cache); err != nil || used > maxSize {
 			t.Errorf("the folder takes %d bytes of %d: %v", used, maxSize, err)
 		}
-		if round%10 == 0 || round == rounds-1 {
+		if round%8 == 0 || round == rounds-1 {
 			s.startLarder(t)
 			s.stopAndCheck(t)
 		}
@@ -111,7 +120,7 @@ func TestKilledAHundredTimesLarderServesNoWrongBytes(t *testing.T) {
 		}
 	}
 	t.Logf("%d kills were in the middle of a snapshot", snapshots)
-	if snapshots == 0 && !testing.Short() {
+	if snapshots == 0 && rounds >= 24 {
 		t.Error("no kill was in the middle of a snapshot")
 	}
 	s.startLarder(t)

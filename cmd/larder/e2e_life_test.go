@@ -11,6 +11,7 @@ import (
 )
 
 func TestSIGTERMLetsRunningBodiesFinish(t *testing.T) {
+	t.Parallel()
 	s := startStack(t)
 	const held = 1 << 20
 	s.ecr.hold(t, held) // the body cannot end before mend
@@ -51,6 +52,7 @@ func TestSIGTERMLetsRunningBodiesFinish(t *testing.T) {
 }
 
 func TestSecondProcessNamesTheOwnerOfTheFolder(t *testing.T) {
+	t.Parallel()
 	s := newStack(t, "upstreams: [{host: registry.example}]\n")
 	s.startLarder(t)
 	second := start(t, s.larderCommand(t))

@@ -11,6 +11,7 @@ import (
 
 // TestLogThatNobodyReadsStopsNothing gives Larder a pipe as its standard error.
 func TestLogThatNobodyReadsStopsNothing(t *testing.T) {
+	t.Parallel()
 	for _, closed := range []bool{false, true} {
 		t.Run(map[bool]string{false: "a full pipe", true: "a closed pipe"}[closed], func(t *testing.T) {
 			s := newStack(t, "")

@@ -10,6 +10,7 @@ import (
 
 // An open page must not delay the end of a daemon.
 func TestStatusPageEndsWithTheDaemon(t *testing.T) {
+	t.Parallel()
 	s := startStack(t)
 	client := &http.Client{Transport: transport(t)}
 	page, err := client.Get("http://" + s.admin + "/")

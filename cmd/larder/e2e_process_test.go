@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,25 +12,17 @@ import (
 	"testing"
 	"time"
 
-	"github.com/larder-registry/larder/deploy/deploytest"
+	"golang.org/x/sys/unix"
 )
 
 const (
-	clientTimeout = 2 * time.Minute  // for one command of a client, on a machine that is busy with other tests
-	stopTimeout   = 30 * time.Second // for a daemon to end
-	readyTimeout  = 30 * time.Second // for a daemon to be ready
-	pollInterval  = 20 * time.Millisecond
+	// On a machine that is busy with other tests. Only a test that fails waits so long.
+	clientTimeout = 3 * time.Minute // for one command of a client
+	stopTimeout   = 2 * time.Minute // for a daemon to end
+	readyTimeout  = 2 * time.Minute // for a daemon to be ready
+
+	pollInterval = 20 * time.Millisecond
 )
-
-// requireRoot ends a test of a program that only root can run, as require does.
-func requireRoot(t *testing.T, program string) {
-	t.Helper()
-	if !hasRoot() {
-		deploytest.Miss(t, program, program+" needs root")
-	}
-}
-
-func hasRoot() bool { return os.Geteuid() == 0 }
 
 // A process is a daemon under test. The test that starts it need not end it.
 type process struct {
@@ -126,6 +119,26 @@ func (p *process) logged() string {
 		return err.Error()
 	}
 	return string(b)
+}
+
+// shortTempDir is t.TempDir with a shorter name. The path of a socket may have 107 bytes.
+func shortTempDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "l-") //nolint:usetesting // a test's name makes its folder's path too long
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		err := os.RemoveAll(dir)
+		// Podman leaves a process behind that cleans up after a container, and may still write.
+		for end := time.Now().Add(stopTimeout); errors.Is(err, unix.ENOTEMPTY) && time.Now().Before(end); err = os.RemoveAll(dir) {
+			<-time.After(pollInterval)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
 
 // environ is the environment of every process that a test starts. It has none of the caller's variables that could

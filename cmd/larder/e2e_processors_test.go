@@ -9,6 +9,7 @@ import (
 )
 
 func TestDaemonOnOneProcessorHasFourPlaces(t *testing.T) {
+	t.Parallel()
 	s := newStack(t, "")
 	onOneProcessor(t, func() { s.startLarder(t) })
 	const want = "\ngo_sched_gomaxprocs_threads 4\n"

@@ -238,6 +238,7 @@ func blobLies() map[string]http.HandlerFunc {
 }
 
 func TestCachedContentOfOneUpstreamIsNotServedByTheWordOfAnother(t *testing.T) {
+	t.Parallel()
 	image := newSecret(1)
 	layer, config, manifest := digest.FromBytes(image.layer), digest.FromBytes(image.config), digest.FromBytes(image.manifest)
 	victim := newClaimant(t, "victim.example", image.serve)
@@ -275,6 +276,7 @@ func TestCachedContentOfOneUpstreamIsNotServedByTheWordOfAnother(t *testing.T) {
 }
 
 func TestContentOfTwoUpstreamsIsFetchedOnceAndConfirmedOnce(t *testing.T) {
+	t.Parallel()
 	image := newSecret(2)
 	layer, config := digest.FromBytes(image.layer), digest.FromBytes(image.config)
 	first, second, third := newClaimant(t, "first.example", image.serve), newClaimant(t, "second.example", image.serve), newClaimant(t, "third.example", image.serve)
@@ -338,6 +340,7 @@ func confirmations(page string) map[string]int {
 
 // The repositories of an upstream with an allow list do not vouch for each other.
 func TestRepositoryIsNotServedByTheWordOfAnAllowedNeighbour(t *testing.T) {
+	t.Parallel()
 	image := newSecret(3)
 	layer := digest.FromBytes(image.layer)
 	registry := newClaimant(t, "registry.example", nil)

@@ -48,6 +48,7 @@ func (n nsTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 func TestGoContainerRegistryPullsByEveryAddressForm(t *testing.T) {
+	t.Parallel()
 	s := startStack(t)
 	everything := []string{"linux/amd64", "linux/arm64"}
 	pulledThroughDeadUpstream(t, s, everything, func(t *testing.T) {
@@ -91,6 +92,7 @@ func (s *stack) pullIndex(t *testing.T, form addressForm) {
 }
 
 func TestArtifactIsFoundThroughItsSubjectAndCached(t *testing.T) {
+	t.Parallel()
 	s := startStack(t)
 	options := remoteOptions(t, transport(t))
 	subject, ok := s.parse(t, prefixed(s)+"@"+s.ecr.Image.Root.Digest.String()).(name.Digest)

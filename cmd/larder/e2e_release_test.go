@@ -18,6 +18,7 @@ const releaseBefore = "f90af4c372c92ad3227f2a252882d69ec074312c"
 
 // A folder with a pin, a tag and a lifecycle rule goes from the release before to this one, back, and forward again.
 func TestFolderGoesToANewLarderAndBack(t *testing.T) {
+	t.Parallel()
 	before := buildCommit(t, releaseBefore)
 	ecr := startFakeECR(t)
 	s := newStack(t, fmt.Sprintf(`default_upstream: %s

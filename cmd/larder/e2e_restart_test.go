@@ -26,6 +26,7 @@ const (
 
 // The test stands for systemd: it holds the socket, and starts one process after the other with it.
 func TestRestartWithSocketActivationRefusesNoConnection(t *testing.T) {
+	t.Parallel()
 	s := startStack(t)
 	if err := s.larder.stop(syscall.SIGTERM); err != nil {
 		t.Fatal(err)

@@ -60,7 +60,7 @@ func TestPodmanPullsWithThePrintedConfiguration(t *testing.T) {
 	upstream.push(t, "first")
 	s := newStack(t, fmt.Sprintf("upstreams: [{host: registry.example, endpoint: %q}]\n", "http://"+upstream.host))
 	s.startLarder(t)
-	dir := shortTempDir(t)
+	dir := podmanDir(t)
 	conf := filepath.Join(dir, "registries.conf")
 	writeFile(t, conf, s.snippet(t, "podman"))
 	output(t, environ(t, "CONTAINERS_REGISTRIES_CONF="+conf), podman,

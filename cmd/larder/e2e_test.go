@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -14,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/larder-registry/larder/deploy/deploytest"
 )
 
 // A stack is what an end-to-end test runs: the binary that the image ships, in front of a fake ECR, each a process.
@@ -49,10 +50,10 @@ func newStack(t *testing.T, upstreams string) *stack {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
+	dir := shortTempDir(t) // the cache has a socket
 	s := &stack{
-		listen: freeAddress(t),
-		admin:  freeAddress(t),
+		listen: deploytest.FreeAddress(t),
+		admin:  deploytest.FreeAddress(t),
 		binary: binary,
 		config: filepath.Join(dir, "larder.yaml"),
 		cache:  filepath.Join(dir, "cache"),
@@ -187,14 +188,3 @@ func (s *stack) blobs(t *testing.T, platforms ...string) map[digest.Digest]int64
 
 // localPlatform is what a client of this machine pulls from an index.
 func localPlatform() []string { return []string{"linux/" + runtime.GOARCH} }
-
-// freeAddress returns a loopback address that nobody listens on.
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}

@@ -15,6 +15,7 @@ import (
 // The whole way of a node whose Larder has everything: "larder mirror" writes what containerd needs for a certificate of
 // one's own authority, a client certificate and a password, and the pull does not fall back: the upstream is dead.
 func TestContainerdPullsOverHTTPSWithACertificateAndAPassword(t *testing.T) {
+	t.Parallel()
 	requireContainerd(t)
 	ca := tlstest.NewAuthority(t)
 	server, node := ca.Server(t, "larder"), ca.Server(t, "node")

@@ -8,6 +8,7 @@ import (
 )
 
 func TestClientsDoNotNoticeAnExpiredToken(t *testing.T) {
+	t.Parallel()
 	s := startStack(t)
 	image := s.remoteImage(t, localPlatform()[0]) // its manifests are read, and a token is in use
 	s.ecr.expireTokens(t)
@@ -20,6 +21,7 @@ func TestClientsDoNotNoticeAnExpiredToken(t *testing.T) {
 // Storage stops in the middle of every fill while both the token and the signed URLs expire, so that each fill must
 // come back to the registry with a token that is no good any more.
 func TestTokenThatExpiresWhileManyFillsRunIsRenewedOnce(t *testing.T) {
+	t.Parallel()
 	s := startStack(t)
 	layers := make([]int64, coldClients)
 	for i := range layers {

@@ -109,6 +109,7 @@ func isForTests(path string) bool { return strings.HasSuffix(path, "test") }
 func within(path, folder string) bool { return path == folder || strings.HasPrefix(path, folder+"/") }
 
 func TestImportsFlowOneWay(t *testing.T) {
+	t.Parallel()
 	all := loadPackages(t)
 	for from, p := range all {
 		for path := range p.Imports {
@@ -127,6 +128,7 @@ func TestImportsFlowOneWay(t *testing.T) {
 }
 
 func TestNoShippedCodeImportsTesting(t *testing.T) {
+	t.Parallel()
 	for from, p := range loadPackages(t) {
 		if isForTests(from) {
 			continue
@@ -141,6 +143,7 @@ func TestNoShippedCodeImportsTesting(t *testing.T) {
 
 // The index is the only user of Badger, and its checker reads the folder as an older or newer binary would.
 func TestOnlyTheIndexAndItsCheckerImportBadger(t *testing.T) {
+	t.Parallel()
 	var importers []string
 	for from, p := range loadPackages(t) {
 		uses := func(path string) bool { return within(path, "github.com/dgraph-io/badger/v4") }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -17,24 +16,20 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/larder-registry/larder/deploy/deploytest"
 )
 
 // TestScripts runs the command line's scripts. $LISTEN and $ADMIN are addresses that nothing listens on yet.
 func TestScripts(t *testing.T) {
+	t.Parallel()
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("LARDER_CONFIG", "") // the machine's own is not used
 			for _, name := range []string{"LISTEN", "ADMIN"} {
-				l, err := net.Listen("tcp", "127.0.0.1:0")
-				if err != nil {
-					return err
-				}
-				env.Setenv(name, l.Addr().String())
-				if err := l.Close(); err != nil {
-					return err
-				}
+				env.Setenv(name, deploytest.FreeAddress(t))
 			}
 			return nil
 		},

@@ -17,6 +17,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/larder-registry/larder/deploy/deploytest"
 )
 
 const (
@@ -134,14 +136,6 @@ func (n node) write(t *testing.T, name, text string) {
 // values returns the chart's values for this node. Their last section is mirror, so that a test can append keys to it.
 func (n node) values(t *testing.T) string {
 	t.Helper()
-	free := func() string {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		return l.Addr().String()
-	}
 	return onlyImage + fmt.Sprintf(`
 config:
   listen: %s
@@ -152,7 +146,7 @@ mirror:
   containerdDir: %[3]s/certs.d
   containerdConfig: %[3]s/config.toml
   containerdSocket: %[3]s/containerd.sock
-`, free(), free(), n.dir)
+`, deploytest.FreeAddress(t), deploytest.FreeAddress(t), n.dir)
 }
 
 // command returns the process of a container and its output. When ctx ends, the process gets SIGTERM, as from a kubelet.

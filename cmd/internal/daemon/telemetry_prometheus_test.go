@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -196,7 +195,7 @@ scrape_configs:
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := freeAddress(t)
+	address := deploytest.FreeAddress(t)
 	cmd := exec.Command(program, "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+address)
 	cmd.Env, cmd.Stderr = []string{"HOME=" + dir}, log
 	if err := cmd.Start(); err != nil {
@@ -237,17 +236,6 @@ func (p *prometheusServer) awaitScrapes(t *testing.T) {
 			t.Fatalf("Prometheus has not scraped within %v: %v\n%s", prometheusPatience, err, log)
 		}
 	}
-}
-
-// freeAddress returns a loopback address that nobody listens on.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // ask returns how many series a query has at the moment.

@@ -27,6 +27,7 @@ import (
 	"github.com/larder-registry/larder/cmd/internal/daemon"
 	"github.com/larder-registry/larder/cmd/larder/doctor"
 	"github.com/larder-registry/larder/config"
+	"github.com/larder-registry/larder/deploy/deploytest"
 	"github.com/larder-registry/larder/upstream/ecrtest"
 	"github.com/larder-registry/larder/upstream/name"
 )
@@ -222,7 +223,7 @@ var faults = map[string]struct {
 		step:  "registry-dns", skipped: append(fromToken, "registry-tcp", "clock"),
 	},
 	"nothing listens there": {
-		cause: func(c *setup) { c.endpoint("http://" + freeAddress(c.t)) },
+		cause: func(c *setup) { c.endpoint("http://" + deploytest.FreeAddress(c.t)) },
 		step:  "registry-tcp", advice: "Nothing listens there", skipped: append(fromToken, "clock"),
 	},
 	"it speaks TLS and is asked by plain HTTP": {
@@ -250,7 +251,7 @@ var faults = map[string]struct {
 	},
 	"the ECR API cannot be reached": {
 		cause: func(c *setup) {
-			c.host = strings.Replace(c.host, "api_endpoint: "+c.fake.Endpoint, "api_endpoint: http://"+freeAddress(c.t), 1)
+			c.host = strings.Replace(c.host, "api_endpoint: "+c.fake.Endpoint, "api_endpoint: http://"+deploytest.FreeAddress(c.t), 1)
 		},
 		step: "ecr-api-tcp", advice: "Nothing listens there", skipped: fromAPI,
 	},
@@ -308,7 +309,7 @@ var faults = map[string]struct {
 	},
 	"the storage cannot be reached": {
 		cause: func(c *setup) {
-			_, port, _ := net.SplitHostPort(freeAddress(c.t))
+			_, port, _ := net.SplitHostPort(deploytest.FreeAddress(c.t))
 			c.fake.SetStorageURL("http://localhost:" + port)
 		},
 		step: "storage-tcp", advice: "the registry sends Larder to this host for layers", skipped: []string{"layer"},
@@ -424,7 +425,7 @@ func TestDoctorWarnsOfWhatMayFailLater(t *testing.T) {
 		step, advice string
 	}{
 		"STS cannot be reached": {
-			cause: func(c *setup) { c.t.Setenv("AWS_ENDPOINT_URL_STS", "http://"+freeAddress(c.t)) },
+			cause: func(c *setup) { c.t.Setenv("AWS_ENDPOINT_URL_STS", "http://"+deploytest.FreeAddress(c.t)) },
 			want:  map[string]doctor.Status{"sts-tcp": doctor.Warning, "credentials": doctor.Warning},
 			step:  "credentials", advice: "Pulls do not need STS",
 		},
@@ -686,17 +687,6 @@ func answering(t *testing.T, bytes string) string {
 		l.Close()
 		<-done
 	})
-	return l.Addr().String()
-}
-
-// freeAddress returns a loopback address that nobody listens on.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
 	return l.Addr().String()
 }
 
