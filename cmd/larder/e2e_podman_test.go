@@ -13,6 +13,7 @@ func TestPodmanPullsAndRunsAnImage(t *testing.T) {
 	t.Parallel()
 	podman := deploytest.Require(t, "podman")
 	requireRoot(t, "podman")
+	podmanDir(t) // a TMPDIR that is too long for podman skips the whole test
 	s := startStack(t)
 	pulledThroughDeadUpstream(t, s, localPlatform(), func(t *testing.T) {
 		s.podmanPullAndRun(t, podman)
