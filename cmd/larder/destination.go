@@ -36,27 +36,14 @@ type destination struct {
 	stream io.WriteCloser // nil for files
 }
 
-// newDestination returns the destination with a path. What [openStream] opens is written as a
-// stream.
+// newDestination returns the destination with a path: see [outputOf].
 func newDestination(p *invocation, path string) (*destination, error) {
-	o := &destination{p: p, path: path}
-	if path == standardStream {
-		if isTerminal(p.stdout) {
-			return nil, usageError{errors.New("a bundle is not for a terminal: redirect standard output")}
-		}
-		o.stream = nopCloser{p.stdout}
-		return o, nil
+	if path == standardStream && isTerminal(p.stdout) {
+		return nil, usageError{errors.New("a bundle is not for a terminal: redirect standard output")}
 	}
-	stream, err := openStream(path)
-	if stream != nil {
-		o.stream = stream
-	}
-	return o, err
+	stream, file, err := outputOf(p, path)
+	return &destination{p: p, path: file, stream: stream}, err
 }
-
-type nopCloser struct{ io.Writer }
-
-func (nopCloser) Close() error { return nil }
 
 func (o *destination) isStream() bool { return o.stream != nil }
 

@@ -17,33 +17,61 @@ const standardStream = "-"
 // partialOf is what a file is called until it is complete.
 func partialOf(path string) string { return path + ".partial" }
 
-// openStream opens what is at a path and is no regular file, such as a tape or a pipe: content is
-// written into it, and a file must not take its place. It returns nil for the path of a file.
-func openStream(path string) (*os.File, error) {
+// outputOf tells what is at the path of an output. A regular file, or none, is replaced, by the
+// returned name: a link to a file stays, and the file that it leads to is replaced. Everything
+// else, such as a tape or a pipe, is opened, and content is written into it. A link such as
+// /dev/stdout to where standard output goes is standard output.
+func outputOf(p *invocation, path string) (stream io.WriteCloser, file string, err error) {
+	if path == standardStream {
+		return nopCloser{p.stdout}, "", nil
+	}
+	link, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, path, nil
+	}
+	if err != nil {
+		return nil, "", err
+	}
 	info, err := os.Stat(path)
 	switch {
-	case errors.Is(err, fs.ErrNotExist), err == nil && info.Mode().IsRegular():
-		return nil, nil
 	case err != nil:
-		return nil, err
+		return nil, "", err // a link that leads to nothing
 	case info.IsDir():
-		return nil, usageError{fmt.Errorf("--output: %s is a folder: expected the name of a file", path)}
+		return nil, "", usageError{fmt.Errorf("--output: %s is a folder: expected the name of a file", path)}
+	case link.Mode().IsRegular():
+		return nil, path, nil
+	case link.Mode().Type() == fs.ModeSymlink && isStandardOutput(p, info):
+		return nopCloser{p.stdout}, "", nil
+	case info.Mode().IsRegular():
+		file, err := filepath.EvalSymlinks(path)
+		return nil, file, err
 	}
-	return os.OpenFile(path, os.O_WRONLY, 0)
+	stream, err = os.OpenFile(path, os.O_WRONLY, 0)
+	return stream, "", err
 }
 
-// writeOutput writes content to standard output, into what [openStream] opens, or to a file.
-func writeOutput(p *invocation, path string, content io.Reader) error {
-	if path == standardStream {
-		_, err := io.Copy(p.stdout, content)
-		return err
+// isStandardOutput reports whether standard output goes to a file.
+func isStandardOutput(p *invocation, file fs.FileInfo) bool {
+	stdout, ok := p.stdout.(*os.File)
+	if !ok {
+		return false
 	}
-	stream, err := openStream(path)
+	info, err := stdout.Stat()
+	return err == nil && os.SameFile(info, file)
+}
+
+type nopCloser struct{ io.Writer }
+
+func (nopCloser) Close() error { return nil }
+
+// writeOutput writes content to where [outputOf] says.
+func writeOutput(p *invocation, path string, content io.Reader) error {
+	stream, file, err := outputOf(p, path)
 	switch {
 	case err != nil:
 		return err
 	case stream == nil:
-		return replaceFile(path, content)
+		return replaceFile(file, content)
 	}
 	_, err = io.Copy(stream, content)
 	return errors.Join(err, stream.Close())
