@@ -345,11 +345,5 @@ func (i *Import) putManifest(ctx context.Context, d digest.Digest, raw []byte) e
 		}
 		return s.index.PutBlob(d, records.Blob{Size: int64(len(raw)), Fetched: s.now()})
 	}
-	for {
-		err := s.blobs.Put(ctx, d, raw, record)
-		if !blobs.IsFilling(err) {
-			return err
-		}
-		s.blobs.AwaitFill(d)
-	}
+	return s.blobs.PutAfterFill(ctx, d, raw, record)
 }

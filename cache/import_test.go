@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -560,6 +561,41 @@ func TestPutEndsWithItsContext(t *testing.T) {
 	if err := startImport(t, s).Put(ctx, ImportBlob{o.Digest, 5 << 20}, r); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
+}
+
+// An upstream that is silent in the middle of a manifest does not hold up who imports it.
+func TestPutOfAManifestThatIsBeingFetchedEndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openStore(t, t.TempDir(), Options{})
+		img, release := newImage("a"), make(chan struct{})
+		o := &filltest.Origin{Content: img.Raw, Digest: img.Digest, Plan: func(int, Range) filltest.Act {
+			return filltest.Act{Gate: func(int64) { <-release }}
+		}}
+		blob := open(t, s, o)
+		defer blob.Close()
+		i := startImport(t, s)
+		ctx, cancel := context.WithCancel(t.Context())
+		put := make(chan error, 1)
+		go func() { put <- i.Put(ctx, ImportBlob{img.Digest, img.Size}, bytes.NewReader(img.Raw)) }()
+		synctest.Wait()
+		select {
+		case err := <-put:
+			t.Errorf("it ended before: %v", err)
+		default:
+		}
+		cancel()
+		synctest.Wait()
+		select {
+		case err := <-put:
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("it ended with %v", err)
+			}
+		default:
+			t.Error("it waits on")
+		}
+		close(release)
+		settle(t, s)
+	})
 }
 
 func TestPutAndAClientShareOneFill(t *testing.T) {

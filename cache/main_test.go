@@ -176,7 +176,7 @@ func settle(t testing.TB, s *Store) {
 	go func() {
 		defer close(settled)
 		for fills := s.Fills(); len(fills) > 0; fills = s.Fills() {
-			s.blobs.AwaitFill(fills[0].Digest)
+			_ = s.blobs.AwaitFill(context.Background(), fills[0].Digest)
 		}
 	}()
 	select {

@@ -226,13 +226,7 @@ func (s *Store) putLater(m Manifest, subject digest.Digest, record func() error)
 	d := m.Digest
 	err := s.tasks.Go(func() {
 		ctx := s.tasks.Context()
-		s.blobs.AwaitFill(d)
-		err := s.blobs.Put(ctx, d, m.Raw, record)
-		for blobs.IsFilling(err) {
-			s.blobs.AwaitFill(d)
-			err = s.blobs.Put(ctx, d, m.Raw, record)
-		}
-		if err == nil {
+		if err := s.blobs.PutAfterFill(ctx, d, m.Raw, record); err == nil {
 			s.useParts(d)
 			s.pins.ManifestKept(d, subject)
 		} else if ctx.Err() == nil {

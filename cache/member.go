@@ -171,9 +171,11 @@ func (s *Store) recordProof(d digest.Digest, isNew bool, proven []Repository) er
 	}
 	for repo, rec := range changed {
 		s.remember(repo, d, rec)
-		err = errors.Join(err, s.index.PutMember(repo, d, rec))
 	}
-	return err
+	if len(changed) == 0 {
+		return err
+	}
+	return errors.Join(err, s.index.PutMembers(d, changed))
 }
 
 // filled is came for a fill.

@@ -205,10 +205,6 @@ func TestPinOfAllPlatformsThatDoNotFitIsRefused(t *testing.T) {
 	amd, arm := newImage("amd", layers[0]), newImage("arm", layers[1])
 	pullTag(t, s, team, "v1", newList(amd, arm))
 	pullDigest(t, s, team, amd, layers[0])
-	missing, err := s.MissingManifests(team, "v1")
-	if err != nil || len(missing) != 1 || missing[0].Digest != arm.Digest {
-		t.Errorf("missing: %v, %v", missing, err)
-	}
 	pullDigest(t, s, team, arm)
 	if err := s.Pin(team, "v1"); !errors.Is(err, unix.ENOSPC) { // both manifests have been pulled
 		t.Errorf("pin of both: %v", err)

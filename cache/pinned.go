@@ -93,10 +93,3 @@ func (s *Store) MissingPinned() ([]Missing, error) {
 // MissingPinnedChanged returns a channel that has a value when [Store.MissingPinned] may
 // return something new. One receiver gets it.
 func (s *Store) MissingPinnedChanged() <-chan struct{} { return s.pins.Changed() }
-
-// MissingManifests returns the manifests of an image, mostly the platforms of an index, that
-// are not in the cache. Only the manifests in the cache tell which these are: once the
-// missing ones are fetched there may be more.
-func (s *Store) MissingManifests(repo Repository, reference string) ([]Missing, error) {
-	return s.pins.MissingManifests(records.Pin{Repository: repo, Reference: reference})
-}

@@ -258,7 +258,7 @@ func (s *Store) hasSubject(id RepoDigest) bool {
 // noteStaleReferrers logs why a list is served stale: once for each reason, until the upstream
 // gives another one.
 func (s *Store) noteStaleReferrers(id RepoDigest, err error) {
-	memo, reason := s.referrersOf(id), withoutDigits(err)
+	memo, reason := s.referrersOf(id), Reason(err.Error())
 	if memo.stale == reason {
 		return
 	}

@@ -83,7 +83,7 @@ var errNotInTime = fmt.Errorf("the upstream did not answer within %v", staleWait
 // noteStale logs why a tag is served stale: once for each reason, until the tag is confirmed
 // again. Numbers in a reason, such as ports, do not make another one.
 func (s *Store) noteStale(id tagID, err error) {
-	reason, news := withoutDigits(err), false
+	reason, news := Reason(err.Error()), false
 	memo := s.noteTag(id, func(memo *tagMemo) {
 		news = memo.stale != reason && !s.isFresh(id, *memo, s.now())
 		if news {
@@ -96,14 +96,15 @@ func (s *Store) noteStale(id tagID, err error) {
 	}
 }
 
-// withoutDigits returns the text of an error, without what differs each time.
-func withoutDigits(err error) string {
+// Reason returns the text of an error without what differs each time, such as ports and sizes: an
+// error that repeats has the same reason, and needs to be logged once.
+func Reason(text string) string {
 	return strings.Map(func(r rune) rune {
 		if '0' <= r && r <= '9' {
 			return -1
 		}
 		return r
-	}, err.Error())
+	}, text)
 }
 
 // tagState is what the cache can do for a tag without its upstream.

@@ -179,9 +179,29 @@ func (s *Store) Put(ctx context.Context, d digest.Digest, content []byte, record
 // IsFilling reports whether an error says that a fill of the blob runs.
 func IsFilling(err error) bool { return errors.Is(err, errFilling) }
 
-// AwaitFill waits until no fill of a blob runs.
-func (s *Store) AwaitFill(d digest.Digest) {
-	if f := s.locks.fill(d); f != nil {
-		<-f.Done()
+// PutAfterFill is Put that waits while a fill of the blob runs, and no longer than ctx.
+func (s *Store) PutAfterFill(ctx context.Context, d digest.Digest, raw []byte, record func() error) error {
+	for {
+		err := s.Put(ctx, d, raw, record)
+		if !IsFilling(err) {
+			return err
+		}
+		if err := s.AwaitFill(ctx, d); err != nil {
+			return fmt.Errorf("store %s: wait for the fill that brings it: %w", d, err)
+		}
+	}
+}
+
+// AwaitFill waits until no fill of a blob runs. The error is that of ctx.
+func (s *Store) AwaitFill(ctx context.Context, d digest.Digest) error {
+	f := s.locks.fill(d)
+	if f == nil {
+		return nil
+	}
+	select {
+	case <-f.Done():
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }

@@ -64,21 +64,6 @@ func (p *Pins) Missing() ([]Missing, error) {
 	return all, err
 }
 
-// MissingManifests returns the manifests of an image, mostly the platforms of an index, that
-// are not in the cache. Only the manifests in the cache tell which these are: once the
-// missing ones are fetched there may be more.
-func (p *Pins) MissingManifests(image records.Pin) ([]Missing, error) {
-	var all []Missing
-	err := p.walk(image, func(d digest.Digest, _ bool) error {
-		size, isManifest, err := p.announced(image.Repository, d)
-		if it, ok := p.Items.Get(d); isManifest && (!ok || it.Partial) {
-			all = append(all, Missing{image.Repository, d, size, isManifest})
-		}
-		return err
-	})
-	return all, err
-}
-
 // Changed returns a channel that has a value when Missing may return something new. One
 // receiver gets it.
 func (p *Pins) Changed() <-chan struct{} { return p.missing }

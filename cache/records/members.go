@@ -18,6 +18,15 @@ func (ix *Index) PutMember(repo Repository, d digest.Digest, rec Member) error {
 	return ix.db.put(entry{memberKey(repo, d), rec})
 }
 
+// PutMembers records how repositories contain a blob, in one batch.
+func (ix *Index) PutMembers(d digest.Digest, of map[Repository]Member) error {
+	entries := make([]entry, 0, len(of))
+	for repo, rec := range of {
+		entries = append(entries, entry{memberKey(repo, d), rec})
+	}
+	return ix.db.put(entries...)
+}
+
 // EachMember calls visit for every membership of a digest for which of returns
 // true, until visit returns an error.
 func (ix *Index) EachMember(of func(digest.Digest) bool, visit func(RepoDigest, Member) error) error {

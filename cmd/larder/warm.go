@@ -149,11 +149,6 @@ func (c *client) warm(ctx context.Context, req bring.Request, shown *progress) (
 		case report.Results != nil:
 			return report.Results, nil
 		}
-		var done, total int64
-		for _, image := range report.Progress {
-			done += image.Done
-			total += image.Total
-		}
-		shown.at(done, total)
+		shown.at(bring.Sum(report.Progress))
 	}
 }

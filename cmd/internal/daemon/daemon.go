@@ -223,7 +223,7 @@ func (d *Daemon) operators(ctx context.Context) *admin.Admin {
 		Upstreams:      func() []upstream.Status { return d.presence.addTo(d.client.Status()) },
 		Link:           d.link.Status,
 		SetOffline:     d.setOffline,
-		FetchManifests: d.pins.FetchManifests,
+		FetchManifests: d.bringer.FetchAllManifests,
 		Ready:          ctx.Err,
 		AuditDegraded:  d.audit.Degraded,
 		Metrics:        d.telemetry.page,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"time"
 
@@ -129,6 +130,21 @@ func (b *Bringer) Resolve(ctx context.Context, image Image) (root digest.Digest,
 func (b *Bringer) FetchManifests(ctx context.Context, image Image, root digest.Digest) error {
 	_, err := b.choose(ctx, image, root)
 	return err
+}
+
+// FetchAllManifests is FetchManifests for all platforms of an image that is in the cache, by a tag
+// or a digest. It does nothing for another image.
+func (b *Bringer) FetchAllManifests(ctx context.Context, repo cache.Repository, reference string) error {
+	root, _, err := b.store.Resolve(repo, reference)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return b.FetchManifests(ctx, Image{
+		Image: name.Image{Host: repo.Upstream, Repository: repo.Name, Digest: root}, Platforms: Platforms{all: true}, Referrers: true,
+	}, root)
 }
 
 // choose finds out what an image consists of for its platforms. It fetches manifests that are

@@ -40,6 +40,33 @@ func of(t *testing.T, reference string, platforms ...string) bring.Image {
 	return bring.Image{Image: bringtest.Name(reference), Platforms: wanted}
 }
 
+func TestAllManifestsOfAnImageAreFetched(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := bringtest.New(t, cache.Options{Tags: cache.Freshness{TTL: time.Minute}})
+		added := s.AddImage("v1", "a", 1000, "linux/amd64", "linux/arm64", "linux/s390x")
+		b := newBringer(s)
+		if err := b.FetchAllManifests(t.Context(), bringtest.Repo(), "v1"); err != nil {
+			t.Errorf("an image that is not in the cache: %v", err)
+		}
+		if _, err := s.Pull("v1", 0); err != nil {
+			t.Fatal(err)
+		}
+		for _, reference := range []string{"v1", added.Root.Digest.String()} {
+			if err := b.FetchAllManifests(t.Context(), bringtest.Repo(), reference); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, m := range added.Manifests {
+			if _, ok := s.Store.ManifestHere(bringtest.Repo(), m.Digest); !ok {
+				t.Errorf("%s is not here", m.Platform.Architecture)
+			}
+		}
+		if _, asked, _ := s.Counts(); asked != 1+3+2 {
+			t.Errorf("%d questions: for the index, three manifests, and the configuration and layer that were pulled", asked)
+		}
+	})
+}
+
 func TestBroughtImageIsServedWithoutItsUpstream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := bringtest.New(t, cache.Options{Tags: cache.Freshness{TTL: time.Minute, StaleIfError: time.Hour}})

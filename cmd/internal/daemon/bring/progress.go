@@ -16,6 +16,14 @@ type Progress struct {
 	Ended bool   `json:"ended"` // it is whole, or has failed
 }
 
+// Sum returns how many bytes of images are done, and of how many.
+func Sum(images []Progress) (done, total int64) {
+	for _, image := range images {
+		done, total = done+image.Done, total+image.Total
+	}
+	return done, total
+}
+
 // Meter measures the progress of one image. Its methods may be called from several goroutines
 // at once.
 type Meter struct {

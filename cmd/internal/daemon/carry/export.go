@@ -150,11 +150,7 @@ func (a *API) bring(ctx context.Context, hold *cache.Hold, req ExportRequest, wa
 		return why, nil
 	}
 	results := a.opts.Bringer.Bring(ctx, lacking, func(all []bring.Progress) {
-		var done, total int64
-		for _, p := range all {
-			done, total = done+p.Done, total+p.Total
-		}
-		progress(done, total)
+		progress(bring.Sum(all))
 	})
 	for _, result := range results {
 		if result.Err != nil {

@@ -65,6 +65,6 @@ func (a *API) fetchMissing(ctx context.Context, hold *cache.Hold, planned Export
 		wanted[d] = true
 	}
 	return a.opts.Bringer.FetchMissing(ctx, image, roots, wanted, manifests(hold), func(all []bring.Progress) {
-		progress(all[0].Done, all[0].Total)
+		progress(bring.Sum(all))
 	})
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
-	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -171,7 +170,7 @@ func (k *Keeper) fetch(ctx context.Context, i *kept, d digest.Digest) error {
 func (k *Keeper) note(i *kept, err error) {
 	k.mu.Lock()
 	s := i.status
-	known := withoutDigits(s.Error) == withoutDigits(err.Error())
+	known := cache.Reason(s.Error) == cache.Reason(err.Error())
 	s.Error = err.Error()
 	switch {
 	case cache.IsPostponed(err): // nothing is known that was not before
@@ -193,16 +192,6 @@ func (k *Keeper) note(i *kept, err error) {
 		k.log.Warn("an image that is kept could not be fetched; trying again later", "image", i.image, "state", s.State,
 			"served", s.Digest, "error", err)
 	}
-}
-
-// withoutDigits returns a text without what differs each time, such as sizes and ports.
-func withoutDigits(text string) string {
-	return strings.Map(func(r rune) rune {
-		if '0' <= r && r <= '9' {
-			return -1
-		}
-		return r
-	}, text)
 }
 
 // setHolds sets whether clients get the tag as it is recorded.

@@ -145,25 +145,3 @@ func (p *Pins) fetch(ctx context.Context, missing cache.Missing) error {
 	}
 	return err
 }
-
-// FetchManifests fetches the missing manifests of an image, of all platforms, so that
-// the cache knows how large the image is. The reference is a tag or a digest.
-func (p *Pins) FetchManifests(ctx context.Context, repo cache.Repository, reference string) error {
-	tried := make(map[digest.Digest]bool)
-	for more := true; more; {
-		missing, err := p.store.MissingManifests(repo, reference)
-		if err != nil {
-			return err
-		}
-		more = false
-		for _, m := range missing {
-			if !tried[m.Digest] {
-				tried[m.Digest], more = true, true
-				if err := p.fetch(ctx, m); err != nil {
-					return err
-				}
-			}
-		}
-	}
-	return nil
-}
