@@ -13,6 +13,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/larder-registry/larder/cmd/larder/completion"
 	"github.com/larder-registry/larder/cmd/larder/mirror"
 )
 
@@ -45,6 +46,9 @@ type commands struct {
 	Mirror    mirrorCommand    `cmd:"" help:"Make this node's container runtime pull through Larder."`
 	Version   versionCommand   `cmd:"" help:"Print the version."`
 
+	Completion completionCommand `cmd:"" help:"Print a script with which a shell completes larder's commands and flags."`
+	Man        manCommand        `cmd:"" hidden:"" help:"Print the manual page, for packages."`
+
 	Verbose     bool             `short:"v" help:"Say on standard error which configuration is used."`
 	ShowVersion kong.VersionFlag `name:"version" help:"Print the version."`
 }
@@ -59,6 +63,7 @@ func run(ctx context.Context, args, env []string, stdin io.Reader, stdout, stder
 		kong.Writers(stdout, stderr),
 		kong.Vars{
 			"runtimes":     strings.Join(mirror.Runtimes(), ", "),
+			"shells":       strings.Join(completion.Shells(), ","),
 			"systemConfig": systemConfig,
 			"version":      versionLine(),
 		},

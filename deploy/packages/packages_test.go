@@ -3,10 +3,12 @@ package main
 import (
 	"bytes"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -15,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/larder-registry/larder/deploy/deploytest"
+	"github.com/larder-registry/larder/deploy/internal/manuals"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -27,6 +30,9 @@ var installed = []string{
 	"usr/lib/systemd/system/larder.socket",
 	"usr/lib/sysusers.d/larder.conf",
 	"usr/lib/tmpfiles.d/larder.conf",
+	"usr/share/bash-completion/completions/larder",
+	"usr/share/fish/vendor_completions.d/larder.fish",
+	"usr/share/man/man1/larder.1.gz",
 }
 
 func TestDebIsInstalledAndRemoved(t *testing.T) {
@@ -40,7 +46,7 @@ func TestDebIsInstalledAndRemoved(t *testing.T) {
 	// In another root, the scripts must not call this machine's service manager.
 	env := []string{"LARDER_SYSTEMD=/nowhere"}
 	execute(t, env, dpkg, append(base, "--install", makePackage(t, "deb"))...)
-	requireFiles(t, root, installed...)
+	requireFiles(t, root, append(installed, "usr/share/lintian/overrides/larder", "usr/share/zsh/vendor-completions/_larder")...)
 
 	writeFile(t, filepath.Join(root, "etc/larder/larder.yaml"), "listen: 127.0.0.1:6000\n", 0o644)
 	execute(t, env, dpkg, append(base, "--remove", "larder")...)
@@ -59,7 +65,7 @@ func TestRPMIsInstalledAndRemoved(t *testing.T) {
 	root := t.TempDir()
 	// The scripts would need a shell in the other root. They have their own test below.
 	execute(t, nil, rpm, "--root", root, "--noscripts", "--nodeps", "--ignorearch", "--install", makePackage(t, "rpm"))
-	requireFiles(t, root, installed...)
+	requireFiles(t, root, append(installed, "usr/share/licenses/larder/LICENSE", "usr/share/zsh/site-functions/_larder")...)
 	execute(t, nil, rpm, "--root", root, "--noscripts", "--nodeps", "--erase", "larder")
 	requireFiles(t, root)
 }
@@ -109,18 +115,63 @@ func TestScriptsCallTheServiceManager(t *testing.T) {
 	}
 }
 
-// makePackage builds a package with a shell script as its binary, and returns its path.
+// makePackage builds a package, with this test as its binary, and returns its path.
 func makePackage(t *testing.T, format string) string {
 	t.Helper()
-	dir := t.TempDir()
-	binary := filepath.Join(dir, "larder")
-	writeFile(t, binary, "#!/bin/sh\necho larder\n", 0o755)
 	var out bytes.Buffer
-	o := options{Version: "1.2.3", Binary: binary, Arch: "amd64", Format: []string{format}, Out: dir, Root: filepath.Join("..", "..")}
-	if err := o.run(&out); err != nil {
+	o := optionsOf(t)
+	o.Format = []string{format}
+	if err := o.run(t.Context(), &out); err != nil {
 		t.Fatal(err)
 	}
 	return strings.TrimSpace(out.String())
+}
+
+func optionsOf(t *testing.T) options {
+	t.Helper()
+	binary, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := t.TempDir()
+	for _, name := range []string{manuals.Page, manuals.Bash, manuals.Zsh, manuals.Fish} {
+		writeFile(t, filepath.Join(made, name), name, 0o600)
+	}
+	return options{
+		Version: "1.2.3", Binary: binary, Arch: runtime.GOARCH, Format: []string{"deb", "rpm"}, Out: t.TempDir(), Root: filepath.Join("..", ".."), Manuals: made,
+	}
+}
+
+func TestPackagesOfTheSameFilesAreEqual(t *testing.T) {
+	for _, epoch := range []string{"", "1790000000"} {
+		t.Setenv("SOURCE_DATE_EPOCH", epoch)
+		for _, format := range []string{"deb", "rpm"} {
+			first, err1 := os.ReadFile(makePackage(t, format))
+			second, err2 := os.ReadFile(makePackage(t, format))
+			if err := errors.Join(err1, err2); err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(first, second) {
+				t.Errorf("SOURCE_DATE_EPOCH=%s: two %s packages of the same files differ", epoch, format)
+			}
+		}
+	}
+}
+
+func TestPackageIsRefusedForTheBinaryOfAnotherMachine(t *testing.T) {
+	o := optionsOf(t)
+	o.Arch = "s390x"
+	if err := o.run(t.Context(), io.Discard); err == nil || !strings.Contains(err.Error(), "is for "+runtime.GOARCH+", and the package for s390x") {
+		t.Errorf("a binary for %s as s390x: %v", runtime.GOARCH, err)
+	}
+	o.Binary = filepath.Join(o.Manuals, manuals.Page)
+	if err := o.run(t.Context(), io.Discard); err == nil || !strings.Contains(err.Error(), "not a binary that Go built") {
+		t.Errorf("a text file: %v", err)
+	}
+	left, err := os.ReadDir(o.Out)
+	if err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v %v", left, err)
+	}
 }
 
 // requireFiles fails the test unless root contains exactly these files below etc and usr, documents aside.
@@ -142,6 +193,8 @@ func requireFiles(t *testing.T, root string, want ...string) {
 			t.Fatal(err)
 		}
 	}
+	slices.Sort(want)
+	slices.Sort(got)
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("files (-want +got):\n%s", diff)
 	}
