@@ -72,7 +72,7 @@ func (o options) run(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(work)
+	defer func() { _ = os.RemoveAll(work) }()
 	if err := o.writeManuals(ctx, work); err != nil {
 		return err
 	}

@@ -77,7 +77,7 @@ func (o options) build(ctx context.Context, progress io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(r.manuals)
+	defer func() { _ = os.RemoveAll(r.manuals) }()
 	fmt.Fprintln(progress, "manual page and completions")
 	if err := manuals.Write(ctx, r.Root, r.Version, r.manuals); err != nil {
 		return err
@@ -150,7 +150,7 @@ func (r *release) buildFor(ctx context.Context, platform string) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(work)
+	defer func() { _ = os.RemoveAll(work) }()
 	binary := filepath.Join(work, "larder")
 	// The flags are those of the Dockerfile, which a test compares.
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X main.version="+r.Version, "-o", binary, "./cmd/larder")

@@ -30,7 +30,7 @@ func Write(ctx context.Context, root, version, dir string) error {
 	if err := build.Run(); err != nil {
 		return fmt.Errorf("build larder for its manual page: %w", err)
 	}
-	defer os.Remove(larder)
+	defer func() { _ = os.Remove(larder) }()
 	for name, args := range map[string][]string{
 		Page: {"man"},
 		Bash: {"completion", "bash"},
