@@ -86,6 +86,9 @@ var imports = map[string][]string{
 	"proxy/policy/findings":         {"proxy/policy"},
 	"proxy/policy/signed":           {"proxy/policy", "proxy/policy/signed/awssigner"},
 	"proxy/policy/signed/awssigner": {"proxy/policy"},
+
+	"deploy/packages": {"deploy/internal/manuals"},
+	"deploy/release":  {"deploy/internal/manuals"},
 }
 
 // mayImport reports whether the shipped code of one package may import another. Commands may import everything except
