@@ -20,7 +20,8 @@ import (
 // Ask asks an upstream for a manifest by tag or digest; with head for its digest, type and
 // size only, though an answer may bring the rest as well. It is called on behalf of all
 // clients that wait, under the store's context. The error is fs.ErrNotExist if the upstream
-// says that it has no such manifest. The store calls [Manifest.Done] when it has checked and
+// says that it has no such manifest, and fs.ErrPermission if it refuses it. Both are repeated to others for
+// Freshness.Negative, unless the error has a method Personal() bool that returns true. The store calls [Manifest.Done] when it has checked and
 // kept the answer.
 type Ask func(ctx context.Context, reference string, head bool) (Manifest, error)
 

@@ -101,8 +101,12 @@ func (m *memory) addManifest(manifest Manifest) {
 
 // refuse remembers an upstream's refusal until a given time, so that a pod that starts over
 // and over does not cause a request upstream each time. Any other error, or none, is not
-// remembered.
+// remembered, and neither is a personal refusal.
 func (m *memory) refuse(key string, err error, until time.Time) {
+	var who interface{ Personal() bool }
+	if errors.As(err, &who) && who.Personal() {
+		return
+	}
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 		m.refusals.add(key, err, until)
 	}

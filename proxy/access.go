@@ -181,6 +181,15 @@ func (noLogin) Postponed() bool { return true }
 // Unwrap makes it something that does not exist.
 func (noLogin) Unwrap() error { return fs.ErrNotExist }
 
+// personal is an upstream's refusal of clients' credentials, which holds for no other.
+type personal struct{ error }
+
+// Unwrap is for errors.As.
+func (e personal) Unwrap() error { return e.error }
+
+// Personal has the cache not repeat it to others: see [cache.Ask].
+func (personal) Personal() bool { return true }
+
 // with returns a source that asks with the first of some credentials to which the upstream gives what
 // is asked for. The gate learns which of them the upstream refuses in the repository.
 func (s Source) with(gate *access.Gate, repo access.Repository, credentials func() ([]access.Credential, error)) Source {
@@ -194,6 +203,7 @@ func (s Source) with(gate *access.Gate, repo access.Repository, credentials func
 			if errors.Is(err, fs.ErrPermission) {
 				gate.Refused(repo, c, right)
 			}
+			err = personal{err}
 		}
 		return err
 	}

@@ -8,10 +8,8 @@ import (
 	"io"
 	"log"
 	"maps"
-	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -45,9 +43,10 @@ type Registry struct {
 	open   bool // /v2/ itself wants no login
 	down   bool
 	asked  map[Question]int
-	sent   map[string]int // by path
-	direct int            // requests of others than Larder
-	seen   []string       // the Authorization headers of requests
+	sent   map[string]int   // by path
+	held   map[string]*Held // by path
+	direct int              // requests of others than Larder
+	seen   []string         // the Authorization headers of requests
 }
 
 // Question is what the registry was asked, and for whom.
@@ -67,6 +66,7 @@ func Start(t testing.TB, basic bool) *Registry {
 		blobs:   make(map[string]bool),
 		asked:   make(map[Question]int),
 		sent:    make(map[string]int),
+		held:    make(map[string]*Held),
 	}
 	r.server = httptest.NewServer(r)
 	t.Cleanup(r.server.Close)
@@ -216,7 +216,7 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		answer(w, http.StatusNotFound, "BLOB_UNKNOWN")
 		return
 	}
-	counted := &countingWriter{ResponseWriter: w}
+	counted := &contentWriter{ResponseWriter: w, held: r.heldAt(req.URL.Path), gone: req.Context().Done()}
 	r.content.ServeHTTP(counted, req)
 	if req.Method == http.MethodGet && counted.status < http.StatusMultipleChoices {
 		r.mu.Lock()
@@ -327,88 +327,4 @@ func (r *Registry) token(w http.ResponseWriter, req *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(map[string]any{"token": "token-of-" + user, "expires_in": 300})
-}
-
-// countingWriter notes the status of an answer.
-type countingWriter struct {
-	http.ResponseWriter
-	status int
-}
-
-func (w *countingWriter) WriteHeader(status int) {
-	w.status = status
-	w.ResponseWriter.WriteHeader(status)
-}
-
-// Get asks a mirror for a path as clients do: without a token, then for one, then with it. It returns
-// the last status and body, or the length of a blob. An empty user asks anonymously.
-func Get(t testing.TB, method, mirror, path, user, password string) (int, string) {
-	t.Helper()
-	first := do(t, method, mirror+path, "", "", "")
-	if first.status != http.StatusUnauthorized || first.challenge == "" {
-		return first.status, first.body
-	}
-	params := make(map[string]string)
-	for _, part := range strings.Split(strings.TrimPrefix(first.challenge, "Bearer "), ",") {
-		key, value, _ := strings.Cut(part, "=")
-		params[key] = strings.Trim(value, `"`)
-	}
-	realm, err := url.Parse(params["realm"])
-	if err != nil {
-		t.Fatal(err)
-	}
-	query := realm.Query()
-	for _, key := range []string{"service", "scope"} {
-		if params[key] != "" {
-			query.Set(key, params[key])
-		}
-	}
-	realm.RawQuery = query.Encode()
-	token := do(t, http.MethodGet, realm.String(), user, password, "")
-	if token.status != http.StatusOK {
-		return token.status, token.body
-	}
-	var doc struct {
-		Token string `json:"token"`
-	}
-	if err := json.Unmarshal([]byte(token.body), &doc); err != nil {
-		t.Fatal(err)
-	}
-	got := do(t, method, mirror+path, "", "", doc.Token)
-	return got.status, got.body
-}
-
-// reply is an answer to a client.
-type reply struct {
-	status          int
-	challenge, body string
-}
-
-func do(t testing.TB, method, target, user, password, token string) reply {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), method, target, http.NoBody)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Accept", "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json")
-	switch {
-	case token != "":
-		req.Header.Set("Authorization", "Bearer "+token)
-	case user != Anonymous:
-		req.SetBasicAuth(user, password)
-	}
-	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: new(net.Dialer).DialContext}}).Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := string(body)
-	if resp.StatusCode == http.StatusOK && !strings.Contains(resp.Header.Get("Content-Type"), "json") {
-		text = fmt.Sprintf("%d bytes", len(body))
-	}
-	return reply{resp.StatusCode, resp.Header.Get("WWW-Authenticate"), text}
 }

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/larder-registry/larder/upstream/privatetest"
@@ -52,5 +53,48 @@ func TestTagsAreListedWithTheClientsOwnCredentialAlone(t *testing.T) {
 	r.wants(t, "alice", "tags", http.StatusForbidden)
 	if n := r.registry.Asked()[privatetest.Question{User: "carol", Repository: "team/a", Kind: "tags"}]; n > 0 {
 		t.Errorf("the registry was asked %d times with another client's credential", n)
+	}
+}
+
+// The registry takes alice's right away while a layer is fetched with her credential, and breaks the connection.
+func TestFillGoesOnWithTheCredentialOfAnotherWhenOneIsRevoked(t *testing.T) {
+	for name, c := range map[string]struct {
+		others bool // whether carol waits for it too
+	}{"another client waits": {true}, "no other client waits": {false}} {
+		t.Run(name, func(t *testing.T) {
+			r := serveRevocable(t)
+			path := r.paths["layer"]
+			held := r.registry.Hold(strings.TrimSuffix(path, "?ns="+r.registry.Host))
+			get := func(user string) chan privatetest.Reply {
+				got := make(chan privatetest.Reply, 1)
+				go func() {
+					got <- privatetest.Ask(t, privatetest.Request{Method: http.MethodGet, URL: r.url + path, User: user, Password: user + "'s password"})
+				}()
+				return got
+			}
+			if !c.others {
+				r.registry.AddUser("carol", "carol's password")
+			}
+			alice := get("alice")
+			<-held.Begun
+			var carol chan privatetest.Reply
+			if c.others {
+				carol = get("carol")
+			}
+			r.registry.AddUser("alice", "alice's password")
+			held.Cut()
+			if c.others {
+				if got := <-carol; got.Status != http.StatusOK || got.Err != nil {
+					t.Errorf("carol: %+v", got)
+				}
+				<-alice
+			} else if got := <-alice; got.Status == http.StatusOK && got.Err == nil {
+				t.Errorf("alice has the whole layer, though the registry refuses it: %+v", got)
+			}
+			r.wants(t, "alice", "layer", http.StatusNotFound)
+			r.wants(t, "alice", "tag", http.StatusForbidden)
+			r.registry.AddUser("dave", "dave's password", "team/a")
+			r.wants(t, "dave", "layer", http.StatusOK)
+		})
 	}
 }
