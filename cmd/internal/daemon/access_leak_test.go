@@ -95,7 +95,7 @@ func (l *leak) states() map[string]func(t *testing.T) (end func()) {
 func (l *leak) removeFile(t *testing.T, digest string) {
 	t.Helper()
 	for len(l.daemon.proxy.Fills()) > 0 { // the file gets its name after its clients have the last byte
-		time.Sleep(time.Millisecond)
+		<-time.After(time.Millisecond)
 	}
 	removed := 0
 	err := filepath.WalkDir(filepath.Join(l.dir, "cache", "blobs"), func(path string, d fs.DirEntry, err error) error {
