@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -42,7 +43,13 @@ func newDestination(p *invocation, path string) (*destination, error) {
 		return nil, usageError{errors.New("a bundle is not for a terminal: redirect standard output")}
 	}
 	stream, file, err := outputOf(p, path)
-	return &destination{p: p, path: file, stream: stream}, err
+	return &destination{p: p, path: cmp.Or(file, path), stream: stream}, err
+}
+
+// isStandardOutput reports whether the bundle goes where reports go otherwise.
+func (o *destination) isStandardOutput() bool {
+	_, is := o.stream.(nopCloser)
+	return is
 }
 
 func (o *destination) isStream() bool { return o.stream != nil }

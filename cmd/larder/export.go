@@ -80,7 +80,7 @@ func (c *exportCommand) prepare(p *invocation) (*export, error) {
 		return nil, err
 	}
 	switch {
-	case c.JSON && c.Output == standardStream:
+	case c.JSON && e.output.isStandardOutput():
 		return nil, usageError{errors.New("--json and --output=- cannot both have standard output")}
 	case c.Split != "" && e.output.isStream():
 		return nil, usageError{fmt.Errorf("--split: parts need names, and %s is not a file", c.Output)}
@@ -317,7 +317,7 @@ func (e *export) report(files []exportedFile, d *bundle.Description) error {
 		return printJSON(e.p.stdout, sum)
 	}
 	out := e.p.stdout
-	if e.output.path == standardStream {
+	if e.output.isStandardOutput() {
 		out = e.p.stderr
 	}
 	t := new(table)
