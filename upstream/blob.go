@@ -21,6 +21,9 @@ type Range struct {
 	// Spare says that the part only speeds a fetch up. It fails instead of waiting
 	// while the upstream is busy.
 	Spare bool
+	// Size is that of the whole blob in bytes if it is known, else 0. An upstream is believed
+	// whatever it says.
+	Size int64
 }
 
 // Content is an open part of a blob. The caller closes the body, and bounds how

@@ -1,0 +1,243 @@
+package peer
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+	"github.com/opencontainers/go-digest"
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/larder-registry/larder/upstream/peer/members"
+	"github.com/larder-registry/larder/upstream/peer/tree"
+)
+
+const (
+	// maxOwners is how many nodes may be asked for a key before the upstream: the owner, and the one
+	// that takes its place.
+	maxOwners = 2
+	// idleFor is how long a connection to a peer stays open that is not used, and maxIdle how many to each.
+	idleFor = time.Minute
+	maxIdle = 4
+	// maxHeader bounds the header of a peer's answer, in bytes, with all signs of life before it.
+	maxHeader = 1 << 20
+	// maxRoutes bounds the blobs of which it is known where they come from.
+	maxRoutes = 4096
+)
+
+// Cluster is what [Peers] needs to know about the nodes: [members.Members].
+type Cluster interface {
+	All() []members.Node
+	Self() members.Node
+}
+
+// Options are the settings of [Peers]. Cluster and Dial are required.
+type Options struct {
+	Cluster Cluster
+	// Dial connects to a node, and proves the cluster's key: [ring.Dialer].
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Children is how many nodes this one gives a blob to at the same time. 0 means
+	// [tree.DefaultChildren].
+	Children int
+	// Patience is how long a node may give no sign of life. 0 means [Patience].
+	Patience time.Duration
+	// Log is where it is reported that a node is avoided. Nil means slog.Default().
+	Log *slog.Logger
+	// Meter has the instruments. Nil means none.
+	Meter metric.MeterProvider
+}
+
+// Peers are the other nodes of this node's zone. It is safe for concurrent use.
+type Peers struct {
+	cluster  Cluster
+	client   *http.Client
+	patience time.Duration
+	log      *slog.Logger
+	metrics  *metrics
+
+	giver   *tree.Giver
+	avoided *avoided
+	signs   signs
+	routes  *routes
+	zone    zone
+}
+
+// New returns the peers. Close ends their connections.
+func New(opts Options) (*Peers, error) {
+	if opts.Log == nil {
+		opts.Log = slog.Default()
+	}
+	p := &Peers{
+		cluster:  opts.Cluster,
+		patience: cmp.Or(opts.Patience, Patience),
+		log:      opts.Log,
+		giver:    tree.NewGiver(opts.Children),
+		avoided:  newAvoided(),
+		routes:   newRoutes(),
+	}
+	p.client = &http.Client{
+		Transport: &http.Transport{
+			DialTLSContext:         opts.Dial,
+			MaxIdleConnsPerHost:    maxIdle,
+			IdleConnTimeout:        idleFor,
+			MaxResponseHeaderBytes: maxHeader,
+			DisableCompression:     true,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	var err error
+	if p.metrics, err = newMetrics(opts.Meter, p); err != nil {
+		return nil, fmt.Errorf("set up metrics of peers: %w", err)
+	}
+	return p, nil
+}
+
+// Close ends the connections that are idle, and the metrics. No request may run any more.
+func (p *Peers) Close() error {
+	p.client.CloseIdleConnections()
+	return p.metrics.close()
+}
+
+// Avoided returns the nodes that are not asked for a while.
+func (p *Peers) Avoided() []Avoided { return p.avoided.all(time.Now()) }
+
+// Moved returns how many bytes of content this node has given to others, and taken from them.
+func (p *Peers) Moved() (given, taken int64) {
+	return p.metrics.allGiven.Load(), p.metrics.allTaken.Load()
+}
+
+// owners returns the nodes to ask for a key before the upstream, in order. They end before this node, which
+// asks the upstream if those before it cannot be asked.
+func (p *Peers) owners(key string, now time.Time) []string {
+	nodes, places := p.zone.of(p.cluster)
+	var ask []string
+	for _, i := range tree.Owners(key, places, maxOwners+1) {
+		switch n := nodes[i]; {
+		case n.Self, len(ask) == maxOwners:
+			return ask
+		case p.avoided.is(n.Content.String(), key, now):
+		default:
+			ask = append(ask, n.Content.String())
+		}
+	}
+	return ask
+}
+
+// owns reports whether this node is one of those that others ask for a key.
+func (p *Peers) owns(key string) bool {
+	nodes, places := p.zone.of(p.cluster)
+	return slices.ContainsFunc(tree.Owners(key, places, maxOwners), func(i int) bool { return nodes[i].Self })
+}
+
+// zone remembers the places of a zone's nodes, until they change.
+type zone struct {
+	mu     sync.Mutex // guards what follows
+	all    []members.Node
+	nodes  []members.Node
+	places []tree.Place
+}
+
+// of returns the nodes of this node's own zone that are not about to stop, and this one, and their places.
+func (z *zone) of(c Cluster) ([]members.Node, []tree.Place) {
+	all, self := c.All(), c.Self()
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	if z.places != nil && len(all) == len(z.all) && (len(all) == 0 || &all[0] == &z.all[0]) {
+		return z.nodes, z.places
+	}
+	var nodes []members.Node
+	var places []tree.Place
+	for _, n := range all {
+		if n.Zone == self.Zone && (n.Self || !n.Draining) {
+			nodes = append(nodes, n)
+			places = append(places, tree.PlaceOf(n.Content.String()))
+		}
+	}
+	z.all, z.nodes, z.places = all, nodes, places
+	return nodes, places
+}
+
+// routes remember where the blobs come from that this node is fetching, or has fetched lately.
+type routes struct {
+	mu   sync.Mutex // guards what follows
+	list *simplelru.LRU[string, *route]
+}
+
+// route is where one blob comes from.
+type route struct {
+	// parent is the node that sends it, and path the nodes from there on to the one that has it, or
+	// asks the upstream. Both are empty if this one does.
+	parent string
+	path   []string
+	// senders are all that have sent parts, and whether one has said that it has the whole blob.
+	senders map[string]bool
+}
+
+func newRoutes() *routes {
+	list, err := simplelru.NewLRU[string, *route](maxRoutes, nil)
+	if err != nil {
+		panic(err) // only for a size that is not positive
+	}
+	return &routes{list: list}
+}
+
+// of returns the node that sends a blob, and the way that it takes.
+func (r *routes) of(blob string) (parent string, path []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if known, ok := r.list.Get(blob); ok {
+		return known.parent, known.path
+	}
+	return "", nil
+}
+
+// set notes where a blob comes from now. whole says that the parent has all of it.
+func (r *routes) set(blob, parent string, path []string, whole bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	known, ok := r.list.Get(blob)
+	if !ok {
+		known = &route{senders: make(map[string]bool)}
+		r.list.Add(blob, known)
+	}
+	known.parent, known.path = parent, path
+	if parent != "" {
+		known.senders[parent] = known.senders[parent] || whole
+	}
+}
+
+// end forgets a blob, and returns who has sent it.
+func (r *routes) end(blob string) map[string]bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	known, ok := r.list.Peek(blob)
+	if !ok {
+		return nil
+	}
+	r.list.Remove(blob)
+	return known.senders
+}
+
+// Mismatched notes that what came of a blob does not match its digest: the nodes that have sent it are not
+// asked for it again, and one that has lied before, or that said it had all of it, is not asked at all for a while.
+func (p *Peers) Mismatched(d digest.Digest) {
+	for address, whole := range p.routes.end(d.String()) {
+		isLiar := p.avoided.lied(address, d.String(), "it sent wrong bytes of "+d.String(), whole, time.Now())
+		p.log.Warn("a peer has sent wrong bytes; the blob is fetched elsewhere", "peer", address, "digest", d, "avoided", isLiar)
+		p.metrics.lies.Add(context.Background(), 1)
+	}
+}
+
+// refuted notes that a node has sent an answer that is not what it says. sure says that it has no other to blame.
+func (p *Peers) refuted(address, key string, err error, sure bool) {
+	isLiar := p.avoided.lied(address, key, err.Error(), sure, time.Now())
+	p.log.Warn("a peer has sent a wrong answer", "peer", address, "error", err, "avoided", isLiar)
+	p.metrics.lies.Add(context.Background(), 1)
+}
