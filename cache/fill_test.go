@@ -44,7 +44,7 @@ func TestSmallBlobIsFetchedWithOneRequest(t *testing.T) {
 		o := filltest.New(size, 1)
 		pull(t, s, o)
 		settle(t, s)
-		if requests := o.Requests(); len(requests) != 1 || requests[0] != (Range{Len: int64(size)}) {
+		if requests := o.Requests(); len(requests) != 1 || requests[0] != (Range{Len: int64(size), Size: int64(size)}) {
 			t.Errorf("%d bytes were requested as %v", size, requests)
 		}
 	}

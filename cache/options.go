@@ -64,6 +64,9 @@ type Options struct {
 	// anything is evicted, as those that a tag in the cache names are. Nil means none. It must
 	// not call the store.
 	KeptDigests func() []RepoDigest
+	// Mismatched is told which blob did not match its digest, or its size, when it came, once its bytes are dropped. It
+	// must not call the store. Nil means that nobody wants to know.
+	Mismatched func(d digest.Digest)
 	// KeepAll evicts nothing to free space: MaxSize and MinFree bound what may be pinned, and
 	// nothing else. It is for a command that has the folder while no daemon runs, and may not
 	// know the bounds of the daemon.
@@ -98,6 +101,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Mismatched == nil {
+		o.Mismatched = func(digest.Digest) {}
 	}
 	return o
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -193,7 +194,9 @@ func (s *Store) confirmReferrers(ctx context.Context, id RepoDigest, ask AskRefe
 // askForReferrers asks the upstream for a list, and keeps the answer.
 func (s *Store) askForReferrers(ctx context.Context, id RepoDigest, ask AskReferrers) ([]ocispec.Descriptor, error) {
 	checked := s.now() // before the upstream may have a new one
+	ctx, age := withAge(ctx)
 	list, err := ask(ctx)
+	checked = checked.Add(-time.Duration(age.Load()))
 	if err == nil {
 		err = manifest.CheckReferrers(list)
 	}

@@ -225,7 +225,9 @@ func (s *Store) askForTag(ctx context.Context, repo Repository, tag string, ask 
 	id := tagID{repo, tag}
 	before, _ := s.tag(id)
 	checked := s.now() // before the upstream may have moved the tag
+	ctx, age := withAge(ctx)
 	m, state, err := s.askAboutTag(ctx, id, ask)
+	checked = checked.Add(-time.Duration(age.Load()))
 	var gone goneError
 	switch {
 	case errors.As(err, &gone):

@@ -38,6 +38,8 @@ func (l tagList) body() ([]byte, error) {
 type lists struct {
 	store  *cache.Store
 	memory memory
+
+	forPeers bool // see Options
 }
 
 // tags answers tags/list from the upstream, or with the cached tags while the upstream

@@ -48,6 +48,9 @@ type Options struct {
 	Realm  string
 	// Audit gets one line for each decision about an image. Nil means that there is no audit.
 	Audit *audit.Log
+	// ForPeers answers other caches, whose requests are for what their own clients want: they are told how
+	// old an answer is (Age), and a blob is not asked for before it is fetched.
+	ForPeers bool
 	// Log gets one line for each request. Nil means slog.Default().
 	Log *slog.Logger
 	// Meter provides the instruments. Nil means that nothing is measured.
@@ -96,8 +99,8 @@ func New(opts Options) *Proxy {
 		checkHost: opts.CheckHost,
 		userOf:    opts.Authenticate,
 		store:     opts.Store,
-		pulls:     pulls{store: opts.Store, memory: documents, audit: opts.Audit},
-		lists:     lists{store: opts.Store, memory: documents},
+		pulls:     pulls{store: opts.Store, memory: documents, audit: opts.Audit, forPeers: opts.ForPeers},
+		lists:     lists{store: opts.Store, memory: documents, forPeers: opts.ForPeers},
 		log:       requestLog{opts.Log},
 		traces:    newTraces(opts.Tracer),
 	}

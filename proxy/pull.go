@@ -18,6 +18,8 @@ type pulls struct {
 	memory  memory
 	readers readers
 	audit   *audit.Log
+
+	forPeers bool // see Options
 }
 
 // manifest answers GET and HEAD of a manifest by tag or digest.
@@ -55,6 +57,9 @@ func (p *pulls) sendManifest(w *recorder, r *http.Request, t target, state cache
 		return err
 	}
 	setContent(w.Header(), state, m.MediaType, m.Digest)
+	if p.forPeers && t.digest == "" {
+		setAge(w.Header(), p.store.TagChecked(t.repo, t.reference))
+	}
 	sendBytes(w, r, m.Raw)
 	return nil
 }
@@ -71,9 +76,12 @@ func (p *pulls) blob(w *recorder, r *http.Request, t target) error {
 	defer cancel(nil)
 	slow := time.AfterFunc(t.source.Timeout, func() { cancel(errSlow) })
 	defer slow.Stop()
-	size, err := p.store.Holds(ctx, t.repo, t.digest, askBlob(t))
-	if err != nil {
-		return err
+	size := int64(-1)
+	if !p.forPeers || r.Method == http.MethodHead { // the fetch of a blob for a peer asks the upstream too
+		var err error
+		if size, err = p.store.Holds(ctx, t.repo, t.digest, askBlob(t)); err != nil {
+			return err
+		}
 	}
 	if r.Method == http.MethodHead {
 		return p.headBlob(ctx, w, r, t, size)

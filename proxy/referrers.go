@@ -63,6 +63,9 @@ func (l lists) referrers(w *recorder, r *http.Request, t target) error {
 		query.Set("last", next.String())
 		w.Header().Set("Link", linkTo(r, query)+`; rel="next"`)
 	}
+	if l.forPeers {
+		setAge(w.Header(), l.store.ReferrersChecked(t.repo, t.digest))
+	}
 	sendDocument(w, r, state, ocispec.MediaTypeImageIndex, index)
 	return nil
 }

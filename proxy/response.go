@@ -139,3 +139,10 @@ func sendDocument(w *recorder, r *http.Request, state cache.State, mediaType str
 	}
 	_, _ = w.Write(body) // an error means that the client has left
 }
+
+// setAge says how many seconds ago the upstream confirmed an answer (RFC 9111, section 5.1).
+func setAge(h http.Header, checked time.Time) {
+	if !checked.IsZero() {
+		h.Set("Age", strconv.Itoa(int(max(time.Since(checked).Seconds(), 0))))
+	}
+}

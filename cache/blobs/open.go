@@ -131,6 +131,9 @@ func (s *Store) find(ctx context.Context, d digest.Digest, source fill.Source, b
 	return f, own, nil, err
 }
 
+// IsFilling reports whether a fill of a blob runs. It returns at once.
+func (s *Store) IsFilling(d digest.Digest) bool { return s.locks.fill(d) != nil }
+
 // newFill makes a fill: [fill.New], or [fill.NewFetch].
 type newFill func(ctx context.Context, set *fill.Settings, d digest.Digest, source fill.Source, began time.Time) *fill.Fill
 
@@ -217,18 +220,21 @@ func (s *Store) run(f *queued, d digest.Digest, size int64) {
 	if err == nil {
 		s.Kept(d)
 	}
-	s.count(err, time.Since(began))
+	s.count(d, err, time.Since(began))
 	s.slots.release(f.ticket)
 	f.End()
 }
 
-func (s *Store) count(err error, took time.Duration) {
+func (s *Store) count(d digest.Digest, err error, took time.Duration) {
 	switch {
 	case errors.Is(err, fill.ErrOver):
 		s.Counts.FillEnds("", took)
 		return
 	case errors.Is(err, fill.ErrMismatch):
 		s.Counts.Mismatches.Add(1)
+	}
+	if fill.ResultOf(err) == fill.ResultMismatch {
+		s.Mismatched(d)
 	}
 	s.Counts.FillEnds(fill.ResultOf(err), took)
 }

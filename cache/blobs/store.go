@@ -46,6 +46,8 @@ type Settings struct {
 	// and Kept when it has its file.
 	Came func(d digest.Digest, proven []fill.Source)
 	Kept func(d digest.Digest)
+	// Mismatched is called when the fill of a blob has ended since the blob did not match its digest or its size.
+	Mismatched func(d digest.Digest)
 	// Removed is called when the file of a blob was removed, before its records are.
 	Removed func(d digest.Digest)
 	Now     func() time.Time

@@ -153,7 +153,7 @@ func (c *connection) useSource() *origin {
 
 // attempt asks a source once, for the rest of the segment, and copies the answer.
 func (c *connection) attempt(source *origin, t *tries) error {
-	r := Range{Len: c.first, Spare: c.spare}
+	r := Range{Len: c.first, Spare: c.spare, Size: c.fill.expectedSize(source)}
 	if c.seg != nil {
 		r.Off, r.Len = c.seg.next(), c.seg.end-c.seg.next()
 	}

@@ -48,6 +48,9 @@ type Range struct {
 	// Spare marks a connection that only makes a running fill faster. A source that
 	// has none to spare returns an error rather than wait.
 	Spare bool
+	// Size is that of the whole blob in bytes if it is known, else 0. A source that can ask others
+	// leaves one alone that tells another size.
+	Size int64
 }
 
 // Content is an answer to a [Range].

@@ -82,6 +82,13 @@ func (f *Fill) sizeOf(o *origin) int64 {
 	return o.size
 }
 
+// expectedSize returns the size that a source has to tell, in bytes, or 0.
+func (f *Fill) expectedSize(o *origin) int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return cmp.Or(f.size, o.size)
+}
+
 // nextLocked returns the source to try if the active one is of no use: one that was not tried
 // before, else one that was merely slow, else nil.
 func (f *Fill) nextLocked() *origin {

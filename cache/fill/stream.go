@@ -74,7 +74,7 @@ func (s *stream) attempt(p []byte) (int, error) {
 // ask asks for an answer, unless one is open.
 func (s *stream) ask() error {
 	if s.answer == nil {
-		a, err := ask(s.ctx, s.fetch, Range{Off: s.off, Len: s.end - s.off}, s.tries.patience())
+		a, err := ask(s.ctx, s.fetch, Range{Off: s.off, Len: s.end - s.off, Size: s.size}, s.tries.patience())
 		if err != nil {
 			return err
 		}
