@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/larder-registry/larder/upstream/name"
@@ -29,6 +30,7 @@ func (c checker) check() {
 	c.checkImport()
 	c.checkAccess()
 	c.checkAudit()
+	c.checkPeers()
 	if len(c.config.Upstreams) == 0 {
 		c.reject("upstreams", "expected at least one upstream")
 		return
@@ -410,4 +412,41 @@ func (c checker) mayServe(host string) bool {
 		}
 	}
 	return false
+}
+
+// checkPeers checks what belongs together, and completes the nodes to join.
+func (c checker) checkPeers() {
+	p := &c.config.Peers
+	for _, key := range []string{"peers", "peers.listen", "peers.join", "peers.key_file"} {
+		if c.failed[key] {
+			return
+		}
+	}
+	_, given := c.places["peers"]
+	if !given && !p.On() {
+		return
+	}
+	if !p.On() {
+		c.reject("peers.key_file", "missing; expected the file with the cluster's key, which \"larder peers key\" makes")
+	}
+	if len(p.Join) == 0 {
+		c.reject("peers.join", "missing; expected nodes of the cluster, such as dns:larder-peers.larder-system.svc")
+	}
+	_, text, _ := net.SplitHostPort(p.Listen) // address has checked it
+	content, _ := strconv.ParseUint(text, 10, 16)
+	if content == 65535 {
+		c.reject("peers.listen", "expected a port below 65535, as gossip has the port after it")
+		return
+	}
+	gossip := GossipPort(uint16(content))
+	for i, at := range p.Join {
+		if _, _, err := net.SplitHostPort(at); err == nil || c.failed[fmt.Sprintf("peers.join[%d]", i)] {
+			continue
+		}
+		if gossip == 0 {
+			c.reject(fmt.Sprintf("peers.join[%d]", i), "expected a port too, since that of peers.listen is any")
+			continue
+		}
+		p.Join[i] = net.JoinHostPort(strings.Trim(at, "[]"), strconv.Itoa(int(gossip)))
+	}
 }

@@ -34,6 +34,7 @@ type Config struct {
 	Import Import
 	Access Access
 	Audit  Audit
+	Peers  Peers
 
 	// DefaultUpstream is the host of requests that name none, in lower case; ""
 	// means that such requests are not served. One of Upstreams serves it. Default
@@ -289,4 +290,33 @@ type Telemetry struct {
 	SampleRatio float64
 	// RepositoryLabel adds the repository to the metrics of requests.
 	RepositoryLabel bool
+}
+
+// Peers says with which other nodes this one shares what it fetches.
+type Peers struct {
+	// Listen is the host:port on which other nodes are given content. Gossip has the port after it,
+	// over TCP and UDP. Port 0 means any free ports. Default 0.0.0.0:5002.
+	Listen string
+	// Advertise is the address by which other nodes reach this one; "" means that of the route to them.
+	Advertise string
+	// Join are nodes of the cluster, as host:port of their gossip. A host may be a name with many addresses.
+	// Not empty if KeyFile is set.
+	Join []string
+	// KeyFile is the absolute path of the file with the cluster's keys; "" means that nothing is shared.
+	KeyFile string
+	// Zone is the node's zone, of at most 64 bytes. Nodes share within a zone.
+	Zone string
+	// Upload bounds how many bytes a second other nodes are given; 0 means any number. Default 200MB.
+	Upload int64
+}
+
+// On reports whether the node shares with others.
+func (p Peers) On() bool { return p.KeyFile != "" }
+
+// GossipPort is the port of gossip that belongs to a port of content.
+func GossipPort(content uint16) uint16 {
+	if content == 0 {
+		return 0
+	}
+	return content + 1
 }

@@ -53,6 +53,7 @@ func defaults() *Config {
 			VerifyOnRead: "never",
 			ScrubRate:    Amount{Bytes: 20 * humanize.MByte},
 		},
+		Peers: Peers{Listen: "0.0.0.0:5002", Upload: 200 * humanize.MByte},
 		Tags: Tags{
 			TTL:          time.Minute,
 			StaleIfError: 30 * 24 * time.Hour,

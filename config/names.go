@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
@@ -156,4 +157,42 @@ func registryURL(to *string) setter {
 		}
 		return nil
 	}
+}
+
+// maxZone is the length of the longest zone, in bytes.
+const maxZone = 64
+
+// peerAddress accepts an IP address by which others can reach this node.
+func peerAddress(to *string) setter {
+	return parsed(to, "an IP address of this node, such as 10.0.3.7", func(s string) (string, bool) {
+		addr, err := netip.ParseAddr(s)
+		return addr.Unmap().String(), err == nil && !addr.IsUnspecified() && !addr.IsMulticast() && addr.Zone() == ""
+	})
+}
+
+// peerToJoin accepts host:port, with or without dns: before it. checkPeers adds the port of gossip where there is
+// none.
+func peerToJoin(to *string) setter {
+	const want = "a node such as 10.0.3.7:5003, or a name such as dns:larder-peers.larder-system.svc"
+	return parsed(to, want, func(s string) (string, bool) {
+		s = strings.TrimPrefix(s, "dns:")
+		if addr, err := netip.ParseAddr(s); err == nil {
+			return addr.String(), addr.Zone() == ""
+		}
+		if at, err := netip.ParseAddrPort(s); err == nil {
+			return at.String(), at.Port() != 0
+		}
+		host, ok := name.ParseHost(s)
+		return host, ok
+	})
+}
+
+// zone accepts what fits into the metadata of gossip, and reads well in metrics.
+func zone(to *string) setter {
+	want := fmt.Sprintf("a zone such as us-east-1a: %d letters, digits, dots, dashes and underscores at most", maxZone)
+	return valid(to, want, func(s string) bool {
+		return len(s) <= maxZone && !strings.ContainsFunc(s, func(r rune) bool {
+			return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune(".-_", r)
+		})
+	})
 }

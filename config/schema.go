@@ -108,6 +108,16 @@ func fields(c *Config, base string) []field {
 				{name: "required", set: truth(&c.Audit.Required)},
 			}
 		}},
+		{name: "peers", section: func() []field {
+			return []field{
+				{name: "listen", set: address(&c.Peers.Listen)},
+				{name: "advertise", set: peerAddress(&c.Peers.Advertise)},
+				{name: "join", list: items(&c.Peers.Join, peerToJoin)},
+				{name: "key_file", set: hidden(filePath(&c.Peers.KeyFile, base), wantFile)},
+				{name: "zone", set: orNone(&c.Peers.Zone, zone(&c.Peers.Zone))},
+				{name: "upload", set: linkRate(&c.Peers.Upload)},
+			}
+		}},
 		{name: "default_upstream", set: orNone(&c.DefaultUpstream, exactHost(&c.DefaultUpstream))},
 		{name: "upstreams", list: func(n int) []field {
 			c.Upstreams = make([]Upstream, n)

@@ -76,6 +76,9 @@ var imports = map[string][]string{
 	"upstream/reply":     {"upstream/ecr/denial", "upstream/redact"},
 	"upstream/telemetry": {"upstream/pace", "upstream/reply"},
 
+	"upstream/peer":         {"upstream", "upstream/name", "upstream/peer/members", "upstream/peer/tree"},
+	"upstream/peer/members": {"upstream/peer/ring"},
+
 	"proxy":              {"cache", "proxy/access", "proxy/audit", "proxy/origin", "proxy/password", "upstream/name"},
 	"proxy/access":       {"proxy/attempts"},
 	"proxy/password":     {"proxy/attempts", "proxy/livefile", "upstream/name"},

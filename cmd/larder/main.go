@@ -38,6 +38,7 @@ type commands struct {
 	Offline   offlineCommand   `cmd:"" help:"Ask upstreams no more: serve what is cached, and answer 404 to the rest."`
 	Online    onlineCommand    `cmd:"" help:"Ask upstreams again that are offline."`
 	Access    accessCommand    `cmd:"" help:"Show or forget what upstreams said about the credentials of clients."`
+	Peers     peersCommand     `cmd:"" help:"Show the nodes that share what they fetch, or make a key for them."`
 	Scrub     scrubCommand     `cmd:"" help:"Compare everything in the cache with its digest now."`
 	Prepare   prepareCommand   `cmd:"" help:"As root, create the cache folder and give it to the user that will run the daemon."`
 	Export    exportCommand    `cmd:"" help:"Write images into a file that carries them to a site without a link."`

@@ -19,6 +19,7 @@ import (
 	"github.com/larder-registry/larder/cmd/internal/daemon/carry"
 	"github.com/larder-registry/larder/cmd/internal/daemon/conns"
 	"github.com/larder-registry/larder/cmd/internal/daemon/keep"
+	"github.com/larder-registry/larder/cmd/internal/daemon/share"
 	"github.com/larder-registry/larder/cmd/internal/daemon/tlsfiles"
 	"github.com/larder-registry/larder/cmd/internal/daemon/upkeep"
 	"github.com/larder-registry/larder/config"
@@ -50,6 +51,10 @@ type Options struct {
 	// stops. One daemon of a process can do so.
 	ServiceManager bool
 
+	// PeerPatience is how long another node may give no sign of life, for tests; 0 means
+	// [peer.Patience].
+	PeerPatience time.Duration
+
 	// Drain bounds how long answers may go on when the daemon stops; 0 means 25 s.
 	Drain time.Duration
 }
@@ -65,6 +70,7 @@ type Daemon struct {
 	reloads   reloads
 	link      *link.Link
 	client    *upstream.Client
+	sharing   *share.Sharing // nil if this node shares nothing with others
 	store     *cache.Store
 	audit     *audit.Log
 	passwords *password.Guard // nil if clients need no password
@@ -119,6 +125,11 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 	d.client = upstream.NewClient(upstream.Options{
 		Lookup: Lookup(d.cfg), Offline: d.presence.isOffline, Link: d.link, Log: d.log, Meter: meter, Tracer: tracer,
 	})
+	if d.sharing, err = share.Open(ctx, d.cfg.Peers, share.Options{
+		Version: d.opts.Version, Meter: meter, Log: d.log, Patience: d.opts.PeerPatience,
+	}); err != nil {
+		return err
+	}
 	immutable := upkeep.NewImmutableTags(d.cfg, d.client, d.log)
 	opts, err := storeOptions(d.cfg, d.log)
 	if err != nil {
@@ -132,6 +143,10 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 	}
 	opts.Keep, opts.KeptDigests, opts.Tags.Kept = d.keeper.Pins, d.keeper.Digests, d.keeper.Holds
 	opts.Meter, opts.Tracer = meter, tracer
+	if d.sharing != nil {
+		opts.Mismatched = d.sharing.Mismatched
+		d.upkeep = append(d.upkeep, d.sharing.Run)
+	}
 	if d.store, err = cache.Open(d.cfg.Cache.Dir, opts); err != nil {
 		return err
 	}
@@ -159,7 +174,7 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 		Access:    d.access,
 		Realm:     d.cfg.Access.Realm,
 		Audit:     d.audit,
-		Upstreams: sources(d.cfg, d.client),
+		Upstreams: d.sources(),
 		Default:   d.cfg.DefaultUpstream,
 		Store:     d.store,
 		CheckHost: d.listeners.hosts(d.listeners.clients).Check,
@@ -299,6 +314,13 @@ func (d *Daemon) servers(ctx context.Context, operators *admin.Admin) ([]*server
 		}
 		all = append(all, server)
 	}
+	if d.sharing != nil {
+		server, err := d.peerServer(descriptors)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, server)
+	}
 	if d.listeners.commands != nil {
 		api := commandsAPI(operators.API(), carry.Options{
 			Store: d.store, Keys: carry.OpenVerifiers(func() []string { return *d.importKeys.Load() }), Bringer: d.bringer, FetchReferrers: d.proxy.FetchReferrers, Log: d.log,
@@ -306,6 +328,7 @@ func (d *Daemon) servers(ctx context.Context, operators *admin.Admin) ([]*server
 		d.bringer.AddTo(api, userOf)
 		addKept(api, d.keeper)
 		addAccess(api, d.access)
+		d.sharing.AddTo(api)
 		all = append(all, newSocketServer(d.listeners.commands, until(ctx, api), d.opts.Drain, d.log))
 	}
 	return all, nil
@@ -335,6 +358,7 @@ func (d *Daemon) Close() error {
 	if d.store != nil {
 		errs = append(errs, d.store.Close())
 	}
+	errs = append(errs, d.sharing.Close())
 	if d.client != nil {
 		errs = append(errs, d.client.Close())
 	}

@@ -79,6 +79,9 @@ func (d *Daemon) Reload(cfg *config.Config, err error) {
 	if d.passwords != nil && cfg.Auth.On() {
 		d.passwords.Use(cfg.Auth.Htpasswd)
 	}
+	if d.sharing != nil && cfg.Peers.On() {
+		d.sharing.Use(cfg.Peers.KeyFile)
+	}
 	d.presence.reset(cfg)
 	d.presenceChanged()
 	d.log.Info("the configuration was read again", "link", LinkRules(cfg).String(), "offline", d.presence.offline())
@@ -108,6 +111,9 @@ func withoutApplied(cfg *config.Config) config.Config {
 		c.TLS = config.TLS{Cert: "set"}
 	}
 	c.Keep, c.Import, c.Audit = nil, config.Import{}, config.Audit{}
+	if c.Peers.On() {
+		c.Peers.KeyFile = "set"
+	}
 	c.Log.Level = 0
 	if c.Auth.On() {
 		c.Auth = config.ClientAuth{Htpasswd: "set"}

@@ -1,0 +1,53 @@
+package share
+
+import (
+	"encoding/json"
+	"net/http"
+
+	"github.com/larder-registry/larder/upstream/peer"
+)
+
+// Node is a node of the cluster, as this one knows it.
+type Node struct {
+	Address  string `json:"address"` // where it gives content to others
+	Zone     string `json:"zone,omitempty"`
+	Version  string `json:"version,omitempty"`
+	Draining bool   `json:"draining,omitempty"` // it is about to stop
+	Self     bool   `json:"self,omitempty"`     // it is this one
+}
+
+// Avoided is a node that this one does not ask for a while.
+type Avoided = peer.Avoided
+
+// Status is what a node knows of its cluster.
+type Status struct {
+	Nodes   []Node    `json:"nodes"`
+	Avoided []Avoided `json:"avoided"`
+	Given   int64     `json:"given"` // bytes of content, since the start
+	Taken   int64     `json:"taken"`
+}
+
+// Status returns it. It returns at once.
+func (s *Sharing) Status() Status {
+	st := Status{Nodes: []Node{}, Avoided: s.Avoided()}
+	for _, n := range s.members.All() {
+		st.Nodes = append(st.Nodes, Node{Address: n.Content.String(), Zone: n.Zone, Version: n.Version, Draining: n.Draining, Self: n.Self})
+	}
+	st.Given, st.Taken = s.Moved()
+	return st
+}
+
+// AddTo adds the request for the status. s may be nil.
+func (s *Sharing) AddTo(mux *http.ServeMux) {
+	mux.HandleFunc("GET /api/v1/peers", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if s == nil {
+			w.WriteHeader(http.StatusNotFound)
+			_ = json.NewEncoder(w).Encode(map[string]string{ // an error means that the client has left
+				"error": "this node shares nothing with others: its configuration has no peers, or their key cannot be read",
+			})
+			return
+		}
+		_ = json.NewEncoder(w).Encode(s.Status())
+	})
+}
