@@ -48,7 +48,7 @@ func TestDocumentedCommandsExist(t *testing.T) {
 }
 
 func parses(args string) error {
-	parser, err := kong.New(new(commands), kong.Vars{"runtimes": "", "systemConfig": ""}, kong.Writers(io.Discard, io.Discard))
+	parser, err := kong.New(new(commands), kong.Vars{"runtimes": "", "shells": "bash", "systemConfig": ""}, kong.Writers(io.Discard, io.Discard))
 	if err != nil {
 		return err
 	}
