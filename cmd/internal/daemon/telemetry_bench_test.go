@@ -11,6 +11,7 @@ import (
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/config"
 	"github.com/larder-registry/larder/proxy"
+	"github.com/larder-registry/larder/proxy/access"
 	"github.com/larder-registry/larder/upstream"
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
@@ -22,7 +23,7 @@ import (
 //
 // Measured on two idle cores, medians of six: 32.4 µs a request off and 35.4 µs on, which is 0.92, and 8 more allocations.
 func BenchmarkTelemetry(b *testing.B) {
-	b.Run("off", func(b *testing.B) { benchmarkHotManifest(b, new(telemetry)) })
+	b.Run("off", func(b *testing.B) { benchmarkHotManifest(b, new(telemetry), nil) })
 	b.Run("on", func(b *testing.B) {
 		collector := newCollector(b)
 		cfg := config.Telemetry{OTLPEndpoint: collector.URL, SampleRatio: 0.05, RepositoryLabel: true}
@@ -32,11 +33,22 @@ func BenchmarkTelemetry(b *testing.B) {
 			b.Fatal(err)
 		}
 		defer tel.end(log)
-		benchmarkHotManifest(b, tel)
+		benchmarkHotManifest(b, tel, nil)
 	})
 }
 
-func benchmarkHotManifest(b *testing.B, tel *telemetry) {
+// BenchmarkAccess measures an upstream with access: node, by itself and beside one with access: client. Allocations and
+// requests per second must be the same.
+//
+//	go test -run '^$' -bench Access -count 10 ./cmd/internal/daemon
+func BenchmarkAccess(b *testing.B) {
+	b.Run("node alone", func(b *testing.B) { benchmarkHotManifest(b, new(telemetry), nil) })
+	b.Run("node beside client", func(b *testing.B) {
+		benchmarkHotManifest(b, new(telemetry), access.New(access.Options{Key: access.NewKey(), Recheck: time.Hour}))
+	})
+}
+
+func benchmarkHotManifest(b *testing.B, tel *telemetry, gate *access.Gate) {
 	fake, err := ecrtest.Start(ecrtest.Options{})
 	if err != nil {
 		b.Fatal(err)
@@ -70,6 +82,7 @@ func benchmarkHotManifest(b *testing.B, tel *telemetry) {
 		Log:       log,
 		Meter:     tel.meter,
 		Tracer:    tel.tracer,
+		Access:    gate,
 
 		RepositoryLabel: tel.meter != nil,
 	}))
