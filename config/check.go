@@ -42,6 +42,7 @@ func (c checker) check() {
 	c.checkDefaultUpstream()
 	c.checkKeep()
 	c.checkCooldown()
+	c.checkPolicy()
 	c.checkLifecycle()
 }
 
@@ -193,6 +194,47 @@ func (c checker) checkAudit() {
 	case a.File != "" && a.File != AuditStdout && err == nil && filepath.IsLocal(inside) && !c.failed["cache.dir"]:
 		c.reject("audit.file", "expected a file outside of cache.dir, whose files are the cache's own")
 	}
+}
+
+func (c checker) checkPolicy() {
+	rules := policyRules{
+		offline: make(map[name.HostPattern]bool),
+		all:     c.config.Policy,
+		serves:  c.serves,
+		failed:  func(key string) bool { return c.failed[key] },
+		lineOf:  func(key string) int { return c.places[key].line },
+	}
+	for _, u := range c.config.Upstreams {
+		rules.offline[u.Host] = u.Offline
+	}
+	for _, p := range rules.problems() {
+		if p.isWarning {
+			c.warn(p.key, p.text)
+		} else {
+			c.reject(p.key, p.text)
+		}
+	}
+}
+
+// serves reports whether an upstream serves some of the repositories that a pattern matches. An
+// upstream with a mistake may serve any.
+func (c checker) serves(p name.Pattern) bool {
+	if c.failed["upstreams"] {
+		return true
+	}
+	for i, u := range c.config.Upstreams {
+		if key := fmt.Sprintf("upstreams[%d]", i); c.failed[key] || c.failed[key+".host"] || c.failed[key+".allow"] {
+			return true
+		}
+		if !u.Host.Overlaps(p.Host) {
+			continue
+		}
+		overlaps := func(allowed name.RepositoryPattern) bool { return allowed.Overlaps(p.Repository) }
+		if len(u.Allow) == 0 || slices.ContainsFunc(u.Allow, overlaps) {
+			return true
+		}
+	}
+	return false
 }
 
 // checkUpstream checks the upstream at key. hosts has the keys of the hosts of the

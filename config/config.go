@@ -48,6 +48,10 @@ type Config struct {
 	// Keep are images that are always here. No image is in two of them.
 	Keep []Keep
 
+	// Policy are the rules about which images are served. Each covers something, and none of them
+	// is covered by one before it.
+	Policy []Policy
+
 	// Lifecycle are the local lifecycle rules. See [Config.LocalPolicy].
 	Lifecycle []LocalRules
 
@@ -85,6 +89,21 @@ func (c *Config) Match(host string) (Upstream, bool) {
 		u.Endpoint = defaultEndpoint(host)
 	}
 	return u, true
+}
+
+// PolicyOf returns the rule that covers a repository of a host, and false if none does that could
+// refuse anything.
+func (c *Config) PolicyOf(host, repository string) (Policy, bool) {
+	host, ok := name.ParseRegistry(host)
+	if !ok {
+		return Policy{}, false
+	}
+	for _, p := range c.Policy {
+		if p.Match.Match(host, repository) {
+			return p, p.HasConditions()
+		}
+	}
+	return Policy{}, false
 }
 
 // LocalPolicy returns the local rules for a repository of a host: the first in

@@ -143,6 +143,16 @@ func TestEveryKeyIsLoaded(t *testing.T) {
 				Every:  6 * time.Hour, Switch: "whole",
 			},
 		},
+		Policy: []config.Policy{
+			{Match: name.Pattern{Host: "images.example.com", Repository: "base/*"}, Mode: "enforce", Age: 72 * time.Hour, Offline: 168 * time.Hour, Findings: &config.Findings{Worst: "high", OnlyFixable: true, Unscanned: "allow"}, Signed: &config.Signed{
+				Notation: &config.Notation{TrustPolicy: testdata(t, "policy/trustpolicy.json"), TrustStore: testdata(t, "policy/truststore")},
+				Cosign: &config.Cosign{
+					Keys: []string{testdata(t, "policy/cosign.pub"), "awskms:///alias/cosign"}, TrustedRoot: testdata(t, "policy/trusted_root.json"),
+					Identities: []config.Identity{{Issuer: "https://token.actions.githubusercontent.com", Subject: "https://github.com/team/app/.github/workflows/build.yaml@refs/heads/main"}},
+				},
+			}},
+			{Match: name.Pattern{Host: "images.example.com", Repository: "*"}, Mode: "warn", Age: time.Hour, Offline: 720 * time.Hour},
+		},
 		Lifecycle: []config.LocalRules{
 			{Match: name.Pattern{Host: "docker.io", Repository: "library/*"}, Policy: policy(t, `{"rules":[`+
 				`{"rulePriority":1,"description":"yes","selection":{"tagStatus":"tagged","tagPatternList":["v*","2026-01-01","yes"],`+

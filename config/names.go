@@ -82,6 +82,12 @@ func pattern(to *name.Pattern) setter {
 	return parsed(to, want, name.ParsePattern)
 }
 
+// untaggedPattern accepts a pattern, and says why one with a tag is refused.
+func untaggedPattern(to *name.Pattern) setter {
+	const want = "<host>/<repository> with patterns, such as *.dkr.ecr.*.amazonaws.com/prod/*, and no tag, since a pull by digest has none"
+	return parsed(to, want, name.ParsePattern)
+}
+
 func taggedPattern(to *name.ImagePattern) setter {
 	const want = "an image such as docker.io/library/busybox:1.36, or a pattern such as */team/*:v1*"
 	return parsed(to, want, func(s string) (name.ImagePattern, bool) {

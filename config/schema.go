@@ -139,6 +139,16 @@ func fields(c *Config, base string) []field {
 			}
 			return all
 		}},
+		{name: "policy", list: func(n int) []field {
+			c.Policy = make([]Policy, n)
+			all := make([]field, n)
+			for i := range all {
+				p := &c.Policy[i]
+				p.Offline = defaultPolicyOffline
+				all[i].section = func() []field { return policyFields(p, base) }
+			}
+			return all
+		}},
 		{name: "lifecycle", list: func(n int) []field {
 			c.Lifecycle = make([]LocalRules, n)
 			all := make([]field, n)
@@ -178,6 +188,65 @@ func keepFields(k *Keep, base string) []field {
 		{name: "switch", set: choice(&k.Switch, keepWhole, KeepAtOnce)},
 		{name: "referrers", set: truth(&k.Referrers)},
 	}
+}
+
+func policyFields(p *Policy, base string) []field {
+	return []field{
+		{name: "match", set: untaggedPattern(&p.Match)},
+		{name: "mode", set: choice(&p.Mode, PolicyWarn, PolicyEnforce)},
+		{name: "signed", section: func() []field {
+			p.Signed = new(Signed)
+			return signedFields(p.Signed, base)
+		}},
+		{name: "findings", section: func() []field {
+			p.Findings = &Findings{Unscanned: unscannedDeny}
+			return []field{
+				{name: "worst", set: choice(&p.Findings.Worst, "none", "informational", "low", "medium", "high", "critical")},
+				{name: "only_fixable", set: truth(&p.Findings.OnlyFixable)},
+				{name: "unscanned", set: choice(&p.Findings.Unscanned, unscannedDeny, unscannedAllow)},
+			}
+		}},
+		{name: "age", set: duration(&p.Age, 1)},
+		{name: "offline", set: duration(&p.Offline, 0)},
+	}
+}
+
+func signedFields(s *Signed, base string) []field {
+	return []field{
+		{name: "notation", section: func() []field {
+			s.Notation = new(Notation)
+			return []field{
+				{name: "trust_policy", set: filePath(&s.Notation.TrustPolicy, base)},
+				{name: "trust_store", set: filePath(&s.Notation.TrustStore, base)},
+			}
+		}},
+		{name: "cosign", section: func() []field {
+			s.Cosign = new(Cosign)
+			return []field{
+				{name: "keys", list: items(&s.Cosign.Keys, func(to *string) setter { return publicKey(to, base) })},
+				{name: "trusted_root", set: filePath(&s.Cosign.TrustedRoot, base)},
+				{name: "identities", list: func(n int) []field {
+					s.Cosign.Identities = make([]Identity, n)
+					all := make([]field, n)
+					for i := range all {
+						one := &s.Cosign.Identities[i]
+						all[i].section = func() []field {
+							return []field{
+								{name: "issuer", set: plainText(&one.Issuer, "the issuer of an identity, such as https://token.actions.githubusercontent.com")},
+								{name: "subject", set: plainText(&one.Subject, "the subject of an identity, such as a URL or an e-mail address")},
+							}
+						}
+					}
+					return all
+				}},
+			}
+		}},
+	}
+}
+
+// plainText accepts any text but an empty one.
+func plainText(to *string, want string) setter {
+	return valid(to, want, func(string) bool { return true })
 }
 
 func upstreamFields(u *Upstream, base string) []field {

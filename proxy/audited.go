@@ -11,6 +11,7 @@ import (
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/proxy/access"
 	"github.com/larder-registry/larder/proxy/audit"
+	"github.com/larder-registry/larder/proxy/policy"
 )
 
 // notAudited is the error of an image that is not served because its line in the audit cannot be
@@ -56,6 +57,10 @@ func (p *pulls) auditRefused(w *recorder, r *http.Request, t target, err error) 
 	}
 	e := entryOf(r, t)
 	e.Digest, e.Why = t.digest.String(), whyRefused(err)
+	var unfit *policyError
+	if errors.As(err, &unfit) {
+		e.Digest = unfit.Digest.String()
+	}
 	var why *refused
 	if errors.As(err, &why) {
 		e.Upstream = cmp.Or(why.registry, e.Upstream)
@@ -69,7 +74,12 @@ func (p *pulls) auditRefused(w *recorder, r *http.Request, t target, err error) 
 // whyRefused returns why a client does not get an image.
 func whyRefused(err error) audit.Why {
 	var why *refused
+	var unfit *policyError
 	switch {
+	case errors.As(err, &unfit) && unfit.Result == policy.Refused:
+		return audit.Policy
+	case errors.As(err, &unfit):
+		return audit.Undecided
 	case errors.As(err, new(*challengeError)):
 		return audit.Token
 	case errors.As(err, &why) && why.reason == notAllowed:

@@ -21,6 +21,7 @@ import (
 	"github.com/larder-registry/larder/proxy/access"
 	"github.com/larder-registry/larder/proxy/origin"
 	"github.com/larder-registry/larder/proxy/password"
+	"github.com/larder-registry/larder/proxy/policy"
 )
 
 // Only this file turns errors into responses. Each is chosen so that the client goes to
@@ -93,6 +94,13 @@ func failureOf(err error, t target) failure {
 	}
 	if errors.As(err, new(notAudited)) {
 		return failure{http.StatusServiceUnavailable, errcode.ErrorCodeUnavailable, text, defaultRetry}
+	}
+	var unfit *policyError
+	if t.kind == kindManifest && errors.As(err, &unfit) {
+		if unfit.Result == policy.Refused { // classic Docker, too, must not go on to the registry
+			return failure{http.StatusForbidden, errcode.ErrorCodeDenied, text, 0}
+		}
+		return failure{http.StatusServiceUnavailable, errcode.ErrorCodeUnavailable, text, policy.RetryAfter}
 	}
 	if t.kind == kindToken && !errors.As(err, new(errcode.Error)) {
 		return failure{http.StatusServiceUnavailable, errcode.ErrorCodeUnavailable, text, defaultRetry}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/proxy/access"
+	"github.com/larder-registry/larder/proxy/policy"
 )
 
 // The methods of this file fetch content that no client asked for. [cache.Unattended] marks
@@ -51,6 +52,30 @@ func (p *Proxy) FetchManifest(ctx context.Context, repo cache.Repository, dgst d
 	defer cancel()
 	m, _, err := p.store.Manifest(ctx, repo, dgst, p.pulls.askManifest(t))
 	return m, err
+}
+
+// Verify returns what the policy says about an image, by tag or digest, which it caches; nil if no
+// rule covers it: then nobody is asked. It waits for the upstream's timeout at most.
+func (p *Proxy) Verify(ctx context.Context, repo cache.Repository, reference string) (*policy.Decision, error) {
+	if p.pulls.judge.policy.Rule(repo.Upstream, repo.Name) == nil {
+		return nil, nil
+	}
+	t, err := p.contentOf(ctx, route{reference: reference}, repo)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, t.source.Timeout, errSlow)
+	defer cancel()
+	var m cache.Manifest
+	if dgst := digest.Digest(reference); dgst.Validate() == nil {
+		m, _, err = p.store.Manifest(ctx, repo, dgst, p.pulls.askManifest(t))
+	} else {
+		m, _, err = p.store.Tag(ctx, repo, reference, p.pulls.askManifest(t))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return p.pulls.judge.verify(ctx, &p.pulls, t, m)
 }
 
 // FetchBlob caches a blob, and returns how many bytes that took, 0 if the blob was cached. size

@@ -14,6 +14,7 @@ import (
 	"github.com/larder-registry/larder/proxy/access"
 	"github.com/larder-registry/larder/proxy/audit"
 	"github.com/larder-registry/larder/proxy/origin"
+	"github.com/larder-registry/larder/proxy/policy"
 	"github.com/larder-registry/larder/upstream/name"
 )
 
@@ -46,6 +47,8 @@ type Options struct {
 	// upstreams.
 	Access *access.Gate
 	Realm  string
+	// Policy decides which images are served. Nil means that all are.
+	Policy *policy.Policy
 	// Audit gets one line for each decision about an image. Nil means that there is no audit.
 	Audit *audit.Log
 	// ForPeers answers other caches, whose requests are for what their own clients want: they are told how
@@ -99,7 +102,7 @@ func New(opts Options) *Proxy {
 		checkHost: opts.CheckHost,
 		userOf:    opts.Authenticate,
 		store:     opts.Store,
-		pulls:     pulls{store: opts.Store, memory: documents, audit: opts.Audit, forPeers: opts.ForPeers},
+		pulls:     pulls{store: opts.Store, memory: documents, audit: opts.Audit, judge: newJudge(opts.Policy, opts.Store), forPeers: opts.ForPeers},
 		lists:     lists{store: opts.Store, memory: documents, forPeers: opts.ForPeers},
 		log:       requestLog{opts.Log},
 		traces:    newTraces(opts.Tracer),

@@ -18,6 +18,7 @@ type pulls struct {
 	memory  memory
 	readers readers
 	audit   *audit.Log
+	judge   *judge
 
 	forPeers bool // see Options
 }
@@ -53,6 +54,10 @@ func (p *pulls) cachedManifest(t target) (cache.Manifest, bool) {
 }
 
 func (p *pulls) sendManifest(w *recorder, r *http.Request, t target, state cache.State, m cache.Manifest) error {
+	if err := p.judge.manifest(p, w, r, t, m); err != nil {
+		w.Header().Set(xCache, string(state))
+		return err
+	}
 	if err := p.auditAllowed(w, r, t, state, m.Digest); err != nil {
 		return err
 	}
@@ -66,6 +71,9 @@ func (p *pulls) sendManifest(w *recorder, r *http.Request, t target, state cache
 
 // blob answers GET and HEAD of a blob, whole or in ranges.
 func (p *pulls) blob(w *recorder, r *http.Request, t target) error {
+	if err := p.judge.blob(p, r, t); err != nil {
+		return err
+	}
 	if r.Method == http.MethodGet {
 		if blob := p.store.BlobHere(t.repo, t.digest); blob != nil {
 			defer blob.Close()
@@ -97,6 +105,15 @@ func (p *pulls) blob(w *recorder, r *http.Request, t target) error {
 		return errSlow // the blob was opened as the time ended
 	}
 	return p.sendBlob(w, r, t, blob)
+}
+
+// open opens the blob of a target that no client waits for by itself.
+func (p *pulls) open(ctx context.Context, t target) (*cache.Blob, error) {
+	size, err := p.store.Holds(ctx, t.repo, t.digest, askBlob(t))
+	if err != nil {
+		return nil, err
+	}
+	return p.store.Open(ctx, t.digest, p.source(t, size))
 }
 
 func (p *pulls) sendBlob(w *recorder, r *http.Request, t target, blob *cache.Blob) error {

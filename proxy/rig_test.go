@@ -23,6 +23,7 @@ import (
 	"github.com/larder-registry/larder/cache/cachetest"
 	"github.com/larder-registry/larder/proxy"
 	"github.com/larder-registry/larder/proxy/audit"
+	"github.com/larder-registry/larder/proxy/policy"
 	"github.com/larder-registry/larder/upstream"
 	"github.com/larder-registry/larder/upstream/dial"
 	"github.com/larder-registry/larder/upstream/ecrtest"
@@ -37,6 +38,7 @@ type settings struct {
 	forbidden string // a repository that no upstream may serve
 	cache     cache.Options
 	audit     *audit.Log
+	policy    *policy.Policy
 	log       io.Writer     // for JSON lines; discarded if nil
 	timeout   time.Duration // of the upstreams; a minute if 0
 	// fallback is the upstream for requests that name none; the fake's host if
@@ -144,6 +146,7 @@ func (r *rig) start() {
 			return proxy.Source{Upstream: registry, OpenBlob: openBlob(registry), WithAdmission: upstream.WithAdmission, Background: r.mark, For: r.note, Timeout: r.timeout()}, nil
 		},
 		Audit:   r.set.audit,
+		Policy:  r.set.policy,
 		Default: fallback,
 		Store:   store,
 		Log:     log,

@@ -29,6 +29,9 @@ func (c *checkCommand) Run(p *invocation) error {
 	if err != nil {
 		return err
 	}
+	if err := daemon.CheckPolicy(cfg); err != nil {
+		return err
+	}
 	for _, w := range cfg.Warnings {
 		fmt.Fprintln(p.stderr, "warning:", w)
 	}
@@ -36,6 +39,7 @@ func (c *checkCommand) Run(p *invocation) error {
 		fmt.Fprintf(p.stderr, "warning: tags.cooldown: containerd asks the registry for what Larder refuses or does not answer, and gets the image that is delayed: "+
 			"%s allows that; run \"larder mirror --only\"\n", file)
 	}
+	warnOfEvasion(p, cfg, c.ContainerdDir)
 	_, err = fmt.Fprintf(p.stdout, "%s is valid: listens on %s, caches in %s, %d upstreams\n",
 		source, cfg.Listen, cfg.Cache.Dir, len(cfg.Upstreams))
 	if rules := daemon.LinkRules(cfg); err == nil && rules != (link.Rules{}) {
@@ -44,13 +48,36 @@ func (c *checkCommand) Run(p *invocation) error {
 	return err
 }
 
+// warnOfEvasion tells where containerd gets from the registry what the policy refuses.
+func warnOfEvasion(p *invocation, cfg *config.Config, containerdDir string) {
+	for _, file := range governed(cfg).Fallbacks(containerdDir) {
+		fmt.Fprintf(p.stderr, "warning: policy: containerd asks the registry for what Larder refuses: %s allows that; "+
+			"run \"larder mirror --only\", or have containerd ask %s\n", file, verifierCommand)
+	}
+}
+
+// governed returns the mirror of this machine for the registries of which an enforced rule covers images.
+func governed(cfg *config.Config) mirror.Mirror {
+	return mirrorFor(cfg, func(u config.Upstream) bool {
+		return slices.ContainsFunc(cfg.Policy, func(p config.Policy) bool {
+			return p.Mode == config.PolicyEnforce && p.HasConditions() && p.Match.Host.Overlaps(u.Host)
+		})
+	})
+}
+
 // coolable returns the mirror of this machine for the registries whose tags a cooldown delays.
 func coolable(cfg *config.Config) mirror.Mirror {
+	return mirrorFor(cfg, func(u config.Upstream) bool {
+		return slices.ContainsFunc(cfg.Tags.Cooldown, func(c config.Cooldown) bool { return c.Match.MayMatch(u.Host) })
+	})
+}
+
+// mirrorFor returns the mirror of this machine for some of its registries.
+func mirrorFor(cfg *config.Config, concerns func(config.Upstream) bool) mirror.Mirror {
 	m := mirror.Mirror{URL: nodeURL(cfg)}
 	for _, u := range cfg.Upstreams {
-		isDelayed := func(c config.Cooldown) bool { return c.Match.MayMatch(u.Host) }
 		switch {
-		case !slices.ContainsFunc(cfg.Tags.Cooldown, isDelayed):
+		case !concerns(u):
 		case u.Host.HasStar():
 			m.Default = true
 		default:

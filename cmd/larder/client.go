@@ -49,13 +49,21 @@ func (f folder) with(p *invocation, work func(*client) error) error {
 	return errors.Join(work(c), c.close())
 }
 
+// connect returns a client of the daemon or, if none runs, of the folder.
 func connect(p *invocation, cfg *config.Config) (*client, error) {
-	conn, err := daemon.Dial(p.ctx, cfg.Cache.Dir)
-	switch {
-	case err == nil:
-		return toDaemon(cfg), conn.Close()
-	case errors.Is(err, daemon.ErrNotRunning), errors.Is(err, daemon.ErrSocketPath):
+	c, err := running(p, cfg)
+	if errors.Is(err, daemon.ErrNotRunning) || errors.Is(err, daemon.ErrSocketPath) {
 		return openFolder(p, cfg)
+	}
+	return c, err
+}
+
+// running returns a client of the daemon. The error is daemon.ErrNotRunning or daemon.ErrSocketPath if
+// there is none.
+func running(p *invocation, cfg *config.Config) (*client, error) {
+	conn, err := daemon.Dial(p.ctx, cfg.Cache.Dir)
+	if err == nil {
+		return toDaemon(cfg), conn.Close()
 	}
 	if errors.Is(err, fs.ErrPermission) {
 		return nil, fmt.Errorf("reach the daemon: %w: %s", err, whoMayAsk(cfg.Cache.Dir))

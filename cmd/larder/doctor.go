@@ -15,9 +15,10 @@ import (
 // doctorCommand is "larder doctor".
 type doctorCommand struct {
 	folder
-	JSON    bool          `name:"json" help:"Print the steps as a JSON array, when all are done."`
-	Timeout time.Duration `help:"How long each step may take." default:"10s" placeholder:"DURATION"`
-	Image   string        `arg:"" optional:"" help:"An image to pull the beginning of: <host>/<repository>:<tag> or @<digest>. Short names are completed as Docker does. Without an image, the upstreams that are not patterns are examined."`
+	JSON          bool          `name:"json" help:"Print the steps as a JSON array, when all are done."`
+	Timeout       time.Duration `help:"How long each step may take." default:"10s" placeholder:"DURATION"`
+	Image         string        `arg:"" optional:"" help:"An image to pull the beginning of: <host>/<repository>:<tag> or @<digest>. Short names are completed as Docker does. Without an image, the upstreams that are not patterns are examined."`
+	ContainerdDir string        `help:"Folder of containerd's hosts.toml files on this machine." default:"/etc/containerd/certs.d" type:"path" placeholder:"DIR"`
 }
 
 // Help is what kong shows below the usage.
@@ -49,9 +50,10 @@ func (c *doctorCommand) Run(p *invocation) error {
 		Load: func() (*config.Config, string, error) {
 			return settings.load(p)
 		},
-		Image:   image,
-		Timeout: c.Timeout,
-		Show:    show,
+		Image:     image,
+		Fallbacks: func(cfg *config.Config) []string { return governed(cfg).Fallbacks(c.ContainerdDir) },
+		Timeout:   c.Timeout,
+		Show:      show,
 	})
 	if c.JSON {
 		if err := printJSON(p.stdout, steps); err != nil {

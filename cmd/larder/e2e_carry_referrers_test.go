@@ -86,7 +86,7 @@ func TestCarriedSignaturesVerify(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				verify, wrong := s.sign(t, host+"/team/app@"+d.String())
+				by := s.sign(t, host+"/team/app@"+d.String())
 				from := newStack(t, fmt.Sprintf("upstreams: [{host: %s, endpoint: %q}]\n", clientsUpstream, upstream.URL))
 				from.startLarder(t)
 				bundle := filepath.Join(t.TempDir(), "bundle.tar")
@@ -96,10 +96,10 @@ func TestCarriedSignaturesVerify(t *testing.T) {
 				site.startLarder(t)
 				site.imported(t, bundle)
 				through := site.listen + "/" + clientsUpstream + "/team/app:1.0"
-				if err := verify(t, through); err != nil {
+				if err := by.verify(t, through); err != nil {
 					t.Error(err)
 				}
-				if err := wrong(t, through); err == nil {
+				if err := by.wrong(t, through); err == nil {
 					t.Error("it verifies with another key")
 				}
 			})

@@ -15,10 +15,17 @@ import (
 	"github.com/larder-registry/larder/deploy/deploytest"
 )
 
-// A signer signs an image, and returns how another one is verified with the right key, and with a wrong one.
+// A signer signs an image.
 type signer struct {
 	name string
-	sign func(t *testing.T, image string) (verify, wrong func(t *testing.T, image string) error)
+	sign func(t *testing.T, image string) signature
+}
+
+// A signature is how images are verified with the right key, and with a wrong one: by the program that has signed, and
+// by Larder with a value of policy[].signed.
+type signature struct {
+	verify, wrong             func(t *testing.T, image string) error
+	condition, wrongCondition string
 }
 
 // Signatures of images that were verified through Larder once verify as well when the upstream is dead: from lists of
@@ -45,16 +52,16 @@ func TestSignaturesVerifyWithoutTheUpstream(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				verify, wrong := s.sign(t, host+"/team/app@"+digest.String())
+				by := s.sign(t, host+"/team/app@"+digest.String())
 				stack := newStack(t, fmt.Sprintf("upstreams: [{host: %s, endpoint: %q}]\n", clientsUpstream, upstream.URL))
 				stack.startLarder(t)
 				through := stack.listen + "/" + clientsUpstream + "/team/app:1.0"
 				check := func(when string) {
 					t.Helper()
-					if err := verify(t, through); err != nil {
+					if err := by.verify(t, through); err != nil {
 						t.Errorf("%s: %v", when, err)
 					}
-					if err := wrong(t, through); err == nil {
+					if err := by.wrong(t, through); err == nil {
 						t.Errorf("%s: it verifies with another key", when)
 					}
 				}
@@ -72,8 +79,8 @@ func TestSignaturesVerifyWithoutTheUpstream(t *testing.T) {
 }
 
 // cosign signs with a key in a file. The flags choose the form of the signature.
-func cosign(flags ...string) func(t *testing.T, image string) (verify, wrong func(t *testing.T, image string) error) {
-	return func(t *testing.T, image string) (verify, wrong func(t *testing.T, image string) error) {
+func cosign(flags ...string) func(t *testing.T, image string) signature {
+	return func(t *testing.T, image string) signature {
 		t.Helper()
 		deploytest.Require(t, "cosign")
 		keys := t.TempDir()
@@ -91,12 +98,13 @@ func cosign(flags ...string) func(t *testing.T, image string) (verify, wrong fun
 				return err
 			}
 		}
-		return verifyWith("right.pub"), verifyWith("wrong.pub")
+		condition := func(key string) string { return fmt.Sprintf("{cosign: {keys: [%s]}}", filepath.Join(keys, key)) }
+		return signature{verifyWith("right.pub"), verifyWith("wrong.pub"), condition("right.pub"), condition("wrong.pub")}
 	}
 }
 
 // notation signs with a certificate of its own.
-func notation(t *testing.T, image string) (verify, wrong func(t *testing.T, image string) error) {
+func notation(t *testing.T, image string) signature {
 	t.Helper()
 	deploytest.Require(t, "notation")
 	trusting := func(name string) (env []string) {
@@ -118,5 +126,14 @@ func notation(t *testing.T, image string) (verify, wrong func(t *testing.T, imag
 			return err
 		}
 	}
-	return verifyIn(right), verifyIn(other)
+	condition := func(env []string) string {
+		var home string
+		for _, entry := range env {
+			if value, ok := strings.CutPrefix(entry, "XDG_CONFIG_HOME="); ok {
+				home = value
+			}
+		}
+		return fmt.Sprintf("{notation: {trust_policy: %s, trust_store: %s}}", filepath.Join(home, "notation", "trustpolicy.json"), filepath.Join(home, "notation", "truststore"))
+	}
+	return signature{verifyIn(right), verifyIn(other), condition(right), condition(other)}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/larder-registry/larder/cmd/internal/daemon/upkeep"
 	"github.com/larder-registry/larder/cmd/larder/format"
 	"github.com/larder-registry/larder/proxy/admin"
+	"github.com/larder-registry/larder/proxy/policy"
 	"github.com/larder-registry/larder/upstream/name"
 )
 
@@ -25,6 +26,7 @@ type lsCommand struct {
 	Sort    string `enum:"name,size,used" default:"name" help:"Order: by name; by size, the largest first; or by last use, the latest first. Default: name." placeholder:"ORDER"`
 	Quiet   bool   `short:"q" help:"Only names."`
 	Expired bool   `help:"Only images that a lifecycle rule has expired."`
+	Policy  bool   `help:"Show what the policy has decided about each image, instead of its lifecycle."`
 	JSON    bool   `name:"json" help:"Print everything that is known about each image, as a JSON array."`
 	Pattern string `arg:"" optional:"" help:"Only images whose whole name matches. The name is <host>/<repository>:<tag>, or @<digest> for an image without a tag. * stands for any text, slashes too; ? for one character; [a-z] for one of these."`
 }
@@ -53,6 +55,7 @@ func (c *lsCommand) Run(p *invocation) error {
 		images = slices.DeleteFunc(images, func(img cache.ImageInfo) bool {
 			return !pattern.Match(img.Name()) || c.Expired && img.Expired == nil
 		})
+		decided := client.decided(p.ctx)
 		hidden := len(images)
 		if !c.All {
 			images = slices.DeleteFunc(images, isEmpty)
@@ -61,14 +64,18 @@ func (c *lsCommand) Run(p *invocation) error {
 		c.order(images)
 		switch {
 		case c.JSON:
-			return printJSON(p.stdout, withKept(images, kept))
+			return printJSON(p.stdout, withKept(images, kept, decided))
 		case c.Quiet:
 			return printNames(p.stdout, images)
 		}
 		t := table{spare: "DIGEST"}
-		t.add("IMAGE", "DIGEST", "SIZE", "USED", "STATE", "LIFECYCLE")
+		last, lastOf := "LIFECYCLE", lifecycleOf
+		if c.Policy {
+			last, lastOf = "POLICY", decided.of
+		}
+		t.add("IMAGE", "DIGEST", "SIZE", "USED", "STATE", last)
 		for _, img := range images {
-			t.add(rowName(img), shortDigest(img.Digest), format.Size(img.Bytes), age(img.Used), state(img)+keptState(kept[img.Name()]), lifecycleOf(img))
+			t.add(rowName(img), shortDigest(img.Digest), format.Size(img.Bytes), age(img.Used), state(img)+keptState(kept[img.Name()]), lastOf(img))
 		}
 		if err := t.write(p.stdout, terminalWidth(p.stdout)); err != nil {
 			return err
@@ -109,15 +116,47 @@ func notCached(images []cache.ImageInfo, kept map[string]*keep.Status) []cache.I
 // listed is an image as --json prints it.
 type listed struct {
 	cache.ImageInfo
-	Keep *keep.Status `json:"keep,omitempty"` // nil if the image is not kept
+	Keep   *keep.Status     `json:"keep,omitempty"`   // nil if the image is not kept
+	Policy *policy.Decision `json:"policy,omitempty"` // nil if no rule has decided about it
 }
 
-func withKept(images []cache.ImageInfo, kept map[string]*keep.Status) []listed {
+func withKept(images []cache.ImageInfo, kept map[string]*keep.Status, decided decisions) []listed {
 	all := []listed{}
 	for _, img := range images {
-		all = append(all, listed{img, kept[img.Name()]})
+		all = append(all, listed{img, kept[img.Name()], decided[img.Upstream+"/"+img.Repository+"@"+img.Digest.String()]})
 	}
 	return all
+}
+
+// decisions are those of the policy, by the image's name with its digest.
+type decisions map[string]*policy.Decision
+
+// decided returns what the policy has decided: nothing without a daemon, or from one of an earlier
+// release.
+func (c *client) decided(ctx context.Context) decisions {
+	var all []*policy.Decision
+	if c.alone || c.do(ctx, http.MethodGet, "policy", nil, &all) != nil {
+		return nil
+	}
+	decided := make(decisions)
+	for _, d := range all {
+		decided[d.Host+"/"+d.Repository+"@"+d.Digest.String()] = d
+	}
+	return decided
+}
+
+// of says what the policy has decided about an image.
+func (ds decisions) of(img cache.ImageInfo) string {
+	d := ds[img.Upstream+"/"+img.Repository+"@"+img.Digest.String()]
+	switch {
+	case d == nil:
+		return nothing
+	case d.Exempt:
+		return "exempt"
+	case d.Result == policy.Refused && d.Mode == policy.Warn:
+		return "would be refused (warn)"
+	}
+	return fmt.Sprintf("%s (%s)", d.Result, d.Mode)
 }
 
 // keptState is what follows the state of an image that is kept; nil for others.

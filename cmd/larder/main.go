@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	_ "time/tzdata" // link.background.hours are in local time, and containers have no zones of their own
@@ -21,6 +22,9 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	if filepath.Base(os.Args[0]) == verifierCommand {
+		os.Exit(verifyForContainerd(ctx, os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))
+	}
 	os.Exit(run(ctx, os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))
 }
 
@@ -39,6 +43,7 @@ type commands struct {
 	Online    onlineCommand    `cmd:"" help:"Ask upstreams again that are offline."`
 	Access    accessCommand    `cmd:"" help:"Show or forget what upstreams said about the credentials of clients."`
 	Peers     peersCommand     `cmd:"" help:"Show the nodes that share what they fetch, or make a key for them."`
+	Verify    verifyCommand    `cmd:"" help:"Show what the policy says about an image."`
 	Scrub     scrubCommand     `cmd:"" help:"Compare everything in the cache with its digest now."`
 	Prepare   prepareCommand   `cmd:"" help:"As root, create the cache folder and give it to the user that will run the daemon."`
 	Export    exportCommand    `cmd:"" help:"Write images into a file that carries them to a site without a link."`

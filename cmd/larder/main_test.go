@@ -16,8 +16,9 @@ const repository = "../.."
 // and the fake ECR, which the end-to-end tests start as a process so that it can be killed.
 func TestMain(m *testing.M) {
 	testscript.Main(suite{m}, map[string]func(){
-		"larder":       main,
-		fakeECRCommand: fakeECRMain,
+		"larder":        main,
+		verifierCommand: main,
+		fakeECRCommand:  fakeECRMain,
 	})
 }
 

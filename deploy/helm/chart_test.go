@@ -134,6 +134,7 @@ func TestChartRefusesWrongValuesByName(t *testing.T) {
 		{"an unknown value", onlyImage + "podAnotations: {}", "additional properties 'podAnotations' not allowed"},
 		{"an unknown value below another", onlyImage + "mirror: {enable: false}", "'/mirror': additional properties 'enable' not allowed"},
 		{"an unknown key of the configuration", onlyImage + "config: {upstream: []}", "'/config': additional properties 'upstream' not allowed"},
+		{"a policy that covers Larder's own image", onlyImage + "config: {policy: [{match: '*.*/open/*', mode: enforce, age: 1h}, {match: '*/*', mode: enforce, age: 1h}]}", "the rule for */* covers Larder's own image"},
 		{"no configuration", onlyImage + "config: null", "missing property 'config'"},
 		{"an address without a port", onlyImage + "config: {listen: 127.0.0.1}", "/config/listen"},
 		{"the root folder as the cache", onlyImage + "config: {cache: {dir: /}}", "/config/cache/dir"},

@@ -26,6 +26,8 @@ const (
 	Token         Why = "token"          // the client's token is not good for it
 	NotConfigured Why = "not_configured" // the configuration has no upstream for it
 	NotAllowed    Why = "not_allowed"    // the configuration does not allow the repository
+	Policy        Why = "policy"         // a rule of the policy refuses it
+	Undecided     Why = "undecided"      // whether the policy allows it cannot be decided now
 	Failed        Why = "failed"         // the upstream could not be asked, or its answer was not valid
 )
 

@@ -28,6 +28,7 @@ import (
 	"github.com/larder-registry/larder/proxy/admin"
 	"github.com/larder-registry/larder/proxy/audit"
 	"github.com/larder-registry/larder/proxy/password"
+	"github.com/larder-registry/larder/proxy/policy"
 	"github.com/larder-registry/larder/upstream"
 	"github.com/larder-registry/larder/upstream/link"
 )
@@ -73,6 +74,8 @@ type Daemon struct {
 	sharing   *share.Sharing // nil if this node shares nothing with others
 	store     *cache.Store
 	audit     *audit.Log
+	policy    *policy.Policy
+	services  *http.Client    // of the certificates that signatures name
 	passwords *password.Guard // nil if clients need no password
 	access    *access.Gate    // nil if no upstream's clients have rights of their own
 	proxy     *proxy.Proxy
@@ -137,7 +140,8 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 	}
 	opts.Tags.Immutable, opts.Tags.ImmutableTTL = immutable.Since, upkeep.ImmutableTTL
 	opts.Tags.Offline = d.presence.of
-	opts.Tags.Pushed = upkeep.NewPushTimes(d.cfg, d.client, d.log).Of
+	pushed := upkeep.NewPushTimes(d.cfg, d.client, d.log)
+	opts.Tags.Pushed = pushed.Of
 	if d.keeper, err = keep.New(d.cfg.Keep, d.log, meter); err != nil {
 		return err
 	}
@@ -168,11 +172,15 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 		d.upkeep = append(d.upkeep, d.passwords.Run)
 	}
 	d.access = openAccess(d.cfg, d.log)
+	if d.policy, err = openPolicy(d.cfg, d.store, pushed, meter, d.log); err != nil {
+		return err
+	}
 	d.proxy = proxy.New(proxy.Options{
 		Authenticate: authenticate,
 
 		Access:    d.access,
 		Realm:     d.cfg.Access.Realm,
+		Policy:    d.policy,
 		Audit:     d.audit,
 		Upstreams: d.sources(),
 		Default:   d.cfg.DefaultUpstream,
@@ -184,6 +192,10 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 
 		RepositoryLabel: d.cfg.Telemetry.RepositoryLabel,
 	})
+	d.services = d.client.Services()
+	if err := d.usePolicy(d.cfg); err != nil {
+		return err
+	}
 	d.bringer = bring.New(d.proxy, d.store, d.log)
 	d.keeper.Use(d.bringer, d.store, d.client.FetchPostponed)
 	alive, err := upkeep.NewKeepAlive(d.cfg, d.client, d.store, d.log, meter)
@@ -193,7 +205,7 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 	lifecycle := upkeep.NewLifecycle(d.cfg, d.client, d.store, d.log)
 	d.pins = upkeep.NewPins(d.store, d.proxy, d.client.FetchPostponed, d.log)
 	d.proofs = upkeep.NewProofs(d.store, d.proxy.Prove, d.log)
-	d.upkeep = append(d.upkeep, lifecycle.Run, immutable.Run, alive.Run, d.pins.Run, d.keeper.Run, d.proofs.Run)
+	d.upkeep = append(d.upkeep, lifecycle.Run, immutable.Run, alive.Run, d.pins.Run, d.keeper.Run, d.proofs.Run, d.policy.Run)
 	if d.access != nil {
 		d.upkeep = append(d.upkeep, d.access.Run)
 	}
@@ -329,6 +341,7 @@ func (d *Daemon) servers(ctx context.Context, operators *admin.Admin) ([]*server
 		addKept(api, d.keeper)
 		addAccess(api, d.access)
 		d.sharing.AddTo(api)
+		addPolicy(api, d.policy.Decisions, d.proxy)
 		all = append(all, newSocketServer(d.listeners.commands, until(ctx, api), d.opts.Drain, d.log))
 	}
 	return all, nil

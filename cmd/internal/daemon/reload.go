@@ -56,7 +56,7 @@ func newReloads(provider metric.MeterProvider) (reloads, error) {
 	return reloads{failures}, nil
 }
 
-// Reload applies a configuration that was read again: link, keep, import, audit, which upstreams are
+// Reload applies a configuration that was read again: link, keep, import, audit, policy, which upstreams are
 // offline, the level of the log, and the files of TLS and of users if there were some before. It
 // names other keys that have changed: they need a restart. If err is
 // not nil, the configuration could not be read, and the one before stays. It may be called
@@ -65,6 +65,11 @@ func (d *Daemon) Reload(cfg *config.Config, err error) {
 	if err != nil {
 		d.reloads.failures.Add(context.Background(), 1)
 		d.log.Error("the configuration is not valid; the one before stays in use", "error", err)
+		return
+	}
+	if err := d.usePolicy(cfg); err != nil {
+		d.reloads.failures.Add(context.Background(), 1)
+		d.log.Error("a file of the policy is not valid; the configuration before stays in use", "error", err)
 		return
 	}
 	setLevel(d.log, cfg.Log.Level)
@@ -110,7 +115,7 @@ func withoutApplied(cfg *config.Config) config.Config {
 	if c.TLS.On() { // with others, or the same; but not between HTTP and HTTPS
 		c.TLS = config.TLS{Cert: "set"}
 	}
-	c.Keep, c.Import, c.Audit = nil, config.Import{}, config.Audit{}
+	c.Keep, c.Import, c.Audit, c.Policy = nil, config.Import{}, config.Audit{}, nil
 	if c.Peers.On() {
 		c.Peers.KeyFile = "set"
 	}

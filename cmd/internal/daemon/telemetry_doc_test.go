@@ -58,7 +58,7 @@ func labelsOf(family *dto.MetricFamily) []string {
 }
 
 func TestMetricsAreThoseThatAreDocumented(t *testing.T) {
-	s, _ := serveInside(t, "")
+	s, _ := serveInside(t, "policy: [{match: \"*/*\", mode: warn, age: 1h}]\n")
 	image := s.addImage(t, "team/app", 100_000)
 	s.pull(t, "team/app", image)
 	s.pull(t, "team/app", image)

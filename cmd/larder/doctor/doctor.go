@@ -17,6 +17,10 @@ type Options struct {
 	// without an image.
 	Image name.Image
 
+	// Fallbacks returns the files by which containerd gets from a registry what the policy refuses. It may
+	// be nil.
+	Fallbacks func(*config.Config) []string
+
 	// Timeout bounds each step; more than 0.
 	Timeout time.Duration
 
@@ -32,6 +36,7 @@ func Examine(ctx context.Context, opts Options) []Step {
 		checkProxies(e)
 		checkLink(e, cfg)
 		checkClients(e, cfg)
+		checkPolicy(e, cfg, opts.Fallbacks)
 		checkUpstreams(e, cfg, opts.Image)
 	}
 	return e.steps

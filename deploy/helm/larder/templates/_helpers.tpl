@@ -38,10 +38,30 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if not .Values.image.repository -}}
 {{- fail "image.repository is not set, and has no default: build the image with Larder's Dockerfile, push it to a registry that the nodes can pull from without Larder, and add --set image.repository=<registry>/<repository>" -}}
 {{- end -}}
+{{- include "larder.checkPolicy" . -}}
 {{- if .Values.image.digest -}}
 {{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
 {{- else -}}
 {{- printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Fails if a policy could keep Larder's own image from running: a node could never start it then. The first rule that matches counts. */}}
+{{- define "larder.checkPolicy" -}}
+{{- $image := .Values.image.repository -}}
+{{- $decided := false -}}
+{{- range .Values.config.policy -}}
+{{- $host := splitList "/" .match | first -}}
+{{- $repository := trimPrefix (printf "%s/" $host) .match -}}
+{{- $hostPattern := $host | replace "." "\\." | replace "*" "[^.]+" -}}
+{{- if eq $host "*" }}{{ $hostPattern = "[^/]+" }}{{ end -}}
+{{- $pattern := printf "^%s/%s$" $hostPattern ($repository | replace "." "\\." | replace "*" ".*") -}}
+{{- if and (not $decided) (regexMatch $pattern $image) -}}
+{{- $decided = true -}}
+{{- if and (eq (.mode | default "") "enforce") (omit . "match" "mode" "offline") -}}
+{{- fail (printf "config.policy: the rule for %s covers Larder's own image, %s, so that a node could never start it: put a rule without conditions before it, {match: %q}" .match $image $image) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 

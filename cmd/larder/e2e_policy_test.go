@@ -1,0 +1,101 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/registry"
+)
+
+// status is that of an answer to a GET of a manifest.
+func (s *stack) status(t *testing.T, repository, reference string) int {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet,
+		"http://"+s.listen+"/v2/"+repository+"/manifests/"+reference+"?ns="+clientsUpstream, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := (&http.Client{Transport: transport(t)}).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	_, _ = io.Copy(io.Discard, resp.Body)
+	return resp.StatusCode
+}
+
+// Images that cosign and notation have signed are served by the rules that they verify by, and unsigned ones are not: over
+// lists of referrers and over tags, while the upstream answers and without it. The programs verify through Larder.
+func TestPolicyServesWhatSignersVerify(t *testing.T) {
+	t.Parallel()
+	signers := []signer{
+		{"cosign", cosign()},
+		{"cosign with its older tags", cosign("--new-bundle-format=false", "--registry-referrers-mode=legacy")},
+		{"notation", notation},
+	}
+	for _, kind := range []struct {
+		name string
+		api  bool
+	}{{"referrers API", true}, {"tags", false}} {
+		for _, s := range signers {
+			t.Run(kind.name+"/"+s.name, func(t *testing.T) {
+				var failing atomic.Bool // for what is asked about signatures
+				content := registry.New(registry.WithReferrersSupport(kind.api), registry.Logger(log.New(io.Discard, "", 0)))
+				upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if failing.Load() && (strings.Contains(r.URL.Path, "/referrers/") || strings.Contains(r.URL.Path, "/manifests/sha256-")) {
+						w.WriteHeader(http.StatusInternalServerError)
+						return
+					}
+					content.ServeHTTP(w, r)
+				}))
+				t.Cleanup(upstream.Close)
+				host := strings.TrimPrefix(upstream.URL, "http://")
+				image := randomImage(t)
+				writeImage(t, host+"/team/app:signed", image)
+				writeImage(t, host+"/team/app:unsigned", randomImage(t))
+				writeImage(t, host+"/team/app:later", randomImage(t))
+				writeImage(t, host+"/other/app:signed", image)
+				digest, err := image.Digest()
+				if err != nil {
+					t.Fatal(err)
+				}
+				by := s.sign(t, host+"/team/app@"+digest.String())
+				stack := newStack(t, fmt.Sprintf(`upstreams: [{host: %s, endpoint: %q}]
+policy:
+  - {match: "%[1]s/team/*", mode: enforce, signed: %[3]s}
+  - {match: "%[1]s/other/*", mode: enforce, signed: %[4]s}
+`, clientsUpstream, upstream.URL, by.condition, by.wrongCondition))
+				stack.startLarder(t)
+				want := func(when, repository, reference string, status int) {
+					t.Helper()
+					if got := stack.status(t, repository, reference); got != status {
+						t.Errorf("%s: %s:%s is answered with %d, want %d", when, repository, reference, got, status)
+					}
+				}
+				want("at first", "team/app", "signed", http.StatusOK)
+				want("at first", "team/app", "unsigned", http.StatusForbidden)
+				want("with another key", "other/app", "signed", http.StatusForbidden)
+				if err := by.verify(t, stack.listen+"/"+clientsUpstream+"/team/app:signed"); err != nil {
+					t.Errorf("through Larder: %v", err)
+				}
+				failing.Store(true)
+				want("while signatures cannot be asked for", "team/app", "later", http.StatusServiceUnavailable)
+				want("while signatures cannot be asked for", "team/app", "signed", http.StatusOK)
+				if err := stack.larder.stop(syscall.SIGTERM); err != nil {
+					t.Fatal(err)
+				}
+				upstream.Close()
+				stack.startLarder(t)
+				want("after a restart without the upstream", "team/app", "signed", http.StatusOK)
+				want("after a restart without the upstream", "team/app", "unsigned", http.StatusForbidden)
+			})
+		}
+	}
+}

@@ -1,0 +1,125 @@
+package policy
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// fileVersion is the version of the file's form. A file of another version is ignored.
+const fileVersion = 1
+
+// remembered is the file's content.
+type remembered struct {
+	Version   int      `json:"version"`
+	Decisions []record `json:"decisions"`
+}
+
+// record is a decision with the basis of its rule.
+type record struct {
+	Decision
+	Basis string `json:"rule_basis"`
+}
+
+// load reads the decisions of an earlier process.
+func (p *Policy) load() {
+	if p.opts.File == "" {
+		return
+	}
+	raw, err := os.ReadFile(p.opts.File)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	var doc remembered
+	if err == nil {
+		err = json.Unmarshal(raw, &doc)
+	}
+	if err != nil {
+		p.log.Warn("decisions of policies are not remembered; they are made again", "error", fmt.Errorf("read them: %w", err))
+		return
+	}
+	if doc.Version != fileVersion {
+		return
+	}
+	for _, one := range doc.Decisions {
+		if one.Digest.Validate() != nil || one.Result == Unknown {
+			continue
+		}
+		d := one.Decision
+		d.basis = one.Basis
+		p.known.Add(subject{repository{d.Host, d.Repository}, d.Digest}, &d)
+	}
+}
+
+// saveEvery is how often changed decisions are written. One that is lost is made again.
+const saveEvery = 10 * time.Second
+
+// Run keeps the file up to date until ctx ends.
+func (p *Policy) Run(ctx context.Context) {
+	if p.opts.File == "" {
+		return
+	}
+	tick := time.NewTicker(saveEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			p.save()
+		case <-ctx.Done():
+			p.save()
+			return
+		}
+	}
+}
+
+// save writes the decisions, if any has changed.
+func (p *Policy) save() {
+	p.file.Lock()
+	defer p.file.Unlock()
+	if !p.changed.Swap(false) {
+		return
+	}
+	doc := remembered{Version: fileVersion, Decisions: []record{}}
+	p.mu.Lock()
+	for _, d := range p.known.Values() { // the latest last, so that the next process forgets the oldest first
+		if d.Result != Unknown {
+			doc.Decisions = append(doc.Decisions, record{*d, d.basis})
+		}
+	}
+	p.mu.Unlock()
+	raw, err := json.Marshal(doc)
+	if err == nil {
+		err = writeFile(p.opts.File, raw)
+	}
+	if err != nil {
+		p.changed.Store(true)
+		p.log.Warn("decisions of policies are not kept for the next start", "error", err)
+	}
+}
+
+// writeFile replaces a file, which its owner alone may read. After a crash it has the old content
+// or the new one.
+func writeFile(path string, content []byte) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*") // with mode 0600
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	_, err = f.Write(content)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
