@@ -84,6 +84,12 @@ func startEmptyContainerd(t *testing.T) *containerd {
 // start starts a daemon without content and without a mirror.
 func (p containerdPrograms) start(t *testing.T) *containerd {
 	t.Helper()
+	return p.startWith(t, "")
+}
+
+// startWith is start with more configuration, and more of an environment.
+func (p containerdPrograms) startWith(t *testing.T, more string, env ...string) *containerd {
+	t.Helper()
 	dir := t.TempDir()
 	c := &containerd{
 		ctr:       deploytest.Require(t, p.ctr),
@@ -91,7 +97,7 @@ func (p containerdPrograms) start(t *testing.T) *containerd {
 		hosts:     filepath.Join(dir, "hosts"),
 		fifos:     filepath.Join(dir, "fifo"),
 		container: "larder-e2e-" + rand.Text(),
-		env:       environ(t),
+		env:       environ(t, env...),
 	}
 	writeFile(t, filepath.Join(dir, "config.toml"), fmt.Sprintf(`version = 2
 root = %q
@@ -103,7 +109,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", 
   address = %q
 [plugins."io.containerd.internal.v1.opt"]
   path = %q
-`, filepath.Join(dir, "root"), filepath.Join(dir, "state"), c.address, c.address+".ttrpc", filepath.Join(dir, "opt")))
+`, filepath.Join(dir, "root"), filepath.Join(dir, "state"), c.address, c.address+".ttrpc", filepath.Join(dir, "opt"))+more)
 	cmd := exec.Command(deploytest.Require(t, p.daemon), "--config", filepath.Join(dir, "config.toml"))
 	cmd.Env = c.env
 	daemon := start(t, cmd)

@@ -6,12 +6,16 @@ import (
 	"log"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/registry"
+
+	"github.com/larder-registry/larder/deploy/deploytest"
 )
 
 // status is that of an answer to a GET of a manifest.
@@ -98,4 +102,47 @@ policy:
 			})
 		}
 	}
+}
+
+// containerd 2 gets the bytes from the registry itself, and asks the verifier before it uses them.
+func TestContainerdAsksTheVerifier(t *testing.T) {
+	t.Parallel()
+	deploytest.Require(t, "containerd2")
+	requireRoot(t, "containerd2")
+	upstream := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	t.Cleanup(upstream.Close)
+	host := strings.TrimPrefix(upstream.URL, "http://")
+	for _, repository := range []string{"team/app", "other/app"} {
+		writeImage(t, host+"/"+repository+":1.0", randomImage(t))
+	}
+	s := newStack(t, fmt.Sprintf(`upstreams: [{host: %s, endpoint: %q}]
+policy: [{match: "%[1]s/team/*", mode: enforce, age: 100h}]
+`, clientsUpstream, upstream.URL))
+	s.startLarder(t)
+	verifiers := t.TempDir()
+	if err := os.Symlink(s.binary, filepath.Join(verifiers, verifierCommand)); err != nil {
+		t.Fatal(err)
+	}
+	more := fmt.Sprintf("[plugins.\"io.containerd.image-verifier.v1.bindir\"]\n  bin_dir = %q\n"+
+		"[[plugins.\"io.containerd.transfer.v1.local\".unpack_config]]\n  platform = %q\n  snapshotter = %q\n", verifiers, localPlatform()[0], snapshotter)
+	c := containerds()[1].startWith(t, more, "LARDER_CONFIG="+s.config)
+	writeFile(t, filepath.Join(c.hosts, clientsUpstream, "hosts.toml"), fmt.Sprintf("server = %q\n", upstream.URL))
+	pull := func(image string) error {
+		_, err := tryRun(t, c.env, c.ctr, "--address", c.address, "images", "pull", "--hosts-dir", c.hosts, "--snapshotter", snapshotter, image)
+		return err
+	}
+	check := func(when, reason string) {
+		t.Helper()
+		if err := pull(clientsUpstream + "/team/app:1.0"); err == nil || !strings.Contains(err.Error(), reason) {
+			t.Errorf("%s: an image that a rule refuses: %v, want %q", when, err, reason)
+		}
+		if err := pull(clientsUpstream + "/other/app:1.0"); err != nil {
+			t.Errorf("%s: an image that no rule covers: %v", when, err)
+		}
+	}
+	check("with the daemon", "must be 100h old")
+	if err := s.larder.stop(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	check("without the daemon", "no daemon runs that could decide")
 }
