@@ -100,7 +100,8 @@ func TestBlobThatAnotherUpstreamSendsIsServedOnlyWhereItsStorageConfirmsIt(t *te
 				pass(time.Second)
 				lie(liar)
 				liar.wantNothing(t, <-liar.as(store, claims).pull(store))
-				if len(store.Fills()) == 0 && name != "the size, then silence" {
+				isSlow := name == "broken" || name == "the size, then silence" // it is tried again for longer than the fill runs
+				if len(store.Fills()) == 0 && !isSlow {
 					t.Error("the fill has ended before")
 				}
 				good.wantWhole(t, "the victim's client", <-first, 2*time.Minute)
