@@ -202,6 +202,11 @@ func TestConfigurationReachesLarderUnchanged(t *testing.T) {
 	given = strings.ReplaceAll(given, " secrets/", " /etc/larder-secrets/")
 	given = strings.ReplaceAll(given, " tls/", " /etc/larder-tls/")
 	given = strings.NewReplacer("keys/site.pub", "/etc/larder-keys/site.pub", "file: images.txt", "file: /etc/larder/images.txt").Replace(given)
+	policy, err := filepath.Abs("../../config/testdata/policy") // a policy's files must be readable
+	if err != nil {
+		t.Fatal(err)
+	}
+	given = strings.NewReplacer(" policy/", " "+policy+"/", "[policy/", "["+policy+"/").Replace(given)
 	given = strings.Replace(given, "2026-01-01, yes]", "'2026-01-01', 'yes']", 1) // Helm parses YAML 1.1
 	values := onlyImage + "config:\n  " + strings.ReplaceAll(given, "\n", "\n  ")
 	c := find[corev1.ConfigMap](t, mustRender(t, values).manifests)
