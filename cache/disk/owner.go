@@ -57,6 +57,39 @@ func GiveTo(dir string, owner Owner) (given bool, err error) {
 	return true, nil
 }
 
+// ErrNotEmpty is returned for a folder that has files and another owner.
+var ErrNotEmpty = errors.New("the folder is not empty")
+
+// GiveFolder is GiveTo for a folder that is not a cache, such as that of a key. It gives an empty
+// folder alone: others return [ErrNotEmpty], unless the owner has them already.
+func GiveFolder(dir string, owner Owner) (given bool, err error) {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return false, fmt.Errorf("make a folder for user %d: %w", owner.User, err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return false, err
+	}
+	defer root.Close()
+	if is, err := root.Lstat("."); err != nil || OwnerOf(is) == owner {
+		return false, err
+	}
+	entries, err := fs.ReadDir(root.FS(), ".")
+	if err == nil && len(entries) > 0 {
+		err = ErrNotEmpty
+	}
+	if err == nil {
+		err = root.Chmod(".", 0o750)
+	}
+	if err == nil {
+		err = root.Lchown(".", owner.User, owner.Group)
+	}
+	if err != nil {
+		return false, fmt.Errorf("give %s to user %d: %w", dir, owner.User, err)
+	}
+	return true, nil
+}
+
 // OwnerOf returns the owner of a file.
 func OwnerOf(info fs.FileInfo) Owner {
 	stat := info.Sys().(*syscall.Stat_t) // as package os documents for Unix

@@ -11,9 +11,10 @@ import (
 // prepareCommand is "larder prepare". It is for a container that runs as root before
 // the daemon runs as another user.
 type prepareCommand struct {
-	Config   string  `help:"Configuration file of the daemon ($$LARDER_CONFIG)." type:"path" placeholder:"FILE"`
-	CacheDir *string `help:"Folder of the cache." placeholder:"DIR"`
-	Owner    string  `required:"" help:"The user and group that will run the daemon, by number." placeholder:"USER:GROUP"`
+	Config   string   `help:"Configuration file of the daemon ($$LARDER_CONFIG)." type:"path" placeholder:"FILE"`
+	CacheDir *string  `help:"Folder of the cache." placeholder:"DIR"`
+	Folder   []string `help:"Another folder to create and give away, such as that of access.key_file; may be given several times. It must be empty." placeholder:"DIR" type:"path"`
+	Owner    string   `required:"" help:"The user and group that will run the daemon, by number." placeholder:"USER:GROUP"`
 }
 
 // Help is what kong shows below the usage.
@@ -22,7 +23,7 @@ func (*prepareCommand) Help() string {
 		"    larder prepare --cache-dir /var/lib/larder --owner 65532:65532"
 }
 
-// Run creates the folder and gives it to its owner.
+// Run creates the folders and gives them to their owner.
 func (c *prepareCommand) Run(p *invocation) error {
 	owner, err := parseOwner(c.Owner)
 	if err != nil {
@@ -36,12 +37,22 @@ func (c *prepareCommand) Run(p *invocation) error {
 	if err != nil {
 		return err
 	}
+	c.tell(p, cfg.Cache.Dir, given)
+	for _, dir := range c.Folder {
+		if given, err = disk.GiveFolder(dir, owner); err != nil {
+			return err
+		}
+		c.tell(p, dir, given)
+	}
+	return nil
+}
+
+func (c *prepareCommand) tell(p *invocation, dir string, given bool) {
 	did := "belonged before to"
 	if given {
 		did = "belongs now to"
 	}
-	_, err = fmt.Fprintf(p.stdout, "%s %s %s\n", cfg.Cache.Dir, did, c.Owner)
-	return err
+	fmt.Fprintf(p.stdout, "%s %s %s\n", dir, did, c.Owner)
 }
 
 // parseOwner reads "65532:65532".

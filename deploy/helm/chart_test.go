@@ -288,6 +288,47 @@ func TestContainersAreConfined(t *testing.T) {
 	}
 }
 
+// The key of access: client and the audit outlive the pods.
+func TestFoldersOfTheNodeArePreparedAndMounted(t *testing.T) {
+	pod := find[appsv1.DaemonSet](t, mustRender(t, onlyImage+"folders: [/var/lib/larder-access, /var/log/larder]").manifests).Spec.Template.Spec
+	prepare := pod.InitContainers[slices.IndexFunc(pod.InitContainers, func(c corev1.Container) bool { return c.Name == "prepare" })]
+	for _, folder := range []string{"/var/lib/larder-access", "/var/log/larder"} {
+		if !slices.Contains(prepare.Args, "--folder="+folder) {
+			t.Errorf("prepare is run with %q, without %s", prepare.Args, folder)
+		}
+		i := slices.IndexFunc(pod.Volumes, func(v corev1.Volume) bool { return v.HostPath != nil && v.HostPath.Path == folder })
+		if i < 0 {
+			t.Fatalf("%s is not a volume", folder)
+		}
+		for _, c := range []corev1.Container{prepare, pod.Containers[0]} {
+			if !slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool {
+				return m.Name == pod.Volumes[i].Name && m.MountPath == folder && !m.ReadOnly
+			}) {
+				t.Errorf("%s is not mounted in %s", folder, c.Name)
+			}
+		}
+	}
+}
+
+// containerd and larder mirror read the same files.
+func TestMirrorHasTheFilesThatTLSAndPasswordsNeed(t *testing.T) {
+	pod := find[appsv1.DaemonSet](t, mustRender(t, onlyImage+"mirror: {filesDir: /etc/larder-node, ca: ca.pem, credentials: password}").manifests).Spec.Template.Spec
+	mirror := pod.InitContainers[slices.IndexFunc(pod.InitContainers, func(c corev1.Container) bool { return c.Name == "mirror" })]
+	for _, want := range []string{"--ca=/etc/larder-node/ca.pem", "--credentials=/etc/larder-node/password"} {
+		if !slices.Contains(mirror.Args, want) {
+			t.Errorf("mirror is run with %q, without %s", mirror.Args, want)
+		}
+	}
+	if slices.ContainsFunc(mirror.Args, func(arg string) bool { return strings.HasPrefix(arg, "--client") }) {
+		t.Errorf("mirror is run with %q, for a certificate that was not named", mirror.Args)
+	}
+	for _, c := range append(pod.Containers[1:], mirror) { // the keeper checks with them
+		if !slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.MountPath == "/etc/larder-node" && m.ReadOnly }) {
+			t.Errorf("the folder is not mounted in %s: %+v", c.Name, c.VolumeMounts)
+		}
+	}
+}
+
 // Access to containerd's socket is equivalent to root on the node.
 func TestContainerdSocketIsMountedOnlyWhereItIsUsed(t *testing.T) {
 	for _, test := range []struct {

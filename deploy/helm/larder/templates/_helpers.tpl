@@ -133,6 +133,19 @@ capabilities: {drop: [ALL]}
 {{- range .Values.mirror.registries }}
 - --registry={{ . }}
 {{- end }}
+{{- with .Values.mirror.filesDir }}
+{{- range $flag, $file := dict "ca" $.Values.mirror.ca "client-cert" $.Values.mirror.clientCert "client-key" $.Values.mirror.clientKey "credentials" $.Values.mirror.credentials }}
+{{- if $file }}
+- --{{ $flag }}={{ $.Values.mirror.filesDir }}/{{ $file }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "larder.folderMounts" -}}
+{{- range $i, $folder := .Values.folders }}
+- {name: folder-{{ $i }}, mountPath: {{ $folder | quote }}}
+{{- end }}
 {{- end -}}
 
 {{- define "larder.mirrorMounts" -}}
@@ -140,6 +153,9 @@ capabilities: {drop: [ALL]}
 - {name: hosts, mountPath: {{ .Values.mirror.containerdDir | quote }}}
 {{- if not .Values.mirror.containerdVersion }}
 - {name: containerd, mountPath: {{ .Values.mirror.containerdSocket | quote }}, readOnly: true}
+{{- end }}
+{{- with .Values.mirror.filesDir }}
+- {name: mirror-files, mountPath: {{ . | quote }}, readOnly: true}
 {{- end }}
 {{- end -}}
 
@@ -151,5 +167,9 @@ capabilities: {drop: [ALL]}
 {{- if not .Values.mirror.containerdVersion }}
 - name: containerd
   hostPath: {path: {{ .Values.mirror.containerdSocket | quote }}, type: Socket}
+{{- end }}
+{{- with .Values.mirror.filesDir }}
+- name: mirror-files
+  hostPath: {path: {{ . | quote }}, type: Directory}
 {{- end }}
 {{- end -}}
