@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -12,6 +14,17 @@ import (
 // The cache is full of images that everybody could pull while the node's rights decided. One of them has a layer that its
 // repository names and does not have: with access: node it comes from another repository.
 func TestSwitchToTheClientsRightsHoldsForWhatIsCached(t *testing.T) {
+	for name, lost := range map[string][]string{
+		"the index as it was":          nil,
+		"an index from its snapshot":   {"index"},
+		"an index from names of files": {"index", "index.snapshot"},
+	} {
+		t.Run(name, func(t *testing.T) { switchToTheClientsRights(t, lost) })
+	}
+}
+
+// switchToTheClientsRights removes something of the cache folder before the clients' rights decide.
+func switchToTheClientsRights(t *testing.T, lost []string) {
 	registry := privatetest.Start(t, false)
 	registry.AddUser(privatetest.Anonymous, "", "team/a", "team/b")
 	image := registry.Push(t, "team/a", "v1", 100_000)
@@ -32,6 +45,11 @@ func TestSwitchToTheClientsRightsHoldsForWhatIsCached(t *testing.T) {
 	wants(privatetest.Anonymous, a, all)
 	wants(privatetest.Anonymous, b, all)
 	g.stop()
+	for _, name := range lost {
+		if err := os.RemoveAll(filepath.Join(dir, "cache", name)); err != nil {
+			t.Fatal(err)
+		}
+	}
 
 	registry.AddUser(privatetest.Anonymous, "")
 	registry.AddUser("alice", "alice's password", "team/a", "team/b")

@@ -65,10 +65,14 @@ func decode(meta []byte) (Node, error) {
 	rest := meta[10:]
 	var fields [3][]byte
 	for i := range fields {
-		if len(rest) == 0 || len(rest) <= int(rest[0]) {
+		if len(rest) == 0 {
 			return Node{}, errMeta
 		}
-		fields[i], rest = rest[1:1+rest[0]], rest[1+rest[0]:]
+		end := 1 + int(rest[0]) // a byte would overflow
+		if len(rest) < end {
+			return Node{}, errMeta
+		}
+		fields[i], rest = rest[1:end], rest[end:]
 	}
 	if err := n.Content.UnmarshalBinary(fields[0]); err != nil || !n.Content.IsValid() || n.Content.Port() == 0 {
 		return Node{}, errMeta

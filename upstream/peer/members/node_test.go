@@ -1,6 +1,7 @@
 package members
 
 import (
+	"bytes"
 	"net/netip"
 	"strings"
 	"testing"
@@ -46,6 +47,7 @@ func TestLongZoneAndVersionAreCut(t *testing.T) {
 func FuzzMetadataOfOthers(f *testing.F) {
 	f.Add([]byte(nil))
 	f.Add(Node{Content: netip.MustParseAddrPort("10.0.3.7:5002"), Zone: "a", Version: "v1"}.encode())
+	f.Add(append([]byte{metaFormat, 0, 0, 0, 0, 0, 0, 0, 0, 0}, bytes.Repeat([]byte{255}, 300)...)) // a field of 255 bytes
 	f.Fuzz(func(t *testing.T, meta []byte) {
 		n, err := decode(meta)
 		if err != nil {
