@@ -34,6 +34,7 @@ type transport struct {
 func (n *network) join(addr netip.AddrPort) *transport {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.killLocked(addr.String())
 	t := &transport{net: n, addr: addr, packets: make(chan *memberlist.Packet, 1024), streams: make(chan net.Conn, 64)}
 	n.at[addr.String()] = t
 	return t
@@ -49,10 +50,33 @@ func (n *network) cut(some ...netip.AddrPort) {
 	}
 }
 
-func (n *network) find(from, to string) *transport {
+// kill takes the node from an address: it neither hears nor is heard any more.
+func (n *network) kill(addr netip.AddrPort) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.side[from] != n.side[to] {
+	n.killLocked(addr.String())
+}
+
+func (n *network) killLocked(addr string) {
+	t := n.at[addr]
+	if t == nil {
+		return
+	}
+	delete(n.at, addr)
+	for {
+		select {
+		case conn := <-t.streams: // nobody reads it
+			_ = conn.Close()
+		default:
+			return
+		}
+	}
+}
+
+// findLocked returns the node at an address, or nil if t does not reach it.
+func (n *network) findLocked(t *transport, to string) *transport {
+	from := t.addr.String()
+	if n.at[from] != t || n.side[from] != n.side[to] {
 		return nil
 	}
 	return n.at[to]
@@ -63,7 +87,9 @@ func (t *transport) FinalAdvertiseAddr(string, int) (net.IP, int, error) {
 }
 
 func (t *transport) WriteTo(b []byte, addr string) (time.Time, error) {
-	if to := t.net.find(t.addr.String(), addr); to != nil {
+	t.net.mu.Lock()
+	defer t.net.mu.Unlock()
+	if to := t.net.findLocked(t, addr); to != nil {
 		select {
 		case to.packets <- &memberlist.Packet{Buf: append([]byte(nil), b...), From: net.UDPAddrFromAddrPort(t.addr), Timestamp: time.Now()}:
 		default: // as the kernel does
@@ -74,8 +100,10 @@ func (t *transport) WriteTo(b []byte, addr string) (time.Time, error) {
 
 func (t *transport) PacketCh() <-chan *memberlist.Packet { return t.packets }
 
-func (t *transport) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
-	to := t.net.find(t.addr.String(), addr)
+func (t *transport) DialTimeout(addr string, _ time.Duration) (net.Conn, error) {
+	t.net.mu.Lock()
+	defer t.net.mu.Unlock()
+	to := t.net.findLocked(t, addr)
 	if to == nil {
 		return nil, errors.New("nobody is there")
 	}
@@ -83,7 +111,7 @@ func (t *transport) DialTimeout(addr string, timeout time.Duration) (net.Conn, e
 	select {
 	case to.streams <- theirs:
 		return ours, nil
-	case <-time.After(timeout):
+	default:
 		return nil, errors.New("nobody accepts")
 	}
 }
@@ -94,7 +122,7 @@ func (t *transport) Shutdown() error {
 	t.net.mu.Lock()
 	defer t.net.mu.Unlock()
 	if t.net.at[t.addr.String()] == t {
-		delete(t.net.at, t.addr.String())
+		t.net.killLocked(t.addr.String())
 	}
 	return nil
 }
