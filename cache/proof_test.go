@@ -214,6 +214,36 @@ func earlier(t *testing.T, dir string) {
 	closeStore(t, s)
 }
 
+// Where the clients' own rights decide, a record that does not tell what was proven is worth nothing.
+func TestFolderOfAnEarlierReleaseProvesNothingWhereClientsRightsDecide(t *testing.T) {
+	dir := t.TempDir()
+	opts := Options{ScrubEvery: -1, NeedsProof: func(string) bool { return true }, OnlyProven: func(upstream string) bool { return upstream == victim.Upstream }}
+	layer := filltest.New(100_000, 1)
+	img := newImage("image", layer)
+	s := openStore(t, dir, opts)
+	for _, repo := range []Repository{victim, claims} {
+		pullTag(t, s, repo, "v1", img)
+		pullFor(t, s, repo, layer)
+	}
+	settle(t, s)
+	closeStore(t, s)
+	earlier(t, dir)
+	s = openStore(t, dir, opts)
+	if hasBlob(t, s, victim, layer) {
+		t.Error("the layer is served by the word of an earlier release")
+	}
+	if !hasBlob(t, s, claims, layer) {
+		t.Error("the layer is not served where the node's rights decide")
+	}
+	before, _ := layer.Total()
+	if state := pullFor(t, s, victim, layer); state != Hit {
+		t.Error(state)
+	}
+	if after, _ := layer.Total(); after > before+64 || !hasBlob(t, s, victim, layer) {
+		t.Errorf("%d bytes were fetched, and the layer is served: %t", after-before, hasBlob(t, s, victim, layer))
+	}
+}
+
 // There is no upstream: nothing may stop being served because Larder is another release.
 func TestFolderOfAnEarlierReleaseIsServedAsBefore(t *testing.T) {
 	dir := t.TempDir()
