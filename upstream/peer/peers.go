@@ -114,12 +114,14 @@ func (p *Peers) Moved() (given, taken int64) {
 }
 
 // owners returns the nodes to ask for a key before the upstream, in order. They end before this node, which
-// asks the upstream if those before it cannot be asked.
-func (p *Peers) owners(key string, now time.Time) []string {
+// asks the upstream if those before it cannot be asked. A node that must not ask it, as it is offline, asks those that
+// take its place: they may have the content.
+func (p *Peers) owners(key string, offline bool, now time.Time) []string {
 	nodes, places := p.zone.of(p.cluster)
 	var ask []string
 	for _, i := range tree.Owners(key, places, maxOwners+1) {
 		switch n := nodes[i]; {
+		case n.Self && offline:
 		case n.Self, len(ask) == maxOwners:
 			return ask
 		case p.avoided.is(n.Content.String(), key, now):

@@ -85,7 +85,7 @@ func (s *Source) owners(key string) []string {
 	if s.Hops > maxHops || s.Hops > 0 && s.peers.owns(key) {
 		return nil
 	}
-	return s.peers.owners(key, time.Now())
+	return s.peers.owners(key, s.Offline(), time.Now())
 }
 
 // question is one about this upstream.
