@@ -240,7 +240,7 @@ func (s *Source) blob(ctx context.Context, node string, q question, known int64)
 		return upstream.Content{}, errCircle
 	}
 	s.peers.routes.set(q.key, a.from, path, a.whole())
-	body := &paced{body: a.Body, peers: s.peers, from: a.from, blob: q.key, began: time.Now()}
+	body := &paced{body: a.Body, peers: s.peers, from: a.from, blob: q.key, ended: ctx.Err, began: time.Now()}
 	return upstream.Content{Body: body, Whole: a.StatusCode == http.StatusOK, Size: size}, nil
 }
 
@@ -257,13 +257,14 @@ func sizeOf(r *http.Response) (int64, error) {
 	return n, nil
 }
 
-// paced is the body of another node. It ends if the node sends too slowly: then the node is not asked for the
-// blob for a while.
+// paced is the body of another node. It ends if the node sends too slowly. Then, and when the node breaks off, the
+// node is not asked for the blob for a while.
 type paced struct {
 	body  io.ReadCloser
 	peers *Peers
 	from  string
 	blob  string
+	ended func() error // returns an error once this node wants no more of it
 
 	began time.Time // the window
 	n     int64     // bytes in it
@@ -276,7 +277,7 @@ func (b *paced) Read(p []byte) (int, error) {
 	n, err := b.body.Read(p)
 	b.n += int64(n)
 	b.peers.metrics.took(n)
-	if err != nil && !errors.Is(err, io.EOF) && b.n == 0 {
+	if err != nil && !errors.Is(err, io.EOF) && b.ended() == nil { // asked again, it would break off again
 		b.peers.avoided.slow(b.from, b.blob, "it broke off", time.Now())
 	}
 	if took := time.Since(b.began); err == nil && took >= rateWindow {

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -59,8 +61,27 @@ func newZone(t testing.TB) *zone {
 			stopping.Go(stop)
 		}
 		stopping.Wait()
+		awaitProbes(t)
 	})
 	return z
+}
+
+// probePatience is more than memberlist's longest probe takes: its interval of a second, eight times as long on a node
+// that is slow itself.
+const probePatience = 20 * time.Second
+
+// awaitProbes waits for the last probes of memberlist, whose Shutdown does not.
+func awaitProbes(t testing.TB) {
+	t.Helper()
+	var stacks []byte
+	for began := time.Now(); time.Since(began) < probePatience; <-time.After(20 * time.Millisecond) {
+		stacks = make([]byte, 4<<20)
+		stacks = stacks[:runtime.Stack(stacks, true)]
+		if !bytes.Contains(stacks, []byte("hashicorp/memberlist.")) {
+			return
+		}
+	}
+	t.Errorf("memberlist has goroutines %v after the last node ended:\n%s", probePatience, stacks)
 }
 
 // start starts one more node. more is the end of its configuration.
