@@ -80,12 +80,12 @@ var imports = map[string][]string{
 	"upstream/peer/members": {"upstream/peer/ring"},
 
 	"proxy":              {"cache", "proxy/access", "proxy/audit", "proxy/origin", "proxy/password", "proxy/policy", "upstream/name"},
-	"proxy/access":       {"proxy/attempts"},
+	"proxy/access":       {"proxy/attempts", "proxy/wholefile"},
 	"proxy/password":     {"proxy/attempts", "proxy/livefile", "upstream/name"},
 	"proxy/admin":        {"cache", "proxy", "proxy/admin/answer", "proxy/origin", "upstream", "upstream/link", "upstream/name"}, // it shows the state of upstreams
 	"proxy/admin/answer": {"cache"},
 	"config":             {"upstream/lifecycle", "upstream/name"},
-	"proxy/policy":       {"upstream/name"},
+	"proxy/policy":       {"proxy/wholefile", "upstream/name"},
 
 	"proxy/policy/findings":         {"proxy/policy"},
 	"proxy/policy/signed":           {"proxy/policy", "proxy/policy/signed/awssigner"},

@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/larder-registry/larder/proxy/wholefile"
 )
 
 // Key is the key of the hashes of credentials.
@@ -65,7 +67,7 @@ func makeKey(path string) (Key, error) {
 	k := NewKey()
 	err := os.MkdirAll(filepath.Dir(path), 0o755)
 	if err == nil {
-		err = writeFile(path, []byte(hex.EncodeToString(k[:])+"\n"))
+		err = wholefile.Write(path, []byte(hex.EncodeToString(k[:])+"\n"), 0o600)
 	}
 	if err != nil {
 		return Key{}, fmt.Errorf("make a key for access decisions: %w", err)

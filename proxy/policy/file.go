@@ -7,8 +7,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
+
+	"github.com/larder-registry/larder/proxy/wholefile"
 )
 
 // fileVersion is the version of the file's form. A file of another version is ignored.
@@ -94,32 +95,10 @@ func (p *Policy) save() {
 	p.mu.Unlock()
 	raw, err := json.Marshal(doc)
 	if err == nil {
-		err = writeFile(p.opts.File, raw)
+		err = wholefile.Write(p.opts.File, raw, 0o600)
 	}
 	if err != nil {
 		p.changed.Store(true)
 		p.log.Warn("decisions of policies are not kept for the next start", "error", err)
 	}
-}
-
-// writeFile replaces a file, which its owner alone may read. After a crash it has the old content
-// or the new one.
-func writeFile(path string, content []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*") // with mode 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
-	_, err = f.Write(content)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }

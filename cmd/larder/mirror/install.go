@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/larder-registry/larder/proxy/wholefile"
 )
 
 // A Change is what was done with one file.
@@ -181,7 +183,7 @@ func (f hostsFile) install() (did string, err error) {
 	if f.secret {
 		mode = secretFile
 	}
-	if err := replace(f.path, f.want, mode); err != nil {
+	if err := wholefile.Write(f.path, []byte(f.want), mode); err != nil {
 		return "", err
 	}
 	switch {
@@ -211,7 +213,7 @@ func (f hostsFile) backUp() error {
 	case strings.HasPrefix(f.current, newFileMark), !strings.HasPrefix(f.want, newFileMark), isBackup(backup, text):
 		return nil
 	}
-	return replace(backup, text, publicFile)
+	return wholefile.Write(backup, []byte(text), publicFile)
 }
 
 // isBackup reports whether a file is the backup of a text from which the mirror was taken out.
@@ -225,23 +227,6 @@ const (
 	publicFile = 0o644
 	secretFile = 0o600
 )
-
-// replace writes a file atomically: containerd may read it at any time.
-func replace(path, text string, mode fs.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".hosts.toml-*")
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(text)
-	err = errors.Join(err, f.Chmod(mode), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
-}
 
 // Remove undoes [Install] for all registries in dir: it removes the files that
 // Install created, and restores the files that it changed. Edits since then stay.
@@ -287,5 +272,5 @@ func remove(path string) (did string, err error) {
 	if backup := path + backupSuffix; isBackup(backup, rest) {
 		return Restored, os.Rename(backup, path)
 	}
-	return Left, replace(path, rest, publicFile)
+	return Left, wholefile.Write(path, []byte(rest), publicFile)
 }
