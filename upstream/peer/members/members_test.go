@@ -213,7 +213,7 @@ func TestRotationOfKeysLosesNobody(t *testing.T) {
 		await(t, 10*time.Second, 3, nodes...)
 		for _, keys := range [][]ring.Key{{c.key, after}, {after, c.key}, {after}} {
 			for _, m := range nodes {
-				m.ring.Use(keys)
+				m.ring.Change(keys)
 				if err := m.Rekey(); err != nil {
 					t.Fatal(err)
 				}

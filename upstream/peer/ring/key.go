@@ -125,20 +125,10 @@ type Ring struct {
 }
 
 // New returns a ring with some keys, of which there is at least one.
-func New(keys ...Key) *Ring {
-	r := &Ring{}
-	r.Use(keys)
-	return r
-}
+func New(keys ...Key) *Ring { return &Ring{keys: slices.Clone(keys)} }
 
-// Use replaces the keys. Connections that have proved a key stay.
-func (r *Ring) Use(keys []Key) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.keys = slices.Clone(keys)
-}
-
-// Change is Use that reports whether the keys have changed.
+// Change replaces the keys, and reports whether they are others than before. Connections that have
+// proved a key stay.
 func (r *Ring) Change(keys []Key) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

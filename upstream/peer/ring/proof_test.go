@@ -113,7 +113,7 @@ func TestRotationLosesNobodyAtAnyStep(t *testing.T) {
 					t.Errorf("step %d: %v", i, err)
 				}
 			}
-			late.ring.Use(steps[i])
+			late.ring.Change(steps[i])
 			if _, err := late.greet(t.Context(), early); err != nil {
 				t.Errorf("step %d, done: %v", i, err)
 			}
