@@ -6,12 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
-	"io/fs"
 	"net/http"
-	"os"
-	"path/filepath"
-	"strings"
 
 	"github.com/larder-registry/larder/config"
 	"github.com/larder-registry/larder/proxy"
@@ -59,20 +54,18 @@ func policyRule(entry config.Policy, from policySources) (*policy.Rule, error) {
 		opts := signed.Options{Content: from.content, HTTP: from.services, Signer: revocations{from.registry}}
 		if s.Notation != nil {
 			opts.Notation = &signed.Notation{TrustPolicy: s.Notation.TrustPolicy, TrustStore: s.Notation.TrustStore}
-			addFiles(basis, s.Notation.TrustPolicy, s.Notation.TrustStore)
 		}
 		if s.Cosign != nil {
 			opts.Cosign = &signed.Cosign{Keys: s.Cosign.Keys, TrustedRoot: s.Cosign.TrustedRoot}
 			for _, one := range s.Cosign.Identities {
 				opts.Cosign.Identities = append(opts.Cosign.Identities, signed.Identity{Issuer: one.Issuer, Subject: one.Subject})
-				fmt.Fprintf(basis, "identity %q\n", one)
 			}
-			addFiles(basis, append(s.Cosign.Keys, s.Cosign.TrustedRoot)...)
 		}
 		condition, err := signed.New(opts)
 		if err != nil {
 			return nil, fmt.Errorf("signed: %w", err)
 		}
+		fmt.Fprintf(basis, "signed %s\n", condition.Basis())
 		r.Signed = confirmed{condition, from.isOffline}
 	}
 	if f := entry.Findings; f != nil {
@@ -87,25 +80,6 @@ func policyRule(entry config.Policy, from policySources) (*policy.Rule, error) {
 	}
 	r.Basis = hex.EncodeToString(basis.Sum(nil))
 	return r, nil
-}
-
-// addFiles adds the contents of files and folders to a basis, and the names of keys in KMS. What cannot be
-// read is left out: then the condition cannot be made either.
-func addFiles(basis hash.Hash, paths ...string) {
-	for _, path := range paths {
-		if path == "" || strings.Contains(path, "://") {
-			fmt.Fprintf(basis, "key %q\n", path)
-			continue
-		}
-		_ = filepath.WalkDir(path, func(name string, entry fs.DirEntry, err error) error {
-			if err != nil || entry.IsDir() {
-				return err
-			}
-			raw, err := os.ReadFile(name)
-			fmt.Fprintf(basis, "file %d %x\n", len(raw), sha256.Sum256(raw))
-			return err
-		})
-	}
 }
 
 // confirmed is a condition about what upstreams list. Something may be missing from an older list, so that

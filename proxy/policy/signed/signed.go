@@ -107,6 +107,9 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
+// Basis returns a digest of the keys, the identities, the trust policy and the trust stores as they were read.
+func (c *Condition) Basis() string { return c.basis }
+
 // Evaluate is for [policy.Condition]. The error is that of what could not be read or asked; a good
 // signature beside it holds all the same.
 func (c *Condition) Evaluate(ctx context.Context, image policy.Image) (policy.Answer, error) {
