@@ -83,7 +83,7 @@ type Daemon struct {
 	keeper    *keep.Keeper
 	pins      *upkeep.Pins
 	proofs    *upkeep.Proofs
-	upkeep    []func(context.Context) // each runs until its context ends; those of pins, tls and passwords are among them
+	upkeep    []func(context.Context) // each runs until its context ends
 	listeners listeners
 
 	importKeys atomic.Pointer[[]string] // import.verify, which a reload replaces
@@ -104,112 +104,6 @@ func New(ctx context.Context, cfg *config.Config, opts Options) (*Daemon, error)
 		return nil, errors.Join(err, d.Close())
 	}
 	return d, nil
-}
-
-func (d *Daemon) open(ctx context.Context) (err error) {
-	if d.telemetry, err = newTelemetry(ctx, d.cfg.Telemetry, d.opts.Version, d.opts.Env, d.log); err != nil {
-		return err
-	}
-	meter, tracer := d.telemetry.meter, d.telemetry.tracer
-	d.presence = newPresence(d.cfg, d.log)
-	if err := d.presence.observe(meter); err != nil {
-		return err
-	}
-	if d.audit, err = audit.Open(auditSettings(d.cfg), meter, d.log); err != nil {
-		return err
-	}
-	d.link = link.New(LinkRules(d.cfg))
-	if err := d.link.Observe(meter); err != nil {
-		return err
-	}
-	if d.reloads, err = newReloads(meter); err != nil {
-		return err
-	}
-	d.client = upstream.NewClient(upstream.Options{
-		Lookup: Lookup(d.cfg), Offline: d.presence.isOffline, Link: d.link, Log: d.log, Meter: meter, Tracer: tracer,
-	})
-	if d.sharing, err = share.Open(ctx, d.cfg.Peers, share.Options{
-		Version: d.opts.Version, Meter: meter, Log: d.log, Patience: d.opts.PeerPatience,
-	}); err != nil {
-		return err
-	}
-	immutable := upkeep.NewImmutableTags(d.cfg, d.client, d.log)
-	opts, err := storeOptions(d.cfg, d.log)
-	if err != nil {
-		return err
-	}
-	opts.Tags.Immutable, opts.Tags.ImmutableTTL = immutable.Since, upkeep.ImmutableTTL
-	opts.Tags.Offline = d.presence.of
-	pushed := upkeep.NewPushTimes(d.cfg, d.client, d.log)
-	opts.Tags.Pushed = pushed.Of
-	if d.keeper, err = keep.New(d.cfg.Keep, d.log, meter); err != nil {
-		return err
-	}
-	opts.Keep, opts.KeptDigests, opts.Tags.Kept = d.keeper.Pins, d.keeper.Digests, d.keeper.Holds
-	opts.Meter, opts.Tracer = meter, tracer
-	if d.sharing != nil {
-		opts.Mismatched = d.sharing.Mismatched
-		d.upkeep = append(d.upkeep, d.sharing.Run)
-	}
-	if d.store, err = cache.Open(d.cfg.Cache.Dir, opts); err != nil {
-		return err
-	}
-	if d.cfg.TLS.On() {
-		if d.tls, err = tlsfiles.Open(tlsFiles(d.cfg), meter, d.log); err != nil {
-			return err
-		}
-		d.upkeep = append(d.upkeep, d.tls.Run)
-	}
-	if d.listeners, err = listen(ctx, d.cfg, d.opts.ServiceManager, d.log); err != nil {
-		return err
-	}
-	var authenticate func(*http.Request) (string, error)
-	if d.cfg.Auth.On() {
-		if d.passwords, err = password.Open(d.cfg.Auth.Htpasswd, meter, d.log); err != nil {
-			return err
-		}
-		authenticate = d.passwords.Check
-		d.upkeep = append(d.upkeep, d.passwords.Run)
-	}
-	d.access = openAccess(d.cfg, d.log)
-	if d.policy, err = openPolicy(d.cfg, d.store, pushed, meter, d.log); err != nil {
-		return err
-	}
-	d.proxy = proxy.New(proxy.Options{
-		Authenticate: authenticate,
-
-		Access:    d.access,
-		Realm:     d.cfg.Access.Realm,
-		Policy:    d.policy,
-		Audit:     d.audit,
-		Upstreams: d.sources(),
-		Default:   d.cfg.DefaultUpstream,
-		Store:     d.store,
-		CheckHost: d.listeners.hosts(d.listeners.clients).Check,
-		Log:       d.log,
-		Meter:     meter,
-		Tracer:    tracer,
-
-		RepositoryLabel: d.cfg.Telemetry.RepositoryLabel,
-	})
-	d.services = d.client.Services()
-	if err := d.usePolicy(d.cfg); err != nil {
-		return err
-	}
-	d.bringer = bring.New(d.proxy, d.store, d.log)
-	d.keeper.Use(d.bringer, d.store, d.client.FetchPostponed)
-	alive, err := upkeep.NewKeepAlive(d.cfg, d.client, d.store, d.log, meter)
-	if err != nil {
-		return err
-	}
-	lifecycle := upkeep.NewLifecycle(d.cfg, d.client, d.store, d.log)
-	d.pins = upkeep.NewPins(d.store, d.proxy, d.client.FetchPostponed, d.log)
-	d.proofs = upkeep.NewProofs(d.store, d.proxy.Prove, d.log)
-	d.upkeep = append(d.upkeep, lifecycle.Run, immutable.Run, alive.Run, d.pins.Run, d.keeper.Run, d.proofs.Run, d.policy.Run)
-	if d.access != nil {
-		d.upkeep = append(d.upkeep, d.access.Run)
-	}
-	return nil
 }
 
 // Addr is the address at which clients are served.
