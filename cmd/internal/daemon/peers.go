@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"net/http"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -47,7 +46,7 @@ func (d *Daemon) shared(own func(host, repository string) (proxy.Source, error),
 				return upstream.Content(content), err
 			},
 			Offline: func() bool { return d.presence.isOffline(host) },
-			Aged:    func(ctx context.Context, age time.Duration) { cache.Aged(ctx, age) },
+			Aged:    cache.Aged,
 			Fresh:   d.cfg.Tags.TTL,
 			Hops:    hops,
 		})

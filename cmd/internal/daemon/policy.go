@@ -86,11 +86,7 @@ func verify(ctx context.Context, p *proxy.Proxy, image string) (Verified, error)
 	}
 	v := Verified{Image: parsed.String(), Served: true}
 	repo := cache.Repository{Upstream: parsed.Host, Name: parsed.Repository}
-	reference := parsed.Tag
-	if parsed.Digest != "" {
-		reference = parsed.Digest.String()
-	}
-	if v.Decision, err = p.Verify(ctx, repo, reference); err != nil || v.Decision == nil {
+	if v.Decision, err = p.Verify(ctx, repo, parsed.Reference()); err != nil || v.Decision == nil {
 		return v, err
 	}
 	v.Covered = true

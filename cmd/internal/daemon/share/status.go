@@ -1,9 +1,10 @@
 package share
 
 import (
-	"encoding/json"
+	"errors"
 	"net/http"
 
+	"github.com/larder-registry/larder/proxy/admin/answer"
 	"github.com/larder-registry/larder/upstream/peer"
 )
 
@@ -27,7 +28,7 @@ type Status struct {
 	Taken   int64     `json:"taken"`
 }
 
-// Status returns it. It returns at once.
+// Status returns what this node knows of its cluster. It does not block.
 func (s *Sharing) Status() Status {
 	st := Status{Nodes: []Node{}, Avoided: s.Avoided()}
 	for _, n := range s.members.All() {
@@ -40,14 +41,12 @@ func (s *Sharing) Status() Status {
 // AddTo adds the request for the status. s may be nil.
 func (s *Sharing) AddTo(mux *http.ServeMux) {
 	mux.HandleFunc("GET /api/v1/peers", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
 		if s == nil {
-			w.WriteHeader(http.StatusNotFound)
-			_ = json.NewEncoder(w).Encode(map[string]string{ // an error means that the client has left
-				"error": "this node shares nothing with others: its configuration has no peers, or their key cannot be read",
-			})
+			answer.RefuseWith(w, http.StatusNotFound, errNoSharing)
 			return
 		}
-		_ = json.NewEncoder(w).Encode(s.Status())
+		answer.JSON(w, s.Status())
 	})
 }
+
+var errNoSharing = errors.New("this node shares nothing with others: its configuration has no peers, or their key cannot be read")
