@@ -11,6 +11,7 @@ import (
 	"github.com/larder-registry/larder/cache/bundle/sign"
 	"github.com/larder-registry/larder/cmd/internal/daemon/bring"
 	"github.com/larder-registry/larder/proxy"
+	"github.com/larder-registry/larder/proxy/admin/answer"
 )
 
 // Options are the settings of an [API].
@@ -45,13 +46,23 @@ func New(opts Options) *API {
 
 // AddTo adds the requests of this API to those of /api/v1. It does not authenticate.
 func (a *API) AddTo(mux *http.ServeMux) {
-	mux.HandleFunc("POST /api/v1/exports", a.export)
-	mux.HandleFunc("GET /api/v1/exports/{id}/blobs/{digest}", a.exported)
-	mux.HandleFunc("POST /api/v1/imports", a.beginImport)
-	mux.HandleFunc("POST /api/v1/imports/{id}/layout", a.importLayout)
-	mux.HandleFunc("PUT /api/v1/imports/{id}/blobs/{digest}", a.importBlob)
-	mux.HandleFunc("POST /api/v1/imports/{id}/publish", a.publish)
-	mux.HandleFunc("GET /api/v1/inventory", a.inventory)
+	mux.Handle("POST /api/v1/exports", handler(a.export))
+	mux.Handle("GET /api/v1/exports/{id}/blobs/{digest}", handler(a.exported))
+	mux.Handle("POST /api/v1/imports", handler(a.beginImport))
+	mux.Handle("POST /api/v1/imports/{id}/layout", handler(a.importLayout))
+	mux.Handle("PUT /api/v1/imports/{id}/blobs/{digest}", handler(a.importBlob))
+	mux.Handle("POST /api/v1/imports/{id}/publish", handler(a.publish))
+	mux.Handle("GET /api/v1/inventory", handler(a.inventory))
+}
+
+// handler answers a request, or returns the error to answer with.
+type handler func(http.ResponseWriter, *http.Request) error
+
+// ServeHTTP is for [http.Handler].
+func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if err := h(w, r); err != nil {
+		answer.Refuse(w, err)
+	}
 }
 
 // keys returns the keys by one of which a bundle must be signed.

@@ -62,28 +62,27 @@ type ExportImage struct {
 const maxRequest = 32 << 20
 
 // export opens a session.
-func (a *API) export(w http.ResponseWriter, r *http.Request) {
+func (a *API) export(w http.ResponseWriter, r *http.Request) error {
 	var req ExportRequest
 	if err := answer.Read(r, maxRequest, &req); err != nil {
-		answer.Refuse(w, err)
-		return
+		return err
 	}
 	hold, err := a.store.Hold()
 	if err != nil {
-		answer.Refuse(w, err)
-		return
+		return err
 	}
 	defer hold.Close()
 	lines := answer.NewLines(w)
 	images, err := a.resolve(r.Context(), hold, req, progressTo(lines))
 	if err != nil {
 		lines.Send(ExportReport{Error: err.Error()})
-		return
+		return nil
 	}
 	id, remove := a.exports.add(hold)
 	defer remove()
 	lines.Send(ExportReport{ID: id, Images: images})
 	<-r.Context().Done()
+	return nil
 }
 
 // resolve finds images in the cache, fetches what is missing of them if it can, and holds all
@@ -162,17 +161,15 @@ func (a *API) bring(ctx context.Context, hold *cache.Hold, req ExportRequest, wa
 
 // exported answers with the content of a blob or a manifest. It may be damaged: the client
 // compares it with its digest.
-func (a *API) exported(w http.ResponseWriter, r *http.Request) {
+func (a *API) exported(w http.ResponseWriter, r *http.Request) error {
 	hold, done, err := a.exports.use(r)
 	if err != nil {
-		answer.Refuse(w, err)
-		return
+		return err
 	}
 	defer done()
 	blob, err := hold.Open(digest.Digest(r.PathValue("digest")))
 	if err != nil {
-		answer.Refuse(w, withoutPath(digest.Digest(r.PathValue("digest")), err))
-		return
+		return withoutPath(digest.Digest(r.PathValue("digest")), err)
 	}
 	defer blob.Close()
 	w.Header().Set("Content-Type", "application/octet-stream")
@@ -180,4 +177,5 @@ func (a *API) exported(w http.ResponseWriter, r *http.Request) {
 	if _, err := io.Copy(w, blob); err != nil && r.Context().Err() == nil {
 		a.opts.Log.Error("a blob could not be exported", "digest", r.PathValue("digest"), "error", err)
 	}
+	return nil
 }

@@ -114,43 +114,39 @@ type importing struct {
 }
 
 // beginImport opens a session.
-func (a *API) beginImport(w http.ResponseWriter, r *http.Request) {
+func (a *API) beginImport(w http.ResponseWriter, r *http.Request) error {
 	var req ImportRequest
 	if err := answer.Read(r, maxRequest, &req); err != nil {
-		answer.Refuse(w, err)
-		return
+		return err
 	}
 	content, err := a.store.Import()
 	if err != nil {
-		answer.Refuse(w, err)
-		return
+		return err
 	}
 	defer content.Close()
 	hold, err := a.store.Hold()
 	if err != nil {
-		answer.Refuse(w, err)
-		return
+		return err
 	}
 	defer hold.Close()
 	id, remove := a.imports.add(&importing{api: a, request: req, content: content, hold: hold})
 	defer remove()
 	answer.NewLines(w).Send(ImportSession{id})
 	<-r.Context().Done()
+	return nil
 }
 
 // importLayout reads what the files say about themselves, verifies the signature and reserves
 // the space.
-func (a *API) importLayout(w http.ResponseWriter, r *http.Request) {
+func (a *API) importLayout(w http.ResponseWriter, r *http.Request) error {
 	s, done, err := a.imports.use(r)
 	if err != nil {
-		answer.Refuse(w, err)
-		return
+		return err
 	}
 	defer done()
 	var told ImportLayout
 	if err := answer.Read(r, maxLayout, &told); err != nil {
-		answer.Refuse(w, err)
-		return
+		return err
 	}
 	lines := answer.NewLines(w)
 	plan, err := s.plan(r.Context(), told, progressTo(lines))
@@ -158,6 +154,7 @@ func (a *API) importLayout(w http.ResponseWriter, r *http.Request) {
 		plan.Error = err.Error()
 	}
 	lines.Send(plan)
+	return nil
 }
 
 // maxLayout is the size of the largest request with a layout, in bytes: its documents in
@@ -262,24 +259,22 @@ func described(image bundle.Image, state ImportState) ImportImage {
 }
 
 // importBlob stores a blob.
-func (a *API) importBlob(w http.ResponseWriter, r *http.Request) {
+func (a *API) importBlob(w http.ResponseWriter, r *http.Request) error {
 	s, done, err := a.imports.use(r)
 	if err != nil {
-		answer.Refuse(w, err)
-		return
+		return err
 	}
 	defer done()
 	b := cache.ImportBlob{Digest: digest.Digest(r.PathValue("digest")), Size: r.ContentLength}
 	if err := s.mayBring(r.Context(), b); err != nil {
-		answer.Refuse(w, err)
-		return
+		return err
 	}
 	if err := s.content.Put(r.Context(), b, r.Body); err != nil {
-		answer.Refuse(w, err)
-		return
+		return err
 	}
 	_, _ = io.Copy(io.Discard, r.Body) // what was not needed: an answer before its end may be lost with the connection
 	w.WriteHeader(http.StatusNoContent)
+	return nil
 }
 
 // mayBring returns an error for a blob that is not of the bundle. Before the client has told

@@ -5,18 +5,17 @@ import (
 	"net/http"
 
 	"github.com/larder-registry/larder/cache/bundle"
-	"github.com/larder-registry/larder/proxy/admin/answer"
 )
 
 // inventory answers with what the cache has, as a [bundle.Inventory].
-func (a *API) inventory(w http.ResponseWriter, _ *http.Request) {
+func (a *API) inventory(w http.ResponseWriter, _ *http.Request) error {
 	raw, err := a.takeInventory()
 	if err != nil {
-		answer.Refuse(w, err)
-		return
+		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write(raw) // an error means that the client has left
+	return nil
 }
 
 func (a *API) takeInventory() ([]byte, error) {

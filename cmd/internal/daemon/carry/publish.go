@@ -17,19 +17,18 @@ import (
 )
 
 // publish makes the images of a session visible that are whole.
-func (a *API) publish(w http.ResponseWriter, r *http.Request) {
+func (a *API) publish(w http.ResponseWriter, r *http.Request) error {
 	s, done, err := a.imports.use(r)
 	if err != nil {
-		answer.Refuse(w, err)
-		return
+		return err
 	}
 	defer done()
 	report, err := s.publish(r.Context())
 	if err != nil {
-		answer.Refuse(w, err)
-		return
+		return err
 	}
 	answer.JSON(w, report)
+	return nil
 }
 
 func (s *importing) publish(ctx context.Context) (report ImportReport, err error) {
