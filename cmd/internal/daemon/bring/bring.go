@@ -105,9 +105,10 @@ func (b *Bringer) bring(ctx context.Context, image Image, meter *Meter) Result {
 	return result
 }
 
-// Resolve returns the digest of an image: for a tag, what the upstream says now, and when that
-// was. During a cooldown it returns what the tag still stands for, unless Image.NowFor is set. What clients get for the tag does not change. The manifest is in the cache then. The
-// error is fs.ErrNotExist if the upstream has no such image.
+// Resolve returns the digest of an image: for a tag, what the upstream says now, and when it said
+// that. During a cooldown it returns what the tag still stands for, unless Image.NowFor is set. What
+// clients get for the tag does not change. The manifest is in the cache then. The error is
+// fs.ErrNotExist if the upstream has no such image.
 func (b *Bringer) Resolve(ctx context.Context, image Image) (root digest.Digest, confirmed time.Time, err error) {
 	confirmed = time.Now()
 	if image.Digest != "" {

@@ -40,9 +40,8 @@ func ParsePlatforms(texts []string) (Platforms, error) {
 	return p, nil
 }
 
-// choose chooses among the images of an index. For each platform these are the images of just
-// that platform or, if there is none, the one that a machine of that platform would run. The
-// error names a platform for which there is none; an index without platforms has no error.
+// choose returns the digests of those images of an index that match the platforms. The error names
+// a platform for which there is none; an index without platforms has no error.
 func (p Platforms) choose(images []ocispec.Descriptor) (map[digest.Digest]bool, error) {
 	chosen := make(map[digest.Digest]bool)
 	if p.all {
@@ -63,32 +62,22 @@ func (p Platforms) choose(images []ocispec.Descriptor) (map[digest.Digest]bool, 
 	return chosen, nil
 }
 
+// matching returns the images of just a platform, or else the one that a machine of that platform would run.
 func matching(images []ocispec.Descriptor, want ocispec.Platform) []ocispec.Descriptor {
-	var found []ocispec.Descriptor
+	var all, best []ocispec.Descriptor
 	exact, usable := platforms.NewMatcher(want), platforms.Only(want)
 	for _, image := range images {
 		if exact.Match(*image.Platform) {
-			found = append(found, image)
+			all = append(all, image)
+		}
+		if usable.Match(*image.Platform) && (best == nil || usable.Less(*image.Platform, *best[0].Platform)) {
+			best = []ocispec.Descriptor{image}
 		}
 	}
-	if found != nil {
-		return found
+	if all != nil {
+		return all
 	}
-	for _, image := range images {
-		if usable.Match(*image.Platform) {
-			found = append(found, image)
-		}
-	}
-	slices.SortStableFunc(found, func(a, b ocispec.Descriptor) int {
-		switch {
-		case usable.Less(*a.Platform, *b.Platform):
-			return -1
-		case usable.Less(*b.Platform, *a.Platform):
-			return 1
-		}
-		return 0
-	})
-	return found[:min(1, len(found))]
+	return best
 }
 
 func namesOf(images []ocispec.Descriptor) []string {
