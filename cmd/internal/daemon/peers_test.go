@@ -25,7 +25,6 @@ import (
 )
 
 // zone is some daemons in this process that share what they fetch from one fake ECR.
-
 type zone struct {
 	ecr     *ecrtest.Running
 	keyFile string
@@ -36,22 +35,11 @@ type zone struct {
 }
 
 // peerPatience is longer than a node's own: all nodes of a test share the processors, and those of other tests.
-
 const peerPatience = 5 * time.Second
 
 func newZone(t testing.TB) *zone {
 	t.Helper()
-	ecr, err := ecrtest.Start(ecrtest.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := ecr.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	setCredentials(t, ecr)
-	z := &zone{ecr: ecr, keyFile: filepath.Join(t.TempDir(), "peers.key"), join: "127.0.0.1:1"}
+	z := &zone{ecr: startECR(t), keyFile: filepath.Join(t.TempDir(), "peers.key"), join: "127.0.0.1:1"}
 	if err := os.WriteFile(z.keyFile, []byte(ring.NewKey().Encode()), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +73,6 @@ func awaitProbes(t testing.TB) {
 }
 
 // start starts one more node. more is the end of its configuration.
-
 func (z *zone) start(t testing.TB, patience time.Duration, more string) (s *inside, stop func()) {
 	t.Helper()
 	peers := fmt.Sprintf("peers: {listen: 127.0.0.1:0, join: [%s], key_file: %q, zone: a}\n", z.join, z.keyFile)
@@ -103,34 +90,7 @@ func (z *zone) start(t testing.TB, patience time.Duration, more string) (s *insi
 	return s, stop
 }
 
-// serve serves until stop is called.
-
-func serve(t testing.TB, cfg *config.Config, patience time.Duration) (s *inside, stop func()) {
-	t.Helper()
-	log := new(safeLog)
-	d, err := New(t.Context(), cfg, Options{Version: "v0.0.0-test", Env: os.Environ(), Log: NewLogger(cfg.Log, log), PeerPatience: patience})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s = &inside{
-		listen: d.Addr().String(), admin: d.listeners.admin.Addr().String(), cacheDir: cfg.Cache.Dir,
-		log: log, daemon: d, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}},
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- errors.Join(d.Serve(ctx), d.Close()) }()
-	stop = sync.OnceFunc(func() {
-		s.client.CloseIdleConnections()
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("the daemon ended with %v\n%s", err, log)
-		}
-	})
-	return s, stop
-}
-
 // startAll starts n nodes, and waits until they know each other.
-
 func (z *zone) startAll(t testing.TB, n int) {
 	t.Helper()
 	for range n {
@@ -140,7 +100,6 @@ func (z *zone) startAll(t testing.TB, n int) {
 }
 
 // awaitNodes waits until all nodes know n nodes.
-
 func (z *zone) awaitNodes(t testing.TB, n int) {
 	t.Helper()
 	for _, s := range z.nodes {
@@ -154,8 +113,7 @@ func (z *zone) awaitNodes(t testing.TB, n int) {
 	}
 }
 
-// pull is what a client of a node gets that pulls an image: an error if anything of it is not right.
-
+// pullWhole pulls an image as a client of a node does. It returns an error if anything of it is not right.
 func (s *inside) pullWhole(ctx context.Context, repository string, image *ecrtest.Added) error {
 	get := func(path string, want digest.Digest) error {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.listen+path, http.NoBody)
@@ -191,7 +149,6 @@ func (s *inside) pullWhole(ctx context.Context, repository string, image *ecrtes
 }
 
 // addLayers puts an image with some layers, of which the digests are random, into the fake's repository.
-
 func (z *zone) addLayers(t testing.TB, repository string, sizes ...int64) (image *ecrtest.Added, bytes int64) {
 	t.Helper()
 	var layers []ecrtest.Layer
@@ -210,7 +167,6 @@ func (z *zone) addLayers(t testing.TB, repository string, sizes ...int64) (image
 }
 
 // pullAtOnce has a client of each node pull an image at the same time.
-
 func (z *zone) pullAtOnce(t testing.TB, repository string, image *ecrtest.Added) {
 	t.Helper()
 	var pulling sync.WaitGroup
@@ -234,7 +190,6 @@ func TestZoneFetchesEachByteOnce(t *testing.T) {
 }
 
 // wantUpstream wants that many bytes of blobs and manifests to have come from the upstream.
-
 func (z *zone) wantUpstream(t testing.TB, bytes int64, manifests int) {
 	t.Helper()
 	stats := z.ecr.Stats()
@@ -264,7 +219,6 @@ func (z *zone) wantUpstream(t testing.TB, bytes int64, manifests int) {
 // statusOf is that of an answer, which is read to its end.
 
 // A tag that one node has confirmed is confirmed for all, and no longer than for that one.
-
 func TestOneNodeConfirmsATagForAll(t *testing.T) {
 	z := newZone(t)
 	z.startAll(t, 3)

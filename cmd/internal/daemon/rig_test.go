@@ -51,6 +51,20 @@ func (l *safeLog) String() string {
 // serveInside serves until the test ends, or until stop is called. more is the end of the configuration file.
 func serveInside(t testing.TB, more string, overrides ...config.Override) (s *inside, stop func()) {
 	t.Helper()
+	ecr := startECR(t)
+	cfg, err := config.Load(writeConfig(t, configFor(ecr)+more), overrides...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, stop = serve(t, cfg, 0)
+	s.ecr = ecr
+	t.Cleanup(stop)
+	return s, stop
+}
+
+// startECR starts a fake ECR that runs until the test ends, and sets its credentials.
+func startECR(t testing.TB) *ecrtest.Running {
+	t.Helper()
 	ecr, err := ecrtest.Start(ecrtest.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -61,17 +75,18 @@ func serveInside(t testing.TB, more string, overrides ...config.Override) (s *in
 		}
 	})
 	setCredentials(t, ecr)
-	cfg, err := config.Load(writeConfig(t, configFor(ecr)+more), overrides...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	return ecr
+}
+
+// serve serves until stop is called. patience is [Options.PeerPatience].
+func serve(t testing.TB, cfg *config.Config, patience time.Duration) (s *inside, stop func()) {
+	t.Helper()
 	log := new(safeLog)
-	d, err := New(t.Context(), cfg, Options{Version: "v0.0.0-test", Env: os.Environ(), Log: NewLogger(cfg.Log, log)})
+	d, err := New(t.Context(), cfg, Options{Version: "v0.0.0-test", Env: os.Environ(), Log: NewLogger(cfg.Log, log), PeerPatience: patience})
 	if err != nil {
 		t.Fatal(err)
 	}
 	s = &inside{
-		ecr:      ecr,
 		listen:   d.Addr().String(),
 		admin:    d.listeners.admin.Addr().String(),
 		cacheDir: cfg.Cache.Dir,
@@ -89,7 +104,6 @@ func serveInside(t testing.TB, more string, overrides ...config.Override) (s *in
 			t.Errorf("the daemon ended with %v\n%s", err, log)
 		}
 	})
-	t.Cleanup(stop)
 	return s, stop
 }
 
