@@ -123,8 +123,9 @@ func (p *presence) noteLocked(key, entry name.HostPattern, offline bool, now tim
 // keysOf returns the upstreams, or the one host, that a command is about.
 func (p *presence) keysOf(host string) ([]name.HostPattern, error) {
 	var all []name.HostPattern
+	pattern, isPattern := name.ParseHostPattern(host)
 	for _, entry := range p.cfg.Upstreams {
-		if pattern, ok := name.ParseHostPattern(host); host == "" || ok && pattern == entry.Host {
+		if host == "" || isPattern && pattern == entry.Host {
 			all = append(all, entry.Host)
 		}
 	}

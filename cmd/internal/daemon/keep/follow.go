@@ -113,7 +113,7 @@ func (k *Keeper) look(i *kept) digest.Digest {
 		return ""
 	}
 	k.setHolds(i, true)
-	if k.Status(i.image.String()).State == Unknown || k.Status(i.image.String()).Digest != d {
+	if now := k.Status(i.image.String()); now.State == Unknown || now.Digest != d {
 		k.set(i, Status{State: Whole, Digest: d, Checked: checked})
 	}
 	return d

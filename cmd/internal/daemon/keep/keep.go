@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -205,7 +206,7 @@ func (k *Keeper) readGroups() {
 			} else {
 				k.noteUnread(group.File, nil)
 			}
-			named = append(named[:len(named):len(named)], listed...)
+			named = slices.Concat(named, listed)
 		}
 		for _, img := range named {
 			if images[img.String()] == nil {

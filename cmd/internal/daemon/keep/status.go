@@ -13,16 +13,16 @@ import (
 	"github.com/larder-registry/larder/cmd/internal/daemon/bring"
 )
 
-// State is how it stands with an image that is kept.
+// State is the state of an image that is kept.
 type State string
 
 const (
 	// Unknown says that it was not looked at yet.
 	Unknown State = "unknown"
-	// Whole says that what the upstream named at last is here for its platforms.
+	// Whole says that what the upstream named when it answered last is here for its platforms.
 	Whole State = "whole"
-	// Old says that the upstream has another one, which is not whole here yet, or that the
-	// upstream could not be asked. An older one is whole and stays.
+	// Old says that the upstream has another one, which is not whole here yet. An older one is
+	// whole and stays.
 	Old State = "old"
 	// Gone says that the upstream does not have the image any more. The one that is here stays.
 	Gone State = "gone"

@@ -71,16 +71,15 @@ func (p *Pins) Run(ctx context.Context) {
 		}
 		again = nil
 		postponed, err := p.fetchMissing(ctx)
-		switch pause := pace.PauseAfter(maxPinRetry, postponed...); {
-		case err != nil && ctx.Err() == nil:
+		if err != nil && ctx.Err() == nil {
 			pause := pauses.NextBackOff()
 			again = time.After(pause)
 			p.log.Warn("content of pinned images could not be fetched; trying again later", "error", err, "in", pause.Round(time.Second))
-		case pause > 0:
-			again = time.After(pause)
-			fallthrough
-		default:
-			pauses.Reset()
+			continue
+		}
+		pauses.Reset()
+		if len(postponed) > 0 {
+			again = time.After(pace.PauseAfter(maxPinRetry, postponed...))
 		}
 	}
 }
