@@ -12,11 +12,11 @@ import (
 	"github.com/larder-registry/larder/proxy/admin/answer"
 )
 
-// decisionsFile is where the cache's folder has what upstreams said about clients.
+// decisionsFile is the file in the cache's folder with the decisions of upstreams about clients.
 const decisionsFile = "access.json"
 
-// openAccess returns what knows the clients' rights, and nil if no upstream has them decide. Without
-// its key nothing is remembered from one start to the next.
+// openAccess returns the gate that decides by the clients' own rights; nil if no upstream has access:
+// client. If the key cannot be opened, decisions are forgotten when the process ends.
 func openAccess(cfg *config.Config, log *slog.Logger) *access.Gate {
 	if !cfg.HasAccessByClient() {
 		return nil
@@ -30,7 +30,7 @@ func openAccess(cfg *config.Config, log *slog.Logger) *access.Gate {
 	}
 	var err error
 	if opts.Key, err = access.OpenKey(cfg.Access.KeyFile); err != nil {
-		log.Warn("what upstreams say about clients is forgotten when this process ends: name a file in access.key_file that this user can make", "error", err)
+		log.Warn("decisions of upstreams about clients are forgotten when this process ends: set access.key_file to a file that this user can create", "error", err)
 		opts.Key, opts.File = access.NewKey(), ""
 	}
 	return access.New(opts)
@@ -43,8 +43,8 @@ type Forgotten struct {
 
 var errNoGate = errors.New("no upstream has access: client, so nothing is remembered about clients")
 
-// addAccess adds the requests about what is remembered of clients' rights. Those for one upstream or
-// one user have the parameters upstream and user.
+// addAccess adds the requests that list and forget decisions about clients. The parameters upstream and
+// user limit what is forgotten to one upstream or one user.
 func addAccess(mux *http.ServeMux, gate *access.Gate) {
 	handle := func(pattern string, h http.HandlerFunc) {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {

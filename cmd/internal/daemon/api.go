@@ -17,7 +17,7 @@ func FolderAPI(cfg *config.Config, store *cache.Store, log *slog.Logger) http.Ha
 	return commandsAPI(admin.API(store), carry.Options{Store: store, Keys: carry.OpenVerifiers(func() []string { return cfg.Import.Verify }), Log: log})
 }
 
-// commandsAPI returns the handler of /api/v1: that of operators, and what carries images.
+// commandsAPI returns the handler of /api/v1: the requests of operators, exports and imports.
 func commandsAPI(operators http.Handler, opts carry.Options) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.Handle("/", operators)
@@ -25,7 +25,7 @@ func commandsAPI(operators http.Handler, opts carry.Options) *http.ServeMux {
 	return mux
 }
 
-// addKept adds the request for what is kept.
+// addKept adds the request for the status of the images that are kept.
 func addKept(mux *http.ServeMux, k *keep.Keeper) {
 	mux.HandleFunc("GET /api/v1/keep", func(w http.ResponseWriter, _ *http.Request) {
 		answer.JSON(w, k.All())

@@ -35,7 +35,7 @@ func (d *Daemon) open(ctx context.Context) error {
 	return d.addUpkeep(immutable)
 }
 
-// openUpstreams opens the way to the upstreams and to other nodes, and what everything else reports to.
+// openUpstreams opens telemetry and the audit, which all other steps use, and the clients of upstreams and other nodes.
 func (d *Daemon) openUpstreams(ctx context.Context) (err error) {
 	if d.telemetry, err = newTelemetry(ctx, d.cfg.Telemetry, d.opts.Version, d.opts.Env, d.log); err != nil {
 		return err
@@ -76,7 +76,7 @@ func (d *Daemon) openStore(immutable *upkeep.ImmutableTags, pushed *upkeep.PushT
 	opts.Tags.Immutable, opts.Tags.ImmutableTTL = immutable.Since, upkeep.ImmutableTTL
 	opts.Tags.Offline = d.presence.of
 	opts.Tags.Pushed = pushed.Of
-	opts.Keep, opts.KeptDigests, opts.Tags.Kept = d.keeper.Pins, d.keeper.Digests, d.keeper.Holds
+	opts.Keep, opts.KeptDigests, opts.Tags.Kept = d.keeper.Pins, d.keeper.Digests, d.keeper.ServesRecorded
 	opts.Meter, opts.Tracer = d.telemetry.meter, d.telemetry.tracer
 	if d.sharing != nil {
 		opts.Mismatched = d.sharing.Mismatched
@@ -101,7 +101,7 @@ func (d *Daemon) openListeners(ctx context.Context) (err error) {
 	return err
 }
 
-// openProxy makes the proxy, and what decides which images it serves to whom.
+// openProxy makes the proxy, the clients' rights and the policy.
 func (d *Daemon) openProxy(pushed *upkeep.PushTimes) (err error) {
 	d.access = openAccess(d.cfg, d.log)
 	if d.policy, err = openPolicy(d.cfg, d.store, pushed, d.telemetry.meter, d.log); err != nil {

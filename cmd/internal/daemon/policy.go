@@ -21,10 +21,10 @@ import (
 	"github.com/larder-registry/larder/upstream/name"
 )
 
-// policyFile is where the cache's folder has what the policy decided.
+// policyFile is the file in the cache's folder with the decisions of the policy.
 const policyFile = "policy.json"
 
-// openPolicy returns what decides which images are served. It has no rules yet.
+// openPolicy returns the policy, without rules yet.
 func openPolicy(cfg *config.Config, store *cache.Store, pushed *upkeep.PushTimes, meter metric.MeterProvider, log *slog.Logger) (*policy.Policy, error) {
 	return policy.New(policy.Options{
 		File: filepath.Join(cfg.Cache.Dir, policyFile),
@@ -56,8 +56,8 @@ type Verified struct {
 	Decision *policy.Decision `json:"decision,omitempty"`
 }
 
-// addPolicy adds the requests about the policy: what it has decided, and what it says about an image,
-// whose full name is the parameter image.
+// addPolicy adds the requests for the decisions of the policy, and for its decision about one image, whose
+// full name is the parameter image.
 func addPolicy(mux *http.ServeMux, decisions func() []policy.Decision, p *proxy.Proxy) {
 	mux.HandleFunc("GET /api/v1/policy", func(w http.ResponseWriter, _ *http.Request) {
 		answer.JSON(w, decisions())

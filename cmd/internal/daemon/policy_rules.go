@@ -82,8 +82,8 @@ func policyRule(entry config.Policy, from policySources) (*policy.Rule, error) {
 	return r, nil
 }
 
-// confirmed is a condition about what upstreams list. Something may be missing from an older list, so that
-// only a condition that holds is believed without the upstream.
+// confirmed is a condition about lists of an upstream. A stale list may lack the entry that the condition
+// looks for. So while the upstream cannot be asked, a condition that does not hold is not decided.
 type confirmed struct {
 	policy.Condition
 	isOffline func(host string) bool

@@ -10,7 +10,7 @@ import (
 
 // TakeOverStandardLog has lines that libraries write with package log go to the debug level of
 // to, until restore is called. Package log writes to standard error itself: it would wait for a
-// reader of the log, and show what net/http quotes of servers.
+// reader of the log, and show responses of servers that net/http quotes.
 func TakeOverStandardLog(to *slog.Logger) (restore func()) {
 	out, flags, prefix := log.Writer(), log.Flags(), log.Prefix()
 	log.SetFlags(0)
@@ -30,7 +30,7 @@ type libraryLog struct{ to *slog.Logger }
 const maxLibraryLine = 1 << 10
 
 func (l libraryLog) Write(line []byte) (int, error) {
-	// net/http quotes what a server sent that nobody asked for, which may be what it was sent.
+	// net/http quotes a response that came without a request. It may repeat the credentials of an earlier one.
 	text, _, _ := strings.Cut(string(line), " starting with ")
 	text = redact.Secrets(nil).Text(strings.TrimSpace(text))
 	if len(text) > maxLibraryLine {

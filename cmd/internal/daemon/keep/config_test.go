@@ -39,7 +39,7 @@ func TestListIsReadAgain(t *testing.T) {
 		write(bringtest.Name("v2").String())
 		r.pass(time.Minute)
 		r.want("v2", keep.Whole, two.Root.Digest)
-		if r.isPinned("v1") || !r.isPinned("v2") || r.keeper.Holds(bringtest.Repo(), "v1") {
+		if r.isPinned("v1") || !r.isPinned("v2") || r.keeper.ServesRecorded(bringtest.Repo(), "v1") {
 			t.Error("what is pinned is not what the list has now")
 		}
 	})

@@ -2,7 +2,7 @@
 // asks, followed when their tags move, and pinned.
 //
 // [New] reads the configuration before the store is opened, since the store asks
-// [Keeper.Pins] what to pin and [Keeper.Holds] which tags it serves without asking. [Keeper.Run]
+// [Keeper.Pins] what to pin and [Keeper.ServesRecorded] which tags it serves without asking. [Keeper.Run]
 // then follows each image by itself:
 //
 //   - It asks the upstream what the tag names. If that is whole here, it rests.

@@ -91,7 +91,7 @@ func (k *Keeper) check(ctx context.Context, i *kept) error {
 		return err
 	}
 	if i.image.Digest == "" {
-		k.setHolds(i, true)
+		k.setServesRecorded(i, true)
 		if err := k.store.SetTag(i.repo, i.image.Tag, now, confirmed); err != nil {
 			return err
 		}
@@ -108,11 +108,11 @@ func (k *Keeper) check(ctx context.Context, i *kept) error {
 func (k *Keeper) look(i *kept) digest.Digest {
 	d, checked, err := k.store.Resolve(i.repo, i.image.Reference())
 	if err != nil || !k.bringer.IsWhole(i.image, d) {
-		k.setHolds(i, false) // clients need not wait for the new one
+		k.setServesRecorded(i, false) // clients need not wait for the new one
 		k.lose(i)
 		return ""
 	}
-	k.setHolds(i, true)
+	k.setServesRecorded(i, true)
 	if now := k.Status(i.image.String()); now.State == Unknown || now.Digest != d {
 		k.set(i, Status{State: Whole, Digest: d, Checked: checked})
 	}
@@ -194,11 +194,11 @@ func (k *Keeper) note(i *kept, err error) {
 	}
 }
 
-// setHolds sets whether clients get the tag as it is recorded.
-func (k *Keeper) setHolds(i *kept, whole bool) {
+// setServesRecorded sets whether clients get the tag as it is recorded.
+func (k *Keeper) setServesRecorded(i *kept, whole bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	i.holds = whole && i.image.Tag != "" && !i.settings.atOnce
+	i.servesRecorded = whole && i.image.Tag != "" && !i.settings.atOnce
 }
 
 // lose records that no version of an image is whole here. The error of the latest attempt, and

@@ -37,7 +37,7 @@ type Keeper struct {
 	postponed func(host string) error
 
 	slots   chan struct{} // one for each image that is being fetched
-	changed chan struct{} // capacity 1; the configuration is another one
+	changed chan struct{} // capacity 1; filled when the configuration has changed
 
 	reading sync.Mutex // held by the goroutine that reads the lists
 
@@ -92,16 +92,16 @@ func (k *Keeper) Digests() []cache.RepoDigest {
 	return all
 }
 
-// Holds reports whether clients get a tag as it is recorded, until the image that it names
+// ServesRecorded reports whether clients get a tag as it is recorded, until the image that it names
 // upstream is whole here.
-func (k *Keeper) Holds(repo cache.Repository, tag string) bool {
+func (k *Keeper) ServesRecorded(repo cache.Repository, tag string) bool {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
 	if len(k.images) == 0 {
 		return false
 	}
 	i := k.images[repo.Image(tag)]
-	return i != nil && i.holds
+	return i != nil && i.servesRecorded
 }
 
 // Set replaces the configuration while Run runs. What it keeps in the same way goes on.
@@ -236,12 +236,12 @@ func (k *Keeper) keptImage(img name.Image, group config.Keep) *kept {
 		k.log.Error("the platforms of images to keep are wrong", "error", err) // the configuration was checked
 	}
 	return &kept{
-		image:    bring.Image{Image: img, Platforms: platforms, Referrers: group.Referrers},
-		repo:     cache.Repository{Upstream: img.Host, Name: img.Repository},
-		settings: settings,
-		holds:    img.Tag != "" && !settings.atOnce,
-		status:   Status{Image: img.String(), State: Unknown},
-		wake:     make(chan struct{}, 1),
+		image:          bring.Image{Image: img, Platforms: platforms, Referrers: group.Referrers},
+		repo:           cache.Repository{Upstream: img.Host, Name: img.Repository},
+		settings:       settings,
+		servesRecorded: img.Tag != "" && !settings.atOnce,
+		status:         Status{Image: img.String(), State: Unknown},
+		wake:           make(chan struct{}, 1),
 	}
 }
 
@@ -322,9 +322,9 @@ type kept struct {
 	wake     chan struct{} // capacity 1
 
 	// Keeper.mu guards what follows.
-	holds  bool // clients get the tag as it is recorded; true until it is known what is here
-	status Status
-	meter  *bring.Meter // of what is being fetched, or nil
+	servesRecorded bool // clients get the tag as it is recorded; true until it is known what is here
+	status         Status
+	meter          *bring.Meter // of what is being fetched, or nil
 }
 
 func (i *kept) tryAgain() {

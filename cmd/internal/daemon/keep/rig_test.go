@@ -59,7 +59,7 @@ func (r *rig) setUp() {
 	if r.keeper, err = keep.New(r.groups, slog.New(slog.NewTextHandler(&r.log, nil)), nil); err != nil {
 		r.t.Fatal(err)
 	}
-	r.opts.Keep, r.opts.Tags.Kept = r.keeper.Pins, r.keeper.Holds
+	r.opts.Keep, r.opts.Tags.Kept = r.keeper.Pins, r.keeper.ServesRecorded
 }
 
 // run runs the keeper, and waits until it rests.

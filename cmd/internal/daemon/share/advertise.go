@@ -13,12 +13,12 @@ import (
 const (
 	// routeTimeout bounds the look-up of the first peer's name.
 	routeTimeout = 2 * time.Second
-	// anywhere is an address that nobody has (RFC 5737): the way to it is that to all networks beyond this one.
+	// anywhere is an address for documentation, which nobody has (RFC 5737). The route to it is the default route.
 	anywhere = "192.0.2.1:9"
 )
 
 // advertise returns the address by which others reach this node: the configured one, else the one on which
-// it listens, else that of the way to the first peer, or of the way to other networks.
+// it listens, else the local address of the route to the first peer, or of the default route.
 func advertise(ctx context.Context, cfg config.Peers, listening netip.Addr) (netip.Addr, error) {
 	if cfg.Advertise != "" {
 		return netip.ParseAddr(cfg.Advertise)

@@ -21,7 +21,7 @@ type PushTimes struct {
 	log        *slog.Logger
 }
 
-// NewPushTimes returns what asks the configured registries.
+// NewPushTimes returns a PushTimes for the configured registries.
 func NewPushTimes(cfg *config.Config, client *upstream.Client, log *slog.Logger) *PushTimes {
 	return &PushTimes{registries{cfg, client}, log}
 }
