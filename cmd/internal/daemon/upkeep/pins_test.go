@@ -168,7 +168,18 @@ func (p *pinned) pull(tag string, root ocispec.Descriptor) {
 	synctest.Wait() // for the files to get their names
 }
 
-// run runs the upkeep until the test ends. It is called in a bubble.
+// pin caches and pins an image of one platform by a tag, which is the text of its layer, too.
+func (p *pinned) pin(tag string) (manifest, layer ocispec.Descriptor) {
+	p.t.Helper()
+	manifest, layer = p.addImage("amd64", tag)
+	p.pull(tag, manifest)
+	if err := p.store.Pin(pinnedRepo, tag); err != nil {
+		p.t.Fatal(err)
+	}
+	return manifest, layer
+}
+
+// run runs the upkeep until end is called. It is called in a bubble.
 func (p *pinned) run() (end func()) {
 	ctx, cancel := context.WithCancel(p.t.Context())
 	var running sync.WaitGroup
@@ -179,14 +190,19 @@ func (p *pinned) run() (end func()) {
 	}
 }
 
-// damage changes the last bit of a blob's file.
-func (p *pinned) damage(dgst digest.Digest) {
+// damage changes the last bit of the files of blobs, and has the store find that out.
+func (p *pinned) damage(blobs ...ocispec.Descriptor) {
 	p.t.Helper()
-	content := bytes.Clone(p.content[dgst])
-	content[len(content)-1] ^= 1
-	path := filepath.Join(p.dir, "blobs", dgst.Algorithm().String(), dgst.Encoded()[:2], dgst.Encoded())
-	if err := os.WriteFile(path, content, 0o600); err != nil {
-		p.t.Fatal(err)
+	for _, blob := range blobs {
+		content := bytes.Clone(p.content[blob.Digest])
+		content[len(content)-1] ^= 1
+		path := filepath.Join(p.dir, "blobs", blob.Digest.Algorithm().String(), blob.Digest.Encoded()[:2], blob.Digest.Encoded())
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	if got, err := p.store.Scrub(p.t.Context(), nil); err != nil || got.Mismatches != int64(len(blobs)) {
+		p.t.Fatalf("scrub: %+v, %v; want %d mismatches", got, err, len(blobs))
 	}
 }
 
@@ -201,21 +217,13 @@ func (p *pinned) wantMissing(n int) {
 func TestDamagedPinnedContentIsFetchedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPinned(t)
-		root, layer := p.addImage("amd64", "a")
-		p.pull("v1", root)
-		if err := p.store.Pin(pinnedRepo, "v1"); err != nil {
-			t.Fatal(err)
-		}
+		root, layer := p.pin("v1")
 		end := p.run()
 		defer end()
 		synctest.Wait()
 		p.wantMissing(0)
 		tries := p.tries.Load()
-		p.damage(root.Digest)
-		p.damage(layer.Digest)
-		if got, err := p.store.Scrub(t.Context(), nil); err != nil || got.Mismatches != 2 {
-			t.Errorf("scrub: %+v, %v", got, err)
-		}
+		p.damage(root, layer)
 		synctest.Wait()
 		p.wantMissing(0)
 		if got := p.tries.Load() - tries; got < 2 {
@@ -264,19 +272,12 @@ func TestPinOfAllPlatformsFetchesAllPlatforms(t *testing.T) {
 func TestFailedFetchOfPinnedContentIsTriedAgainLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPinned(t)
-		root, layer := p.addImage("amd64", "a")
-		p.pull("v1", root)
-		if err := p.store.Pin(pinnedRepo, "v1"); err != nil {
-			t.Fatal(err)
-		}
+		_, layer := p.pin("v1")
 		end := p.run()
 		defer end()
 		synctest.Wait()
-		p.damage(layer.Digest)
 		p.down.Store(true)
-		if _, err := p.store.Scrub(t.Context(), nil); err != nil {
-			t.Fatal(err)
-		}
+		p.damage(layer)
 		<-time.After(20 * time.Minute)
 		synctest.Wait()
 		p.wantMissing(1)
@@ -296,19 +297,14 @@ func TestFailedFetchOfPinnedContentIsTriedAgainLater(t *testing.T) {
 func TestSilentUpstreamOfPinnedContentIsAskedOnceARound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPinned(t)
+		var layers []ocispec.Descriptor
 		for _, text := range []string{"a", "b", "c"} {
-			root, layer := p.addImage("amd64", text)
-			p.pull(text, root)
-			if err := p.store.Pin(pinnedRepo, text); err != nil {
-				t.Fatal(err)
-			}
-			p.damage(layer.Digest)
+			_, layer := p.pin(text)
+			layers = append(layers, layer)
 		}
 		p.down.Store(true)
 		p.tries.Store(0)
-		if _, err := p.store.Scrub(t.Context(), nil); err != nil {
-			t.Fatal(err)
-		}
+		p.damage(layers...)
 		end := p.run()
 		defer end()
 		synctest.Wait()
@@ -326,20 +322,15 @@ func TestSilentUpstreamOfPinnedContentIsAskedOnceARound(t *testing.T) {
 func TestContentThatAnUpstreamRefusesDoesNotHoldUpTheRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPinned(t)
+		var layers []ocispec.Descriptor
 		for _, text := range []string{"a", "b", "c"} {
-			root, layer := p.addImage("amd64", text)
-			p.pull(text, root)
-			if err := p.store.Pin(pinnedRepo, text); err != nil {
-				t.Fatal(err)
-			}
-			p.damage(layer.Digest)
+			_, layer := p.pin(text)
+			layers = append(layers, layer)
 			if text == "a" {
 				p.gone.Store(layer.Digest, nil)
 			}
 		}
-		if _, err := p.store.Scrub(t.Context(), nil); err != nil {
-			t.Fatal(err)
-		}
+		p.damage(layers...)
 		end := p.run()
 		defer end()
 		synctest.Wait()
@@ -350,21 +341,14 @@ func TestContentThatAnUpstreamRefusesDoesNotHoldUpTheRest(t *testing.T) {
 func TestPinsAreSilentWhileTheirUpstreamIsOffline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPinned(t)
-		root, layer := p.addImage("amd64", "a")
-		p.pull("v1", root)
-		if err := p.store.Pin(pinnedRepo, "v1"); err != nil {
-			t.Fatal(err)
-		}
+		_, layer := p.pin("v1")
 		end := p.run()
 		defer end()
 		synctest.Wait()
 		p.sea.Store(true)
 		p.tries.Store(0)
 		p.log.Reset()
-		p.damage(layer.Digest)
-		if _, err := p.store.Scrub(t.Context(), nil); err != nil {
-			t.Fatal(err)
-		}
+		p.damage(layer)
 		<-time.After(3 * time.Hour)
 		synctest.Wait()
 		if n := p.tries.Load(); n != 0 || p.log.String() != "" {
@@ -385,21 +369,14 @@ func TestPinsAreSilentWhileTheirUpstreamIsOffline(t *testing.T) {
 func TestMissingPinnedContentIsFetchedWhenTheHoursBegin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPinned(t)
-		root, layer := p.addImage("amd64", "a")
-		p.pull("v1", root)
-		if err := p.store.Pin(pinnedRepo, "v1"); err != nil {
-			t.Fatal(err)
-		}
+		_, layer := p.pin("v1")
 		begin := time.Now().Add(40 * time.Minute).Truncate(time.Minute)
 		minute := func(at time.Time) int { return at.Hour()*60 + at.Minute() }
 		p.link = link.New(link.Rules{Hours: link.Hours{From: minute(begin), To: minute(begin.Add(time.Hour))}})
 		end := p.run()
 		defer end()
 		p.log.Reset()
-		p.damage(layer.Digest)
-		if _, err := p.store.Scrub(t.Context(), nil); err != nil {
-			t.Fatal(err)
-		}
+		p.damage(layer)
 		<-time.After(time.Until(begin) - time.Second)
 		synctest.Wait()
 		p.wantMissing(1)
