@@ -203,7 +203,7 @@ func (d *Daemon) servers(ctx context.Context, operators *admin.Admin) ([]*server
 		bounds   conns.Bounds
 		handler  http.Handler
 	}{
-		{"clients", d.listeners.clients, conns.ForClients(descriptors), d.proxy},
+		{"clients", d.listeners.clients, conns.ForClients(descriptors, d.sharing != nil), d.proxy},
 		{"admin", d.listeners.admin, conns.ForAdmin(descriptors), operators.Handler()},
 	} {
 		if s.listener == nil {

@@ -71,7 +71,7 @@ func (d *Daemon) peerServer(descriptors uint64) (*server, error) {
 			Tracer:    d.telemetry.tracer,
 		})
 	}
-	limited, err := conns.Limit(d.sharing.Listener(), "peers", conns.ForClients(descriptors), d.telemetry.meter, d.log)
+	limited, err := conns.Limit(d.sharing.Listener(), "peers", conns.ForClients(descriptors, true), d.telemetry.meter, d.log)
 	if err != nil {
 		return nil, err
 	}

@@ -33,7 +33,7 @@ func dialServer(t *testing.T) net.Conn {
 func dialServerOver(t *testing.T, secure *tls.Config) net.Conn {
 	t.Helper()
 	l, log := upstreamtest.NewPipes(), slog.New(slog.DiscardHandler)
-	limited, err := conns.Limit(l, "clients", conns.ForClients(1024), noop.NewMeterProvider(), log)
+	limited, err := conns.Limit(l, "clients", conns.ForClients(1024, false), noop.NewMeterProvider(), log)
 	if err != nil {
 		t.Fatal(err)
 	}

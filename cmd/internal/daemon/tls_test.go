@@ -298,7 +298,7 @@ func TestAbortOverTLSIsAnUnexpectedEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	limited, err := conns.Limit(l, "clients", conns.ForClients(1024), noop.NewMeterProvider(), slog.New(slog.DiscardHandler))
+	limited, err := conns.Limit(l, "clients", conns.ForClients(1024, false), noop.NewMeterProvider(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

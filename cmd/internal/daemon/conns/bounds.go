@@ -34,11 +34,15 @@ const (
 )
 
 // ForClients returns the bounds of the clients' listener in a process that may open a
-// number of descriptors.
-func ForClients(descriptors uint64) Bounds {
+// number of descriptors. If it serves other nodes, too, these share the descriptors with
+// the clients, and the bounds are those of either listener.
+func ForClients(descriptors uint64, servesNodes bool) Bounds {
 	var free uint64
 	if descriptors > reserved {
 		free = descriptors - reserved
+	}
+	if servesNodes {
+		free /= 2
 	}
 	return boundsOf(min(free/perConnection, mostClients))
 }

@@ -249,12 +249,19 @@ func stall(t *testing.T, secure, trust *tls.Config) {
 
 func TestBoundsKeepDescriptorsBack(t *testing.T) {
 	for descriptors, want := range map[uint64]int{0: 2, 96: 2, 256: 40, 1024: 232, 65536: 4096, 1 << 62: 4096} {
-		b := conns.ForClients(descriptors)
+		b := conns.ForClients(descriptors, false)
 		if b.All != want || b.PerClient != (want+1)/2 || b.Stall < 2*time.Minute {
 			t.Errorf("%d descriptors: %+v, want %d connections", descriptors, b, want)
 		}
 		if admin := conns.ForAdmin(descriptors); descriptors >= 256 && uint64(3*b.All+admin.All) > descriptors {
 			t.Errorf("%d descriptors: %d connections with three each, and %d for operators", descriptors, b.All, admin.All)
+		}
+		shared := conns.ForClients(descriptors, true)
+		if admin := conns.ForAdmin(descriptors); descriptors >= 256 && uint64(2*3*shared.All+admin.All) > descriptors {
+			t.Errorf("%d descriptors: %d connections of clients and as many of nodes, with three each, and %d for operators", descriptors, shared.All, admin.All)
+		}
+		if descriptors >= 65536 && shared != b {
+			t.Errorf("%d descriptors: %+v beside other nodes, though they suffice for both", descriptors, shared)
 		}
 	}
 	if n, err := conns.Descriptors(); err != nil || n == 0 {
