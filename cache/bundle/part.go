@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 
+	"github.com/klauspost/readahead"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -87,7 +88,7 @@ func (p *Part) Size() int64 { return p.size }
 // written until then is kept by Kept, up to the entry that failed.
 func (p *Part) Write(ctx context.Context, w io.Writer, offset int64, open Open) error {
 	var at int64
-	buf := make([]byte, copySize)
+	buffers := [][]byte{make([]byte, copySize), make([]byte, copySize)}
 	for _, e := range p.entries {
 		size := sizeOf(e)
 		if at += size; at-size < offset {
@@ -96,7 +97,7 @@ func (p *Part) Write(ctx context.Context, w io.Writer, offset int64, open Open) 
 			}
 			continue
 		}
-		if err := e.write(ctx, w, open, buf); err != nil {
+		if err := e.write(ctx, w, open, buffers); err != nil {
 			return blame(e.name, err)
 		}
 	}
@@ -107,24 +108,34 @@ func (p *Part) Write(ctx context.Context, w io.Writer, offset int64, open Open) 
 	return err
 }
 
-func (e entry) write(ctx context.Context, w io.Writer, open Open, buf []byte) error {
+func (e entry) write(ctx context.Context, w io.Writer, open Open, buffers [][]byte) error {
 	if _, err := w.Write(e.header()); err != nil {
 		return err
 	}
-	var content io.Reader = bytes.NewReader(e.content)
-	if e.blob.Digest != "" {
-		r, err := open(ctx, e.blob)
-		if err != nil {
+	if e.blob.Digest == "" {
+		if _, err := w.Write(e.content); err != nil {
 			return err
 		}
-		defer r.Close()
-		content = Verify(e.blob, &cancelable{ctx, r})
-	}
-	// Only Write is used, as the own loop of an os.File copies in small pieces.
-	if _, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{content}, buf); err != nil {
+	} else if err := e.writeBlob(ctx, w, open, buffers); err != nil {
 		return err
 	}
 	_, err := w.Write(make([]byte, e.padding()))
+	return err
+}
+
+// writeBlob copies a blob. While it writes what one buffer has, the next one is filled and hashed.
+func (e entry) writeBlob(ctx context.Context, w io.Writer, open Open, buffers [][]byte) error {
+	r, err := open(ctx, e.blob)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	content, err := readahead.NewReaderBuffer(Verify(e.blob, &cancelable{ctx, r}), buffers)
+	if err != nil {
+		return err
+	}
+	defer content.Close()                             // nothing reads r after this
+	_, err = io.Copy(struct{ io.Writer }{w}, content) // the loop of an os.File would copy in smaller pieces
 	return err
 }
 

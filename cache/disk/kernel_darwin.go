@@ -14,6 +14,9 @@ func blockSize(st *unix.Statfs_t) int64 { return int64(st.Bsize) }
 // is in memory rather than what is at rest.
 func dropCached(*os.File, int64) {}
 
+// BeginWriteback does nothing: macOS writes when it likes.
+func BeginWriteback(*os.File, int64, int64) {}
+
 // makeThreadIdle does nothing: reads have no priorities that a thread of Go could set for
 // itself alone.
 func makeThreadIdle() {}

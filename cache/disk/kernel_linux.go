@@ -17,6 +17,12 @@ func dropCached(f *os.File, n int64) {
 	_ = unix.Fadvise(int(f.Fd()), 0, n, unix.FADV_DONTNEED)
 }
 
+// BeginWriteback has the kernel write n bytes of a file to the disk now, and does not wait for that. A sync
+// of a large file then has little left to do.
+func BeginWriteback(f *os.File, off, n int64) {
+	_ = unix.SyncFileRange(int(f.Fd()), off, n, unix.SYNC_FILE_RANGE_WRITE)
+}
+
 // From linux/ioprio.h.
 const (
 	ioprioWhoProcess = 1 // with the id 0, this is the calling thread

@@ -272,7 +272,7 @@ func (c *connection) write(chunk []byte) error {
 }
 
 // advance makes n more bytes of the segment readable. front says that they are the next
-// for the hash, which the caller then has.
+// for the hash, which the caller then has. What a local source brings is left to Run.
 func (c *connection) advance(n int64) (end int64, front bool) {
 	f := c.fill
 	f.mu.Lock()
@@ -285,7 +285,11 @@ func (c *connection) advance(n int64) (end int64, front bool) {
 		f.publishLocked()
 	}
 	f.wakeLocked(off, off+n)
-	if off == f.front && !f.hashing {
+	switch {
+	case off != f.front || f.hashing:
+	case c.local:
+		f.nudgeLocked()
+	default:
 		f.hashing, front = true, true
 	}
 	return off + n, front
@@ -297,6 +301,9 @@ func (c *connection) note() error {
 		return nil
 	}
 	end := c.seg.next()
+	if c.local {
+		disk.BeginWriteback(c.fill.part.data, c.journaled, end-c.journaled)
+	}
 	err := c.fill.part.note(note{off: c.journaled, n: end - c.journaled, crc: c.crc})
 	c.journaled, c.crc = end, 0
 	return err

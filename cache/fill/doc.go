@@ -16,7 +16,7 @@
 //     large blob gets several connections. A client that waits at an offset far ahead
 //     pulls the segment there to the front.
 //  5. The bytes at the contiguous front are hashed while they are in a connection's buffer.
-//     Fill.Run hashes the rest, and compares the digest at the end.
+//     Fill.Run hashes the rest, and all of a local source, and compares the digest at the end.
 //  6. If the digest matches, the last byte is released and [Store.Commit] makes the partial
 //     a blob. If it does not, readers get [ErrMismatch] and [Store.Abandon] removes the
 //     partial, as it does if the disk fails or the source refuses the blob. If the source

@@ -17,7 +17,8 @@ type Source struct {
 	// tells it. An answer that tells another size is not the blob.
 	Size  int64
 	Fetch Fetch
-	// Local says that its bytes do not come from an upstream: they do not count as fetched.
+	// Local says that its bytes do not come from an upstream: they do not count as fetched. They come as
+	// fast as a disk takes them, so that they are hashed, and written to the disk, while further ones come.
 	Local bool
 	// Member tells whether the repository is known to have the blob. Its clients get what
 	// other realms have brought only then, or when the source has confirmed it. Nil means that

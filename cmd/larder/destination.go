@@ -17,6 +17,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/larder-registry/larder/cache/bundle"
+	"github.com/larder-registry/larder/cache/disk"
 )
 
 // exportState is what an export was told. It stands beside the output until that is complete,
@@ -187,13 +188,33 @@ func writePart(ctx context.Context, path string, part *bundle.Part, at *counter,
 	}
 	if err == nil {
 		at.add(kept)
-		err = part.Write(ctx, io.MultiWriter(file, at), kept, open)
+		err = part.Write(ctx, io.MultiWriter(&partFile{file: file, begun: kept, end: kept}, at), kept, open)
 	}
 	if err != nil {
 		return errors.Join(err, file.Close())
 	}
 	return complete(file, path)
 }
+
+// partFile writes a part, and has the kernel write it to the disk meanwhile.
+type partFile struct {
+	file       *os.File
+	begun, end int64 // what the kernel was told to write, and what the file has, in bytes
+}
+
+// Write is for [io.Writer].
+func (f *partFile) Write(p []byte) (int, error) {
+	n, err := f.file.Write(p)
+	f.end += int64(n)
+	if f.end-f.begun >= writebackStep {
+		disk.BeginWriteback(f.file, f.begun, f.end-f.begun)
+		f.begun = f.end
+	}
+	return n, err
+}
+
+// writebackStep is how many bytes the kernel is told to write at once.
+const writebackStep = 8 << 20
 
 // isPart reports whether a part was written before.
 func isPart(path string, part *bundle.Part) (bool, error) {
