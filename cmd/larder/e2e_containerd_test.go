@@ -60,11 +60,17 @@ func requireContainerd(t *testing.T) {
 func (s *stack) startContainerd(t *testing.T) *containerd {
 	t.Helper()
 	c := startEmptyContainerd(t)
+	s.mirrorFor(t, c)
+	return c
+}
+
+// mirrorFor has a containerd ask Larder before the upstream.
+func (s *stack) mirrorFor(t *testing.T, c *containerd) {
+	t.Helper()
 	writeFile(t, filepath.Join(c.hosts, s.ecr.Host, "hosts.toml"), fmt.Sprintf(`server = "https://%s"
 [host."http://%s"]
   capabilities = ["pull", "resolve"]
 `, s.ecr.Host, s.listen))
-	return c
 }
 
 // containerdPrograms are those of a release.

@@ -23,6 +23,7 @@ type puller struct {
 	client *http.Client
 	base   string    // URL of the upstream's repositories at Larder
 	seen   io.Writer // gets every byte of every blob too, if not nil; several goroutines write to it
+	atOnce int       // how many blobs it pulls at the same time, if not 0
 }
 
 // newPuller returns a client with its own connections.
@@ -55,6 +56,9 @@ func (p *puller) pull(ctx context.Context, repository, reference string) (digest
 		return "", fmt.Errorf("manifest %s: %w", reference, err)
 	}
 	group, ctx := errgroup.WithContext(ctx)
+	if p.atOnce > 0 {
+		group.SetLimit(p.atOnce)
+	}
 	for _, blob := range append(manifest.Layers, manifest.Config) {
 		group.Go(func() error { return p.blob(ctx, repository, blob.Digest) })
 	}

@@ -178,7 +178,7 @@ func (s *stack) remoteImage(t *testing.T, platform string) v1.Image {
 // parse returns a reference to a repository at Larder, by tag or digest.
 func (s *stack) parse(t *testing.T, reference string) name.Reference {
 	t.Helper()
-	ref, err := name.ParseReference(s.listen + "/" + reference)
+	ref, err := name.ParseReference(s.listen+"/"+reference, name.Insecure) // of all loopback addresses, the library knows one
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -110,7 +110,17 @@ type serviceManager struct {
 
 func newServiceManager(t *testing.T) *serviceManager {
 	t.Helper()
-	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	return newServiceManagerAt(t, "127.0.0.1:0")
+}
+
+// newServiceManagerAt is newServiceManager with a given address for clients.
+func newServiceManagerAt(t *testing.T, address string) *serviceManager {
+	t.Helper()
+	at, err := net.ResolveTCPAddr("tcp4", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.ListenTCP("tcp4", at)
 	if err != nil {
 		t.Fatal(err)
 	}

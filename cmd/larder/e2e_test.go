@@ -46,14 +46,20 @@ upstreams:
 // newStack configures a Larder with an empty cache, and these upstreams. Nothing runs yet.
 func newStack(t *testing.T, upstreams string) *stack {
 	t.Helper()
+	return newStackAt(t, deploytest.FreeAddress(t), deploytest.FreeAddress(t), upstreams)
+}
+
+// newStackAt is newStack at addresses for clients and for admin. more is the rest of the configuration.
+func newStackAt(t *testing.T, listen, admin, more string) *stack {
+	t.Helper()
 	binary, err := imageBinary()
 	if err != nil {
 		t.Fatal(err)
 	}
 	dir := shortTempDir(t) // the cache has a socket
 	s := &stack{
-		listen: deploytest.FreeAddress(t),
-		admin:  deploytest.FreeAddress(t),
+		listen: listen,
+		admin:  admin,
 		binary: binary,
 		config: filepath.Join(dir, "larder.yaml"),
 		cache:  filepath.Join(dir, "cache"),
@@ -63,7 +69,7 @@ func newStack(t *testing.T, upstreams string) *stack {
 admin: %s
 cache: {dir: %s, min_free: 0}
 tags: {ttl: 1ms}
-`, s.listen, s.admin, s.cache)+upstreams)
+`, s.listen, s.admin, s.cache)+more)
 	return s
 }
 

@@ -12,13 +12,14 @@ import (
 // repository is the module's root, seen from this package's folder, where go test runs its tests.
 const repository = "../.."
 
-// TestMain puts two commands on the PATH, both of them this test binary under another name: larder for the CLI scripts,
-// and the fake ECR, which the end-to-end tests start as a process so that it can be killed.
+// TestMain puts commands on the PATH, each of them this test binary under another name: larder for the CLI scripts, and
+// the fake ECR and a bad peer, which the end-to-end tests start as processes.
 func TestMain(m *testing.M) {
 	testscript.Main(suite{m}, map[string]func(){
 		"larder":        main,
 		verifierCommand: main,
 		fakeECRCommand:  fakeECRMain,
+		badPeerCommand:  badPeerMain,
 	})
 }
 
