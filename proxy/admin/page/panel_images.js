@@ -19,7 +19,7 @@ const fullName = (i) => `${i.upstream}/${shortName(i)}`;
 
 export class Images {
   constructor(clock) {
-    Object.assign(this, { clock, images: undefined, total: 0, order: "used", down: true, all: false });
+    Object.assign(this, { clock, list: undefined, total: 0, order: "used", down: true, all: false });
     byId("search").addEventListener("input", () => this.render());
     byId("images").tHead.addEventListener("click", (e) => {
       const by = e.target.closest("button")?.dataset.sort;
@@ -36,8 +36,8 @@ export class Images {
     });
   }
 
-  show({ images, total }) {
-    Object.assign(this, { images, total });
+  images({ images, total }) {
+    Object.assign(this, { list: images, total });
     this.render();
   }
 
@@ -55,7 +55,7 @@ export class Images {
   // found returns the images that contain every word of the search.
   found() {
     const words = byId("search").value.toLowerCase().split(/\s+/).filter(Boolean);
-    const matches = this.images.filter((i) => {
+    const matches = this.list.filter((i) => {
       const text = `${fullName(i)} ${i.digest} ${i.pinned ? "pinned" : ""} ${i.expired ? "expired" : ""} ${i.gone ? "gone upstream" : ""}`.toLowerCase();
       return words.every((w) => text.includes(w));
     });
@@ -64,9 +64,9 @@ export class Images {
   }
 
   render() {
-    if (!this.images) return;
+    if (!this.list) return;
     const found = this.found();
-    const searching = found.length < this.images.length;
+    const searching = found.length < this.list.length;
     setText("images-count", searching ? `${count(found.length)} of ${count(this.total)}` : this.total ? count(this.total) : "");
     setText("images-empty", searching ? "No image matches." : "The cache is empty. Images that are pulled through Larder appear here.");
     const shown = this.all ? found : found.slice(0, first);
