@@ -12,7 +12,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
+
+	"go.opentelemetry.io/otel/trace"
 )
 
 // Headers of requests between nodes, and of their answers.
@@ -102,7 +106,9 @@ func (p *Peers) ask(ctx context.Context, node string, q question) (answer, error
 
 // askOnce asks one node. to is the node to ask instead.
 func (p *Peers) askOnce(outer context.Context, node string, q question, have bool, avoid []string) (a answer, to string, err error) {
-	ctx, cancel := context.WithCancelCause(outer)
+	traced, span := p.startSpan(outer, node, q)
+	defer func() { answeredSpan(span, a, to, err) }()
+	ctx, cancel := context.WithCancelCause(traced)
 	quiet := time.AfterFunc(p.patience, func() { cancel(errSilent) })
 	resp, err := p.send(ctx, node, q, have, avoid, quiet)
 	quiet.Stop()
@@ -116,7 +122,8 @@ func (p *Peers) askOnce(outer context.Context, node string, q question, have boo
 		}
 		return answer{}, "", fmt.Errorf("ask the peer %s: %w", node, err)
 	}
-	resp.Body = &cancelBody{resp.Body, cancel}
+	body := &answerBody{ReadCloser: resp.Body, cancel: cancel, account: p.ledger.of(node)}
+	resp.Body = body
 	switch {
 	case resp.StatusCode == http.StatusTemporaryRedirect:
 		to, err = peerOf(resp.Header.Get("Location"))
@@ -138,6 +145,7 @@ func (p *Peers) askOnce(outer context.Context, node string, q question, have boo
 		resp.Body.Close()
 		return answer{}, to, err
 	}
+	body.span = span
 	return answer{resp, node}, "", nil
 }
 
@@ -170,6 +178,7 @@ func (p *Peers) send(ctx context.Context, node string, q question, have bool, av
 	if have {
 		req.Header.Set(headerHave, "1")
 	}
+	injectTrace(ctx, req.Header)
 	return p.client.Do(req)
 }
 
@@ -209,15 +218,33 @@ func pathOf(h http.Header) []string {
 	return strings.Split(path, ",")
 }
 
-// cancelBody ends the request of a body when it is closed.
-type cancelBody struct {
+// answerBody is the body of an answer. Closing it ends the request. As with every body of net/http, another goroutine
+// may close it to end a Read that waits.
+type answerBody struct {
 	io.ReadCloser
-	cancel context.CancelCauseFunc
+	cancel  context.CancelCauseFunc
+	account *account   // of the node
+	span    trace.Span // nil if nobody reads it
+	n       atomic.Int64
+	over    sync.Once
+}
+
+// Read is for io.Reader.
+func (b *answerBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.n.Add(int64(n))
+	b.account.taken.Add(int64(n))
+	return n, err
 }
 
 // Close is for io.Closer.
-func (b *cancelBody) Close() error {
+func (b *answerBody) Close() error {
 	err := b.ReadCloser.Close()
 	b.cancel(nil)
+	b.over.Do(func() {
+		if b.span != nil {
+			endSpan(b.span, b.n.Load())
+		}
+	})
 	return err
 }

@@ -13,6 +13,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/larder-registry/larder/upstream/peer/members"
 	"github.com/larder-registry/larder/upstream/peer/tree"
@@ -49,6 +51,8 @@ type Options struct {
 	Log *slog.Logger
 	// Meter has the instruments. Nil means none.
 	Meter metric.MeterProvider
+	// Tracer begins a span for each node that is asked. Nil means that there are no spans.
+	Tracer trace.TracerProvider
 }
 
 // Peers are the other nodes of this node's zone. It is safe for concurrent use.
@@ -58,6 +62,8 @@ type Peers struct {
 	patience time.Duration
 	log      *slog.Logger
 	metrics  *metrics
+	tracer   trace.Tracer
+	ledger   *ledger
 
 	giver   *tree.Giver
 	avoided *avoided
@@ -78,7 +84,12 @@ func New(opts Options) (*Peers, error) {
 		giver:    tree.NewGiver(opts.Children),
 		avoided:  newAvoided(),
 		routes:   newRoutes(),
+		ledger:   newLedger(),
 	}
+	if opts.Tracer == nil {
+		opts.Tracer = noop.NewTracerProvider()
+	}
+	p.tracer = opts.Tracer.Tracer("github.com/larder-registry/larder/upstream/peer")
 	p.client = &http.Client{
 		Transport: &http.Transport{
 			DialTLSContext:         opts.Dial,
@@ -109,6 +120,10 @@ func (p *Peers) Avoided() []Avoided { return p.avoided.all(time.Now()) }
 func (p *Peers) Moved() (given, taken int64) {
 	return p.metrics.allGiven.Load(), p.metrics.allTaken.Load()
 }
+
+// Exchanges returns what this node has given to other nodes and taken from them, in no order: those of the last
+// 4,096 nodes.
+func (p *Peers) Exchanges() []Exchange { return p.ledger.all() }
 
 // owners returns the nodes to ask for a key before the upstream, in order. They end before this node, which
 // asks the upstream if those before it cannot be asked. A node that must not ask it, as it is offline, asks those that

@@ -89,7 +89,7 @@ func (h *handler) blob(w http.ResponseWriter, r *http.Request, q asked) {
 // answer answers a question, with signs of life until there is an answer. It reports whether the node has
 // been sent the end of what it asked for.
 func (h *handler) answer(w http.ResponseWriter, r *http.Request, q asked) (whole bool) {
-	alive := &living{inner: w, header: make(http.Header), peers: h.peers, asked: q}
+	alive := &living{inner: w, header: make(http.Header), peers: h.peers, asked: q, account: h.peers.ledger.of(q.from)}
 	steps, stop := h.peers.signs.listen(q.key)
 	ctx, cancel := context.WithCancel(r.Context())
 	var signing sync.WaitGroup
@@ -152,9 +152,10 @@ func cutLast(path string) (before, after string) {
 
 // living is a ResponseWriter on which signs of life are sent until the answer begins.
 type living struct {
-	inner http.ResponseWriter
-	peers *Peers
-	asked asked
+	inner   http.ResponseWriter
+	peers   *Peers
+	asked   asked
+	account *account // of the node that asks
 
 	header http.Header // of the answer; the handler's alone
 	want   int64       // bytes of the body
@@ -225,8 +226,7 @@ func (l *living) measure(status int) {
 func (l *living) Write(p []byte) (int, error) {
 	l.WriteHeader(http.StatusOK)
 	n, err := l.inner.Write(p)
-	l.sent += int64(n)
-	l.peers.metrics.gave(int64(n))
+	l.gave(int64(n))
 	return n, err
 }
 
@@ -234,9 +234,15 @@ func (l *living) Write(p []byte) (int, error) {
 func (l *living) ReadFrom(src io.Reader) (int64, error) {
 	l.WriteHeader(http.StatusOK)
 	n, err := io.Copy(l.inner, src)
-	l.sent += n
-	l.peers.metrics.gave(n)
+	l.gave(n)
 	return n, err
+}
+
+// gave notes that bytes of the answer were sent.
+func (l *living) gave(n int64) {
+	l.sent += n
+	l.account.given.Add(n)
+	l.peers.metrics.gave(n)
 }
 
 // Unwrap is for http.ResponseController.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/larder-registry/larder/config"
 	"github.com/larder-registry/larder/proxy/livefile"
@@ -27,6 +28,7 @@ type Options struct {
 	// Version is that of the program, as others are told it.
 	Version string
 	Meter   metric.MeterProvider
+	Tracer  trace.TracerProvider
 	Log     *slog.Logger
 	// Patience is that of [peer.Options], for tests.
 	Patience time.Duration
@@ -100,6 +102,7 @@ func (s *Sharing) open(ctx context.Context, cfg config.Peers, opts Options) (err
 		Patience: opts.Patience,
 		Log:      s.log,
 		Meter:    opts.Meter,
+		Tracer:   opts.Tracer,
 	})
 	return err
 }
