@@ -41,6 +41,18 @@ func (s *Store) BlobHere(repo Repository, d digest.Digest) *Blob {
 	return blob
 }
 
+// OpenHere opens a blob or a manifest of the cache, whatever its repository. It counts as no use. The error is
+// fs.ErrNotExist if it is not complete, or is known to be damaged.
+func (s *Store) OpenHere(d digest.Digest) (*Blob, error) {
+	if err := CheckDigest(d); err != nil {
+		return nil, err
+	}
+	if isEmpty(d) {
+		return blobs.InMemory(nil), nil
+	}
+	return s.blobs.OpenHere(d)
+}
+
 // takeIntoMemory reads a small blob into memory. It returns nil for a damaged blob, which
 // counts as missing from then on.
 func (s *Store) takeIntoMemory(d digest.Digest, file *os.File, size int64) *Blob {

@@ -7,7 +7,6 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
-	"github.com/larder-registry/larder/cache/blobs"
 	"github.com/larder-registry/larder/cache/pins"
 	"github.com/larder-registry/larder/cache/records"
 )
@@ -53,15 +52,7 @@ func (h *Hold) Add(digests ...digest.Digest) (missing []digest.Digest, err error
 
 // Open opens a blob or a manifest of the cache, whatever its repository. The error is
 // fs.ErrNotExist if it is not complete, or is known to be damaged.
-func (h *Hold) Open(d digest.Digest) (*Blob, error) {
-	if err := CheckDigest(d); err != nil {
-		return nil, err
-	}
-	if isEmpty(d) {
-		return blobs.InMemory(nil), nil
-	}
-	return h.store.blobs.OpenHere(d)
-}
+func (h *Hold) Open(d digest.Digest) (*Blob, error) { return h.store.OpenHere(d) }
 
 // Close lets everything be evicted again.
 func (h *Hold) Close() { h.hold.Close() }

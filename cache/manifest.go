@@ -176,6 +176,8 @@ func (s *Store) storeManifest(ctx context.Context, repo Repository, m *Manifest,
 		} else {
 			s.blobs.Trouble(slog.LevelError, "a manifest was served but not kept", err, "repository", repo, "digest", m.Digest)
 		}
+	} else {
+		s.opts.Filled(m.Digest)
 	}
 	s.recordReferrers(RepoDigest{Repository: repo, Digest: m.Digest})
 	s.useParts(m.Digest) // the layers that it shares with others
@@ -230,6 +232,7 @@ func (s *Store) putLater(m Manifest, subject digest.Digest, record func() error)
 		if err := s.blobs.PutAfterFill(ctx, d, m.Raw, record); err == nil {
 			s.useParts(d)
 			s.pins.ManifestKept(d, subject)
+			s.opts.Filled(d)
 		} else if ctx.Err() == nil {
 			s.blobs.Trouble(slog.LevelError, "a manifest was served but not kept", err, "digest", d)
 		}

@@ -201,6 +201,20 @@ func (s *Store) forgotten(d digest.Digest) {
 	}
 }
 
+// kept asks for proofs of a blob that a fill has brought, and tells that it is here.
+func (s *Store) kept(d digest.Digest) {
+	s.seekProofs(d)
+	s.opts.Filled(d)
+}
+
+// MayHave reports whether a repository may be given a blob or manifest that its upstream is known to have, though not in
+// which repository: it was proven that this one has it, or a manifest of it names it and all repositories of the upstream
+// are allowed.
+func (s *Store) MayHave(repo Repository, d digest.Digest) bool {
+	known, err := s.member(repo, d)
+	return err == nil && (known.served || !s.needsProof(repo))
+}
+
 // Source is a source of a blob in a repository. It repeats an upstream's refusal for
 // Freshness.Negative, rather than ask again: a pod whose credentials may read manifests but not
 // layers starts over and over as well. What is in the cache needs no fetch, but where the

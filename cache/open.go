@@ -115,7 +115,7 @@ func newStore(folder *disk.Folder, health *disk.Health, index *records.Index, op
 
 		VerifyOnRead: opts.VerifyOnRead,
 		Came:         s.filled,
-		Kept:         s.seekProofs,
+		Kept:         s.kept,
 		Mismatched:   opts.Mismatched,
 		Removed:      s.forgotten,
 		Now:          opts.Now,

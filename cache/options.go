@@ -67,6 +67,9 @@ type Options struct {
 	// Mismatched is told which blob did not match its digest, or its size, when it came, once its bytes are dropped. It
 	// must not call the store. Nil means that nobody wants to know.
 	Mismatched func(d digest.Digest)
+	// Filled is told which blob or manifest has come from a source, is verified and on disk. It must not call the store.
+	// Nil means that nobody wants to know.
+	Filled func(d digest.Digest)
 	// KeepAll evicts nothing to free space: MaxSize and MinFree bound what may be pinned, and
 	// nothing else. It is for a command that has the folder while no daemon runs, and may not
 	// know the bounds of the daemon.
@@ -101,6 +104,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Filled == nil {
+		o.Filled = func(digest.Digest) {}
 	}
 	if o.Mismatched == nil {
 		o.Mismatched = func(digest.Digest) {}

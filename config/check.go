@@ -31,6 +31,7 @@ func (c checker) check() {
 	c.checkAccess()
 	c.checkAudit()
 	c.checkPeers()
+	c.checkShared()
 	if len(c.config.Upstreams) == 0 {
 		c.reject("upstreams", "expected at least one upstream")
 		return
@@ -490,5 +491,32 @@ func (c checker) checkPeers() {
 			continue
 		}
 		p.Join[i] = net.JoinHostPort(strings.Trim(at, "[]"), strconv.Itoa(int(gossip)))
+	}
+}
+
+// defaultS3Region is the region of stores that have none.
+const defaultS3Region = "us-east-1"
+
+// checkShared checks what belongs together.
+func (c checker) checkShared() {
+	s := &c.config.Shared
+	for _, key := range []string{"shared", "shared.s3", "shared.s3.bucket", "shared.s3.region", "shared.s3.endpoint"} {
+		if c.failed[key] {
+			return
+		}
+	}
+	_, given := c.places["shared"]
+	if !s.S3.On() {
+		if given {
+			c.reject("shared.s3.bucket", "missing; expected the name of a bucket such as larder-images")
+		}
+		return
+	}
+	switch {
+	case s.S3.Region != "":
+	case s.S3.Endpoint != "":
+		s.S3.Region = defaultS3Region
+	default:
+		c.reject("shared.s3.region", "missing; expected the bucket's region such as us-east-1, or shared.s3.endpoint")
 	}
 }

@@ -35,6 +35,7 @@ type Config struct {
 	Access Access
 	Audit  Audit
 	Peers  Peers
+	Shared Shared
 
 	// DefaultUpstream is the host of requests that name none, in lower case; ""
 	// means that such requests are not served. One of Upstreams serves it. Default

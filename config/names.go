@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"regexp"
 	"strings"
 
 	"github.com/containerd/platforms"
@@ -200,5 +201,29 @@ func zone(to *string) setter {
 		return len(s) <= maxZone && !strings.ContainsFunc(s, func(r rune) bool {
 			return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune(".-_", r)
 		})
+	})
+}
+
+// bucketName is the form of a bucket's name (Amazon S3 user guide, "General purpose bucket naming rules"), which other
+// stores share.
+var bucketName = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
+
+func bucket(to *string) setter {
+	return valid(to, "the name of a bucket such as larder-images", func(s string) bool {
+		return bucketName.MatchString(s) && !strings.Contains(s, "..")
+	})
+}
+
+// maxS3Prefix leaves room for the longest names of objects below it: S3 takes 1,024 bytes.
+const maxS3Prefix = 128
+
+// s3Prefix is the form of a folder: characters that need no care in names of objects.
+var s3Prefix = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$`)
+
+// prefix accepts a folder of a bucket, with or without slashes around it.
+func prefix(to *string) setter {
+	return parsed(to, "a folder such as larder/prod, of letters, digits, dots, hyphens and underscores", func(s string) (string, bool) {
+		s = strings.Trim(s, "/")
+		return s, len(s) <= maxS3Prefix && s3Prefix.MatchString(s)
 	})
 }

@@ -118,6 +118,22 @@ func fields(c *Config, base string) []field {
 				{name: "upload", set: linkRate(&c.Peers.Upload)},
 			}
 		}},
+		{name: "shared", section: func() []field {
+			return []field{
+				{name: "s3", section: func() []field {
+					return []field{
+						{name: "bucket", set: bucket(&c.Shared.S3.Bucket)},
+						{name: "prefix", set: orNone(&c.Shared.S3.Prefix, prefix(&c.Shared.S3.Prefix))},
+						{name: "region", set: region(&c.Shared.S3.Region)},
+						{name: "endpoint", set: httpURL(&c.Shared.S3.Endpoint)},
+						{name: "path_style", set: truth(&c.Shared.S3.PathStyle)},
+						{name: "write", set: truth(&c.Shared.S3.Write)},
+						{name: "rate", set: linkRate(&c.Shared.S3.Rate)},
+					}
+				}},
+				{name: "key_file", set: hidden(filePath(&c.Shared.KeyFile, base), wantFile)},
+			}
+		}},
 		{name: "default_upstream", set: orNone(&c.DefaultUpstream, exactHost(&c.DefaultUpstream))},
 		{name: "upstreams", list: func(n int) []field {
 			c.Upstreams = make([]Upstream, n)

@@ -76,6 +76,8 @@ var imports = map[string][]string{
 	"upstream/reply":     {"upstream/ecr/denial", "upstream/redact"},
 	"upstream/telemetry": {"upstream/pace", "upstream/reply"},
 
+	"upstream/bucket": {"upstream", "upstream/link", "upstream/pace"},
+
 	"upstream/peer":         {"upstream", "upstream/name", "upstream/peer/members", "upstream/peer/tree"},
 	"upstream/peer/members": {"upstream/peer/ring"},
 

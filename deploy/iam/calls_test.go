@@ -1,6 +1,7 @@
 package iam_test
 
 import (
+	"cmp"
 	"go/ast"
 	"go/types"
 	"io/fs"
@@ -18,8 +19,18 @@ import (
 var services = map[string]string{
 	"github.com/aws/aws-sdk-go-v2/service/ecr":       "ecr",
 	"github.com/aws/aws-sdk-go-v2/service/ecrpublic": "ecr-public",
+	"github.com/aws/aws-sdk-go-v2/service/s3":        "s3",
 	"github.com/aws/aws-sdk-go-v2/service/signer":    "signer",
 	"github.com/aws/aws-sdk-go-v2/service/sts":       "sts",
+}
+
+// permissions are those of operations that have none of their own name (Amazon S3 user guide, "Required permissions for
+// Amazon S3 API operations").
+var permissions = map[string]string{
+	"s3:HeadObject":              "s3:GetObject",
+	"s3:CreateMultipartUpload":   "s3:PutObject",
+	"s3:UploadPart":              "s3:PutObject",
+	"s3:CompleteMultipartUpload": "s3:PutObject",
 }
 
 // free needs no permission (API reference, GetCallerIdentity).
@@ -90,5 +101,6 @@ func operation(id *ast.Ident, object types.Object) (action string, ok bool) {
 	if !ok || signature.Recv() == nil || !signature.Variadic() || !strings.HasSuffix(signature.Recv().Type().String(), ".Client") {
 		return "", false
 	}
-	return service + ":" + f.Name(), true
+	action = service + ":" + f.Name()
+	return cmp.Or(permissions[action], action), true
 }

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
@@ -117,6 +118,16 @@ func (c *Client) CutOffline() {
 	for _, r := range all {
 		r.gate.Cut()
 	}
+}
+
+// AWSConfig returns the SDK's configuration for another service of a region, with the credentials that the SDK's chain
+// finds. It asks nobody yet. timeout bounds each request of a search for credentials.
+func (c *Client) AWSConfig(ctx context.Context, region string, timeout time.Duration) (aws.Config, error) {
+	s := session{
+		region: region, client: c.opts.HTTP, search: timeout, log: c.opts.Log,
+		patient: func(by aws.HTTPClient) aws.HTTPClient { return by },
+	}
+	return s.load(ctx)
 }
 
 // Registry returns a private registry. Readings of its lifecycle policies wait for

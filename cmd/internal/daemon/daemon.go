@@ -56,6 +56,10 @@ type Options struct {
 	// [peer.Patience].
 	PeerPatience time.Duration
 
+	// BucketPatience is how long the bucket may take until its answer begins, for tests; 0 means
+	// [bucket.Patience].
+	BucketPatience time.Duration
+
 	// Drain bounds how long answers may go on when the daemon stops; 0 means 25 s.
 	Drain time.Duration
 }
@@ -72,6 +76,7 @@ type Daemon struct {
 	link      *link.Link
 	client    *upstream.Client
 	sharing   *share.Sharing // nil if this node shares nothing with others
+	shelf     *shelf         // nil if this node shares nothing through a bucket
 	store     *cache.Store
 	audit     *audit.Log
 	policy    *policy.Policy
@@ -235,6 +240,7 @@ func (d *Daemon) servers(ctx context.Context, operators *admin.Admin) ([]*server
 		addKept(api, d.keeper)
 		addAccess(api, d.access)
 		d.sharing.AddTo(api)
+		d.shelf.addTo(api)
 		addPolicy(api, d.policy.Decisions, d.proxy)
 		all = append(all, newSocketServer(d.listeners.commands, until(ctx, api), d.opts.Drain, d.log))
 	}
@@ -265,7 +271,7 @@ func (d *Daemon) Close() error {
 	if d.store != nil {
 		errs = append(errs, d.store.Close())
 	}
-	errs = append(errs, d.sharing.Close())
+	errs = append(errs, d.sharing.Close(), d.shelf.Close())
 	if d.client != nil {
 		errs = append(errs, d.client.Close())
 	}

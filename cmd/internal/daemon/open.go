@@ -61,6 +61,10 @@ func (d *Daemon) openUpstreams(ctx context.Context) (err error) {
 	d.sharing, err = share.Open(ctx, d.cfg.Peers, share.Options{
 		Version: d.opts.Version, Meter: meter, Tracer: d.telemetry.tracer, Log: d.log, Patience: d.opts.PeerPatience,
 	})
+	if err != nil {
+		return err
+	}
+	d.shelf, err = d.openShelf(ctx)
 	return err
 }
 
@@ -78,9 +82,7 @@ func (d *Daemon) openStore(immutable *upkeep.ImmutableTags, pushed *upkeep.PushT
 	opts.Tags.Pushed = pushed.Of
 	opts.Keep, opts.KeptDigests, opts.Tags.Kept = d.keeper.Pins, d.keeper.Digests, d.keeper.ServesRecorded
 	opts.Meter, opts.Tracer = d.telemetry.meter, d.telemetry.tracer
-	if d.sharing != nil {
-		opts.Mismatched = d.sharing.Mismatched
-	}
+	opts.Mismatched, opts.Filled = d.onMismatched, d.onFilled
 	d.store, err = cache.Open(d.cfg.Cache.Dir, opts)
 	return err
 }
@@ -145,6 +147,9 @@ func (d *Daemon) addUpkeep(immutable *upkeep.ImmutableTags) error {
 	d.upkeep = append(d.upkeep, lifecycle.Run, immutable.Run, alive.Run, d.pins.Run, d.keeper.Run, d.proofs.Run, d.policy.Run)
 	if d.sharing != nil {
 		d.upkeep = append(d.upkeep, d.sharing.Run)
+	}
+	if d.shelf != nil {
+		d.upkeep = append(d.upkeep, d.shelf.Run, d.shelf.FollowKeys)
 	}
 	if d.tls != nil {
 		d.upkeep = append(d.upkeep, d.tls.Run)

@@ -16,7 +16,7 @@ import (
 // sources returns how clients' requests find their upstream: where this node shares what it fetches, the
 // other nodes are asked first.
 func (d *Daemon) sources() func(host, repository string) (proxy.Source, error) {
-	own := sources(d.cfg, d.client)
+	own := d.withBucket(sources(d.cfg, d.client), 0)
 	if d.sharing == nil {
 		return own
 	}
@@ -64,7 +64,7 @@ func (d *Daemon) shared(own func(host, repository string) (proxy.Source, error),
 func (d *Daemon) peerServer(descriptors uint64) (*server, error) {
 	answers := func(hops int) http.Handler {
 		return proxy.New(proxy.Options{
-			Upstreams: d.shared(sources(d.cfg, d.client), hops),
+			Upstreams: d.shared(d.withBucket(sources(d.cfg, d.client), hops), hops),
 			Store:     d.store,
 			ForPeers:  true,
 			Log:       d.log.With("for", "peer"),

@@ -18,6 +18,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	dto "github.com/prometheus/client_model/go"
+
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/config"
 	"github.com/larder-registry/larder/upstream/ecrtest"
@@ -255,10 +257,16 @@ func TestMetricsOfPeersAreThoseThatAreDocumented(t *testing.T) {
 	z.startAll(t, 2)
 	image, _ := z.addLayers(t, "team/app", 1000, 2000, 3000, 4000)
 	z.pullAtOnce(t, "team/app", image)
-	exposed, found := z.nodes[0].metrics(t), 0
+	wantDocumented(t, z.nodes[0].metrics(t), "larder_peer_", 6)
+}
+
+// wantDocumented wants the metrics with a prefix to be those that are documented, some at least.
+func wantDocumented(t *testing.T, exposed map[string]*dto.MetricFamily, prefix string, least int) {
+	t.Helper()
+	found := 0
 	for name, d := range documentedMetrics(t) {
 		family := exposed[name]
-		if !strings.HasPrefix(name, "larder_peer_") {
+		if !strings.HasPrefix(name, prefix) {
 			continue
 		}
 		if found++; family == nil {
@@ -270,11 +278,11 @@ func TestMetricsOfPeersAreThoseThatAreDocumented(t *testing.T) {
 			t.Errorf("%s is a %s with the labels %v, documented as a %s with %v", name, family.GetType(), got, d.kind, want)
 		}
 	}
-	if found < 6 {
-		t.Errorf("only %d metrics of peers are documented", found)
+	if found < least {
+		t.Errorf("only %d metrics %s are documented", found, prefix)
 	}
 	for name := range exposed {
-		if _, ok := documentedMetrics(t)[name]; strings.HasPrefix(name, "larder_peer_") && !ok {
+		if _, ok := documentedMetrics(t)[name]; strings.HasPrefix(name, prefix) && !ok {
 			t.Errorf("%s is not documented", name)
 		}
 	}

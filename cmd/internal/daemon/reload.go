@@ -87,6 +87,7 @@ func (d *Daemon) Reload(cfg *config.Config, err error) {
 	if d.sharing != nil && cfg.Peers.On() {
 		d.sharing.Use(cfg.Peers.KeyFile)
 	}
+	d.shelf.Use(cfg.Shared.KeyFile)
 	d.presence.reset(cfg)
 	d.presenceChanged()
 	d.log.Info("the configuration was read again", "link", LinkRules(cfg).String(), "offline", d.presence.offline())
@@ -118,6 +119,9 @@ func withoutApplied(cfg *config.Config) config.Config {
 	c.Keep, c.Import, c.Audit, c.Policy = nil, config.Import{}, config.Audit{}, nil
 	if c.Peers.On() {
 		c.Peers.KeyFile = "set"
+	}
+	if c.Shared.KeyFile != "" {
+		c.Shared.KeyFile = "set"
 	}
 	c.Log.Level = 0
 	if c.Auth.On() {

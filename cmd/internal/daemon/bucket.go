@@ -1,0 +1,203 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/config"
+	"github.com/larder-registry/larder/proxy"
+	"github.com/larder-registry/larder/proxy/admin/answer"
+	"github.com/larder-registry/larder/proxy/livefile"
+	"github.com/larder-registry/larder/upstream"
+	"github.com/larder-registry/larder/upstream/bucket"
+	"github.com/larder-registry/larder/upstream/peer/ring"
+)
+
+// shelf is the bucket through which this node shares what it fetches, with the keys of its records.
+type shelf struct {
+	*bucket.Bucket
+	keys *livefile.Follower[string] // nil if no file is configured
+}
+
+// openShelf opens the bucket; nil if none is configured. It asks nobody yet.
+func (d *Daemon) openShelf(ctx context.Context) (*shelf, error) {
+	s3 := d.cfg.Shared.S3
+	if !s3.On() {
+		return nil, nil
+	}
+	place, err := BucketPlace(s3)
+	if err != nil {
+		return nil, err
+	}
+	aws, transport, err := d.client.Storage(ctx, s3.Region, place.URL())
+	if err != nil {
+		return nil, err
+	}
+	opened, err := bucket.New(bucket.Options{
+		Place: place, AWS: aws, Transport: transport,
+		Write: s3.Write, Rate: s3.Rate,
+		Open: d.openVerified, Link: d.link, Patience: d.opts.BucketPatience,
+		Log: d.log, Meter: d.telemetry.meter,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s := &shelf{Bucket: opened}
+	if file := d.cfg.Shared.KeyFile; file != "" {
+		const without = "the bucket is used without records of repositories and tags until the keys can be read"
+		if err := s.loadKeys(file); err != nil {
+			d.log.Error(without, "error", err)
+		}
+		s.keys = livefile.New(file, s.loadKeys, func(err error) {
+			d.log.Error("the keys of the bucket's records cannot be read again; those before stay in use", "error", err)
+		})
+	}
+	return s, nil
+}
+
+// BucketPlace is where the configured bucket is.
+func BucketPlace(s3 config.S3) (bucket.Place, error) {
+	place := bucket.Place{Bucket: s3.Bucket, Prefix: s3.Prefix, Region: s3.Region, PathStyle: s3.PathStyle}
+	if s3.Endpoint == "" {
+		return place, nil
+	}
+	endpoint, err := url.Parse(s3.Endpoint)
+	if err != nil {
+		return bucket.Place{}, fmt.Errorf("shared.s3.endpoint: %w", err)
+	}
+	place.Endpoint = endpoint
+	return place, nil
+}
+
+// loadKeys puts the keys of a file to use.
+func (s *shelf) loadKeys(file string) error {
+	keys, err := ring.ReadKeys(file)
+	if err != nil {
+		return err
+	}
+	raw := make([][]byte, len(keys))
+	for i, key := range keys {
+		raw[i] = key[:]
+	}
+	return s.UseKeys(raw)
+}
+
+// Use reads another key file from now on, or the same one again.
+func (s *shelf) Use(keyFile string) {
+	if s != nil && s.keys != nil && keyFile != "" {
+		s.keys.Use(keyFile)
+	}
+}
+
+// FollowKeys follows the key file until ctx ends.
+func (s *shelf) FollowKeys(ctx context.Context) {
+	if s.keys != nil {
+		s.keys.Run(ctx)
+	}
+}
+
+// Close ends the bucket's metrics. No request may run any more.
+func (s *shelf) Close() error {
+	if s == nil {
+		return nil
+	}
+	return s.Bucket.Close()
+}
+
+// onFilled and onMismatched tell the bucket, and the other nodes, what came of a blob.
+func (d *Daemon) onFilled(dgst digest.Digest) {
+	if d.shelf != nil {
+		d.shelf.Filled(dgst)
+	}
+}
+
+func (d *Daemon) onMismatched(dgst digest.Digest) {
+	if d.shelf != nil {
+		d.shelf.Mismatched(dgst)
+	}
+	if d.sharing != nil {
+		d.sharing.Mismatched(dgst)
+	}
+}
+
+// verified is content of the cache.
+type verified struct {
+	io.ReaderAt
+	*cache.Blob
+}
+
+// Size is for [bucket.Verified].
+func (v verified) Size() int64 { return v.Blob.Size }
+
+// openVerified opens what the cache has.
+func (d *Daemon) openVerified(_, _ string, dgst digest.Digest) (bucket.Verified, error) {
+	blob, err := d.store.OpenHere(dgst)
+	if err != nil {
+		return nil, err
+	}
+	at, ok := blob.ReadSeeker.(io.ReaderAt)
+	if !ok {
+		return nil, errors.Join(errors.New("it cannot be read at an offset"), blob.Close())
+	}
+	return verified{at, blob}, nil
+}
+
+// withBucket returns the upstreams with the bucket before each, for questions that have come through a number of nodes.
+// Those of which clients' own rights decide have none.
+func (d *Daemon) withBucket(own func(host, repository string) (proxy.Source, error), hops int) func(host, repository string) (proxy.Source, error) {
+	if d.shelf == nil {
+		return own
+	}
+	return func(host, repository string) (proxy.Source, error) {
+		source, err := own(host, repository)
+		if err != nil || source.As != nil {
+			return source, err
+		}
+		open := source.OpenBlob
+		both := d.shelf.Source(bucket.Settings{
+			Host:     host,
+			Registry: source.Upstream,
+			OpenBlob: func(ctx context.Context, repository string, dgst digest.Digest, part upstream.Range) (upstream.Content, error) {
+				content, err := open(ctx, repository, dgst, cache.Range(part))
+				return upstream.Content(content), err
+			},
+			Timeout: source.Timeout,
+			Knows: func(repository string, dgst digest.Digest, isBlob bool) bool {
+				asked := hops > 0 && isBlob && !needsProof(d.cfg)(host) // the node that asks knows the repository to have it
+				return asked || d.store.MayHave(cache.Repository{Upstream: host, Name: repository}, dgst)
+			},
+			TagChecked: func(repository, tag string) (checked time.Time) {
+				return d.store.TagChecked(cache.Repository{Upstream: host, Name: repository}, tag)
+			},
+			StaleIfError: d.cfg.Tags.StaleIfError,
+			Aged:         cache.Aged,
+		})
+		source.Upstream = both
+		source.OpenBlob = func(ctx context.Context, repository string, dgst digest.Digest, part cache.Range) (cache.Content, error) {
+			content, err := both.OpenBlob(ctx, repository, dgst, upstream.Range(part))
+			return cache.Content(content), err
+		}
+		return source, nil
+	}
+}
+
+// addTo adds the request for the bucket's status. s may be nil.
+func (s *shelf) addTo(mux *http.ServeMux) {
+	mux.HandleFunc("GET /api/v1/shared", func(w http.ResponseWriter, _ *http.Request) {
+		if s == nil {
+			answer.RefuseWith(w, http.StatusNotFound, errNoBucket)
+			return
+		}
+		answer.JSON(w, s.Status())
+	})
+}
+
+var errNoBucket = errors.New("this node shares nothing through a bucket: its configuration has no shared.s3")
