@@ -105,13 +105,14 @@ func TestTableOfToolsIsTested(t *testing.T) {
 	for _, row := range []string{
 		"skopeo 1.9 | `oci-archive:FILE:NAME`", "podman 4.3 | `podman pull oci-archive:FILE:NAME`",
 		"containerd 1.6 and 2.4 | `ctr images import --no-unpack FILE`", "Docker 20.10 | `docker load`",
+		"Docker 29 with containerd's storage | `docker load`",
 	} {
 		if !strings.Contains(table, "| "+row) {
 			t.Errorf("the table has no row %q", row)
 		}
 	}
-	if n := strings.Count(table, "\n| "); n != 4 {
-		t.Errorf("the table has %d rows, and 4 tools are tested", n)
+	if n := strings.Count(table, "\n| "); n != 5 {
+		t.Errorf("the table has %d rows, and 5 tools are tested", n)
 	}
 }
 
@@ -167,6 +168,17 @@ func TestOtherToolsTakeABundle(t *testing.T) {
 		id := output(t, environ(t), docker, "--host", socket, "image", "inspect", "--format", "{{.Id}} {{.RepoTags}}", c.index)
 		if config := c.from.configOf(t, c.indexRoot, "amd64"); !strings.Contains(id, config.String()) {
 			t.Errorf("it is %s, want %s", id, config)
+		}
+	})
+	t.Run("dockerd2", func(t *testing.T) {
+		t.Parallel()
+		docker, socket := deploytest.Require(t, "docker"), startCurrentDocker(t, noDockerConfig(t))
+		output(t, environ(t), docker, "--host", socket, "load", "--input", c.bundle)
+		for image, want := range map[string]digest.Digest{c.index: c.indexRoot, c.single: c.singleRoot} {
+			got := output(t, environ(t), docker, "--host", socket, "image", "inspect", "--format", "{{.Id}} {{.RepoTags}}", image)
+			if !hasLine(got, image, want.String()) {
+				t.Errorf("%s is %s, want %s", image, got, want)
+			}
 		}
 	})
 	t.Run("larder", func(t *testing.T) {
@@ -308,6 +320,17 @@ func TestBundlesOfOtherToolsAreImported(t *testing.T) {
 		_, err := tryRun(t, environ(t), site.binary, "import", "--config", site.config, saved)
 		if err == nil || !strings.Contains(err.Error(), "skopeo copy docker-archive:") && !strings.Contains(err.Error(), "--as-local") {
 			t.Errorf("an archive of Docker's own storage is imported: %v", err)
+		}
+	})
+	t.Run("dockerd2", func(t *testing.T) {
+		t.Parallel()
+		docker, socket := deploytest.Require(t, "docker"), startCurrentDocker(t, noDockerConfig(t))
+		saved := filepath.Join(t.TempDir(), "saved.tar")
+		output(t, environ(t), docker, "--host", socket, "load", "--input", c.bundle)
+		output(t, environ(t), docker, "--host", socket, "save", "--output", saved, c.index, c.single)
+		got := newSite(t, c.from.ecr.Host).imported(t, saved)
+		if len(got) != 2 || got[c.index] != c.indexRoot || got[c.single] != c.singleRoot {
+			t.Errorf("%v, want %s and %s", got, c.indexRoot, c.singleRoot)
 		}
 	})
 }

@@ -118,16 +118,11 @@ func realClients(t *testing.T, registry *distributionRegistry) []realClient {
 			socket := startBareDocker(t)
 			return run(t, "docker", "--host", socket, "pull", "--quiet", prefix+"/team/app:1.0")
 		})
+		add("dockerd2", func(t *testing.T, prefix string) error {
+			return run(t, "docker", "--host", startCurrentDocker(t, noDockerConfig(t)), "pull", "--quiet", prefix+"/team/app:1.0")
+		})
 	}
 	return clients
-}
-
-// startBareDocker starts a dockerd without content and without a mirror, and returns its socket.
-func startBareDocker(t *testing.T) (socket string) {
-	t.Helper()
-	config := filepath.Join(t.TempDir(), "daemon.json")
-	writeFile(t, config, "{}")
-	return startDockerd(t, deploytest.Require(t, "dockerd"), deploytest.Require(t, "docker"), config)
 }
 
 // loginPage answers requests whose path contains a text with a web page, as portals do.
