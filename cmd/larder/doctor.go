@@ -1,12 +1,16 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 	"time"
 
+	"github.com/larder-registry/larder/cmd/internal/daemon"
+	"github.com/larder-registry/larder/cmd/internal/daemon/share"
 	"github.com/larder-registry/larder/cmd/larder/doctor"
 	"github.com/larder-registry/larder/config"
 	"github.com/larder-registry/larder/upstream/name"
@@ -52,6 +56,7 @@ func (c *doctorCommand) Run(p *invocation) error {
 		},
 		Image:     image,
 		Fallbacks: func(cfg *config.Config) []string { return governed(cfg).Fallbacks(c.ContainerdDir) },
+		Peers:     func(ctx context.Context, cfg *config.Config) (share.Check, error) { return checkPeers(ctx, p, cfg) },
 		Timeout:   c.Timeout,
 		Show:      show,
 	})
@@ -70,6 +75,19 @@ func (c *doctorCommand) Run(p *invocation) error {
 		return fmt.Errorf("%d of %d steps failed", failed, len(steps))
 	}
 	return p.ctx.Err()
+}
+
+// checkPeers has the daemon greet other nodes. If none runs, this process does.
+func checkPeers(ctx context.Context, p *invocation, cfg *config.Config) (found share.Check, err error) {
+	c, err := running(p, cfg)
+	if errors.Is(err, daemon.ErrNotRunning) || errors.Is(err, daemon.ErrSocketPath) {
+		return share.CheckConfigured(ctx, cfg.Peers)
+	}
+	if err != nil {
+		return share.Check{}, err
+	}
+	err = c.do(ctx, http.MethodGet, "peers/check", nil, &found)
+	return found, errors.Join(err, c.close())
 }
 
 // showStep prints each step on a line when it is done, under a heading for each

@@ -78,7 +78,7 @@ var imports = map[string][]string{
 
 	"upstream/bucket": {"upstream", "upstream/link", "upstream/pace"},
 
-	"upstream/peer":         {"upstream", "upstream/name", "upstream/peer/members", "upstream/peer/tree"},
+	"upstream/peer":         {"upstream", "upstream/name", "upstream/peer/members", "upstream/peer/ring", "upstream/peer/tree"},
 	"upstream/peer/members": {"upstream/peer/ring"},
 
 	"proxy":              {"cache", "proxy/access", "proxy/audit", "proxy/origin", "proxy/password", "proxy/policy", "upstream/name"},

@@ -26,7 +26,7 @@ type peersLsCommand struct {
 
 // Help is what kong shows below the usage.
 func (*peersLsCommand) Help() string {
-	return "Nodes share what they fetch within a zone. A node that does not answer, or that sent wrong content, is not asked for a while: STATE says why."
+	return "Nodes share what they fetch within a zone. GIVEN is what this node has given to another one since its start, and TAKEN what it has taken from it. A node that does not answer, or that sent wrong content, is not asked for a while: STATE says why."
 }
 
 // Run lists the nodes.
@@ -43,9 +43,9 @@ func (c *peersLsCommand) Run(p *invocation) error {
 			return printJSON(p.stdout, known)
 		}
 		t := table{spare: "STATE"}
-		t.add("NODE", "ZONE", "VERSION", "STATE")
+		t.add("NODE", "ZONE", "VERSION", "GIVEN", "TAKEN", "STATE")
 		for _, n := range known.Nodes {
-			t.add(n.Address, orNothing(n.Zone), orNothing(n.Version), nodeState(n, known.Avoided))
+			t.add(n.Address, orNothing(n.Zone), orNothing(n.Version), moved(n.Given), moved(n.Taken), nodeState(n, known.Avoided))
 		}
 		if err := t.write(p.stdout, terminalWidth(p.stdout)); err != nil {
 			return err
@@ -78,6 +78,14 @@ func nodeState(n share.Node, avoided []share.Avoided) string {
 		states = append(states, fmt.Sprintf("avoided for %d blobs", blobs))
 	}
 	return orNothing(strings.Join(states, ", "))
+}
+
+// moved formats how many bytes went one way.
+func moved(bytes int64) string {
+	if bytes == 0 {
+		return nothing
+	}
+	return format.Size(bytes)
 }
 
 func orNothing(s string) string {

@@ -50,6 +50,10 @@ type asked struct {
 // ServeHTTP answers one question.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set(headerFrom, h.peers.cluster.Self().Content.String())
+	if r.URL.Path == helloPath {
+		h.hello(w, r)
+		return
+	}
 	q, err := askedOf(r)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)

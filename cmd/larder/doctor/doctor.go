@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/larder-registry/larder/cmd/internal/daemon/share"
 	"github.com/larder-registry/larder/config"
 	"github.com/larder-registry/larder/upstream/name"
 )
@@ -21,6 +22,9 @@ type Options struct {
 	// be nil.
 	Fallbacks func(*config.Config) []string
 
+	// Peers greets other nodes. It may be nil.
+	Peers func(ctx context.Context, cfg *config.Config) (share.Check, error)
+
 	// Timeout bounds each step; more than 0.
 	Timeout time.Duration
 
@@ -37,6 +41,7 @@ func Examine(ctx context.Context, opts Options) []Step {
 		checkLink(e, cfg)
 		checkClients(e, cfg)
 		checkPolicy(e, cfg, opts.Fallbacks)
+		checkPeers(e, cfg, opts.Peers)
 		checkUpstreams(e, cfg, opts.Image)
 	}
 	return e.steps

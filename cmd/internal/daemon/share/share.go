@@ -39,6 +39,7 @@ type Sharing struct {
 	*peer.Peers
 	log      *slog.Logger
 	upload   int64
+	join     []string
 	ring     *ring.Ring
 	members  *members.Members
 	listener net.Listener
@@ -58,7 +59,7 @@ func Open(ctx context.Context, cfg config.Peers, opts Options) (*Sharing, error)
 		opts.Log.Error("this node shares nothing with others, as it has no key of the cluster; it needs a restart when it has one", "error", err)
 		return nil, nil
 	}
-	s := &Sharing{log: opts.Log, upload: cfg.Upload, ring: ring.New(keys...)}
+	s := &Sharing{log: opts.Log, upload: cfg.Upload, join: cfg.Join, ring: ring.New(keys...)}
 	if err := s.open(ctx, cfg, opts); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}

@@ -15,6 +15,8 @@ type Node struct {
 	Version  string `json:"version,omitempty"`
 	Draining bool   `json:"draining,omitempty"` // it is about to stop
 	Self     bool   `json:"self,omitempty"`     // it is this one
+	Given    int64  `json:"given,omitempty"`    // bytes of content that this node has given to it, since the start
+	Taken    int64  `json:"taken,omitempty"`    // and taken from it
 }
 
 // Avoided is a node that this one does not ask for a while.
@@ -31,8 +33,16 @@ type Status struct {
 // Status returns what this node knows of its cluster. It does not block.
 func (s *Sharing) Status() Status {
 	st := Status{Nodes: []Node{}, Avoided: s.Avoided()}
+	exchanged := make(map[string]peer.Exchange)
+	for _, e := range s.Exchanges() {
+		exchanged[e.Address] = e
+	}
 	for _, n := range s.members.All() {
-		st.Nodes = append(st.Nodes, Node{Address: n.Content.String(), Zone: n.Zone, Version: n.Version, Draining: n.Draining, Self: n.Self})
+		e := exchanged[n.Content.String()]
+		st.Nodes = append(st.Nodes, Node{
+			Address: n.Content.String(), Zone: n.Zone, Version: n.Version, Draining: n.Draining, Self: n.Self,
+			Given: e.Given, Taken: e.Taken,
+		})
 	}
 	st.Given, st.Taken = s.Moved()
 	return st
@@ -46,6 +56,13 @@ func (s *Sharing) AddTo(mux *http.ServeMux) {
 			return
 		}
 		answer.JSON(w, s.Status())
+	})
+	mux.HandleFunc("GET /api/v1/peers/check", func(w http.ResponseWriter, r *http.Request) {
+		if s == nil {
+			answer.RefuseWith(w, http.StatusNotFound, errNoSharing)
+			return
+		}
+		answer.JSON(w, s.Check(r.Context()))
 	})
 }
 
