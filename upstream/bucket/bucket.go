@@ -123,6 +123,8 @@ func (b *Bucket) UseKeys(keys [][]byte) error {
 		seals = append(seals, seal)
 	}
 	b.keys.Store(&seals)
+	b.members.purge()
+	b.writer.sealed.purge() // with another key
 	return nil
 }
 

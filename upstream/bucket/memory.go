@@ -59,3 +59,9 @@ func (m *memory[K, V]) take(key K) (value V, ok bool) {
 	}
 	return known.value, true
 }
+
+func (m *memory[K, V]) purge() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.list.Purge()
+}
