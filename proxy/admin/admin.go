@@ -26,6 +26,9 @@ type Options struct {
 	Upstreams func() []upstream.Status
 	// Link returns the state of the line to the upstreams. Nil means that it is not shown.
 	Link func() link.Status
+	// Peers returns what the status page shows of the other nodes, which is sent to it as JSON: a small value, whatever
+	// the number of nodes. Nil means that the page shows nothing of them.
+	Peers func() any
 	// SetOffline sets an upstream offline or online: by its host or its pattern, or all
 	// of them if that is "". The error is fs.ErrNotExist if none has this host. Nil means
 	// that none can be set.
@@ -85,7 +88,7 @@ func New(opts Options) *Admin {
 	return &Admin{
 		opts: opts,
 		api:  &api{store: opts.Store, monitor: m, fetchManifests: opts.FetchManifests, setOffline: opts.SetOffline, log: opts.Log},
-		live: newLive(opts.Store, m, about{opts.Name, opts.Version, time.Now()}, opts.Log),
+		live: newLive(opts.Store, m, about{opts.Name, opts.Version, time.Now()}, opts.Peers, opts.Log),
 	}
 }
 

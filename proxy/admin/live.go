@@ -26,6 +26,7 @@ const maxImages = 2000
 type live struct {
 	store   *cache.Store
 	monitor *monitor
+	peers   func() any // may be nil
 	log     *slog.Logger
 	history history
 	events  *events
@@ -38,8 +39,8 @@ type about struct {
 	Started time.Time `json:"started"`
 }
 
-func newLive(store *cache.Store, m *monitor, which about, log *slog.Logger) *live {
-	l := &live{store: store, monitor: m, log: log}
+func newLive(store *cache.Store, m *monitor, which about, peers func() any, log *slog.Logger) *live {
+	l := &live{store: store, monitor: m, peers: peers, log: log}
 	l.events = newEvents(log, func(s *stream) {
 		s.send("about", which)
 		s.send("history", l.history.all())
@@ -101,6 +102,9 @@ func (l *live) whileWatched(ctx context.Context, show func() (pause time.Duratio
 
 func (l *live) showState() time.Duration {
 	l.events.show("state", l.monitor.activity())
+	if l.peers != nil {
+		l.events.show("peers", l.peers())
+	}
 	l.events.show("evictions", append([]cache.Eviction{}, l.store.Evictions()...)) // [] rather than null, here and below
 	return stateEvery
 }

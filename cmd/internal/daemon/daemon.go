@@ -148,6 +148,7 @@ func (d *Daemon) operators(ctx context.Context) *admin.Admin {
 		Clients:        d.proxy,
 		Upstreams:      func() []upstream.Status { return d.presence.addTo(d.client.Status()) },
 		Link:           d.link.Status,
+		Peers:          d.peersAtAGlance(),
 		SetOffline:     d.setOffline,
 		FetchManifests: d.bringer.FetchAllManifests,
 		Ready:          ctx.Err,

@@ -59,6 +59,14 @@ func (d *Daemon) shared(own func(host, repository string) (proxy.Source, error),
 	}
 }
 
+// peersAtAGlance returns what the status page shows of other nodes; nil if this one shares nothing.
+func (d *Daemon) peersAtAGlance() func() any {
+	if d.sharing == nil {
+		return nil
+	}
+	return func() any { return d.sharing.Status().Glance() }
+}
+
 // peerServer answers other nodes, as clients are answered: from the cache, or the upstreams that this node's
 // configuration allows.
 func (d *Daemon) peerServer(descriptors uint64) (*server, error) {

@@ -9,6 +9,7 @@ import { evictions } from "./panel_evictions.js";
 import { fills } from "./panel_fills.js";
 import { Images } from "./panel_images.js";
 import { node } from "./panel_node.js";
+import { peers } from "./panel_peers.js";
 import { refused } from "./panel_refused.js";
 import { Trends } from "./panel_trends.js";
 import { upstreams } from "./panel_upstreams.js";
@@ -30,8 +31,8 @@ const header = {
   },
 };
 
-const panels = [header, new Trends(clock), node, fills, upstreams, refused, new Images(clock), evictions];
-const lasting = ["about", "state", "images", "evictions"]; // events that are shown again when time has passed: ages change
+const panels = [header, new Trends(clock), node, fills, peers, upstreams, refused, new Images(clock), evictions];
+const lasting = ["about", "state", "peers", "images", "evictions"]; // events that are shown again when time has passed: ages change
 const events = ["time", "history", "sample", ...lasting];
 const latest = new Map(); // the last data of each lasting event
 
