@@ -75,7 +75,7 @@ func (s *Store) takeIntoMemory(d digest.Digest, file *os.File, size int64) *Blob
 // have the blob gets nothing that its own source does not confirm: see [fill.Fill.Open].
 //
 // Reads return an error if the content turns out not to match its digest, and never its last
-// byte.
+// byte, except of a range that is passed through.
 func (s *Store) Open(ctx context.Context, d digest.Digest, source Source) (*Blob, error) {
 	if err := CheckDigest(d); err != nil {
 		return nil, fmt.Errorf("open blob %q: %w", d, err)

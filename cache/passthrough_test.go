@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -71,24 +72,101 @@ func TestPassThroughSeeks(t *testing.T) {
 }
 
 func TestPassThroughWithholdsTheLastByteOfMismatchingContent(t *testing.T) {
-	for name, from := range map[string]int64{"from the beginning": 0, "from the middle": 2 << 20, "only the last byte": 3<<20 - 1} {
+	for name, lies := range map[string]int64{"in the first bit": 1, "in the last bit": 3 << 23} {
 		t.Run(name, func(t *testing.T) {
 			s := openStore(t, t.TempDir(), withoutPartials(small))
 			o := filltest.New(3<<20, 1)
-			o.Plan = func(int, Range) filltest.Act { return filltest.Act{Flip: 9} }
+			o.Plan = func(int, Range) filltest.Act { return filltest.Act{Flip: lies} }
 			blob := open(t, s, o)
 			defer blob.Close()
-			if _, err := blob.Seek(from, io.SeekStart); err != nil {
-				t.Fatal(err)
-			}
 			got, err := io.ReadAll(blob)
 			if !errors.Is(err, fill.ErrMismatch) || !errors.Is(blob.Err(), fill.ErrMismatch) {
 				t.Errorf("read ended with %v", err)
 			}
-			if int64(len(got)) >= int64(len(o.Content))-from {
+			if len(got) >= len(o.Content) {
 				t.Error("the client got the last byte")
 			}
 		})
+	}
+}
+
+// tooSmall has a cache into which a blob of 3 MiB does not fit, with room for the index.
+func tooSmall(opts Options) Options {
+	opts.MaxSize = disk.OverheadSlack + 2<<20
+	return opts
+}
+
+// A range that is passed through costs the upstream that range: the blob is neither fetched to its
+// end nor twice, and nothing is asked for beside it.
+func TestRangesOfABlobThatDoesNotFitCostNoMoreThanTheirBytes(t *testing.T) {
+	s := openStore(t, t.TempDir(), tooSmall(small))
+	<-s.blobs.Loaded()
+	o := filltest.New(3<<20, 1)
+	source := o.Source()
+	size := int64(len(o.Content))
+	source.Size = size
+	const chunk = 256 << 10
+	for off := int64(0); off < size; off += chunk {
+		blob, err := s.Open(t.Context(), o.Digest, source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if blob.State != Bypass {
+			t.Errorf("the chunk at %d: %s", off, blob.State)
+		}
+		if err := blob.Begin(off, chunk); err != nil {
+			t.Fatal(err)
+		}
+		o.Compare(t, blob, off, off+chunk)
+		if err := blob.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if n := len(o.Requests()); n != int(size/chunk) {
+		t.Errorf("%d requests for %d chunks", n, size/chunk)
+	}
+	if n, most := o.Total(); n != size || most != 1 {
+		t.Errorf("%d bytes of %d were sent, one of them %d times", n, size, most)
+	}
+}
+
+// A client whose range is not known gets little at first, and more as it reads on.
+func TestPassThroughAsksForMoreAsTheClientReadsOn(t *testing.T) {
+	s := openStore(t, t.TempDir(), tooSmall(small))
+	<-s.blobs.Loaded()
+	o := filltest.New(3<<20, 1)
+	source := o.Source()
+	source.Size = int64(len(o.Content))
+	blob, err := s.Open(t.Context(), o.Digest, source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer blob.Close()
+	o.Compare(t, blob, 1<<20, 1<<20+1000)
+	o.Compare(t, blob, 0, int64(len(o.Content)))
+	var asked []int64
+	for _, r := range o.Requests() {
+		asked = append(asked, r.Len)
+	}
+	if want := []int64{256 << 10, 256 << 10, 512 << 10, 1 << 20, 3<<20 - 1792<<10}; !slices.Equal(asked, want) {
+		t.Errorf("asked for %d bytes, want %d", asked, want)
+	}
+}
+
+func TestSourceThatRefusesAPassedBlobIsAnErrorBeforeItsFirstByte(t *testing.T) {
+	s := openStore(t, t.TempDir(), tooSmall(small))
+	<-s.blobs.Loaded()
+	o := filltest.New(3<<20, 1)
+	o.Plan = func(int, Range) filltest.Act { return filltest.Act{Err: fs.ErrNotExist} }
+	source := o.Source()
+	source.Size = int64(len(o.Content))
+	blob, err := s.Open(t.Context(), o.Digest, source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer blob.Close()
+	if err := blob.Begin(1<<20, 1000); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Begin: %v", err)
 	}
 }
 

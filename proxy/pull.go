@@ -101,6 +101,11 @@ func (p *pulls) blob(w *recorder, r *http.Request, t target) error {
 	}
 	defer blob.Close()
 	defer cancel(nil) // before Close, which waits for a read in progress
+	if off, n := firstSpan(r, blob.Size); n > 0 {
+		if err := blob.Begin(off, n); err != nil {
+			return err
+		}
+	}
 	if !slow.Stop() {
 		return errSlow // the blob was opened as the time ended
 	}

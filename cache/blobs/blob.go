@@ -60,6 +60,16 @@ func newBlob(r *fill.Reader) *Blob {
 	return &Blob{ReadSeeker: r, Size: r.Size(), State: state}
 }
 
+// Begin asks the source for the n bytes at off that the client reads first, if the blob is passed
+// through: see [fill.Reader.Begin]. It is called before the client has its headers, with the
+// context given to [Store.Open] bounding the wait.
+func (b *Blob) Begin(off, n int64) error {
+	if r, ok := b.ReadSeeker.(*fill.Reader); ok {
+		return r.Begin(off, n)
+	}
+	return nil
+}
+
 // Err returns what cut the reading short, such as content that did not verify. The client
 // must not take what it got for the whole.
 func (b *Blob) Err() error {

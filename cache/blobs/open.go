@@ -23,10 +23,15 @@ import (
 //
 // A blob on disk is served when the source's Member says that its repository has it.
 //
+// A blob for which there is no space is passed through: see [Blob.Begin].
+//
 // A file that cannot be opened counts as missing, and so does one of another size than the
 // blob's. Reads return an error if the content turns out not to match its digest, and never
 // its last byte.
 func (s *Store) Open(ctx context.Context, d digest.Digest, source fill.Source) (*Blob, error) {
+	if blob := s.pass(ctx, d, source); blob != nil {
+		return blob, nil
+	}
 	for retried := false; ; {
 		f, own, file, err := s.find(ctx, d, source, fill.New)
 		if err != nil {

@@ -68,7 +68,8 @@ type Store struct {
 	reserved reservations
 	verifier *verifier
 	opened   *opened
-	sizes    *lru.Cache[digest.Digest, int64] // right ones, of blobs whose manifest does not tell them
+	sizes    *lru.Cache[digest.Digest, int64]     // right ones, of blobs whose manifest does not tell them
+	passed   *lru.Cache[digest.Digest, time.Time] // blobs that were passed through, and when that was logged
 }
 
 // memorySizes is how many sizes are kept in memory, with some 200 bytes each.
@@ -80,6 +81,10 @@ func New(s Settings) *Store {
 	if err != nil {
 		panic(err) // only for a number that is not positive
 	}
+	passed, err := lru.New[digest.Digest, time.Time](memoryPassed)
+	if err != nil {
+		panic(err)
+	}
 	store := &Store{
 		Settings: s,
 		locks:    newLocks(),
@@ -89,6 +94,7 @@ func New(s Settings) *Store {
 		slots:    newSlots(s.Fills),
 		scrubs:   semaphore.NewWeighted(1),
 		sizes:    sizes,
+		passed:   passed,
 		verifier: newVerifier(s.VerifyOnRead),
 		opened:   newOpened(s.Space),
 		reserved: reservations{all: make(map[*reserved]bool)},

@@ -133,7 +133,7 @@ func (f *Fill) openUnproven(r *Reader, own bool, err error) (*Reader, error) {
 // the fill uses, and only the digest will tell which of them is right.
 func (f *Fill) openPast(ctx context.Context, from *origin, size int64) (*Reader, error) {
 	pass := f.passAll(ctx, from.Source, size)
-	if err := pass.begin(); err != nil {
+	if err := pass.begin(0, size); err != nil {
 		pass.hangUp()
 		return nil, fmt.Errorf("fetch blob %s: %w", f.digest, err)
 	}

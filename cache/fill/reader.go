@@ -17,14 +17,15 @@ import (
 // answer reads in a goroutine of its own, which Close waits for.
 type Reader struct {
 	ctx  context.Context // of that request
-	fill *Fill
-	from *origin // the request's own source
+	fill *Fill           // nil if no fill brings the blob: see NewPassing
+	from *origin         // the request's own source
 	size int64
 
 	mu     sync.Mutex // guards what follows; held during a read
 	closed bool
 	err    error // what ended the reading, other than the end of the blob
 	off    int64
+	start  int64 // where the client began to read
 	limit  int64 // what is known to be readable from off on ends here
 	// Another upstream has brought the bytes up to limit, and nothing has verified them.
 	foreign bool
@@ -107,6 +108,21 @@ func (r *Reader) PassesThrough() bool {
 	return r.pass != nil
 }
 
+// Begin asks the source for the n bytes at off that the client reads first, if the blob is passed
+// through. Its error is that of a source that does not serve them, before the client has its
+// headers. Otherwise it does nothing.
+func (r *Reader) Begin(off, n int64) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.pass == nil {
+		return nil
+	}
+	if err := r.pass.begin(off, n); err != nil {
+		return fmt.Errorf("fetch blob %s: %w", r.pass.digest, err)
+	}
+	return nil
+}
+
 // Read returns bytes as they arrive. If the disk fails it goes on from the source.
 func (r *Reader) Read(p []byte) (int, error) {
 	r.mu.Lock()
@@ -165,9 +181,7 @@ func (r *Reader) leaveFill(p []byte, err error) (int, error) {
 		return 0, err
 	}
 	r.pass = r.fill.passThrough(r.ctx, r.fill.passSource(r.from))
-	if _, err := r.pass.Seek(r.off, io.SeekStart); err != nil {
-		return 0, err
-	}
+	r.pass.off, r.pass.start, r.pass.until, r.pass.begun = r.off, r.start, r.wait.until, true
 	return r.pass.Read(p)
 }
 
@@ -199,12 +213,23 @@ func (r *Reader) SendTo(dst io.ReaderFrom, n int64) (sent int64, err error) {
 func (r *Reader) expect(n int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.pass != nil {
+		r.pass.expect(n)
+		return
+	}
 	r.wait.until = r.off + n
 }
 
 // sendRest continues SendTo through Read, which knows what to do.
 func (r *Reader) sendRest(dst io.ReaderFrom, sent, n int64) (int64, error) {
-	m, err := dst.ReadFrom(io.LimitReader(r, n-sent))
+	rest := io.LimitReader(r, n-sent)
+	if w, ok := dst.(io.Writer); ok { // its ReadFrom would use a new buffer of 32 KiB
+		buf := disk.Buffer()
+		defer disk.FreeBuffer(buf)
+		m, err := io.CopyBuffer(struct{ io.Writer }{w}, rest, *buf)
+		return sent + m, err
+	}
+	m, err := dst.ReadFrom(rest)
 	return sent + m, err
 }
 
@@ -250,7 +275,7 @@ func (r *Reader) Seek(offset int64, whence int) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	r.off, r.limit, r.wait.until = off, 0, 0
+	r.off, r.start, r.limit, r.wait.until = off, off, 0, 0
 	return off, nil
 }
 
@@ -274,7 +299,9 @@ func (r *Reader) Close() error {
 	if r.holds {
 		r.fill.release()
 	}
-	r.fill.leaveClient()
+	if r.fill != nil {
+		r.fill.leaveClient()
+	}
 	return nil
 }
 
