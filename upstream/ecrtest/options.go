@@ -44,6 +44,10 @@ type Options struct {
 	// then do.
 	NoReferrers bool
 
+	// TLS makes [Start] and [StartAt] serve over TLS, with a certificate of a new CA: see
+	// [Running.CA].
+	TLS bool
+
 	BytesPerSecond int64         // of each connection to storage; no limit if 0
 	Latency        time.Duration // before each answer
 }

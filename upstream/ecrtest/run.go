@@ -19,6 +19,7 @@ type Running struct {
 	Endpoint   string // of the registry and of the ECR API, such as http://127.0.0.1:41234
 	StorageURL string // the target of redirects, such as http://localhost:41235
 
+	secure                    *secure // nil without TLS
 	registryAddr, storageAddr string
 
 	mu   sync.Mutex // guards stop and the addresses; held while it starts and stops
@@ -30,7 +31,8 @@ type Running struct {
 func Start(opts Options) (*Running, error) { return StartAt(opts, "127.0.0.1:0", "127.0.0.1:0") }
 
 // StartAt is Start with a host:port for the registry and one for storage. Redirects
-// name storage by this host, or as localhost if it is a loopback address.
+// name storage by this host, or as localhost if it is a loopback address. The certificate of a
+// server with [Options.TLS] is for these hosts.
 func StartAt(opts Options, registry, storage string) (*Running, error) {
 	host, _, err := net.SplitHostPort(storage)
 	if err != nil {
@@ -39,7 +41,16 @@ func StartAt(opts Options, registry, storage string) (*Running, error) {
 	if ip := net.ParseIP(host); ip != nil && ip.IsLoopback() {
 		host = "localhost"
 	}
+	registryHost, _, err := net.SplitHostPort(registry)
+	if err != nil {
+		return nil, fmt.Errorf("reading the address of the registry: %w", err)
+	}
 	r := &Running{Server: New(opts), registryAddr: registry, storageAddr: storage}
+	if opts.TLS {
+		if r.secure, err = newSecure(registryHost, host, r.Host(), "localhost"); err != nil {
+			return nil, err
+		}
+	}
 	if err := r.Restart(); err != nil {
 		return nil, err
 	}
@@ -48,8 +59,8 @@ func StartAt(opts Options, registry, storage string) (*Running, error) {
 		r.Stop()
 		return nil, fmt.Errorf("reading the address of storage: %w", err)
 	}
-	r.Endpoint = "http://" + r.registryAddr
-	r.StorageURL = "http://" + net.JoinHostPort(host, port)
+	r.Endpoint = r.secure.scheme() + r.registryAddr
+	r.StorageURL = r.secure.scheme() + net.JoinHostPort(host, port)
 	r.SetStorageURL(r.StorageURL)
 	return r, nil
 }
@@ -76,8 +87,8 @@ func (r *Running) Restart() error {
 		return errors.Join(fmt.Errorf("starting the fake ECR's storage: %w", err), registry.Close())
 	}
 	r.registryAddr, r.storageAddr = registry.Addr().String(), storage.Addr().String()
-	stopRegistry := serve(registry, r.Registry())
-	stopStorage := serve(storage, r.Storage())
+	stopRegistry := serve(r.secure.listener(registry), r.Registry())
+	stopStorage := serve(r.secure.listener(storage), r.Storage())
 	r.stop = func() {
 		stopRegistry()
 		stopStorage()
