@@ -6,7 +6,7 @@
 // starts a fill, which waits for a slot (slots.go) and resumes a partial download (open.go). The fill
 // reserves space, which may evict (commit.go, evict.go). What it brought is committed or
 // abandoned (commit.go). A blob for which no space can be had is passed through without a fill
-// (pass.go).
+// (open.go).
 //
 // # Locks
 //

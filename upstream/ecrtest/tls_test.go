@@ -53,7 +53,9 @@ func TestServerSpeaksTLSWithItsOwnCA(t *testing.T) {
 	if full, _ := server.Handshakes(); full != 2 {
 		t.Errorf("%d full handshakes with the registry and storage, want 2", full)
 	}
-	if _, err := http.Get(server.Endpoint + "/v2/"); err == nil {
+	stranger := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	if resp, err := stranger.Get(server.Endpoint + "/v2/"); err == nil {
+		resp.Body.Close()
 		t.Error("a client that does not know the CA trusts the server")
 	}
 }

@@ -15,7 +15,7 @@ import (
 func All(fill int64) []*lab.Case {
 	quarter := smaller(large, 4)
 	notDirect := map[string]string{"direct": "it is the upstream, and no cache"}
-	return []*lab.Case{
+	all := []*lab.Case{
 		warmLarge(),
 		warmSmall("manifest", "16 connections ask for a warm manifest by digest", func(img *upstream.Image) load.Request {
 			return load.Request{Path: img.ManifestPath()}
@@ -35,14 +35,21 @@ func All(fill int64) []*lab.Case {
 		cold("cold-1-400-far", "1 client pulls a cold image of 446 MB, 400 Mb/s a connection, 50 ms", 1, far400, large),
 		cold("cold-1-80", "1 client pulls a cold image of 111 MB, 80 Mb/s a connection, 5 ms", 1, near80, quarter),
 		cold("cold-1-80-far", "the same, 50 ms", 1, far80, quarter),
-		coldFirstByte(),
+		overTLS(cold("cold-1-tls", "1 client pulls a cold image of 446 MB over TLS, upstream at full speed", 1, fullSpeed, large)),
+		overTLS(cold("cold-1-400-tls", "1 client, the same, 400 Mb/s a connection, 5 ms", 1, near400, large)),
+		coldFirstByte("first-byte", "12 cold layers of 32 MiB one after the other, until their first byte, upstream at full speed"),
+		overTLS(coldFirstByte("first-byte-tls", "the same over TLS")),
 		rollout(),
-		ranges(),
+		ranges("ranges", "2,000 random reads of 50 KiB, 8 at a time, of a cold layer of 1 GiB; 400 Mb/s a connection, 5 ms", near400),
+		overTLS(ranges("ranges-far-tls", "the same over TLS, 60 ms", ocean400)),
+	}
+	all = append(all, pieces()...)
+	return append(all,
 		besideFill(fill),
 		besideUpkeep(),
 		memoryCold(),
 		memoryWarm(),
-	}
+	)
 }
 
 // Select returns the cases whose names match one of the patterns of path.Match, in their order; all if there are no

@@ -48,12 +48,12 @@ func cold(name, about string, clients int, link upstream.Link, layers []int64) *
 }
 
 // coldFirstByte reads layers that no server stores, one after the other, of an image whose manifest was pulled.
-func coldFirstByte() *lab.Case {
+func coldFirstByte(name, about string) *lab.Case {
 	const layers = 12
 	return &lab.Case{
 		Case: report.Case{
-			Name:     "first-byte",
-			About:    "12 cold layers of 32 MiB one after the other, until their first byte, upstream at full speed",
+			Name:     name,
+			About:    about,
 			Headline: []report.Metric{report.FirstByte},
 			Skip:     map[string]string{"nginx-files": fetchesNothing},
 		},

@@ -24,11 +24,11 @@ const (
 
 // ranges is what a lazy snapshotter does: a container starts on an image that is not on the node, and reads parts of a
 // large layer. A lazy snapshotter remembers the URL that a redirect led to, and so do these clients.
-func ranges() *lab.Case {
+func ranges(name, about string, link upstream.Link) *lab.Case {
 	return &lab.Case{
 		Case: report.Case{
-			Name:     "ranges",
-			About:    "2,000 random reads of 50 KiB, 8 at a time, of a cold layer of 1 GiB; 400 Mb/s a connection, 5 ms",
+			Name:     name,
+			About:    about,
 			Headline: []report.Metric{report.Wall, report.Median, report.P99, report.Worst},
 			Skip: map[string]string{
 				"nginx-files":  fetchesNothing,
@@ -36,7 +36,7 @@ func ranges() *lab.Case {
 				"distribution": "it sends the whole layer for each read, and fetches it each time until it has it",
 			},
 		},
-		Link: near400,
+		Link: link,
 		Prepare: func(ctx context.Context, setup *lab.Setup, _ []*server.Server) (lab.Turn, error) {
 			images, err := setup.Images(ctx, gib)
 			if err != nil {

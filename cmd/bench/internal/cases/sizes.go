@@ -30,6 +30,7 @@ var (
 	fullSpeed = upstream.Link{}
 	near400   = upstream.Link{BytesPerSecond: 50_000_000, Latency: 5 * time.Millisecond}
 	far400    = upstream.Link{BytesPerSecond: 50_000_000, Latency: 50 * time.Millisecond}
+	ocean400  = upstream.Link{BytesPerSecond: 50_000_000, Latency: 60 * time.Millisecond}
 	near80    = upstream.Link{BytesPerSecond: 10_000_000, Latency: 5 * time.Millisecond}
 	far80     = upstream.Link{BytesPerSecond: 10_000_000, Latency: 50 * time.Millisecond}
 )

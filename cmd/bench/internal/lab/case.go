@@ -19,6 +19,7 @@ type Case struct {
 	MaxRounds int           // 0 means no limit
 	MaxSize   int64         // bytes that a server may store; 0 for its default
 	Link      upstream.Link // to the upstream, for the turns
+	TLS       bool          // the upstream speaks it
 	// StaysBusy says that a server is not idle after its turn. It is then stopped, and there is one round.
 	StaysBusy bool
 	// Prepare makes what the rounds need, and returns what is measured. The servers run already.
@@ -71,5 +72,9 @@ func (o *Outcome) addSent(sent upstream.Sent) {
 	if o.Needed > 0 {
 		o.Measures[report.UpstreamBytes] = float64(sent.Bytes) / float64(o.Needed)
 		o.Measures[report.UpstreamRequests] = float64(sent.Requests)
+	}
+	if sent.Handshakes > 0 {
+		o.Measures[report.Handshakes] = float64(sent.Handshakes)
+		o.Measures[report.FullHandshakes] = float64(sent.Full)
 	}
 }

@@ -21,9 +21,10 @@ import (
 type Options struct {
 	Dir      string // for everything that servers store; the caller removes it
 	Upstream *upstream.Upstream
-	Rounds   int       // turns of each server in each case
-	Scale    int64     // divides sizes, times and numbers; 1 for a real run
-	Stderr   io.Writer // for progress
+	Secure   *upstream.Upstream // the same over TLS
+	Rounds   int                // turns of each server in each case
+	Scale    int64              // divides sizes, times and numbers; 1 for a real run
+	Stderr   io.Writer          // for progress
 	Report   *report.Report
 }
 
@@ -31,12 +32,13 @@ type Options struct {
 type Lab struct {
 	Options
 	setup    Setup
+	upstream *upstream.Upstream // of the case that is measured
 	programs []*server.Program
 }
 
 // New returns a lab in which no program takes part yet.
 func New(opts Options) *Lab {
-	return &Lab{Options: opts, setup: Setup{Rounds: opts.Rounds, upstream: opts.Upstream, scale: opts.Scale}}
+	return &Lab{Options: opts, setup: Setup{Rounds: opts.Rounds, scale: opts.Scale}}
 }
 
 // Install prepares a program, which takes part from then on. One that is not there is reported as missing, unless it is
@@ -85,7 +87,12 @@ func (l *Lab) RunAll(ctx context.Context, cases []*Case) error {
 
 // run measures one case.
 func (l *Lab) run(ctx context.Context, c *Case) (err error) {
-	if err := l.Upstream.SetLink(ctx, upstream.Link{}); err != nil {
+	l.upstream = l.Upstream
+	if c.TLS {
+		l.upstream = l.Secure
+	}
+	l.setup.upstream = l.upstream
+	if err := l.upstream.SetLink(ctx, upstream.Link{}); err != nil {
 		return err
 	}
 	var servers []*server.Server
@@ -98,7 +105,7 @@ func (l *Lab) run(ctx context.Context, c *Case) (err error) {
 		if !c.takesPart(p.Name()) {
 			continue
 		}
-		s, err := server.Start(ctx, p, l.Dir, l.Upstream, c.MaxSize)
+		s, err := server.Start(ctx, p, l.Dir, l.upstream, c.MaxSize)
 		if err != nil {
 			return err
 		}
@@ -122,7 +129,7 @@ func (l *Lab) runRounds(ctx context.Context, c *Case, servers []*server.Server) 
 	if err != nil {
 		return fmt.Errorf("prepare: %w", err)
 	}
-	if err := l.Upstream.SetLink(ctx, c.Link); err != nil {
+	if err := l.upstream.SetLink(ctx, c.Link); err != nil {
 		return err
 	}
 	rounds := c.rounds(l.Rounds)
@@ -151,7 +158,7 @@ func (l *Lab) measure(ctx context.Context, c *Case, s *server.Server, round int,
 	if err := s.AwaitIdle(ctx); err != nil {
 		return err
 	}
-	if _, err := l.Upstream.TakeSent(ctx); err != nil {
+	if _, err := l.upstream.TakeSent(ctx); err != nil {
 		return err
 	}
 	before, measured, err := s.Usage()
@@ -171,7 +178,7 @@ func (l *Lab) measure(ctx context.Context, c *Case, s *server.Server, round int,
 	if err != nil {
 		return err
 	}
-	sent, err := l.Upstream.TakeSent(ctx)
+	sent, err := l.upstream.TakeSent(ctx)
 	if err != nil {
 		return err
 	}

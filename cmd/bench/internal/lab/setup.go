@@ -38,6 +38,14 @@ func (s *Setup) Images(ctx context.Context, layers ...int64) ([]*upstream.Image,
 	return images, nil
 }
 
+// UnscaledImages is Images in the sizes of a real run.
+func (s *Setup) UnscaledImages(ctx context.Context, layers ...int64) ([]*upstream.Image, error) {
+	unscaled := *s
+	unscaled.scale = 1
+	defer func() { s.seeds = unscaled.seeds }()
+	return unscaled.Images(ctx, layers...)
+}
+
 // Family adds n images that share the layers of base.
 func (s *Setup) Family(ctx context.Context, n int, base, layers []int64) ([]*upstream.Image, error) {
 	s.bases++

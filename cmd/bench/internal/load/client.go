@@ -2,6 +2,7 @@ package load
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"net/http"
@@ -17,6 +18,8 @@ type Target struct {
 	Addr          string // host:port
 	Query         string // added to each path, such as "?ns=docker.io"
 	Authorization string // header; none if empty
+	// Trust is the CA of a target that speaks TLS. Redirects of a target lead to hosts that speak what it speaks.
+	Trust *x509.CertPool
 }
 
 // A Request is one request to a target.
@@ -24,6 +27,7 @@ type Request struct {
 	Method    string // GET if empty
 	Path      string
 	From, Len int64 // range to ask for, in bytes; everything if Len is 0
+	Open      bool  // ask for everything from From on; the client then takes Len bytes
 }
 
 // A Client has one connection to each host and keeps it between requests. It writes and reads HTTP/1.1 itself: to send
@@ -57,7 +61,7 @@ func (c *Client) Do(t Target, r Request) (*Response, error) {
 	began := time.Now()
 	at, authorization := location{t.Addr, r.Path + t.Query}, t.Authorization
 	for range 5 {
-		resp, err := c.exchange(at, authorization, r)
+		resp, err := c.exchange(at, t.Trust, authorization, r)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %s: %w", t.Name, r.Path, err)
 		}
@@ -93,7 +97,7 @@ func (c *Client) Do(t Target, r Request) (*Response, error) {
 func (c *Client) DoRedirected(t Target, r Request) (*Response, error) {
 	if to, ok := c.redirects[r.Path]; ok {
 		r.Path = to.path
-		return c.Do(Target{Name: t.Name, Addr: to.host}, r)
+		return c.Do(Target{Name: t.Name, Addr: to.host, Trust: t.Trust}, r)
 	}
 	resp, err := c.Do(t, r)
 	if err == nil && resp.at.host != t.Addr {
@@ -131,8 +135,8 @@ const accept = "application/vnd.docker.distribution.manifest.v2+json, applicatio
 	"application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, */*"
 
 // exchange writes a request and reads the response's header.
-func (c *Client) exchange(at location, authorization string, r Request) (*Response, error) {
-	conn, err := c.conn(at.host)
+func (c *Client) exchange(at location, trust *x509.CertPool, authorization string, r Request) (*Response, error) {
+	conn, err := c.conn(at.host, trust)
 	if err != nil {
 		return nil, err
 	}
@@ -145,7 +149,10 @@ func (c *Client) exchange(at location, authorization string, r Request) (*Respon
 	if authorization != "" {
 		out = fmt.Appendf(out, "Authorization: %s\r\n", authorization)
 	}
-	if r.Len > 0 {
+	switch {
+	case r.Open:
+		out = fmt.Appendf(out, "Range: bytes=%d-\r\n", r.From)
+	case r.Len > 0:
 		out = fmt.Appendf(out, "Range: bytes=%d-%d\r\n", r.From, r.From+r.Len-1)
 	}
 	if _, err := conn.Write(append(out, "\r\n"...)); err != nil {
@@ -160,11 +167,11 @@ func (c *Client) exchange(at location, authorization string, r Request) (*Respon
 	return &Response{Response: resp, client: c, at: at}, nil
 }
 
-func (c *Client) conn(host string) (*conn, error) {
+func (c *Client) conn(host string, trust *x509.CertPool) (*conn, error) {
 	if conn := c.conns[host]; conn != nil {
 		return conn, nil
 	}
-	conn, err := dial(c.ctx, host)
+	conn, err := dial(c.ctx, host, trust)
 	if err != nil {
 		return nil, err
 	}
@@ -198,6 +205,16 @@ func (r *Response) Discard() (int64, error) {
 		return io.Copy(io.Discard, r.Body)
 	}
 	return r.client.conns[r.at.host].discard(r.ContentLength)
+}
+
+// DiscardSome drops the next n bytes of the body, and hangs up if there are more.
+func (r *Response) DiscardSome(n int64) (int64, error) {
+	if n >= r.ContentLength {
+		return r.Discard()
+	}
+	dropped, err := r.client.conns[r.at.host].discard(n)
+	r.client.drop(r.at.host)
+	return dropped, err
 }
 
 // copyBuffer is the size in which bodies are copied, in bytes.

@@ -3,6 +3,8 @@ package load
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
@@ -11,15 +13,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// conn is a TCP connection that is closed when its context ends.
+// conn is a TCP connection, with TLS on top of it for some hosts, that is closed when its context ends.
 type conn struct {
 	net.Conn
-	raw    syscall.RawConn
+	raw    syscall.RawConn // nil with TLS
 	in     *bufio.Reader
 	unbind func() bool // stops watching the context
 }
 
-func dial(ctx context.Context, addr string) (*conn, error) {
+// dial connects to addr, over TLS if trust is not nil. Like containerd it resumes no sessions.
+func dial(ctx context.Context, addr string, trust *x509.CertPool) (*conn, error) {
 	tcp, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
@@ -28,7 +31,12 @@ func dial(ctx context.Context, addr string) (*conn, error) {
 	if err != nil {
 		return nil, errors.Join(err, tcp.Close())
 	}
-	c := &conn{Conn: tcp, raw: raw, in: bufio.NewReader(tcp)}
+	c := &conn{Conn: tcp, raw: raw}
+	if trust != nil {
+		host, _, _ := net.SplitHostPort(addr) // it was dialled
+		c.Conn, c.raw = tls.Client(tcp, &tls.Config{RootCAs: trust, ServerName: host}), nil
+	}
+	c.in = bufio.NewReader(c.Conn)
 	c.unbind = context.AfterFunc(ctx, func() { _ = tcp.Close() })
 	return c, nil
 }
@@ -43,6 +51,13 @@ func (c *conn) discard(n int64) (int64, error) {
 	buffered, err := c.in.Discard(int(min(n, int64(c.in.Buffered()))))
 	if err != nil {
 		return int64(buffered), err
+	}
+	if c.raw == nil {
+		read, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, io.LimitReader(c.Conn, n-int64(buffered)), make([]byte, copyBuffer))
+		if err == nil && read < n-int64(buffered) {
+			err = io.ErrUnexpectedEOF
+		}
+		return int64(buffered) + read, err
 	}
 	dropped, err := c.truncate(n - int64(buffered))
 	return int64(buffered) + dropped, err

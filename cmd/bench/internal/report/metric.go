@@ -18,6 +18,8 @@ const (
 	SystemCalls                    // per request
 	UpstreamBytes                  // as a multiple of the bytes that were needed
 	UpstreamRequests               // number
+	Handshakes                     // of TLS with the upstream
+	FullHandshakes                 // those that resumed no session
 	PeakMemory                     // MB, since the server started
 	metricCount      = iota
 )
@@ -40,6 +42,8 @@ var metrics = [metricCount]struct {
 	SystemCalls:      {"system calls a request", 1},
 	UpstreamBytes:    {"bytes upstream, ×", 2},
 	UpstreamRequests: {"requests upstream", 0},
+	Handshakes:       {"TLS handshakes upstream", 0},
+	FullHandshakes:   {"full TLS handshakes", 0},
 	PeakMemory:       {"peak memory, MB", 0},
 }
 

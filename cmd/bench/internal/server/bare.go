@@ -13,8 +13,12 @@ func Bare() *Program {
 	return &Program{
 		name: "bare-go",
 		command: func(ctx context.Context, in place) (*exec.Cmd, error) {
-			return process.Self(ctx, bare.Command, "--listen", in.addr, "--dir", in.dir,
+			cmd, err := process.Self(ctx, bare.Command, "--listen", in.addr, "--dir", in.dir,
 				"--upstream", in.upstream.Endpoint, "--authorization", in.upstream.Authorization())
+			if err == nil {
+				cmd.Env = append(cmd.Environ(), in.upstream.Environment()...)
+			}
+			return cmd, err
 		},
 	}
 }

@@ -17,5 +17,5 @@ func Direct() *Program {
 
 func directTarget(u *upstream.Upstream) load.Target {
 	endpoint, _ := url.Parse(u.Endpoint) // the fake ECR returns valid URLs
-	return load.Target{Name: "direct", Addr: endpoint.Host, Authorization: u.Authorization()}
+	return load.Target{Name: "direct", Addr: endpoint.Host, Authorization: u.Authorization(), Trust: u.Trust()}
 }

@@ -31,6 +31,7 @@ func Distribution(path string) *Program {
 			}
 			cmd := exec.CommandContext(ctx, path, "serve", file)
 			cmd.Env = []string{"HOME=" + in.dir, "OTEL_TRACES_EXPORTER=none"}
+			cmd.Env = append(cmd.Env, in.upstream.Environment()...)
 			return cmd, nil
 		},
 	}

@@ -25,6 +25,7 @@ func Larder(name, path string) *Program {
 			}
 			cmd := exec.CommandContext(ctx, path, "serve", "--config", larderFile(in))
 			cmd.Env = []string{"HOME=" + in.dir, "LARDER_CONFIG=", "AWS_ACCESS_KEY_ID=" + upstream.AccessKey, "AWS_SECRET_ACCESS_KEY=" + upstream.SecretKey}
+			cmd.Env = append(cmd.Env, in.upstream.Environment()...)
 			return cmd, nil
 		},
 		// containerd asks a mirror with this query.

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"net/url"
 	"os"
 	"os/exec"
@@ -23,6 +24,8 @@ func Nginx() *Program {
 			return nginx(ctx, in, strings.NewReplacer(
 				"$$REGISTRY", in.upstream.Endpoint,
 				"$$STORAGE_HOST", storage.Host,
+				"$$SCHEME", storage.Scheme,
+				"$$VERIFY", nginxVerify(in.upstream.CAFile()),
 				"$$STORAGE", "127.0.0.1:"+storage.Port(),
 				"$$TOKEN", in.upstream.Authorization(),
 			).Replace(nginxCache))
@@ -40,6 +43,15 @@ func NginxFiles() *Program {
 		},
 		fileOf: func(in place, reference string) string { return filepath.Join(in.dir, "files", reference) },
 	}
+}
+
+// nginxVerify returns how nginx verifies an upstream with a CA. It names the registry by its address, which the
+// certificate has too, and resumes sessions by default.
+func nginxVerify(ca string) string {
+	if ca == "" {
+		return ""
+	}
+	return fmt.Sprintf("proxy_ssl_verify on; proxy_ssl_name localhost; proxy_ssl_trusted_certificate %s;", ca)
 }
 
 func nginxInstalled(context.Context, string) error {
@@ -102,6 +114,7 @@ const nginxCache = `
 		proxy_cache_lock on;
 		proxy_cache_lock_timeout 1h;
 		proxy_cache_lock_age 1h;
+		$$VERIFY
 		set $signed "";
 		location / {
 			proxy_pass $$REGISTRY;
@@ -110,8 +123,8 @@ const nginxCache = `
 			error_page 307 = @storage;
 		}
 		location @storage {
-			if ($upstream_http_location ~ "^http://[^/]+(/.*)$") { set $signed $1; }
-			proxy_pass http://$$STORAGE$signed;
+			if ($upstream_http_location ~ "^https?://[^/]+(/.*)$") { set $signed $1; }
+			proxy_pass $$SCHEME://$$STORAGE$signed;
 			proxy_set_header Host $$STORAGE_HOST;
 		}
 `

@@ -18,6 +18,7 @@ type addresses struct {
 	Endpoint string // URL of the registry and of the ECR API
 	Storage  string // URL of the storage that blob requests are redirected to
 	Control  string // URL of the control interface
+	CA       []byte // certificate that clients have to trust, in PEM; none if it does not speak TLS
 }
 
 // Link describes the network between the servers and the upstream.
@@ -30,11 +31,14 @@ type Link struct {
 type Sent struct {
 	Bytes    int64 // of blobs
 	Requests int   // of all kinds
+	// Handshakes of TLS, and how many of them were full: the others resumed a session.
+	Handshakes, Full int
 }
 
-// Serve runs a fake ECR and its control interface until stdin ends, and prints their addresses to stdout.
-func Serve(ctx context.Context, stdin io.Reader, stdout io.Writer) (err error) {
-	fake, err := ecrtest.Start(ecrtest.Options{})
+// Serve runs a fake ECR, over TLS if it is to be secure, and its control interface until stdin ends, and prints their
+// addresses to stdout.
+func Serve(ctx context.Context, secure bool, stdin io.Reader, stdout io.Writer) (err error) {
+	fake, err := ecrtest.Start(ecrtest.Options{TLS: secure})
 	if err != nil {
 		return err
 	}
@@ -43,7 +47,7 @@ func Serve(ctx context.Context, stdin io.Reader, stdout io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	server := &http.Server{Handler: controlHandler(fake.Server), ReadHeaderTimeout: 30 * time.Second}
+	server := &http.Server{Handler: controlHandler(fake), ReadHeaderTimeout: 30 * time.Second}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	err = json.NewEncoder(stdout).Encode(addresses{
@@ -51,6 +55,7 @@ func Serve(ctx context.Context, stdin io.Reader, stdout io.Writer) (err error) {
 		Endpoint: fake.Endpoint,
 		Storage:  fake.StorageURL,
 		Control:  "http://" + listener.Addr().String(),
+		CA:       fake.CA(),
 	})
 	if err == nil {
 		_, err = io.Copy(io.Discard, stdin)
@@ -69,7 +74,7 @@ const (
 	sentPath   = "/sent"
 )
 
-func controlHandler(fake *ecrtest.Server) http.Handler {
+func controlHandler(fake *ecrtest.Running) http.Handler {
 	mux := http.NewServeMux()
 	handle := func(path string, answer func(body *json.Decoder) (any, error)) {
 		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
@@ -86,7 +91,7 @@ func controlHandler(fake *ecrtest.Server) http.Handler {
 		if err := body.Decode(&spec); err != nil {
 			return nil, err
 		}
-		return addImage(fake, spec)
+		return addImage(fake.Server, spec)
 	})
 	handle(linkPath, func(body *json.Decoder) (any, error) {
 		var link Link
@@ -97,10 +102,13 @@ func controlHandler(fake *ecrtest.Server) http.Handler {
 		}
 		return struct{}{}, err
 	})
+	var full, resumed int // handshakes that were reported; requests come one at a time
 	handle(sentPath, func(*json.Decoder) (any, error) {
 		stats := fake.Stats()
 		fake.ResetStats()
-		sent := Sent{Bytes: stats.Bytes()}
+		allFull, allResumed := fake.Handshakes()
+		sent := Sent{Bytes: stats.Bytes(), Full: allFull - full, Handshakes: allFull + allResumed - full - resumed}
+		full, resumed = allFull, allResumed
 		for _, n := range stats.Requests {
 			sent.Requests += n
 		}

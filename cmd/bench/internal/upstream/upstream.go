@@ -3,6 +3,8 @@ package upstream
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -10,6 +12,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -37,11 +40,17 @@ type Upstream struct {
 	stdin io.Closer
 	http  *http.Client
 	token string
+	trust *x509.CertPool // nil without TLS
+	ca    string         // file
 }
 
-// Start runs this program again as the fake ECR, with its log in dir.
-func Start(ctx context.Context, dir string) (_ *Upstream, err error) {
-	cmd, err := process.Self(ctx, Command)
+// Start runs this program again as the fake ECR, with its log in dir. A secure one speaks TLS.
+func Start(ctx context.Context, dir string, secure bool) (_ *Upstream, err error) {
+	name, args := "the fake ECR", []string{Command}
+	if secure {
+		name, args = "the fake ECR over TLS", append(args, "--tls")
+	}
+	cmd, err := process.Self(ctx, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +62,7 @@ func Start(ctx context.Context, dir string) (_ *Upstream, err error) {
 	stdout, w := io.Pipe()
 	cmd.Stdout = w
 	u := &Upstream{stdin: stdin, http: &http.Client{Transport: &http.Transport{}}}
-	if u.proc, err = process.Start("the fake ECR", dir, cmd); err != nil {
+	if u.proc, err = process.Start(name, dir, cmd); err != nil {
 		return nil, err
 	}
 	go func() {
@@ -68,8 +77,38 @@ func Start(ctx context.Context, dir string) (_ *Upstream, err error) {
 	if err := json.NewDecoder(stdout).Decode(&u.addresses); err != nil {
 		return nil, fmt.Errorf("read the addresses of the fake ECR: %w", err)
 	}
+	if secure {
+		if err := u.trustCA(dir); err != nil {
+			return nil, err
+		}
+	}
 	u.token, err = u.getToken(ctx)
 	return u, err
+}
+
+// trustCA puts the CA where the servers find it.
+func (u *Upstream) trustCA(dir string) error {
+	u.trust = x509.NewCertPool()
+	if !u.trust.AppendCertsFromPEM(u.CA) {
+		return errors.New("the fake ECR told no CA")
+	}
+	u.http.Transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: u.trust}}
+	u.ca = filepath.Join(dir, "ca.pem")
+	return os.WriteFile(u.ca, u.CA, 0o644) //nolint:gosec // servers may run as other users
+}
+
+// Trust returns the CA that clients have to trust, or nil if the upstream does not speak TLS.
+func (u *Upstream) Trust() *x509.CertPool { return u.trust }
+
+// CAFile returns the file with that CA in PEM, or nothing.
+func (u *Upstream) CAFile() string { return u.ca }
+
+// Environment returns what programs in Go need to trust the upstream.
+func (u *Upstream) Environment() []string {
+	if u.ca == "" {
+		return nil
+	}
+	return []string{"SSL_CERT_FILE=" + u.ca}
 }
 
 // stopTimeout is how long the process may take to end after its standard input.
