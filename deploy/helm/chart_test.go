@@ -42,8 +42,8 @@ func TestChartRendersWithOnlyTheImageSet(t *testing.T) {
 func TestChartRendersWithEveryValueSet(t *testing.T) {
 	full := readFile(t, "testdata/full.yaml")
 	r := mustRender(t, full)
-	if n := len(decodeAll(t, r.manifests)); n != 8 {
-		t.Errorf("%d manifests, want 8", n)
+	if n := len(decodeAll(t, r.manifests)); n != 9 {
+		t.Errorf("%d manifests, want 9", n)
 	}
 	decodeAll(t, r.hooks)
 
@@ -368,23 +368,6 @@ func TestDaemonSetDoesNotAdoptTheTestPod(t *testing.T) {
 		}
 	}
 	t.Errorf("the DaemonSet's selector %v matches the test pod's labels %v", selector, labels)
-}
-
-func TestPeersAreFoundUnderOneName(t *testing.T) {
-	r := mustRender(t, onlyImage+"config: {peers: {join: [dns:larder-peers.larder-system.svc], key_file: /etc/larder-keys/peers.key}}\n")
-	service := find[corev1.Service](t, r.manifests)
-	if !strings.HasSuffix(service.Name, "-peers") || service.Spec.ClusterIP != corev1.ClusterIPNone || !service.Spec.PublishNotReadyAddresses {
-		t.Errorf("the service is %+v", service)
-	}
-	labels := find[appsv1.DaemonSet](t, r.manifests).Spec.Template.Labels
-	for key, value := range service.Spec.Selector {
-		if labels[key] != value {
-			t.Errorf("the service selects %s=%s, and the pods have %q", key, value, labels[key])
-		}
-	}
-	if len(service.Spec.Selector) == 0 {
-		t.Error("the service selects nothing")
-	}
 }
 
 func TestProbesFollowTheListeners(t *testing.T) {

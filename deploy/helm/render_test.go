@@ -48,12 +48,17 @@ func loadChart(t *testing.T) *chart.Chart {
 
 // render renders the chart with values in YAML, like "helm template" without a cluster.
 func render(c *chart.Chart, values string) (rendering, error) {
+	return renderFor(c, values, chartutil.DefaultCapabilities)
+}
+
+// renderFor is render for a cluster of some version.
+func renderFor(c *chart.Chart, values string, cluster *chartutil.Capabilities) (rendering, error) {
 	given, err := chartutil.ReadValues([]byte(values))
 	if err != nil {
 		return rendering{}, err
 	}
 	release := chartutil.ReleaseOptions{Name: "larder", Namespace: "larder-system", Revision: 1, IsInstall: true}
-	all, err := chartutil.ToRenderValues(c, given, release, chartutil.DefaultCapabilities)
+	all, err := chartutil.ToRenderValues(c, given, release, cluster)
 	if err != nil {
 		return rendering{}, err
 	}
@@ -98,6 +103,7 @@ func decode(manifest string) (any, error) {
 		{APIVersion: "v1", Kind: "ConfigMap"}:                            new(corev1.ConfigMap),
 		{APIVersion: "v1", Kind: "Namespace"}:                            new(corev1.Namespace),
 		{APIVersion: "v1", Kind: "Pod"}:                                  new(corev1.Pod),
+		{APIVersion: "v1", Kind: "Secret"}:                               new(corev1.Secret),
 		{APIVersion: "v1", Kind: "Service"}:                              new(corev1.Service),
 		{APIVersion: "v1", Kind: "ServiceAccount"}:                       new(corev1.ServiceAccount),
 		{APIVersion: "apps/v1", Kind: "DaemonSet"}:                       new(appsv1.DaemonSet),

@@ -65,6 +65,39 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
+{{/* Whether the nodes share what they fetch. config.peers may be empty. */}}
+{{- define "larder.peers" -}}
+{{- if kindIs "map" .Values.config.peers -}}true{{- end -}}
+{{- end -}}
+
+{{/* Whether the chart mounts the cluster's key. */}}
+{{- define "larder.peersKeyIsOurs" -}}
+{{- if and (include "larder.peers" .) (not .Values.config.peers.key_file) -}}true{{- end -}}
+{{- end -}}
+
+{{/* The folder of the cluster's key. */}}
+{{- define "larder.peersFolder" -}}/etc/larder-peers{{- end -}}
+
+{{/* The address at which the nodes give content to each other. */}}
+{{- define "larder.peersListen" -}}
+{{- .Values.config.peers.listen | default "0.0.0.0:5002" -}}
+{{- end -}}
+
+{{- define "larder.peersGossipPort" -}}
+{{- add1 (include "larder.port" (include "larder.peersListen" .)) -}}
+{{- end -}}
+
+{{/* The configuration, with what the chart knows of config.peers. */}}
+{{- define "larder.config" -}}
+{{- $config := deepCopy .Values.config -}}
+{{- if include "larder.peers" . -}}
+{{- $join := printf "dns:%s-peers.%s.svc:%s" (include "larder.fullname" .) .Release.Namespace (include "larder.peersGossipPort" .) -}}
+{{- $key := printf "%s/peers.key" (include "larder.peersFolder" .) -}}
+{{- $_ := set $config "peers" (merge (dict) $config.peers (dict "join" (list $join) "key_file" $key)) -}}
+{{- end -}}
+{{- toYaml $config -}}
+{{- end -}}
+
 {{- define "larder.port" -}}
 {{- regexFind "[0-9]+$" . -}}
 {{- end -}}
