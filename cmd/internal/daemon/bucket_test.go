@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -47,7 +48,13 @@ func (r *tier) settings(write bool, keyFile string) string {
 // start starts a cluster.
 func (r *tier) start(t testing.TB, write bool, keyFile string, more string) (s *inside, stop func()) {
 	t.Helper()
-	cfg, err := config.Load(writeConfig(t, r.settings(write, keyFile)+configFor(r.ecr)+more))
+	return r.startWith(t, r.settings(write, keyFile)+configFor(r.ecr)+more)
+}
+
+// startWith starts a cluster with a configuration.
+func (r *tier) startWith(t testing.TB, settings string) (s *inside, stop func()) {
+	t.Helper()
+	cfg, err := config.Load(writeConfig(t, settings))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,4 +117,144 @@ func TestMetricsOfTheBucketAreThoseThatAreDocumented(t *testing.T) {
 	added := image(t, r.ecr, "team/app", 1000)
 	s.pull(t, "team/app", added)
 	wantDocumented(t, s.metrics(t), "larder_shared_", 6)
+}
+
+// Whatever the bucket does, clients get the image, and the bucket is left alone.
+func TestPullsAreUnharmedByABucketThatFails(t *testing.T) {
+	forever := make(chan struct{})
+	t.Cleanup(func() { close(forever) })
+	for name, fault := range map[string]buckettest.Fault{
+		"fails":        {Status: http.StatusInternalServerError, Code: "InternalError"},
+		"throttles":    {Status: http.StatusServiceUnavailable, Code: "SlowDown"},
+		"denies":       {Status: http.StatusForbidden, Code: "AccessDenied"},
+		"is silent":    {Hold: forever},
+		"breaks off":   {Cut: 700},
+		"falls silent": {Stall: 700},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newTier(t)
+			added := image(t, r.ecr, "team/app", 2<<20, 5000)
+			first, stop := r.start(t, true, r.key, "")
+			first.pull(t, "team/app", added)
+			r.awaitPut(t, first, len(added.Blobs)+1)
+			stop()
+			r.store.Fail(func(buckettest.Request) buckettest.Fault { return fault })
+			second, _ := r.start(t, true, r.key, "")
+			if err := second.pullWhole(t.Context(), "team/app", added); err != nil {
+				t.Errorf("%v\n%s", err, second.log)
+			}
+			// A body that breaks off once or twice is no failure of the bucket.
+			if fault.Cut == 0 && !strings.Contains(second.log.String(), "the bucket fails") {
+				t.Errorf("the log says nothing:\n%s", second.log)
+			}
+		})
+	}
+}
+
+// A runner that may write the bucket puts another object under a digest's name: who was being sent it is cut before its last
+// byte, and gets the right one when it asks again, from the upstream.
+func TestWrongObjectIsServedToNobody(t *testing.T) {
+	r := newTier(t)
+	added := image(t, r.ecr, "team/app", 300_000)
+	first, _ := r.start(t, true, r.key, "")
+	first.pull(t, "team/app", added)
+	r.awaitPut(t, first, len(added.Blobs)+1)
+	for name, content := range r.store.Objects() {
+		if strings.Contains(name, "/blobs/") {
+			r.store.Put(name, make([]byte, len(content)))
+		}
+	}
+	second, _ := r.start(t, false, r.key, "")
+	for range 2 {
+		if err := second.pullWhole(t.Context(), "team/app", added); err == nil {
+			break
+		}
+	}
+	if err := second.pullWhole(t.Context(), "team/app", added); err != nil {
+		t.Errorf("%v\n%s", err, second.log)
+	}
+	if wrong := second.daemon.shelf.Status().Wrong; wrong == 0 {
+		t.Errorf("nothing is counted as wrong:\n%s", second.log)
+	}
+}
+
+// A runner that may write the bucket, and has no key, puts an image of its own with its tag and memberships.
+func TestWriterOfTheBucketWithoutTheKeyIsServedToNobody(t *testing.T) {
+	r := newTier(t)
+	added := image(t, r.ecr, "team/app", 5000)
+	runnersKey := filepath.Join(t.TempDir(), "own.key")
+	r.newKey(t, runnersKey)
+	runner, _ := r.start(t, true, runnersKey, "")
+	runner.pull(t, "team/app", added)
+	r.awaitPut(t, runner, len(added.Blobs)+1)
+	r.ecr.Stop()
+	for name, keyFile := range map[string]string{"another key": r.key, "none": ""} {
+		s, _ := r.start(t, false, keyFile, "")
+		if err := s.pullWhole(t.Context(), "team/app", added); err == nil {
+			t.Errorf("a node with %s has served the image", name)
+		}
+		for _, blob := range added.Blobs {
+			if status := s.statusOf(t, "/v2/team/app/blobs/"+blob.Digest.String()); status < 400 {
+				t.Errorf("a node with %s has served a blob: %d", name, status)
+			}
+		}
+	}
+}
+
+// An upstream that is declared offline is not asked, and the bucket is.
+func TestBucketIsAskedForAnOfflineUpstream(t *testing.T) {
+	r := newTier(t)
+	added := image(t, r.ecr, "team/app", 5000)
+	first, _ := r.start(t, true, r.key, "")
+	first.pull(t, "team/app", added)
+	r.awaitPut(t, first, len(added.Blobs)+1)
+	second, _ := r.start(t, false, r.key, "    offline: true\n")
+	r.ecr.ResetStats()
+	if err := second.pullWhole(t.Context(), "team/app", added); err != nil {
+		t.Errorf("%v\n%s", err, second.log)
+	}
+	if stats := r.ecr.Stats(); stats.Bytes() > 0 || len(stats.Requests) > 0 {
+		t.Errorf("the upstream was asked: %+v", stats)
+	}
+}
+
+// Of an upstream at which the clients' own rights decide, nothing goes in or comes out; and of one that is allowed in part,
+// the rest does not come out.
+func TestRightsHoldForTheBucket(t *testing.T) {
+	r := newTier(t)
+	added := image(t, r.ecr, "team/app", 5000)
+	first, _ := r.start(t, true, r.key, "")
+	first.pull(t, "team/app", added)
+	r.awaitPut(t, first, len(added.Blobs)+1)
+	before := len(r.store.Requests(""))
+	r.ecr.Stop()
+	for name, rights := range map[string]string{
+		"access: client": "    access: client\naccess: {key_file: " + filepath.Join(t.TempDir(), "key", "access.key") + "}\n",
+		"another allow":  "    allow: [\"other/*\"]\n",
+	} {
+		s, _ := r.start(t, false, r.key, rights)
+		if err := s.pullWhole(t.Context(), "team/app", added); err == nil {
+			t.Errorf("a node with %s has served the image", name)
+		}
+	}
+	if asked := r.store.Requests("")[before:]; len(asked) > 0 {
+		t.Errorf("the bucket was asked: %v", asked)
+	}
+}
+
+// A repository that shares nothing with others of its upstream gets only what a record says that it has.
+func TestAllowedRepositoryIsGivenWhatARecordSaysThatItHas(t *testing.T) {
+	r := newTier(t)
+	added := image(t, r.ecr, "team/app", 5000)
+	first, _ := r.start(t, true, r.key, "")
+	first.pull(t, "team/app", added)
+	r.awaitPut(t, first, len(added.Blobs)+1)
+	r.ecr.Stop()
+	second, _ := r.start(t, false, r.key, "    allow: [\"team/*\"]\n")
+	if err := second.pullWhole(t.Context(), "team/app", added); err != nil {
+		t.Errorf("%v\n%s", err, second.log)
+	}
+	if status := second.statusOf(t, "/v2/team/other/blobs/"+added.Blobs[0].Digest.String()); status < 400 {
+		t.Errorf("another repository was given a blob: %d", status)
+	}
 }

@@ -2,6 +2,7 @@
 package buckettest
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/xml"
@@ -117,6 +118,11 @@ func (s *Store) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Unlock()
 	f := fault(req)
 	if f.Hold != nil {
+		content, err := io.ReadAll(r.Body) // the server sees only then that a client leaves
+		if err != nil {
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(content))
 		select {
 		case <-f.Hold:
 		case <-r.Context().Done():
