@@ -13,9 +13,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/larder-registry/larder/cache/disk"
 	"github.com/larder-registry/larder/cache/fill/filltest"
-	"golang.org/x/sys/unix"
+	"github.com/larder-registry/larder/deploy/deploytest"
 )
 
 // failingDisk is a disk whose steps fail while failure is set.
@@ -208,20 +210,7 @@ func TestReadOnlyDiskServesHitsAndIsUsedAgain(t *testing.T) {
 	s := openStore(t, dir, Options{Segment: small.Segment, Log: log.log(), Tags: freshness})
 	kept, o := filltest.New(1000, 1), filltest.New(3<<20, 2)
 	pullTag(t, s, team, "v1", newImage("a", kept), kept)
-	// The kernel refuses to make a file system read-only if files of it are open for writing.
-	// A mount over the folder is used by every open(2) from now on.
-	if err := unix.Mount(dir, dir, "", unix.MS_BIND, ""); err != nil {
-		t.Skipf("mounting needs root: %v", err)
-	}
-	unmount := sync.OnceFunc(func() {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
-	t.Cleanup(unmount)
-	if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""); err != nil {
-		t.Fatal(err)
-	}
+	writable := deploytest.ReadOnly(t, dir)
 	s.blobs.CheckDisk()
 	if err := s.Degraded(); !errors.Is(err, unix.EROFS) {
 		t.Errorf("degraded: %v", err)
@@ -241,7 +230,7 @@ func TestReadOnlyDiskServesHitsAndIsUsedAgain(t *testing.T) {
 		t.Errorf("stats: %v", err)
 	}
 	log.wantLogged(t, 1, 0)
-	unmount()
+	writable()
 	s.blobs.CheckDisk()
 	if err := s.Degraded(); err != nil {
 		t.Errorf("degraded when the disk is writable again: %v", err)
@@ -284,24 +273,6 @@ func TestRepeatedDiskFailuresAreLoggedLessOften(t *testing.T) {
 	})
 }
 
-// readOnly makes a folder one of a read-only file system, until back is called.
-func readOnly(t *testing.T, dir string) (back func()) {
-	t.Helper()
-	if err := unix.Mount(dir, dir, "", unix.MS_BIND, ""); err != nil {
-		t.Skipf("mounting takes root: %v", err)
-	}
-	back = sync.OnceFunc(func() {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
-	t.Cleanup(back)
-	if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""); err != nil {
-		t.Fatal(err)
-	}
-	return back
-}
-
 func TestStoreOpensOnAReadOnlyDisk(t *testing.T) {
 	for name, remove := range map[string][]string{
 		"as it was left":                   nil,
@@ -321,7 +292,7 @@ func TestStoreOpensOnAReadOnlyDisk(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			back := readOnly(t, dir)
+			back := deploytest.ReadOnly(t, dir)
 			var log logBuffer
 			opts.Log = log.log()
 			s, err := Open(dir, opts)

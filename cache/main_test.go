@@ -44,7 +44,7 @@ func TestMain(m *testing.M) {
 func useMemory() {
 	const shm, enough = "/dev/shm", 1 << 30
 	var fs unix.Statfs_t
-	if os.Getenv("TMPDIR") == "" && unix.Statfs(shm, &fs) == nil && int64(fs.Bavail)*fs.Bsize >= enough {
+	if os.Getenv("TMPDIR") == "" && unix.Statfs(shm, &fs) == nil && float64(fs.Bavail)*float64(fs.Bsize) >= enough {
 		_ = os.Setenv("TMPDIR", shm) // if this fails, the tests only take longer
 	}
 }

@@ -14,10 +14,12 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/larder-registry/larder/cache/disk"
 	"github.com/larder-registry/larder/cache/fill"
 	"github.com/larder-registry/larder/cache/fill/filltest"
-	"golang.org/x/sys/unix"
+	"github.com/larder-registry/larder/deploy/deploytest"
 )
 
 // withoutPartials has every file below partial/ fail to be made.
@@ -211,21 +213,13 @@ func TestReadersContinueAfterAFailedWrite(t *testing.T) {
 // fullDisk mounts a file system of size bytes of which free bytes are free.
 func fullDisk(t *testing.T, size, free int64) string {
 	t.Helper()
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d", size)); err != nil {
-		t.Skipf("mounting a file system needs root: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
+	dir := deploytest.Tmpfs(t, fmt.Sprintf("size=%d", size))
 	hog, err := os.Create(filepath.Join(dir, "hog"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer hog.Close()
-	if err := unix.Fallocate(int(hog.Fd()), 0, 0, size-free); err != nil {
+	if _, err := hog.Write(make([]byte, size-free)); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -357,16 +351,7 @@ func TestNoPullFailsWhileTheDiskFillsUp(t *testing.T) {
 // fewInodes mounts a file system that has so many inodes.
 func fewInodes(t *testing.T, n int) string {
 	t.Helper()
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=512m,nr_inodes=%d", n)); err != nil {
-		t.Skipf("mounting a file system of its own takes root: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
+	return deploytest.Tmpfs(t, fmt.Sprintf("size=512m,nr_inodes=%d", n))
 }
 
 // takeInodes makes empty files until only left inodes are free.

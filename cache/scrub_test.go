@@ -13,13 +13,14 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/larder-registry/larder/cache/blobs"
-	"github.com/larder-registry/larder/cache/fill/filltest"
-	"github.com/larder-registry/larder/cache/records"
 	"github.com/opencontainers/go-digest"
 	"go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
-	"golang.org/x/sys/unix"
+
+	"github.com/larder-registry/larder/cache/blobs"
+	"github.com/larder-registry/larder/cache/fill/filltest"
+	"github.com/larder-registry/larder/cache/records"
+	"github.com/larder-registry/larder/deploy/deploytest"
 )
 
 // stock pulls n blobs of different sizes, and returns them in the order of their digests.
@@ -209,13 +210,9 @@ func TestBlobThatCannotBeReadIsDamaged(t *testing.T) {
 	}
 	// Nothing is mapped at the address 0, so a read of this file fails with EIO. A mount point
 	// cannot be removed.
-	if err := unix.Mount("/proc/self/mem", path, "", unix.MS_BIND, ""); err != nil {
-		t.Skipf("mounting needs root: %v", err)
-	}
+	uncover := deploytest.Cover(t, path, "/proc/self/mem")
 	_, err := s.Scrub(t.Context(), nil)
-	if umount := unix.Unmount(path, unix.MNT_DETACH); umount != nil {
-		t.Fatal(umount)
-	}
+	uncover()
 	if err != nil || !strings.Contains(log.String(), "could not be removed") {
 		t.Errorf("scrub: %v; the log says %q", err, &log)
 	}

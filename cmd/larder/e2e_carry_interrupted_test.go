@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/larder-registry/larder/deploy/deploytest"
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
@@ -164,7 +165,7 @@ func (s *stack) requireNoHalfImage(t *testing.T, images []*ecrtest.Added) {
 // A disk that is full fails the import, and the same command goes on once there is space.
 func TestImportGoesOnAfterAFullDisk(t *testing.T) {
 	t.Parallel()
-	disk := mountTmpfs(t, "size=96m")
+	disk := deploytest.Tmpfs(t, "size=96m")
 	s := startStack(t)
 	image := s.ecr.add(t, plainImage{Repository: "edge/app", Tag: "1", Seed: 1, Layers: []int64{8 << 20, 9 << 20, 10 << 20}})
 	requirePull(t, s.newPullers(t, 1), "edge/app", "1", image.Root.Digest)

@@ -12,14 +12,16 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/larder-registry/larder/upstream/ecrtest"
 	"golang.org/x/sys/unix"
+
+	"github.com/larder-registry/larder/deploy/deploytest"
+	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
 // Another process fills the disk to the last byte, and frees it, again and again.
 func TestDiskThatFillsUpFailsNoPull(t *testing.T) {
 	t.Parallel()
-	disk := mountTmpfs(t, "size=256m")
+	disk := deploytest.Tmpfs(t, "size=256m")
 	s := startStack(t)
 	if err := s.larder.stop(syscall.SIGTERM); err != nil {
 		t.Error(err)

@@ -11,8 +11,7 @@ import (
 	"syscall"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/larder-registry/larder/deploy/deploytest"
 	"github.com/larder-registry/larder/proxy/admin"
 )
 
@@ -43,19 +42,7 @@ func TestReadOnlyDiskIsReportedAndBypassedUntilItIsWritable(t *testing.T) {
 	kept := s.ecr.add(t, plainImage{Repository: "disk/app", Tag: "kept", Seed: 1, Layers: []int64{1 << 20}})
 	requirePull(t, s.newPullers(t, 1), "disk/app", "kept", kept.Root.Digest)
 	s.restartLarder(t)
-	// The kernel would refuse this of the file system itself, whose files are open.
-	if err := unix.Mount(dir, dir, "", unix.MS_BIND, ""); err != nil {
-		t.Fatal(err)
-	}
-	mounted := true
-	t.Cleanup(func() {
-		if mounted {
-			_ = unix.Unmount(dir, unix.MNT_DETACH)
-		}
-	})
-	if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""); err != nil {
-		t.Fatal(err)
-	}
+	writable := deploytest.ReadOnly(t, dir)
 	for _, tag := range []string{"a", "b", "c"} {
 		image := s.ecr.add(t, plainImage{Repository: "disk/app", Tag: tag, Seed: uint64(tag[0]), Layers: []int64{9 << 20, 100}})
 		requirePull(t, s.newPullers(t, 2), "disk/app", tag, image.Root.Digest)
@@ -67,10 +54,7 @@ func TestReadOnlyDiskIsReportedAndBypassedUntilItIsWritable(t *testing.T) {
 	if metrics := s.tells(t.Context(), t, "/metrics"); !strings.Contains(metrics, "\nlarder_cache_degraded 1\n") {
 		t.Errorf("/metrics does not tell: %s", metrics)
 	}
-	if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-		t.Fatal(err)
-	}
-	mounted = false
+	writable()
 	s.larder.await(t, func(ctx context.Context) bool { return s.tells(ctx, t, "/readyz") == "ok\n" })
 	image := s.ecr.add(t, plainImage{Repository: "disk/app", Tag: "d", Seed: 9, Layers: []int64{9 << 20}})
 	requirePull(t, s.newPullers(t, 1), "disk/app", "d", image.Root.Digest)
@@ -87,7 +71,7 @@ func TestReadOnlyDiskIsReportedAndBypassedUntilItIsWritable(t *testing.T) {
 // Another process fills the disk to its last byte.
 func TestFullDiskIsReportedAndBypassedUntilThereIsSpace(t *testing.T) {
 	t.Parallel()
-	disk := mountTmpfs(t, "size=256m")
+	disk := deploytest.Tmpfs(t, "size=256m")
 	s := startStack(t)
 	if err := s.larder.stop(syscall.SIGTERM); err != nil {
 		t.Error(err)

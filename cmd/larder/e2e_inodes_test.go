@@ -7,6 +7,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/larder-registry/larder/deploy/deploytest"
 )
 
 // takeAllInodes makes empty files until there is no inode left.
@@ -27,7 +29,7 @@ func takeAllInodes(t *testing.T, dir string) {
 // Another process takes every inode.
 func TestDiskWithoutInodesFailsNoPullAndLarderEndsAndStarts(t *testing.T) {
 	t.Parallel()
-	disk := mountTmpfs(t, "size=256m,nr_inodes=600")
+	disk := deploytest.Tmpfs(t, "size=256m,nr_inodes=600")
 	s := startStack(t)
 	if err := s.larder.stop(syscall.SIGTERM); err != nil {
 		t.Error(err)

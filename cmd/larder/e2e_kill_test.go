@@ -13,9 +13,10 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/larder-registry/larder/cache/cachetest"
 	"github.com/larder-registry/larder/upstream/ecrtest"
-	"golang.org/x/sync/errgroup"
 )
 
 // maxRefetched bounds the bytes of one blob that are fetched again after a kill: a segment of 8 MiB for each of a fill's

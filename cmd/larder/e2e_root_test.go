@@ -7,8 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/larder-registry/larder/deploy/deploytest"
 )
 
@@ -21,7 +19,9 @@ func requireRoot(t *testing.T, program string) {
 	}
 }
 
-func hasRoot() bool { return os.Geteuid() == 0 && capabilities()&(1<<unix.CAP_SYS_ADMIN) != 0 }
+func hasRoot() bool { return os.Geteuid() == 0 && capabilities()&(1<<sysAdmin) != 0 }
+
+const sysAdmin = 21 // CAP_SYS_ADMIN, in linux/capability.h
 
 // capabilities returns the effective capabilities of this process (proc_pid_status(5)).
 func capabilities() uint64 {
@@ -36,21 +36,4 @@ func capabilities() uint64 {
 		}
 	}
 	return 0
-}
-
-// mountTmpfs mounts an empty file system with these options, and returns its folder. It is unmounted after the end of all
-// processes that the test starts later.
-func mountTmpfs(t *testing.T, options string) (dir string) {
-	t.Helper()
-	requireRoot(t, "mount")
-	dir = t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, options); err != nil {
-		deploytest.Miss(t, "mount", "a file system of its own cannot be mounted: "+err.Error())
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
 }
