@@ -34,6 +34,14 @@ func (s *Store) ManifestHere(repo Repository, d digest.Digest) (Manifest, bool) 
 	return s.cachedManifest(repo, d)
 }
 
+// Look is ManifestHere for people who look at the cache: it does not count as a use.
+func (s *Store) Look(repo Repository, d digest.Digest) (Manifest, bool) {
+	if CheckDigest(d) != nil {
+		return Manifest{}, false
+	}
+	return s.findManifest(repo, d)
+}
+
 // Manifest returns the manifest with this digest, from the cache or through ask. It is kept,
 // with its membership in the repository and that of everything it names, when it has proved
 // to be what it claims. Where it is in the cache and the repository is not known to have it,
@@ -72,8 +80,16 @@ func (s *Store) Manifest(ctx context.Context, repo Repository, d digest.Digest, 
 	return m, Miss, nil
 }
 
-// cachedManifest returns a manifest that is in the cache and belongs to the repository.
+// cachedManifest returns a manifest that is in the cache and belongs to the repository, for a client.
 func (s *Store) cachedManifest(repo Repository, d digest.Digest) (Manifest, bool) {
+	m, ok := s.findManifest(repo, d)
+	if ok {
+		s.useImage(d)
+	}
+	return m, ok
+}
+
+func (s *Store) findManifest(repo Repository, d digest.Digest) (Manifest, bool) {
 	member, err := s.member(repo, d)
 	if err != nil || !member.served {
 		return Manifest{}, false
@@ -85,7 +101,6 @@ func (s *Store) cachedManifest(repo Repository, d digest.Digest) (Manifest, bool
 		}
 		s.memory.addManifest(m)
 	}
-	s.useImage(d)
 	return m, true
 }
 

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"log/slog"
 	"slices"
 	"time"
@@ -239,6 +240,14 @@ type LinkBackground struct {
 // include midnight if From is after To. The zero value is the whole day; otherwise From and To
 // differ.
 type Hours struct{ From, To int }
+
+// String returns the form of the configuration, such as 22:00-05:00, and "" for the whole day.
+func (h Hours) String() string {
+	if h == (Hours{}) {
+		return ""
+	}
+	return fmt.Sprintf("%02d:%02d-%02d:%02d", h.From/60, h.From%60, h.To/60, h.To%60)
+}
 
 // Import says what may be imported.
 type Import struct {

@@ -54,6 +54,8 @@ type Options struct {
 	// ForPeers answers other caches, whose requests are for what their own clients want: they are told how
 	// old an answer is (Age), and a blob is not asked for before it is fetched.
 	ForPeers bool
+	// StatusPage is the URL of the status page, which the root of the listener names; "" for none.
+	StatusPage string
 	// Log gets one line for each request. Nil means slog.Default().
 	Log *slog.Logger
 	// Meter provides the instruments. Nil means that nothing is measured.
@@ -77,11 +79,14 @@ type Proxy struct {
 	pulls     pulls
 	lists     lists
 
+	welcome []byte // the answer at the root
+
 	log      requestLog
 	metrics  *metrics
 	traces   traces
 	counters counters
 	refusals *refusals
+	recent   *recent
 }
 
 // New returns a proxy. It starts no goroutines.
@@ -104,7 +109,9 @@ func New(opts Options) *Proxy {
 		store:     opts.Store,
 		pulls:     pulls{store: opts.Store, memory: documents, audit: opts.Audit, judge: newJudge(opts.Policy, opts.Store), forPeers: opts.ForPeers},
 		lists:     lists{store: opts.Store, memory: documents, forPeers: opts.ForPeers},
+		welcome:   welcome(opts.StatusPage),
 		log:       requestLog{opts.Log},
+		recent:    newRecent(),
 		traces:    newTraces(opts.Tracer),
 	}
 	var err error
@@ -120,6 +127,15 @@ func New(opts Options) *Proxy {
 	return p
 }
 
+// welcome tells people who open the listener where they are.
+func welcome(statusPage string) []byte {
+	text := "This is Larder, a cache for container images. Container runtimes pull here, below /v2/.\n"
+	if statusPage != "" {
+		text += "Its status page is " + statusPage + "\n"
+	}
+	return []byte(text)
+}
+
 // ServeHTTP answers one request, and logs, counts and traces it.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rec := &recorder{ResponseWriter: w, start: time.Now()}
@@ -132,6 +148,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		aborted := recover()
 		p.counters.count(rec, t, r.UserAgent(), aborted != nil)
 		p.refusals.note(rec.err)
+		p.recent.note(r, rec, t, aborted != nil)
 		p.metrics.count(rec, t, aborted != nil)
 		p.traces.end(span, r, rec, t, aborted != nil)
 		p.log.write(r, rec, t, time.Since(rec.start), aborted != nil)
@@ -178,6 +195,9 @@ func (p *Proxy) answer(w *recorder, r *http.Request, t target) (target, error) {
 // send answers a request that its client may make.
 func (p *Proxy) send(w *recorder, r *http.Request, t target) error {
 	switch t.kind {
+	case kindRoot:
+		sendDocument(w, r, cache.Hit, "text/plain; charset=utf-8", p.welcome)
+		return nil
 	case kindToken:
 		return p.rights.token(w, r)
 	case kindManifest:
@@ -229,7 +249,7 @@ func (p *Proxy) targetOf(r *http.Request) (target, error) {
 // of the path that is a configured host, else the default.
 func (p *Proxy) resolve(rt route) (target, error) {
 	t := target{route: rt}
-	if rt.kind == kindBase || rt.kind == kindToken {
+	if rt.kind == kindRoot || rt.kind == kindBase || rt.kind == kindToken {
 		return t, nil
 	}
 	// try returns a refusal if the host has no upstream for the repository.
@@ -272,6 +292,9 @@ func (p *Proxy) Traffic() Traffic { return p.counters.sum() }
 // Refusals returns which registries clients asked for in vain, the latest first. It does not
 // block and is cheap enough to be called every second.
 func (p *Proxy) Refusals() []Refusal { return p.refusals.list() }
+
+// Recent returns the last requests. It does not block and is cheap enough to be called every second.
+func (p *Proxy) Recent() Recent { return p.recent.list() }
 
 // Fills returns the blobs that are being fetched, the oldest first. It does not block
 // and is cheap enough to be called every second.

@@ -44,6 +44,8 @@ type settings struct {
 	// fallback is the upstream for requests that name none; the fake's host if
 	// nil.
 	fallback *string
+	// statusPage is Options.StatusPage.
+	statusPage string
 	// now is the clock of the fake, of tokens and, unless cache has another, of the
 	// store; time.Now if nil.
 	now func() time.Time
@@ -149,7 +151,9 @@ func (r *rig) start() {
 		Policy:  r.set.policy,
 		Default: fallback,
 		Store:   store,
-		Log:     log,
+
+		StatusPage: r.set.statusPage,
+		Log:        log,
 	})
 	r.larder = &larder{store: store, client: client, proxy: handler, server: httptest.NewServer(handler)}
 }

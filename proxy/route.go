@@ -15,6 +15,8 @@ import (
 // input. The error is an errcode.Error.
 func parseRoute(path string, query url.Values) (route, error) {
 	switch path {
+	case "/":
+		return route{kind: kindRoot}, nil
 	case "/v2", "/v2/":
 		return route{kind: kindBase}, nil
 	case access.TokenPath:

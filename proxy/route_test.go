@@ -33,6 +33,7 @@ func TestParseRouteTakesValidPaths(t *testing.T) {
 		path, query string
 		want        route
 	}{
+		{"/", "", route{kind: kindRoot}},
 		{"/v2/", "", route{kind: kindBase}},
 		{"/v2", "", route{kind: kindBase}},
 		{"/v2/busybox/manifests/latest", "", route{kind: kindManifest, name: "busybox", reference: "latest"}},
@@ -87,7 +88,6 @@ func TestParseRouteRefusesInvalidPaths(t *testing.T) {
 		want        errcode.ErrorCode
 	}{
 		{"", "", errcode.ErrorCodeNameUnknown},
-		{"/", "", errcode.ErrorCodeNameUnknown},
 		{"/v1/_ping", "", errcode.ErrorCodeNameUnknown},
 		{"/v2/_catalog", "", errcode.ErrorCodeNameUnknown},
 		{"/v2//", "", errcode.ErrorCodeNameUnknown},
@@ -187,7 +187,7 @@ func FuzzParseRoute(f *testing.F) {
 			}
 			return
 		}
-		if r.kind == kindBase {
+		if r.kind == kindBase || r.kind == kindRoot {
 			return
 		}
 		for _, repository := range []string{r.name, r.rest} {

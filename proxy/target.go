@@ -74,6 +74,7 @@ type kind string
 
 const (
 	kindBase      kind = "base" // /v2/ itself
+	kindRoot      kind = "root" // for people who open the listener in a browser
 	kindManifest  kind = "manifest"
 	kindBlob      kind = "blob"
 	kindTags      kind = "tags"

@@ -27,6 +27,7 @@ type Clients interface {
 	Traffic() proxy.Traffic
 	Fills() []proxy.Fill
 	Refusals() []proxy.Refusal
+	Recent() proxy.Recent
 }
 
 // monitor reports a daemon's activity. Its methods do not block, and are cheap enough

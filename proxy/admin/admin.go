@@ -43,6 +43,8 @@ type Options struct {
 	// AuditDegraded returns why the audit is not written, or nil if it is. Nil means that there
 	// is no audit.
 	AuditDegraded func() error
+	// Settings returns the configuration that is in use, without secrets. Nil means that it is not shown.
+	Settings func() []Setting
 	// Metrics answers /metrics. Nil means that there is no such page.
 	Metrics http.Handler
 	// Meter makes the metric of what larder mirror has found out. Nil means that there is none.
@@ -51,6 +53,12 @@ type Options struct {
 	Name, Version string
 	// Log is for errors of the status page and the API. Nil means slog.Default().
 	Log *slog.Logger
+}
+
+// Setting is a key of the configuration and its value.
+type Setting struct {
+	Key   string `json:"key"`
+	Value string `json:"value"`
 }
 
 // Admin serves operators. Its methods are safe for concurrent use.
@@ -88,8 +96,20 @@ func New(opts Options) *Admin {
 	return &Admin{
 		opts: opts,
 		api:  &api{store: opts.Store, monitor: m, fetchManifests: opts.FetchManifests, setOffline: opts.SetOffline, log: opts.Log},
-		live: newLive(opts.Store, m, about{opts.Name, opts.Version, time.Now()}, opts.Peers, opts.Log),
+		live: newLive(opts.Store, m, about{opts.Name, opts.Version, time.Now()}, panelsOf(opts), opts.Log),
 	}
+}
+
+// panelsOf returns what the status page shows beside the activity.
+func panelsOf(opts Options) []panel {
+	panels := []panel{{"recent", func() any { return opts.Clients.Recent() }}}
+	if opts.Settings != nil {
+		panels = append(panels, panel{"settings", func() any { return opts.Settings() }})
+	}
+	if opts.Peers != nil {
+		panels = append(panels, panel{"peers", opts.Peers})
+	}
+	return panels
 }
 
 // Run samples the daemon's activity until ctx ends, and then ends the event streams of
@@ -101,6 +121,7 @@ func (a *Admin) Run(ctx context.Context) { a.live.run(ctx) }
 func (a *Admin) Handler() http.Handler {
 	mux := http.NewServeMux()
 	addPage(mux, a.live.events)
+	mux.Handle("GET /api/v1/image", protect(&details{store: a.opts.Store}))
 	mux.Handle("GET /metrics", a.opts.Metrics)
 	mux.HandleFunc("GET /healthz", healthz)
 	mux.HandleFunc("GET /readyz", readyz(a.opts.Ready, a.opts.Store.Degraded, a.opts.AuditDegraded, a.api.monitor.mirror.unused, a.opts.Upstreams))

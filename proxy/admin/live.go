@@ -26,10 +26,17 @@ const maxImages = 2000
 type live struct {
 	store   *cache.Store
 	monitor *monitor
-	peers   func() any // may be nil
+	panels  []panel
 	log     *slog.Logger
 	history history
 	events  *events
+}
+
+// panel is a part of the page with an event of its own. state is called each second while pages are open, so it must be
+// cheap and must not block.
+type panel struct {
+	event string
+	state func() any
 }
 
 // about says which Larder this is.
@@ -39,8 +46,8 @@ type about struct {
 	Started time.Time `json:"started"`
 }
 
-func newLive(store *cache.Store, m *monitor, which about, peers func() any, log *slog.Logger) *live {
-	l := &live{store: store, monitor: m, peers: peers, log: log}
+func newLive(store *cache.Store, m *monitor, which about, panels []panel, log *slog.Logger) *live {
+	l := &live{store: store, monitor: m, panels: panels, log: log}
 	l.events = newEvents(log, func(s *stream) {
 		s.send("about", which)
 		s.send("history", l.history.all())
@@ -102,8 +109,8 @@ func (l *live) whileWatched(ctx context.Context, show func() (pause time.Duratio
 
 func (l *live) showState() time.Duration {
 	l.events.show("state", l.monitor.activity())
-	if l.peers != nil {
-		l.events.show("peers", l.peers())
+	for _, p := range l.panels {
+		l.events.show(p.event, p.state())
 	}
 	l.events.show("evictions", append([]cache.Eviction{}, l.store.Evictions()...)) // [] rather than null, here and below
 	return stateEvery

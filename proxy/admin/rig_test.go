@@ -80,6 +80,7 @@ type clients struct {
 	traffic proxy.Traffic
 	fills   []proxy.Fill
 	refused []proxy.Refusal
+	recent  proxy.Recent
 }
 
 func (c *clients) set(traffic proxy.Traffic, fills ...proxy.Fill) {
@@ -209,4 +210,10 @@ func (r *rig) ask(method, path string) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
 	r.admin.Handler().ServeHTTP(w, httptest.NewRequest(method, path, http.NoBody))
 	return w
+}
+
+func (c *clients) Recent() proxy.Recent {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.recent
 }

@@ -91,7 +91,8 @@ type Daemon struct {
 	upkeep    []func(context.Context) // each runs until its context ends
 	listeners listeners
 
-	importKeys atomic.Pointer[[]string] // import.verify, which a reload replaces
+	applied    atomic.Pointer[config.Config] // what is in use after reloads
+	importKeys atomic.Pointer[[]string]      // import.verify, which a reload replaces
 }
 
 // New opens the cache folder and the listeners. From then on clients can connect;
@@ -103,6 +104,7 @@ func New(ctx context.Context, cfg *config.Config, opts Options) (*Daemon, error)
 	}
 	opts.Drain = cmp.Or(opts.Drain, defaultDrain)
 	d := &Daemon{cfg: cfg, opts: opts, log: opts.Log}
+	d.applied.Store(cfg)
 	d.importKeys.Store(&cfg.Import.Verify)
 	logWarnings(d.log, cfg)
 	if err := d.open(ctx); err != nil {
@@ -153,12 +155,22 @@ func (d *Daemon) operators(ctx context.Context) *admin.Admin {
 		FetchManifests: d.bringer.FetchAllManifests,
 		Ready:          ctx.Err,
 		AuditDegraded:  d.audit.Degraded,
+		Settings:       d.settings,
 		Metrics:        d.telemetry.page,
 		Meter:          d.telemetry.meter,
 		Name:           name,
 		Version:        d.opts.Version,
 		Log:            d.log,
 	})
+}
+
+// settings returns the configuration for the status page.
+func (d *Daemon) settings() []admin.Setting {
+	var all []admin.Setting
+	for _, s := range d.applied.Load().Effective() {
+		all = append(all, admin.Setting(s))
+	}
+	return all
 }
 
 // setOffline is for a command: see [presence.set].

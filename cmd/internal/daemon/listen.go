@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"strconv"
 	"syscall"
 
 	"github.com/larder-registry/larder/config"
@@ -103,6 +104,22 @@ func (l listeners) warnOfAnyHost(log *slog.Logger) {
 			return
 		}
 	}
+}
+
+// statusPage is the URL of the status page, or "" if there is none.
+func (l listeners) statusPage() string {
+	if l.admin == nil {
+		return ""
+	}
+	at, ok := l.admin.Addr().(*net.TCPAddr)
+	if !ok {
+		return ""
+	}
+	host := at.IP.String()
+	if at.IP.IsUnspecified() {
+		host = "127.0.0.1" // on the node itself
+	}
+	return "http://" + net.JoinHostPort(host, strconv.Itoa(at.Port)) + "/"
 }
 
 // close closes the listeners that are open.

@@ -123,6 +123,7 @@ func (d *Daemon) openProxy(pushed *upkeep.PushTimes) (err error) {
 		Default:      d.cfg.DefaultUpstream,
 		Store:        d.store,
 		CheckHost:    d.listeners.hosts(d.listeners.clients).Check,
+		StatusPage:   d.listeners.statusPage(),
 		Log:          d.log,
 		Meter:        d.telemetry.meter,
 		Tracer:       d.telemetry.tracer,

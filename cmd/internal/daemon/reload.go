@@ -7,7 +7,6 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"unicode"
 
 	"go.opentelemetry.io/otel/metric"
 
@@ -72,6 +71,7 @@ func (d *Daemon) Reload(cfg *config.Config, err error) {
 		d.log.Error("a file of the policy is not valid; the configuration before stays in use", "error", err)
 		return
 	}
+	d.applied.Store(inUse(d.cfg, cfg))
 	setLevel(d.log, cfg.Log.Level)
 	logWarnings(d.log, cfg)
 	d.importKeys.Store(&cfg.Import.Verify)
@@ -103,10 +103,35 @@ func restartKeys(old, changed *config.Config) []string {
 	var keys []string
 	for i := range a.NumField() {
 		if !reflect.DeepEqual(a.Field(i).Interface(), b.Field(i).Interface()) {
-			keys = append(keys, keyOf(a.Type().Field(i).Name))
+			keys = append(keys, config.KeyOf(a.Type().Field(i).Name))
 		}
 	}
 	return keys
+}
+
+// inUse returns the configuration that is in use after Reload has applied a changed one.
+func inUse(old, changed *config.Config) *config.Config {
+	c := *old
+	c.Link, c.Keep, c.Import, c.Audit, c.Policy = changed.Link, changed.Keep, changed.Import, changed.Audit, changed.Policy
+	c.Log.Level = changed.Log.Level
+	if c.TLS.On() && changed.TLS.On() {
+		c.TLS = changed.TLS
+	}
+	if c.Auth.On() && changed.Auth.On() {
+		c.Auth = changed.Auth
+	}
+	if c.Peers.On() && changed.Peers.On() {
+		c.Peers.KeyFile = changed.Peers.KeyFile
+	}
+	c.Upstreams = slices.Clone(c.Upstreams)
+	for i := range c.Upstreams {
+		for _, u := range changed.Upstreams {
+			if u.Host == c.Upstreams[i].Host {
+				c.Upstreams[i].Offline = u.Offline
+			}
+		}
+	}
+	return &c
 }
 
 // withoutApplied returns a configuration without what Reload applies.
@@ -133,18 +158,4 @@ func withoutApplied(cfg *config.Config) config.Config {
 		c.Upstreams[i].Offline = false
 	}
 	return c
-}
-
-// keyOf returns the key of a field: default_upstream for DefaultUpstream, tls for TLS.
-func keyOf(field string) string {
-	var key strings.Builder
-	var before rune
-	for _, r := range field {
-		if unicode.IsUpper(r) && unicode.IsLower(before) {
-			key.WriteByte('_')
-		}
-		key.WriteRune(unicode.ToLower(r))
-		before = r
-	}
-	return key.String()
 }

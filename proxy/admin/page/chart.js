@@ -13,9 +13,10 @@ function draw(parent, tag, attributes, text) {
   return e;
 }
 
-// steps returns round values from 0 to most or a little more, with at most four steps.
+// steps returns round values from 0 to most or a little more, with at most four steps of 1 or more; of nothing only 0.
 function steps(most, base) {
-  if (most <= 0) most = 1;
+  if (most <= 0) return [0];
+  most = Math.max(most, base === 2 ? 4 : 1);
   const size = base ** Math.floor(Math.log(most) / Math.log(base));
   const factors = base === 2 ? [0.25, 0.5, 1, 2] : [0.1, 0.2, 0.5, 1, 2, 5];
   const step = factors.map((f) => f * size).find((s) => most / s <= 4) ?? most;
@@ -68,7 +69,7 @@ export class Chart {
   grid(svg) {
     const values = this.points.flatMap((p) => p.values).filter((v) => v !== null);
     const ticks = this.top ? [0, this.top / 2, this.top] : steps(Math.max(...values, 0), this.base);
-    this.most = ticks.at(-1);
+    this.most = ticks.at(-1) || 1;
     for (const value of ticks) {
       const y = Math.round(this.y(value)) + 0.5;
       draw(svg, "line", { class: "grid", x1: margin.left, x2: this.width - margin.right, y1: y, y2: y });

@@ -34,28 +34,52 @@ export function rows(table, items, key, cells) {
     let row = old.get(k);
     old.delete(k);
     if (!row) row = fresh;
-    else update(row, fresh);
+    else morph(row, fresh);
     if (row === next) next = next.nextElementSibling;
     else body.insertBefore(row, next);
   }
   for (const row of old.values()) row.remove();
 }
 
-// update makes the cells of a row those of a fresh one. A progress bar stays the same element, so that it moves smoothly.
-function update(row, fresh) {
-  [...fresh.cells].forEach((cell, i) => {
-    const was = row.cells[i];
-    const bar = was.querySelector("progress");
-    const wants = cell.querySelector("progress");
-    if (bar && wants && bar.hasAttribute("value") === wants.hasAttribute("value")) {
-      bar.max = wants.max;
-      if (wants.hasAttribute("value")) bar.value = wants.value;
-      wants.replaceWith(bar.cloneNode(true));
-      [...cell.children].forEach((child, j) => {
-        if (child.localName !== "progress" && was.children[j] && !was.children[j].isEqualNode(child)) was.children[j].replaceWith(child);
-      });
-      return;
+// morph makes an element that is shown equal to a fresh one, and touches only what differs: the focus, a selection, the
+// movement of a bar and what a reader has unfolded stay.
+export function morph(was, fresh) {
+  if (was.nodeName !== fresh.nodeName || was.childNodes.length !== fresh.childNodes.length) {
+    was.replaceWith(fresh);
+    return;
+  }
+  if (was.nodeType === Node.TEXT_NODE) {
+    if (was.data !== fresh.data) was.data = fresh.data;
+    return;
+  }
+  for (const { name, value } of fresh.attributes) if (was.getAttribute(name) !== value) was.setAttribute(name, value);
+  for (const { name } of [...was.attributes]) if (!fresh.hasAttribute(name) && name !== "open") was.removeAttribute(name);
+  const children = [...fresh.childNodes];
+  [...was.childNodes].forEach((child, i) => morph(child, children[i]));
+}
+
+// long returns a text, of which a reader unfolds what is more than a few lines.
+export function long(text) {
+  if (text.length <= 160) return text;
+  return make("details", { class: "long" }, make("summary", {}, `${text.slice(0, 120)}…`), text);
+}
+
+// time returns a time as its age.
+export const time = (t, text) => make("time", { datetime: t, title: t }, text);
+
+// copier returns a button that copies a text. A page that did not come over HTTPS or from this machine may not copy: there
+// the text is selected instead.
+export function copier(text, label) {
+  const button = make("button", { type: "button", class: "copy", "aria-label": `Copy ${label}`, "data-copy": text }, "copy");
+  button.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(text);
+      setText(button, "copied");
+    } catch {
+      getSelection().selectAllChildren(button.previousElementSibling);
+      setText(button, "selected");
     }
-    if (!was.isEqualNode(cell)) was.replaceWith(cell);
+    setTimeout(() => setText(button, "copy"), 2000);
   });
+  return button;
 }

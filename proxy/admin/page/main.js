@@ -3,14 +3,16 @@
 // A panel is a file. It exports an object with a method for each event that it shows, which is called with the event's
 // data and the clock, and again when time has passed.
 
-import { span } from "./format.js";
+import { ago, span } from "./format.js";
 import { byId, setText } from "./dom.js";
 import { evictions } from "./panel_evictions.js";
 import { fills } from "./panel_fills.js";
 import { Images } from "./panel_images.js";
 import { node } from "./panel_node.js";
 import { peers } from "./panel_peers.js";
+import { recent } from "./panel_recent.js";
 import { refused } from "./panel_refused.js";
+import { settings } from "./panel_settings.js";
 import { Trends } from "./panel_trends.js";
 import { upstreams } from "./panel_upstreams.js";
 
@@ -31,8 +33,8 @@ const header = {
   },
 };
 
-const panels = [header, new Trends(clock), node, fills, peers, upstreams, refused, new Images(clock), evictions];
-const lasting = ["about", "state", "peers", "images", "evictions"]; // events that are shown again when time has passed: ages change
+const panels = [header, new Trends(clock), node, fills, peers, upstreams, refused, recent, new Images(clock), evictions, settings];
+const lasting = ["about", "state", "peers", "recent", "images", "evictions", "settings"]; // shown again when time has passed: ages change
 const events = ["time", "history", "sample", ...lasting];
 const latest = new Map(); // the last data of each lasting event
 
@@ -40,21 +42,32 @@ function show(event, data) {
   for (const panel of panels) panel[event]?.(data, clock);
 }
 
+let lost = false; // whether the stream is broken
+let heard; // when the last event came, by the daemon's clock
+
+// showLive says whether the figures are those of now. Old ones are dimmed, with their age.
+function showLive() {
+  document.body.classList.toggle("lost", lost);
+  byId("live").className = lost ? "lost" : "live";
+  setText("live", !lost ? "live" : heard ? `no connection; figures of ${ago(heard, clock.now())}` : "no connection");
+}
+
 // follow opens the stream. If the stream breaks, the browser opens it again. If it is refused, it does not.
 function follow() {
   const source = new EventSource("api/v1/events");
-  const live = (text, kind) => {
-    setText("live", text);
-    byId("live").className = kind;
+  source.onopen = () => {
+    lost = false;
+    showLive();
   };
-  source.onopen = () => live("live", "live");
   source.onerror = () => {
-    live("no connection", "lost");
+    lost = true;
+    showLive();
     if (source.readyState === EventSource.CLOSED) setTimeout(follow, 10000);
   };
   for (const event of events) {
     source.addEventListener(event, (e) => {
       const data = JSON.parse(e.data);
+      heard = clock.now();
       if (lasting.includes(event)) latest.set(event, data);
       show(event, data);
     });
@@ -62,6 +75,7 @@ function follow() {
 }
 
 setInterval(() => {
+  if (lost) showLive();
   for (const [event, data] of latest) show(event, data);
 }, 5000);
 

@@ -1,7 +1,7 @@
 // The panel of evictions.
 
 import { ago, bytes, count, digest } from "./format.js";
-import { cell, chip, make, rows, setText } from "./dom.js";
+import { cell, chip, make, rows, setText, time } from "./dom.js";
 
 export const evictions = {
   state: (s) => setText("evictions-count", evicted(s) ? count(evicted(s)) : ""),
@@ -13,7 +13,7 @@ export const evicted = (s) => Object.values(s.evictions ?? {}).reduce((sum, n) =
 
 function showEvictions(all, now) {
   rows("evictions", all, (e) => `${e.at} ${e.digest}`, (e) => [
-    cell("", "tight", make("time", { datetime: e.at, title: e.at }, ago(Date.parse(e.at), now))),
+    cell("", "tight", time(e.at, ago(Date.parse(e.at), now))),
     cell("", "", make("span", { class: "mono", title: e.digest }, digest(e.digest)), e.partial ? chip("partial") : ""),
     cell("of", "", (e.repositories ?? []).join(", ") || "–"),
     cell("size", "number", bytes(e.bytes)),

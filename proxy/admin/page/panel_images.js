@@ -1,7 +1,8 @@
 // The table of images, which can be searched and sorted. A long one is cut.
 
 import { ago, bytes, count, digest, countOf } from "./format.js";
-import { byId, cell, chip, make, rows, setText } from "./dom.js";
+import { byId, cell, chip, make, rows, setText, time } from "./dom.js";
+import { open, why } from "./panel_image.js";
 
 const first = 100; // the images that are shown before "Show all"
 
@@ -25,15 +26,24 @@ export class Images {
       const by = e.target.closest("button")?.dataset.sort;
       if (by) this.sort(by);
     });
+    byId("images").tBodies[0].addEventListener("click", (e) => {
+      const image = this.list.find((i) => fullName(i) === e.target.closest("button")?.dataset.image);
+      if (image) open(image, fullName(image), why(image, this.before(image), this.clock.now()));
+    });
     byId("images-more").addEventListener("click", () => {
       this.all = true;
       this.render();
     });
     document.addEventListener("keydown", (e) => {
-      if (e.key !== "/" || e.target.closest("input") || e.ctrlKey || e.metaKey) return;
+      if (e.key !== "/" || e.target.closest("input, dialog") || e.ctrlKey || e.metaKey) return;
       e.preventDefault();
       byId("search").focus();
     });
+  }
+
+  // before counts the images that are evicted before another.
+  before(image) {
+    return this.list.filter((i) => i !== image && !i.pinned && (i.expired || Date.parse(i.used ?? 0) < Date.parse(image.used ?? 0))).length;
   }
 
   images({ images, total }) {
@@ -77,7 +87,7 @@ export class Images {
 
   cells(i) {
     const reference = i.tag ? make("span", { class: "tag" }, `:${i.tag}`) : make("span", { class: "mono quiet" }, `@${digest(i.digest)}`);
-    const name = [make("span", { title: i.digest }, i.repository, reference)];
+    const name = [make("button", { type: "button", class: "name", title: i.digest, "data-image": fullName(i), "aria-haspopup": "dialog" }, i.repository, reference)];
     if (!i.complete) name.push(" ", chip("incomplete", "", "No platform of the image is completely cached."));
     if (i.gone) name.push(" ", chip("gone upstream", "warn", `The registry has not had this tag since ${new Date(i.gone).toLocaleString("en-GB")}. It is served as it was.`));
     const expired = i.expired && chip(`expired, rule ${i.expired.rule}`, "warn",
@@ -86,7 +96,7 @@ export class Images {
       cell("", "", ...name),
       cell("", "quiet host", i.upstream),
       cell("size", "number", bytes(i.bytes)),
-      cell("used", "tight", i.used ? make("time", { datetime: i.used, title: i.used }, ago(Date.parse(i.used), this.clock.now())) : "–"),
+      cell("used", "tight", i.used ? time(i.used, ago(Date.parse(i.used), this.clock.now())) : "–"),
       cell("", "tight", ...(i.pinned ? [chip("pinned", "good", "A pinned image is never evicted.")] : [])),
       cell("", "tight", ...(expired ? [expired] : [])),
     ];

@@ -1,7 +1,7 @@
 // The panel of registries that are refused.
 
 import { ago, count } from "./format.js";
-import { byId, cell, make, rows } from "./dom.js";
+import { byId, cell, rows, time } from "./dom.js";
 
 export const refused = { state: (s, clock) => showRefused(s.refused, clock.now()) };
 
@@ -11,7 +11,7 @@ function showRefused(refused, now) {
   rows("refused", refused, (r) => `${r.registry} ${r.reason}`, (r) => [
     cell("", "host", r.registry || "none named"),
     cell("requests", "number", count(r.requests)),
-    cell("last", "tight", make("time", { datetime: r.last, title: r.last }, ago(Date.parse(r.last), now))),
+    cell("last", "tight", time(r.last, ago(Date.parse(r.last), now))),
     cell("", "wide", r.text),
   ]);
 }

@@ -29,7 +29,7 @@ function add(sum, d) {
 
 export class Trends {
   constructor(clock) {
-    Object.assign(this, { clock, hour: [], day: [], range: "hour", recent: [] });
+    Object.assign(this, { clock, hour: [], day: [], range: "hour", seconds: [] });
     this.rate = new Chart(byId("chart-rate"), { title: "Hit rate", names: ["served"], format: (v) => `${Math.round(v)} %`, top: 100 });
     this.traffic = new Chart(byId("chart-traffic"), { title: "Traffic", names: ["served", "fetched"], format: speed, tick: (v) => speed(v).replace(/\.0+ /, " "), base: 2 });
     byId("range").addEventListener("change", (e) => {
@@ -40,7 +40,7 @@ export class Trends {
 
   // history starts over: the daemon may be another one. Its history is shown once its first state has arrived.
   history({ hour, day }) {
-    Object.assign(this, { hour: hour ?? [], day: day ?? [], recent: [], latest: undefined });
+    Object.assign(this, { hour: hour ?? [], day: day ?? [], seconds: [], latest: undefined });
   }
 
   // sample adds a sample, and drops those that the daemon has dropped.
@@ -56,8 +56,8 @@ export class Trends {
   // state adds the sums of this second.
   state(state) {
     this.latest = { ...state.requests, served: state.served, fetched: state.fetched, passed: state.passed, at: this.clock.now() / 1000 };
-    this.recent.push(this.latest);
-    if (this.recent.length > 6) this.recent.shift();
+    this.seconds.push(this.latest);
+    if (this.seconds.length > 6) this.seconds.shift();
     this.render();
   }
 
@@ -85,12 +85,12 @@ export class Trends {
     setText("hit-rate-detail", asked(all) === 0 ? `no requests ${words}` : `${count(cached(all))} of ${countOf(asked(all), "request")}`);
     setText("saved", bytes(saved(all)));
     setText("saved-detail", `${bytes(all.served)} served, ${bytes(all.fetched + all.passed)} fetched`);
-    const a = this.recent[0];
-    const b = this.recent.at(-1);
-    const seconds = b.at - a.at;
+    const a = this.seconds[0];
+    const b = this.seconds.at(-1);
+    const length = b.at - a.at;
     const d = difference(b, a);
-    setText("fetching", seconds > 0 ? speed((d.fetched + d.passed) / seconds) : "–");
-    setText("fetching-detail", seconds > 0 ? `fetched; ${speed(d.served / seconds)} served` : "");
+    setText("fetching", length > 0 ? speed((d.fetched + d.passed) / length) : "–");
+    setText("fetching-detail", length > 0 ? `fetched; ${speed(d.served / length)} served` : "");
   }
 
   charts(points, from, to, words) {

@@ -1,19 +1,41 @@
 // The panel of upstreams.
 
 import { ago, count, span } from "./format.js";
-import { cell, chip, make, rows } from "./dom.js";
+import { byId, cell, chip, long, make, rows, setText, time } from "./dom.js";
 
-export const upstreams = { state: (s, clock) => showUpstreams(s.upstreams, clock.now()) };
+let configured = []; // the hosts and patterns of the configuration
+let latest; // the state that was shown last
+
+export const upstreams = {
+  settings(all, clock) {
+    configured = all.filter((s) => /^upstreams\[\d+\]\.host$/.test(s.key)).map((s) => s.value);
+    if (latest) upstreams.state(latest, clock);
+  },
+  state(s, clock) {
+    latest = s;
+    const hosts = configured.filter((h) => !h.includes("*") && !s.upstreams.some((u) => u.host === h));
+    showUpstreams([...s.upstreams, ...hosts.map((host) => ({ host, auth: "" }))], clock.now());
+    const patterns = configured.filter((h) => h.includes("*"));
+    byId("upstreams-patterns").hidden = patterns.length === 0;
+    setText("upstreams-patterns", `Also served, once a client asks for one: ${patterns.join(", ")}`);
+  },
+};
 
 function showUpstreams(upstreams, now) {
-  const when = (t) => make("time", { datetime: t, title: t }, ago(Date.parse(t), now));
+  const when = (t) => time(t, ago(Date.parse(t), now));
   rows("upstreams", upstreams, (u) => u.host, (u) => [
     cell("", "host", u.host, u.replicaOf ? make("div", { class: "quiet" }, `replica of ${u.replicaOf}`) : ""),
     cell("", "tight", ...upstreamState(u, now)),
-    cell("by", "auth", authentication(u, now), u.tokenError ? make("div", { class: "error" }, `no newer token: ${u.tokenError}`) : ""),
+    cell("by", "auth", authentication(u, now), u.tokenError ? make("div", { class: "error" }, tokenTrouble(u)) : ""),
     cell("answered", "tight", u.lastAnswer ? when(u.lastAnswer) : make("span", { class: "quiet" }, "never")),
-    u.lastError ? cell("failed", "wide", when(u.lastErrorAt), `: ${u.lastError}`) : cell("failed", "quiet", "never"),
+    u.lastError ? cell("failed", "wide", make("div", {}, when(u.lastErrorAt), ":"), make("div", {}, long(u.lastError))) : cell("failed", "quiet", "never"),
   ]);
+}
+
+// tokenTrouble says why there is no newer token. The last error of the upstream may say the same beside it.
+function tokenTrouble(u) {
+  if (u.lastError?.includes(u.tokenError) || u.tokenError.includes(u.lastError || "\0")) return "no newer token";
+  return make("div", {}, "no newer token: ", long(u.tokenError));
 }
 
 function upstreamState(u, now) {
@@ -34,7 +56,7 @@ function upstreamState(u, now) {
 }
 
 function authentication(u, now) {
-  const name = { ecr: "ECR token", bearer: "bearer token", basic: "user name and password", none: "none" }[u.auth] ?? u.auth;
+  const name = { ecr: "ECR token", bearer: "bearer token", basic: "user name and password", none: "none", "": "–" }[u.auth] ?? u.auth;
   const facts = [];
   if (u.tokenObtained) facts.push(`${span(now - Date.parse(u.tokenObtained))} old`);
   if (u.tokenExpires) {
