@@ -57,6 +57,7 @@ func (c *doctorCommand) Run(p *invocation) error {
 		Image:     image,
 		Fallbacks: func(cfg *config.Config) []string { return governed(cfg).Fallbacks(c.ContainerdDir) },
 		Peers:     func(ctx context.Context, cfg *config.Config) (share.Check, error) { return checkPeers(ctx, p, cfg) },
+		Bucket:    daemon.TryBucket,
 		Timeout:   c.Timeout,
 		Show:      show,
 	})

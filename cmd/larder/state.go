@@ -10,6 +10,7 @@ import (
 	"github.com/larder-registry/larder/proxy"
 	"github.com/larder-registry/larder/proxy/admin"
 	"github.com/larder-registry/larder/upstream"
+	"github.com/larder-registry/larder/upstream/bucket"
 	"github.com/larder-registry/larder/upstream/link"
 )
 
@@ -50,6 +51,24 @@ func linkOf(l *link.Status) string {
 		return ""
 	}
 	return fmt.Sprintf("%s; %s for clients, %s in the background, %d transfers wait", l.Rules, format.Size(l.Clients), format.Size(l.Unattended), l.Waiting)
+}
+
+// bucketOf says what went through the bucket, and why it fails.
+func bucketOf(b bucket.Status) string {
+	text := fmt.Sprintf("%s; %s taken", b.Bucket, format.Size(b.Taken))
+	if b.Writes {
+		text += fmt.Sprintf(", %s put in %d objects, %d wait", format.Size(b.Given), b.Put, b.Queued)
+	}
+	if b.Wrong > 0 {
+		text += fmt.Sprintf(", %d objects wrong", b.Wrong)
+	}
+	if b.Reading != "" {
+		text += "; reading fails: " + b.Reading
+	}
+	if b.Writing != "" {
+		text += "; putting fails: " + b.Writing
+	}
+	return text
 }
 
 func progressOf(f proxy.Fill) string {

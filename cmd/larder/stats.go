@@ -98,6 +98,9 @@ func activityTable(a admin.Activity) *table {
 	if line := linkOf(a.Link); line != "" {
 		t.add("link", line)
 	}
+	if a.Shared != nil {
+		t.add("bucket", bucketOf(*a.Shared))
+	}
 	if a.Degraded != "" {
 		t.add("degraded", a.Degraded)
 	}

@@ -27,6 +27,7 @@ var services = map[string]string{
 // permissions are those of operations that have none of their own name (Amazon S3 user guide, "Required permissions for
 // Amazon S3 API operations").
 var permissions = map[string]string{
+	"s3:HeadBucket":              "s3:ListBucket",
 	"s3:HeadObject":              "s3:GetObject",
 	"s3:CreateMultipartUpload":   "s3:PutObject",
 	"s3:UploadPart":              "s3:PutObject",

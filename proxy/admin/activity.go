@@ -6,6 +6,7 @@ import (
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/proxy"
 	"github.com/larder-registry/larder/upstream"
+	"github.com/larder-registry/larder/upstream/bucket"
 	"github.com/larder-registry/larder/upstream/link"
 )
 
@@ -18,6 +19,7 @@ type Activity struct {
 	Upstreams    []upstream.Status `json:"upstreams"`
 	Refused      []proxy.Refusal   `json:"refused"` // registries that clients asked for in vain
 	Link         *link.Status      `json:"link,omitempty"`
+	Shared       *bucket.Status    `json:"shared,omitempty"` // nil without a bucket
 	// Mirror is whether this node's runtime pulls through Larder. It is nil if nobody has told.
 	Mirror *MirrorCheck `json:"mirror,omitempty"`
 }
@@ -37,6 +39,7 @@ type monitor struct {
 	clients   Clients
 	upstreams func() []upstream.Status // may be nil
 	link      func() link.Status       // may be nil
+	bucket    func() bucket.Status     // may be nil
 	mirror    *mirror
 }
 
@@ -55,6 +58,10 @@ func (m *monitor) activity() Activity {
 	if m.link != nil {
 		status := m.link()
 		a.Link = &status
+	}
+	if m.bucket != nil {
+		status := m.bucket()
+		a.Shared = &status
 	}
 	return a
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/proxy/origin"
 	"github.com/larder-registry/larder/upstream"
+	"github.com/larder-registry/larder/upstream/bucket"
 	"github.com/larder-registry/larder/upstream/link"
 )
 
@@ -26,6 +27,8 @@ type Options struct {
 	Upstreams func() []upstream.Status
 	// Link returns the state of the line to the upstreams. Nil means that it is not shown.
 	Link func() link.Status
+	// Bucket returns the state of the bucket through which content is shared. Nil means that there is none.
+	Bucket func() bucket.Status
 	// Peers returns what the status page shows of the other nodes, which is sent to it as JSON: a small value, whatever
 	// the number of nodes. Nil means that the page shows nothing of them.
 	Peers func() any
@@ -89,7 +92,7 @@ func New(opts Options) *Admin {
 	if opts.Meter == nil {
 		opts.Meter = noop.NewMeterProvider()
 	}
-	m := &monitor{store: opts.Store, clients: opts.Clients, upstreams: opts.Upstreams, link: opts.Link, mirror: new(mirror)}
+	m := &monitor{store: opts.Store, clients: opts.Clients, upstreams: opts.Upstreams, link: opts.Link, bucket: opts.Bucket, mirror: new(mirror)}
 	if err := m.mirror.measure(opts.Meter.Meter("github.com/larder-registry/larder/proxy/admin")); err != nil {
 		opts.Log.Error("whether the runtime pulls through Larder is not measured", "error", err)
 	}

@@ -39,5 +39,7 @@ func (n names) record(r record) string {
 	return n.of(r.Upstream) + "/members/" + r.Repository + "/@/" + r.Digest.Algorithm().String() + "-" + r.Digest.Encoded()
 }
 
-// probe returns the name of the object that shows whether the store heeds conditions.
-func (n names) probe() string { return string(n) + "larder-probe" }
+// probeName is the name of the object that shows whether the store heeds conditions, below the prefix.
+const probeName = "larder-probe"
+
+func (n names) probe() string { return string(n) + probeName }

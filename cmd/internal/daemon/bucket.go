@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
+	"log/slog"
 	"net/url"
 	"time"
 
@@ -14,7 +14,6 @@ import (
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/config"
 	"github.com/larder-registry/larder/proxy"
-	"github.com/larder-registry/larder/proxy/admin/answer"
 	"github.com/larder-registry/larder/proxy/livefile"
 	"github.com/larder-registry/larder/upstream"
 	"github.com/larder-registry/larder/upstream/bucket"
@@ -27,19 +26,21 @@ type shelf struct {
 	keys *livefile.Follower[string] // nil if no file is configured
 }
 
-// openShelf opens the bucket; nil if none is configured. It asks nobody yet.
+// openShelf opens the bucket; nil if none is configured, or if the AWS configuration of this machine cannot be read, which the
+// log says. It asks nobody yet.
 func (d *Daemon) openShelf(ctx context.Context) (*shelf, error) {
 	s3 := d.cfg.Shared.S3
 	if !s3.On() {
 		return nil, nil
 	}
-	place, err := BucketPlace(s3)
+	place, err := bucketPlace(s3)
 	if err != nil {
 		return nil, err
 	}
 	aws, transport, err := d.client.Storage(ctx, s3.Region, place.URL())
 	if err != nil {
-		return nil, err
+		d.log.Error("this node shares nothing through the bucket; it needs a restart when the AWS configuration is right", "bucket", place.String(), "error", err)
+		return nil, nil
 	}
 	opened, err := bucket.New(bucket.Options{
 		Place: place, AWS: aws, Transport: transport,
@@ -63,8 +64,8 @@ func (d *Daemon) openShelf(ctx context.Context) (*shelf, error) {
 	return s, nil
 }
 
-// BucketPlace is where the configured bucket is.
-func BucketPlace(s3 config.S3) (bucket.Place, error) {
+// bucketPlace is where the configured bucket is.
+func bucketPlace(s3 config.S3) (bucket.Place, error) {
 	place := bucket.Place{Bucket: s3.Bucket, Prefix: s3.Prefix, Region: s3.Region, PathStyle: s3.PathStyle}
 	if s3.Endpoint == "" {
 		return place, nil
@@ -75,6 +76,21 @@ func BucketPlace(s3 config.S3) (bucket.Place, error) {
 	}
 	place.Endpoint = endpoint
 	return place, nil
+}
+
+// TryBucket finds out what works with the configured bucket. Where this node may write, it puts one small object.
+func TryBucket(ctx context.Context, cfg *config.Config) (found bucket.Check, err error) {
+	client := upstream.NewClient(upstream.Options{Lookup: Lookup(cfg), Log: slog.New(slog.DiscardHandler)})
+	defer func() { err = errors.Join(err, client.Close()) }()
+	place, err := bucketPlace(cfg.Shared.S3)
+	if err != nil {
+		return bucket.Check{}, err
+	}
+	aws, transport, err := client.Storage(ctx, cfg.Shared.S3.Region, place.URL())
+	if err != nil {
+		return bucket.Check{}, err
+	}
+	return bucket.Try(ctx, place, aws, transport, cfg.Shared.S3.Write), nil
 }
 
 // loadKeys puts the keys of a file to use.
@@ -189,15 +205,10 @@ func (d *Daemon) withBucket(own func(host, repository string) (proxy.Source, err
 	}
 }
 
-// addTo adds the request for the bucket's status. s may be nil.
-func (s *shelf) addTo(mux *http.ServeMux) {
-	mux.HandleFunc("GET /api/v1/shared", func(w http.ResponseWriter, _ *http.Request) {
-		if s == nil {
-			answer.RefuseWith(w, http.StatusNotFound, errNoBucket)
-			return
-		}
-		answer.JSON(w, s.Status())
-	})
+// bucketStatus returns how the status of the bucket is found out; nil if there is none.
+func (d *Daemon) bucketStatus() func() bucket.Status {
+	if d.shelf == nil {
+		return nil
+	}
+	return d.shelf.Status
 }
-
-var errNoBucket = errors.New("this node shares nothing through a bucket: its configuration has no shared.s3")

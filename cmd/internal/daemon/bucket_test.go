@@ -1,7 +1,10 @@
 package daemon
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -10,6 +13,7 @@ import (
 	"time"
 
 	"github.com/larder-registry/larder/config"
+	"github.com/larder-registry/larder/proxy/admin"
 	"github.com/larder-registry/larder/upstream/bucket/buckettest"
 	"github.com/larder-registry/larder/upstream/ecrtest"
 	"github.com/larder-registry/larder/upstream/peer/ring"
@@ -117,6 +121,52 @@ func TestMetricsOfTheBucketAreThoseThatAreDocumented(t *testing.T) {
 	added := image(t, r.ecr, "team/app", 1000)
 	s.pull(t, "team/app", added)
 	wantDocumented(t, s.metrics(t), "larder_shared_", 6)
+}
+
+func TestBucketIsShownToOperators(t *testing.T) {
+	r := newTier(t)
+	s, _ := r.start(t, true, r.key, "")
+	added := image(t, r.ecr, "team/app", 1000)
+	s.pull(t, "team/app", added)
+	r.awaitPut(t, s, len(added.Blobs)+1)
+	commands := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return Dial(ctx, s.cacheDir) }}
+	defer commands.CloseIdleConnections()
+	resp, err := (&http.Client{Transport: commands}).Get("http://larder/api/v1/activity")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var activity admin.Activity
+	if err := json.NewDecoder(resp.Body).Decode(&activity); err != nil {
+		t.Fatal(err)
+	}
+	if b := activity.Shared; b == nil || b.Bucket != "s3://images/larder/" || !b.Writes || !b.Seals || b.Put != int64(len(added.Blobs)+1) || b.Given < 1000 {
+		t.Errorf("the activity tells %+v of the bucket", b)
+	}
+}
+
+func TestNodeStartsWithoutTheBucketIfTheAWSConfigurationIsWrong(t *testing.T) {
+	r := newTier(t)
+	t.Setenv("AWS_PROFILE", "missing")
+	t.Setenv("AWS_CONFIG_FILE", filepath.Join(t.TempDir(), "config"))
+	s, _ := r.start(t, true, r.key, "")
+	if s.daemon.shelf != nil || !strings.Contains(s.log.String(), "shares nothing through the bucket") {
+		t.Errorf("the log says nothing:\n%s", s.log)
+	}
+}
+
+func TestTryBucketUsesTheConfiguration(t *testing.T) {
+	r := newTier(t)
+	for _, write := range []bool{true, false} {
+		cfg, err := config.Load(writeConfig(t, r.settings(write, r.key)+configFor(r.ecr)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		found, err := TryBucket(t.Context(), cfg)
+		if err != nil || found.Reached != nil || found.Read != nil || found.Written != nil || found.Heeds != write {
+			t.Errorf("a bucket that works: %+v, %v", found, err)
+		}
+	}
 }
 
 // Whatever the bucket does, clients get the image, and the bucket is left alone.

@@ -150,6 +150,7 @@ func (d *Daemon) operators(ctx context.Context) *admin.Admin {
 		Clients:        d.proxy,
 		Upstreams:      func() []upstream.Status { return d.presence.addTo(d.client.Status()) },
 		Link:           d.link.Status,
+		Bucket:         d.bucketStatus(),
 		Peers:          d.peersAtAGlance(),
 		SetOffline:     d.setOffline,
 		FetchManifests: d.bringer.FetchAllManifests,
@@ -253,7 +254,6 @@ func (d *Daemon) servers(ctx context.Context, operators *admin.Admin) ([]*server
 		addKept(api, d.keeper)
 		addAccess(api, d.access)
 		d.sharing.AddTo(api)
-		d.shelf.addTo(api)
 		addPolicy(api, d.policy.Decisions, d.proxy)
 		all = append(all, newSocketServer(d.listeners.commands, until(ctx, api), d.opts.Drain, d.log))
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/larder-registry/larder/cmd/internal/daemon/share"
 	"github.com/larder-registry/larder/config"
+	"github.com/larder-registry/larder/upstream/bucket"
 	"github.com/larder-registry/larder/upstream/name"
 )
 
@@ -25,6 +26,9 @@ type Options struct {
 	// Peers greets other nodes. It may be nil.
 	Peers func(ctx context.Context, cfg *config.Config) (share.Check, error)
 
+	// Bucket tries the configured bucket. It may be nil.
+	Bucket func(ctx context.Context, cfg *config.Config) (bucket.Check, error)
+
 	// Timeout bounds each step; more than 0.
 	Timeout time.Duration
 
@@ -42,6 +46,7 @@ func Examine(ctx context.Context, opts Options) []Step {
 		checkClients(e, cfg)
 		checkPolicy(e, cfg, opts.Fallbacks)
 		checkPeers(e, cfg, opts.Peers)
+		checkBucket(e, cfg, opts.Bucket)
 		checkUpstreams(e, cfg, opts.Image)
 	}
 	return e.steps

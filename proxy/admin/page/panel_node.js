@@ -9,6 +9,7 @@ export const node = {
     showCache(s);
     showMirror(s.mirror, clock.now());
     showRuntimes(s.runtimes, clock.now());
+    showBucket(s.shared);
     showTotals(s);
   },
 };
@@ -39,6 +40,15 @@ function showMirror(mirror, now) {
 
 function showRuntimes(runtimes, now) {
   setText("runtimes", runtimes.length ? `Last asked: ${runtimes.map((r) => `${r.name} ${ago(Date.parse(r.last), now)}`).join(", ")}` : "No client has asked for content yet.");
+}
+
+function showBucket(b) {
+  byId("bucket").hidden = !b;
+  if (!b) return;
+  const put = b.writes ? `, ${bytes(b.given)} put${b.queued ? `, ${count(b.queued)} wait` : ""}` : "";
+  const wrong = b.wrong ? `, ${countOf(b.wrong, "object")} wrong` : "";
+  const fails = b.reading || b.writing ? `; it fails: ${b.reading || b.writing}` : "";
+  setText("bucket", `Bucket ${b.bucket}: ${bytes(b.taken)} taken${put}${wrong}${fails}`);
 }
 
 function showTotals(s) {

@@ -107,7 +107,8 @@ func (s *Store) Requests(method string) []Request {
 // ServeHTTP is for http.Handler.
 func (s *Store) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	name, isObject := strings.CutPrefix(r.URL.Path, "/"+Bucket+"/")
-	if !isObject {
+	isBucket := !isObject && r.URL.Path == "/"+Bucket && r.Method == http.MethodHead
+	if !isObject && !isBucket {
 		refuse(w, http.StatusNotFound, "NoSuchBucket")
 		return
 	}
@@ -132,6 +133,9 @@ func (s *Store) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if f.Status != 0 {
 		_, _ = io.Copy(io.Discard, r.Body)
 		refuse(w, f.Status, f.Code)
+		return
+	}
+	if isBucket {
 		return
 	}
 	switch r.Method {
