@@ -17,6 +17,8 @@ type larder struct {
 	log  *slog.Logger
 	addr string // where it listens, after a restart too
 
+	patience time.Duration // with other nodes; 0 means a node's own
+
 	end   context.CancelFunc // nil while it does not run
 	ended chan error         // how it ended
 }
@@ -32,7 +34,7 @@ func startLarder(ctx context.Context, cfg *config.Config, log *slog.Logger) (*la
 
 // start serves until stop is called; ctx bounds the start only.
 func (l *larder) start(ctx context.Context) error {
-	d, err := daemon.New(ctx, l.cfg, daemon.Options{Version: "demo", Log: l.log, Drain: drain})
+	d, err := daemon.New(ctx, l.cfg, daemon.Options{Version: "demo", Log: l.log, Drain: drain, PeerPatience: l.patience})
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 // Command demo is a tour of Larder that needs nothing but Go: it starts a fake ECR and Larder in front of it, pulls images
-// through both, and prints the time of each pull and the bytes that the upstream sent. It ends by itself. The exit status
-// is 0 only if every step held.
+// through both, and prints the time of each pull and the bytes that the upstream sent. With --nodes it shows a roll-out
+// instead: nodes that share what they fetch, and the bytes between them. It ends by itself. The exit status is 0 only if
+// every step held.
 package main
 
 import (
@@ -33,8 +34,17 @@ const (
 
 // flags is the command line.
 type flags struct {
-	Keep bool `help:"Leave everything running after the tour, and print commands to try. Ctrl-C ends it."`
-	Log  bool `help:"Print Larder's log on standard error."`
+	Keep  bool `help:"Leave everything running after the tour, and print commands to try. Ctrl-C ends it." xor:"what"`
+	Log   bool `help:"Print Larder's log on standard error."`
+	Nodes int  `help:"Show a roll-out instead: this many nodes (2 to 12) pull an image at once and share what they fetch." placeholder:"N" xor:"what"`
+}
+
+// Validate is for kong.
+func (f flags) Validate() error {
+	if f.Nodes != 0 && (f.Nodes < 2 || f.Nodes > maxNodes) {
+		return fmt.Errorf("--nodes: from 2 to %d nodes can be shown", maxNodes)
+	}
+	return nil
 }
 
 // run carries out one command line and returns the exit status: 0 every step held, 1 a step failed or the tour did not
@@ -65,7 +75,11 @@ func runWith(ctx context.Context, args []string, opts options, stdout, stderr io
 		fmt.Fprintf(stderr, "demo: %v\nTry \"demo --help\".\n", err)
 		return exitUsage
 	}
-	if err := conduct(ctx, opts, stdout, stderr); err != nil {
+	show := conduct
+	if opts.Nodes != 0 {
+		show = rollOut
+	}
+	if err := show(ctx, opts, stdout, stderr); err != nil {
 		fmt.Fprintln(stderr, "demo:", err)
 		return exitFailed
 	}
