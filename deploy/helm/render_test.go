@@ -169,6 +169,11 @@ type serviceMonitor struct {
 				TargetLabel  string   `json:"targetLabel"`
 				Replacement  string   `json:"replacement"`
 			} `json:"relabelings"`
+			MetricRelabelings []struct {
+				SourceLabels []string `json:"sourceLabels"`
+				Regex        string   `json:"regex"`
+				Action       string   `json:"action"`
+			} `json:"metricRelabelings"`
 		} `json:"endpoints"`
 	} `json:"spec"`
 }
