@@ -408,7 +408,7 @@ func TestDocumentedValuesExist(t *testing.T) {
 		t.Fatal(err)
 	}
 	found := 0
-	for _, name := range []string{"../OPERATIONS.md", "../../README.md"} {
+	for _, name := range []string{"../OPERATIONS.md", "../docs/platforms.md", "../docs/proxies.md", "../../README.md"} {
 		for _, m := range regexp.MustCompile(`--set ([A-Za-z.]+?)(?:\.'[^']*')?=`).FindAllStringSubmatch(readFile(t, name), -1) {
 			found++
 			if !has(defaults, strings.Split(m[1], ".")) {
