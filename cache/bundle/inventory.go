@@ -90,8 +90,12 @@ func ReadInventory(r io.Reader) (*Inventory, error) {
 // decodeInventory decodes an inventory as it is read, since a large one would be in memory
 // twice otherwise.
 func decodeInventory(in *json.Decoder) (*Inventory, error) {
-	if start, err := in.Token(); err != nil || start != json.Delim('{') {
-		return nil, errors.Join(errors.New("it is not a JSON object"), err)
+	start, err := in.Token()
+	if _, wrong := errors.AsType[*json.SyntaxError](err); wrong || err == io.EOF || err == nil && start != json.Delim('{') {
+		return nil, errors.New("it is not a JSON object")
+	}
+	if err != nil {
+		return nil, err
 	}
 	var inv Inventory
 	for in.More() {
@@ -115,7 +119,7 @@ func decodeInventory(in *json.Decoder) (*Inventory, error) {
 			return nil, fmt.Errorf("%v: %w", key, err)
 		}
 	}
-	_, err := in.Token()
+	_, err = in.Token()
 	return &inv, err
 }
 

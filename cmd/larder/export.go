@@ -39,7 +39,10 @@ type exportCommand struct {
 func (c *exportCommand) Help() string {
 	return "What is not whole in the cache is fetched first, if a daemon runs. The file is an OCI image layout, which \"larder import\", skopeo, podman, containerd and Docker read. " +
 		"The same export from an unchanged cache writes the same bytes, except for the signature.\n\n" +
-		"An export that was interrupted leaves FILE.partial. The same command again goes on with it, as it was planned, and fetches what was evicted meanwhile."
+		"An export that was interrupted leaves FILE.partial. The same command again goes on with it, as it was planned, and fetches what was evicted meanwhile.\n\nExamples:\n\n" +
+		"    larder export -o /media/disk/site.tar --platform linux/arm64 --sign fleet.key --file images.txt\n" +
+		"    larder export -o delta.tar --split 4GB --missing-from site.json --file images.txt\n" +
+		"    larder export -o - '*/team/*:v1' | ssh site larder import -"
 }
 
 // Run exports images.
@@ -127,7 +130,7 @@ func (e *export) readInventory(path string) error {
 	defer file.Close()
 	hash := digest.Canonical.Digester()
 	if e.inventory, err = bundle.ReadInventory(io.TeeReader(file, hash.Hash())); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return fmt.Errorf("%s: %w: expected a file that \"larder inventory\" wrote at the site", path, err)
 	}
 	e.wanted.MissingFrom = hash.Digest()
 	return nil

@@ -38,7 +38,10 @@ type importCommand struct {
 // Help is what kong shows below the usage.
 func (c *importCommand) Help() string {
 	return "An image becomes visible once all of it is here and verified. An import that was interrupted leaves what is complete: the same command again goes on.\n\n" +
-		"The daemon requires a signature if its configuration has import.verify. The exit status is 1 if an image was not imported."
+		"The daemon requires a signature if its configuration has import.verify. The exit status is 1 if an image was not imported.\n\nExamples:\n\n" +
+		"    larder import --dry-run /media/disk/site.tar\n" +
+		"    larder import --verify fleet.pub --replace /media/disk/site.*.tar\n" +
+		"    ssh hq larder export -o - redis:7 | larder import -"
 }
 
 // replacing is the value of --replace, which may stand without one.
@@ -118,6 +121,9 @@ type imported struct {
 // a file that can be read again is complete.
 func (i *importer) group() ([]*importGroup, error) {
 	var groups []*importGroup
+	if at := slices.Index(i.Files, standardStream); at >= 0 && slices.Contains(i.Files[at+1:], standardStream) {
+		return nil, usageError{errors.New("standard input can be read once: expected one -")}
+	}
 	for _, path := range i.Files {
 		in, err := openInput(i.p, path)
 		if err != nil {

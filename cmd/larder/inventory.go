@@ -11,7 +11,9 @@ type inventoryCommand struct {
 // Help is what kong shows below the usage.
 func (c *inventoryCommand) Help() string {
 	return "The inventory is what this site has: the digests of all blobs and manifests in the cache, and the images of bundles that were imported. " +
-		"Take it to where there is a link: \"larder export --missing-from FILE\" leaves out what the site has already."
+		"Take it to where there is a link: \"larder export --missing-from FILE\" leaves out what the site has already.\n\nExamples:\n\n" +
+		"    larder inventory -o /media/disk/site.json\n" +
+		"    ssh site larder inventory -o - >site.json"
 }
 
 // Run writes the inventory.

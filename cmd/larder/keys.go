@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 
@@ -20,12 +21,18 @@ func openSigner(p *invocation, key string) (*sign.Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return sign.ParsePrivateKey(key, pem, func() ([]byte, error) {
+	given := false
+	signer, err := sign.ParsePrivateKey(key, pem, func() ([]byte, error) {
 		for _, entry := range p.environ() {
 			if password, ok := strings.CutPrefix(entry, passwordVariable+"="); ok {
+				given = true
 				return []byte(password), nil
 			}
 		}
 		return nil, errors.New("it is encrypted: set " + passwordVariable)
 	})
+	if err != nil && given {
+		return nil, fmt.Errorf("%w: %s has another password", err, passwordVariable)
+	}
+	return signer, err
 }

@@ -90,5 +90,25 @@ func run(ctx context.Context, args, env []string, stdin io.Reader, stdout, stder
 		fmt.Fprintf(stderr, "larder: %v\nTry \"larder --help\".\n", err)
 		return exitUsage
 	}
+	if command.Command() != "serve" { // whose keys may be empty, as --admin ''
+		if err := checkEmpty(args); err != nil {
+			return exitStatus(stderr, err)
+		}
+	}
 	return exitStatus(stderr, command.Run(&invocation{ctx: ctx, env: env, stdin: stdin, stdout: stdout, stderr: stderr, verbose: cli.Verbose}))
+}
+
+// checkEmpty returns an error for an argument that is empty. It comes from a variable of the
+// shell that is not set, and the parser drops it: --verify "$KEY" would verify nothing.
+func checkEmpty(args []string) error {
+	for i, arg := range args {
+		flag, value, isFlag := strings.Cut(arg, "=")
+		switch {
+		case arg == "" && i > 0:
+			return usageError{fmt.Errorf("the argument after %q is empty: is a variable of the shell not set?", args[i-1])}
+		case strings.HasPrefix(flag, "-") && isFlag && value == "":
+			return usageError{fmt.Errorf("%s has an empty value: is a variable of the shell not set?", flag)}
+		}
+	}
+	return nil
 }

@@ -59,7 +59,9 @@ type offlineCommand struct {
 func (c *offlineCommand) Help() string {
 	return "An upstream that is offline is not asked, and its name is not looked up. What is cached is served, " +
 		"tags however old they are, and a request for anything else is answered with 404 at once. Transfers that run are broken off, and are resumed later.\n\n" +
-		"This lasts until the daemon restarts or reads its configuration again. upstreams[].offline in the configuration holds beyond that."
+		"This lasts until the daemon restarts or reads its configuration again. upstreams[].offline in the configuration holds beyond that.\n\nExamples:\n\n" +
+		"    larder offline docker.io\n" +
+		"    larder offline --all"
 }
 
 // Run sets upstreams offline.
@@ -72,7 +74,9 @@ type onlineCommand struct {
 
 // Help is what kong shows below the usage.
 func (c *onlineCommand) Help() string {
-	return "This lasts until the daemon restarts or reads its configuration again, so that an upstream with offline: true in the configuration is not asked after a restart."
+	return "This lasts until the daemon restarts or reads its configuration again, so that an upstream with offline: true in the configuration is not asked after a restart.\n\nExamples:\n\n" +
+		"    larder online docker.io '*.dkr.ecr.*.amazonaws.com'\n" +
+		"    larder online --all"
 }
 
 // Run sets upstreams online.

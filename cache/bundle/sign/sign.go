@@ -40,9 +40,16 @@ type Signer struct {
 // kind. The name is for errors. password is called if the key is encrypted; cosign asks for
 // an empty password too.
 func ParsePrivateKey(name string, pem []byte, password func() ([]byte, error)) (*Signer, error) {
-	private, err := cryptoutils.UnmarshalPEMToPrivateKey(pem, func(bool) ([]byte, error) { return password() })
-	if err != nil {
+	encrypted := false
+	private, err := cryptoutils.UnmarshalPEMToPrivateKey(pem, func(bool) ([]byte, error) {
+		encrypted = true
+		return password()
+	})
+	if err != nil && encrypted { // it is a private key: the password is missing or wrong
 		return nil, fmt.Errorf("private key %s: %w", name, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("private key %s: %w: expected a private key in PEM, such as \"cosign generate-key-pair\" makes", name, err)
 	}
 	signer, err := signature.LoadSigner(private, crypto.SHA256)
 	if err != nil {

@@ -169,18 +169,26 @@ func TestKeysThatCannotBeUsedAreRefused(t *testing.T) {
 		password func() ([]byte, error)
 		want     string
 	}{
-		"wrong password":   {testdata(t, "p256.key"), password("wrong"), "decrypt"},
+		"wrong password":   {testdata(t, "p256.key"), password("wrong"), "decryption failed"},
 		"no password":      {testdata(t, "p256.key"), func() ([]byte, error) { return nil, errors.New("COSIGN_PASSWORD is not set") }, "COSIGN_PASSWORD is not set"},
-		"a public key":     {testdata(t, "p256.pub"), password(""), "PUBLIC KEY"},
-		"no PEM":           {[]byte("hello"), password(""), "PEM"},
+		"a public key":     {testdata(t, "p256.pub"), password(""), "PUBLIC KEY: expected a private key"},
+		"no PEM":           {[]byte("hello"), password(""), "expected a private key in PEM"},
 		"a curve too weak": {pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: weakDER}), password(""), "P-256"},
 	} {
 		if _, err := sign.ParsePrivateKey("site.key", c.pem, c.password); err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "site.key") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := sign.ParsePublicKey("site.pub", testdata(t, "p256.key")); err == nil || !strings.Contains(err.Error(), "site.pub") {
-		t.Errorf("a private key as a public key: %v", err)
+	for name, c := range map[string]struct {
+		pem  []byte
+		want string
+	}{
+		"a private key": {testdata(t, "p256.key"), "it is of the type \"ENCRYPTED SIGSTORE PRIVATE KEY\": expected a public key in PEM"},
+		"no PEM":        {[]byte("hello"), "expected a public key in PEM"},
+	} {
+		if _, err := sign.ParsePublicKey("site.pub", c.pem); err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "site.pub") {
+			t.Errorf("%s as a public key: %v", name, err)
+		}
 	}
 }
 

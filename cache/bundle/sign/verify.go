@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"strings"
@@ -36,10 +37,13 @@ type Verifier struct {
 }
 
 // ParsePublicKey reads a public key in PEM. The name is for errors.
-func ParsePublicKey(name string, pem []byte) (*Verifier, error) {
-	public, err := cryptoutils.UnmarshalPEMToPublicKey(pem)
+func ParsePublicKey(name string, raw []byte) (*Verifier, error) {
+	public, err := cryptoutils.UnmarshalPEMToPublicKey(raw)
 	if err != nil {
-		return nil, fmt.Errorf("public key %s: %w", name, err)
+		if block, _ := pem.Decode(raw); block != nil {
+			err = fmt.Errorf("it is of the type %q", block.Type) // the text of the library ends with a question
+		}
+		return nil, fmt.Errorf("public key %s: %w: expected a public key in PEM, such as \"cosign generate-key-pair\" makes", name, err)
 	}
 	return newVerifier(name, public)
 }
