@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -34,6 +35,45 @@ func (f *slowFile) String() string {
 	return f.text.String()
 }
 
+// settle waits until the goroutine of a LogWriter has written so many times.
+func settle(writes int) {
+	time.Sleep(time.Duration(writes) * logPause) //nolint:forbidigo // synctest's clock: no real time passes
+	synctest.Wait()
+}
+
+// countedFile counts its writes.
+type countedFile struct{ writes []string }
+
+func (f *countedFile) Write(p []byte) (int, error) {
+	f.writes = append(f.writes, string(p))
+	return len(p), nil
+}
+
+func TestLinesThatComeTogetherAreWrittenTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		file := &countedFile{}
+		log := NewLogWriter(file)
+		fmt.Fprintln(log, "alone")
+		synctest.Wait()
+		want := []string{"alone\n"}
+		if !slices.Equal(file.writes, want) {
+			t.Errorf("without a pause before: %q, want %q", file.writes, want)
+		}
+		for range 3 {
+			fmt.Fprintln(log, "one of many")
+		}
+		settle(1)
+		fmt.Fprintln(log, "at the end")
+		if err := log.Close(); err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, strings.Repeat("one of many\n", 3), "at the end\n")
+		if !slices.Equal(file.writes, want) {
+			t.Errorf("%q, want %q", file.writes, want)
+		}
+	})
+}
+
 func TestLogThatNobodyReadsHoldsNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		file := &slowFile{let: make(chan error)}
@@ -49,7 +89,7 @@ func TestLogThatNobodyReadsHoldsNobody(t *testing.T) {
 			}
 		}
 		close(file.let)
-		synctest.Wait()
+		settle(3)
 		kept := strings.Count(file.String(), "x\n")
 		if kept != logBuffer/len(line) {
 			t.Errorf("%d lines were kept, want %d", kept, logBuffer/len(line))
@@ -79,7 +119,7 @@ func TestLogThatCannotBeWrittenIsCounted(t *testing.T) {
 		}
 		close(file.let)
 		fmt.Fprintln(log, "kept")
-		synctest.Wait()
+		settle(3)
 		if got, want := file.String(), "kept\n3 lines were dropped\n"; got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
