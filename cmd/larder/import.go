@@ -293,6 +293,13 @@ func (i *importer) print(done *imported) error {
 	if err := t.write(i.p.stdout, terminalWidth(i.p.stdout)); err != nil {
 		return err
 	}
+	warned := make(map[string]bool) // one for all images of a registry
+	for _, image := range done.Images {
+		if image.Warning != "" && !warned[image.Warning] {
+			warned[image.Warning] = true
+			fmt.Fprintln(i.p.stderr, "larder: warning:", image.Warning)
+		}
+	}
 	for _, image := range done.Unpinned {
 		if _, err := fmt.Fprintln(i.p.stdout, "unpinned", image); err != nil {
 			return err

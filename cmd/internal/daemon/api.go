@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"fmt"
 	"log/slog"
 	"net/http"
 
@@ -14,7 +15,23 @@ import (
 
 // FolderAPI returns the handler of /api/v1 for a folder that no daemon serves.
 func FolderAPI(cfg *config.Config, store *cache.Store, log *slog.Logger) http.Handler {
-	return commandsAPI(admin.API(store), carry.Options{Store: store, Keys: carry.OpenVerifiers(func() []string { return cfg.Import.Verify }), Log: log})
+	return commandsAPI(admin.API(store), carry.Options{
+		Store: store, Keys: carry.OpenVerifiers(func() []string { return cfg.Import.Verify }), Served: served(cfg), Log: log,
+	})
+}
+
+// served returns why no client is served from a repository; nil if clients are.
+func served(cfg *config.Config) func(host, repository string) error {
+	return func(host, repository string) error {
+		entry, ok := cfg.Match(host)
+		switch {
+		case !ok:
+			return fmt.Errorf("no client is served images of %s, which is not among the upstreams of the configuration: add it, with offline: true if it cannot be reached", host)
+		case !entry.Allows(repository):
+			return fmt.Errorf("no client is served images of %s/%s, which allow of the upstream %s leaves out: add it there", host, repository, entry.Host)
+		}
+		return nil
+	}
 }
 
 // commandsAPI returns the handler of /api/v1: the requests of operators, exports and imports.

@@ -248,7 +248,8 @@ func (d *Daemon) servers(ctx context.Context, operators *admin.Admin) ([]*server
 	}
 	if d.listeners.commands != nil {
 		api := commandsAPI(operators.API(), carry.Options{
-			Store: d.store, Keys: carry.OpenVerifiers(func() []string { return *d.importKeys.Load() }), Bringer: d.bringer, FetchReferrers: d.proxy.FetchReferrers, Log: d.log,
+			Store: d.store, Keys: carry.OpenVerifiers(func() []string { return *d.importKeys.Load() }), Served: served(d.cfg),
+			Bringer: d.bringer, FetchReferrers: d.proxy.FetchReferrers, Log: d.log,
 		})
 		d.bringer.AddTo(api, userOf)
 		addKept(api, d.keeper)

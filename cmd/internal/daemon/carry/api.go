@@ -20,6 +20,9 @@ type Options struct {
 	// Keys returns the keys by one of which a bundle must be signed. Without any, and if it is
 	// nil, no signature is required.
 	Keys func(context.Context) ([]*sign.Verifier, error)
+	// Served returns why no client is served from a repository: the configuration has no
+	// such upstream, or its allow leaves the repository out. Nil means that every one is served.
+	Served func(host, repository string) error
 	// Bringer fetches what an export lacks, and FetchReferrers what refers to an image: see
 	// proxy.Proxy. Nil, if no daemon runs, means that the cache has to have everything.
 	Bringer        *bring.Bringer

@@ -82,6 +82,8 @@ type ImportImage struct {
 	// Parts are those that an image waits for.
 	Parts []int  `json:"parts,omitempty"`
 	Error string `json:"error,omitempty"`
+	// Warning says why no client is served the image, although it is here.
+	Warning string `json:"warning,omitempty"`
 }
 
 // ImportState says what has become of an image.
@@ -184,7 +186,7 @@ func (s *importing) plan(ctx context.Context, told ImportLayout, progress func(d
 		return plan, errRebuilt
 	}
 	for _, image := range layout.Images {
-		plan.Images = append(plan.Images, described(image, Planned))
+		plan.Images = append(plan.Images, s.described(image, Planned))
 	}
 	if s.request.Replace == ReplaceFirst && !s.request.DryRun {
 		if plan.Unpinned, err = s.unpinOthers(layout); err != nil {
@@ -251,11 +253,19 @@ func (s *importing) reserve(ctx context.Context, all []bundle.Blob, progress fun
 }
 
 // described returns what is told of an image.
-func described(image bundle.Image, state ImportState) ImportImage {
-	return ImportImage{
+func (s *importing) described(image bundle.Image, state ImportState) ImportImage {
+	told := ImportImage{
 		Name: image.Name, Digest: image.Digest, Platforms: image.Platforms, LeftOut: image.LeftOut,
 		Referrers: len(image.Referrers), State: state,
 	}
+	if served := s.api.opts.Served; served != nil {
+		if parsed, err := parseName(image); err == nil {
+			if err := served(parsed.Host, parsed.Repository); err != nil {
+				told.Warning = err.Error()
+			}
+		}
+	}
+	return told
 }
 
 // importBlob stores a blob.

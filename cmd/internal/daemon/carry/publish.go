@@ -43,7 +43,7 @@ func (s *importing) publish(ctx context.Context) (report ImportReport, err error
 	}
 	whole := true
 	for tree, err := range layout.Resolve(manifests(s.hold), s.has) {
-		image := described(tree.Image, Imported)
+		image := s.described(tree.Image, Imported)
 		switch {
 		case err != nil:
 			image.State, image.Error = Failed, err.Error()
