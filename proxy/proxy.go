@@ -196,6 +196,9 @@ func (p *Proxy) answer(w *recorder, r *http.Request, t target) (target, error) {
 func (p *Proxy) send(w *recorder, r *http.Request, t target) error {
 	switch t.kind {
 	case kindRoot:
+		if p.pulls.forPeers { // another node is no person
+			return errNoSuchPath
+		}
 		sendDocument(w, r, cache.Hit, "text/plain; charset=utf-8", p.welcome)
 		return nil
 	case kindToken:

@@ -94,7 +94,7 @@ func TestQuestionThatIsNoneIsRefused(t *testing.T) {
 		"no hops":       {"Larder-Peer-Hops", "x"},
 		"negative hops": {"Larder-Peer-Hops", "-1"},
 	} {
-		if resp, _ := z.ask(t, s, "/v2/", header...); resp.StatusCode != http.StatusBadRequest {
+		if resp, _ := z.ask(t, s, "/v2/team/app/manifests/v1?ns="+z.ecr.Host(), header...); resp.StatusCode != http.StatusBadRequest {
 			t.Errorf("%s: %s", name, resp.Status)
 		}
 	}
