@@ -13,6 +13,7 @@ import (
 type Stats struct {
 	Bytes    int64 `json:"bytes"`    // what the folder takes
 	Unlinked int64 `json:"unlinked"` // of these, of removed files that are still read
+	Index    int64 `json:"index"`    // of Bytes, the index and the space that is kept for it
 	MaxSize  int64 `json:"maxSize"`  // what it may take; 0 for any number
 	Free     int64 `json:"free"`     // of the file system
 	Blobs    int   `json:"blobs"`    // complete ones, manifests among them
@@ -47,6 +48,7 @@ func (s *Store) Stats() (Stats, error) {
 		Images:   len(images),
 		Fills:    s.blobs.FillCount(),
 	}
+	st.Index = max(st.Bytes-st.Unlinked-s.items.Bytes(), 0)
 	for _, p := range partials {
 		if it, ok := s.items.Get(p.Digest()); ok && it.Partial {
 			st.Blobs--

@@ -89,6 +89,9 @@ func statfs(dir string) (st unix.Statfs_t, err error) {
 func Size(dir string) (int64, error) {
 	for {
 		st, err := statfs(dir)
+		if errors.Is(err, unix.ENOTDIR) {
+			err = fmt.Errorf("%w: a part of this path is a file: choose another folder with --cache-dir", err)
+		}
 		if parent := filepath.Dir(dir); errors.Is(err, fs.ErrNotExist) && parent != dir {
 			dir = parent
 			continue

@@ -58,6 +58,7 @@ func (c *statsCommand) Run(p *invocation) error {
 func statsTables(st admin.Stats) []*table {
 	t := new(table)
 	t.add("size", fill(st.Bytes, st.MaxSize))
+	t.add("of it for the index", format.Size(st.Index))
 	if st.Unlinked > 0 {
 		t.add("removed, still read", format.Size(st.Unlinked))
 	}
