@@ -34,6 +34,13 @@ func (p *pulls) auditAllowed(w *recorder, r *http.Request, t target, state cache
 	case state == cache.Stale:
 		e.Why = audit.Stale
 	}
+	switch policy.Result(w.Header().Get(policyHeader)) {
+	case policy.Refused:
+		e.Warned = audit.Policy
+	case policy.Unknown:
+		e.Warned = audit.Undecided
+	case policy.Allowed:
+	}
 	if err := p.audit.Write(r.Context(), e); err != nil {
 		w.Header().Set(xCache, string(state))
 		return notAudited{err}

@@ -113,7 +113,7 @@ func (j *judge) manifest(p *pulls, w *recorder, r *http.Request, t target, m cac
 			return err
 		}
 	}
-	j.policy.Count(rule, d.Result)
+	j.policy.Asked(rule, d, t.reference)
 	switch {
 	case d.Result == policy.Allowed:
 		return nil

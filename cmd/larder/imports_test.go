@@ -84,7 +84,7 @@ var imports = map[string][]string{
 	"proxy":              {"cache", "proxy/access", "proxy/audit", "proxy/origin", "proxy/password", "proxy/policy", "upstream/name"},
 	"proxy/access":       {"proxy/attempts", "proxy/wholefile"},
 	"proxy/password":     {"proxy/attempts", "proxy/livefile", "upstream/name"},
-	"proxy/admin":        {"cache", "proxy", "proxy/admin/answer", "proxy/origin", "upstream", "upstream/bucket", "upstream/link", "upstream/name"}, // it shows the state of upstreams
+	"proxy/admin":        {"cache", "proxy", "proxy/admin/answer", "proxy/origin", "proxy/policy", "upstream", "upstream/bucket", "upstream/link", "upstream/name"}, // it shows the state of upstreams
 	"proxy/admin/answer": {"cache"},
 	"config":             {"upstream/lifecycle", "upstream/name"},
 	"proxy/policy":       {"proxy/wholefile", "upstream/name"},

@@ -148,9 +148,15 @@ func (c *client) decided(ctx context.Context) decisions {
 // of says what the policy has decided about an image.
 func (ds decisions) of(img cache.ImageInfo) string {
 	d := ds[img.Upstream+"/"+img.Repository+"@"+img.Digest.String()]
-	switch {
-	case d == nil:
+	if d == nil {
 		return nothing
+	}
+	return resultOf(d)
+}
+
+// resultOf is the result of a decision, for people.
+func resultOf(d *policy.Decision) string {
+	switch {
 	case d.Exempt:
 		return "exempt"
 	case d.Result == policy.Refused && d.Mode == policy.Warn:

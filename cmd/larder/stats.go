@@ -102,6 +102,11 @@ func activityTable(a admin.Activity) *table {
 	if a.Shared != nil {
 		t.add("bucket", bucketOf(*a.Shared))
 	}
+	if a.Policy != nil {
+		for _, r := range a.Policy.Rules {
+			t.add("policy "+r.Rule, fmt.Sprintf("%s: %d allowed, %d refused, %d undecided, %d images not allowed", r.Mode, r.Allowed, r.Refused, r.Unknown, r.Denied))
+		}
+	}
 	if a.Degraded != "" {
 		t.add("degraded", a.Degraded)
 	}

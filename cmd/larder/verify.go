@@ -16,8 +16,9 @@ import (
 // verifyCommand is "larder verify".
 type verifyCommand struct {
 	folder
-	JSON  bool   `name:"json" help:"Print everything that is known, as JSON."`
-	Image string `arg:"" help:"Name of an image, by tag or digest."`
+	JSON   bool   `name:"json" help:"Print everything that is known, as JSON."`
+	Denied bool   `help:"List the images that clients asked for and that the policy does not allow, the latest first: those that they did not get, and those that they got as the mode is warn."`
+	Image  string `arg:"" optional:"" help:"Name of an image, by tag or digest."`
 }
 
 // errRefused is the result for an image that clients do not get.
@@ -27,11 +28,20 @@ var errRefused = errors.New("the policy does not let clients have this image")
 func (*verifyCommand) Help() string {
 	return "Says what the policy of the configuration says about an image, condition by condition. The exit status is 1 if clients do not get the image. " +
 		"Without a daemon only the configuration decides: an image is refused if an enforced rule covers it.\n\nExample:\n\n" +
-		"    larder verify 123456789012.dkr.ecr.us-east-1.amazonaws.com/prod/app:v1"
+		"    larder verify 123456789012.dkr.ecr.us-east-1.amazonaws.com/prod/app:v1\n" +
+		"    larder verify --denied"
 }
 
 // Run says what the policy says.
 func (c *verifyCommand) Run(p *invocation) error {
+	switch {
+	case c.Denied && c.Image != "":
+		return usageError{errors.New("--denied lists all images: give no image with it")}
+	case c.Denied:
+		return c.listDenied(p)
+	case c.Image == "":
+		return usageError{errors.New("give the name of an image, or --denied")}
+	}
 	image, err := name.ParseShortImage(c.Image)
 	if err != nil {
 		return usageError{err}
@@ -53,6 +63,32 @@ func (c *verifyCommand) Run(p *invocation) error {
 		err = errRefused
 	}
 	return err
+}
+
+// listDenied prints the images that the policy does not allow. Without a daemon there is nobody who asked for any.
+func (c *verifyCommand) listDenied(p *invocation) error {
+	return c.with(p, func(client *client) error {
+		if client.alone {
+			return errors.New("no daemon runs, which has the list: start it")
+		}
+		var all []policy.Denied
+		if err := client.do(p.ctx, http.MethodGet, "policy/denied", nil, &all); err != nil {
+			return err
+		}
+		if c.JSON {
+			return printJSON(p.stdout, all)
+		}
+		t := table{spare: "DIGEST"}
+		t.add("IMAGE", "DIGEST", "RESULT", "REQUESTS", "LAST", "WHY")
+		for _, d := range all {
+			image := d.Host + "/" + d.Repository
+			if d.Reference != d.Digest.String() {
+				image += ":" + d.Reference
+			}
+			t.add(image, shortDigest(d.Digest), resultOf(&d.Decision), fmt.Sprint(d.Requests), age(d.Last), d.Why())
+		}
+		return t.write(p.stdout, terminalWidth(p.stdout))
+	})
 }
 
 // verify returns what the daemon says about an image, or the configuration if no daemon runs.

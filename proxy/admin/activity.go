@@ -5,6 +5,7 @@ import (
 
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/proxy"
+	"github.com/larder-registry/larder/proxy/policy"
 	"github.com/larder-registry/larder/upstream"
 	"github.com/larder-registry/larder/upstream/bucket"
 	"github.com/larder-registry/larder/upstream/link"
@@ -22,7 +23,12 @@ type Activity struct {
 	Shared       *bucket.Status    `json:"shared,omitempty"` // nil without a bucket
 	// Mirror is whether this node's runtime pulls through Larder. It is nil if nobody has told.
 	Mirror *MirrorCheck `json:"mirror,omitempty"`
+	// Policy is what the rules about images have come to. It is nil if there are none.
+	Policy *policy.Status `json:"policy,omitempty"`
 }
+
+// maxDenied bounds the images in an Activity that the policy does not allow.
+const maxDenied = 50
 
 // Clients is the part of a daemon that serves clients: a [proxy.Proxy].
 type Clients interface {
@@ -41,6 +47,7 @@ type monitor struct {
 	link      func() link.Status       // may be nil
 	bucket    func() bucket.Status     // may be nil
 	mirror    *mirror
+	policy    *policy.Policy // may be nil
 }
 
 func (m *monitor) activity() Activity {
@@ -51,6 +58,7 @@ func (m *monitor) activity() Activity {
 		Upstreams:    []upstream.Status{},
 		Refused:      m.clients.Refusals(),
 		Mirror:       m.mirror.latest(),
+		Policy:       m.policy.Status(maxDenied),
 	}
 	if m.upstreams != nil {
 		a.Upstreams = append(a.Upstreams, m.upstreams()...)

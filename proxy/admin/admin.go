@@ -11,6 +11,7 @@ import (
 
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/proxy/origin"
+	"github.com/larder-registry/larder/proxy/policy"
 	"github.com/larder-registry/larder/upstream"
 	"github.com/larder-registry/larder/upstream/bucket"
 	"github.com/larder-registry/larder/upstream/link"
@@ -32,6 +33,8 @@ type Options struct {
 	// Peers returns what the status page shows of the other nodes, which is sent to it as JSON: a small value, whatever
 	// the number of nodes. Nil means that the page shows nothing of them.
 	Peers func() any
+	// Policy decides which images are served. Nil means that all are.
+	Policy *policy.Policy
 	// SetOffline sets an upstream offline or online: by its host or its pattern, or all
 	// of them if that is "". The error is fs.ErrNotExist if none has this host. Nil means
 	// that none can be set.
@@ -92,7 +95,7 @@ func New(opts Options) *Admin {
 	if opts.Meter == nil {
 		opts.Meter = noop.NewMeterProvider()
 	}
-	m := &monitor{store: opts.Store, clients: opts.Clients, upstreams: opts.Upstreams, link: opts.Link, bucket: opts.Bucket, mirror: new(mirror)}
+	m := &monitor{store: opts.Store, clients: opts.Clients, upstreams: opts.Upstreams, link: opts.Link, bucket: opts.Bucket, mirror: new(mirror), policy: opts.Policy}
 	if err := m.mirror.measure(opts.Meter.Meter("github.com/larder-registry/larder/proxy/admin")); err != nil {
 		opts.Log.Error("whether the runtime pulls through Larder is not measured", "error", err)
 	}

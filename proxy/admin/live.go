@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/larder-registry/larder/cache"
+	"github.com/larder-registry/larder/proxy/policy"
 )
 
 // Pauses between two looks while pages are open.
@@ -118,8 +119,23 @@ func (l *live) showState() time.Duration {
 
 // imageList lists the images in the cache, those used last first.
 type imageList struct {
-	Images []cache.ImageInfo `json:"images"`
-	Total  int               `json:"total"`
+	Images []shownImage `json:"images"`
+	Total  int          `json:"total"`
+}
+
+// shownImage is an image with what the policy has decided about it; nil for nothing.
+type shownImage struct {
+	cache.ImageInfo
+	Policy *verdict `json:"policy,omitempty"`
+}
+
+// verdict is what of a decision the page shows.
+type verdict struct {
+	Rule   string        `json:"rule"`
+	Mode   policy.Mode   `json:"mode"`
+	Result policy.Result `json:"result"`
+	Exempt bool          `json:"exempt,omitempty"`
+	Why    string        `json:"why"`
 }
 
 func (l *live) showImages() time.Duration {
@@ -130,6 +146,19 @@ func (l *live) showImages() time.Duration {
 		return imagesEvery
 	}
 	slices.SortStableFunc(images, func(a, b cache.ImageInfo) int { return b.Used.Compare(a.Used) })
-	l.events.show("images", imageList{append([]cache.ImageInfo{}, images[:min(len(images), maxImages)]...), len(images)})
+	shown := []shownImage{}
+	for _, image := range images[:min(len(images), maxImages)] {
+		shown = append(shown, shownImage{image, l.verdictOf(image)})
+	}
+	l.events.show("images", imageList{shown, len(images)})
 	return max(imagesEvery, time.Duration(float64(time.Since(began))/imagesShare))
+}
+
+// verdictOf returns what the policy has decided about an image.
+func (l *live) verdictOf(image cache.ImageInfo) *verdict {
+	d := l.monitor.policy.Last(policy.Image{Host: image.Upstream, Repository: image.Repository, Digest: image.Digest})
+	if d == nil {
+		return nil
+	}
+	return &verdict{d.Rule, d.Mode, d.Result, d.Exempt, d.Why()}
 }

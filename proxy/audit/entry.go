@@ -45,6 +45,9 @@ type Entry struct {
 	Digest     string
 	Allowed    bool
 	Why        Why
+	// Warned is why a rule whose mode is warn would not allow the image if it were enforced: Policy or Undecided; "" if
+	// it would.
+	Warned Why
 }
 
 // line is the form of an Entry in the file.
@@ -62,6 +65,7 @@ type line struct {
 	Digest     string `json:"digest,omitempty"`
 	Allowed    bool   `json:"allowed"`
 	Why        Why    `json:"why"`
+	Warned     Why    `json:"warned,omitempty"`
 }
 
 const (
@@ -78,7 +82,7 @@ func (e Entry) encode() ([]byte, error) {
 		V: Version, Time: e.Time.UTC().Format(time.RFC3339Nano),
 		Client: cut(e.Client), Agent: products(e.Agent), Peer: cut(e.Peer), User: cut(e.User), Method: cut(e.Method),
 		Upstream: cut(e.Upstream), Repository: cut(e.Repository), Reference: cut(e.Reference), Digest: cut(e.Digest),
-		Allowed: e.Allowed, Why: e.Why,
+		Allowed: e.Allowed, Why: e.Why, Warned: e.Warned,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("encode a line: %w", err)

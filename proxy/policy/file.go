@@ -19,11 +19,19 @@ const fileVersion = 1
 type remembered struct {
 	Version   int      `json:"version"`
 	Decisions []record `json:"decisions"`
+	// Denied was added after the first release with this file.
+	Denied []deniedRecord `json:"denied,omitempty"`
 }
 
 // record is a decision with the basis of its rule.
 type record struct {
 	Decision
+	Basis string `json:"rule_basis"`
+}
+
+// deniedRecord is an image that was not allowed, with the basis of its rule.
+type deniedRecord struct {
+	Denied
 	Basis string `json:"rule_basis"`
 }
 
@@ -54,6 +62,13 @@ func (p *Policy) load() {
 		d := one.Decision
 		d.basis = one.Basis
 		p.known.Add(subject{repository{d.Host, d.Repository}, d.Digest}, &d)
+	}
+	for _, one := range doc.Denied {
+		if one.Digest.Validate() == nil {
+			d := denied{one.Denied}
+			d.basis = one.Basis
+			p.denied.Add(subjectOf(d.image()), d)
+		}
 	}
 }
 
@@ -91,6 +106,9 @@ func (p *Policy) save() {
 		if d.Result != Unknown {
 			doc.Decisions = append(doc.Decisions, record{*d, d.basis})
 		}
+	}
+	for _, d := range p.denied.Values() {
+		doc.Denied = append(doc.Denied, deniedRecord{d.Denied, d.basis})
 	}
 	p.mu.Unlock()
 	raw, err := json.Marshal(doc)

@@ -79,8 +79,9 @@ type Policy struct {
 	file      sync.Mutex // serializes writes of the file
 	changed   atomic.Bool
 
-	mu    sync.Mutex // guards what follows
-	known *simplelru.LRU[subject, *Decision]
+	mu     sync.Mutex // guards what follows
+	known  *simplelru.LRU[subject, *Decision]
+	denied *simplelru.LRU[subject, denied] // that clients asked for
 }
 
 // subject is what a decision is about. The rule follows from it.
@@ -106,7 +107,7 @@ func New(opts Options) (*Policy, error) {
 		opts.Meter = noop.NewMeterProvider()
 	}
 	known, _ := simplelru.NewLRU[subject, *Decision](maxDecisions, nil) // it fails only for a size that is not positive
-	p := &Policy{opts: opts, now: opts.Now, log: opts.Log, known: known}
+	p := &Policy{opts: opts, now: opts.Now, log: opts.Log, known: known, denied: newDenied()}
 	p.rules.Store(&rules{})
 	var err error
 	p.decisions, err = opts.Meter.Meter("github.com/larder-registry/larder/proxy/policy").Int64Counter("larder.policy.decisions",
@@ -339,6 +340,22 @@ func (p *Policy) report(before, d *Decision) {
 	case d.Result != Allowed:
 		p.log.Warn("a policy does not allow an image", append(attrs, "result", d.Result)...)
 	}
+}
+
+// Last returns the last decision about an image of the rule that covers it now; nil if there is none. It may have to be made
+// again. A nil Policy has decided nothing.
+func (p *Policy) Last(image Image) *Decision {
+	r := p.Rule(image.Host, image.Repository)
+	if r == nil {
+		return nil
+	}
+	d := p.last(image)
+	if d == nil || d.basis != r.Basis {
+		return nil
+	}
+	now := *d
+	now.Rule, now.Mode = r.Name(), r.Mode
+	return &now
 }
 
 // Decisions returns what is remembered of the rules in use, sorted by image.

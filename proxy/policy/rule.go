@@ -38,6 +38,7 @@ type Rule struct {
 	Basis string
 
 	counted map[Result][]metric.AddOption // made once, since a hit must not make them
+	counts  *counts                       // of the rules with this name and mode since the process was started
 }
 
 // Name returns the rule as people and metrics know it.
@@ -63,6 +64,7 @@ type rules struct {
 func (p *Policy) Use(all []*Rule) {
 	seen, _ := lru.New[repository, *Rule](maxRepositories) // it fails only for a size that is not positive
 	for _, r := range all {
+		r.counts = p.countsOf(r)
 		r.counted = make(map[Result][]metric.AddOption)
 		for _, result := range []Result{Allowed, Refused, Unknown} {
 			r.counted[result] = []metric.AddOption{metric.WithAttributeSet(attribute.NewSet(
@@ -72,6 +74,16 @@ func (p *Policy) Use(all []*Rule) {
 		}
 	}
 	p.rules.Store(&rules{all, seen})
+}
+
+// countsOf returns the counts of a rule: those of the rule in use that has its name and mode, if there is one.
+func (p *Policy) countsOf(r *Rule) *counts {
+	for _, before := range p.Rules() {
+		if before.Match == r.Match && before.Mode == r.Mode {
+			return before.counts
+		}
+	}
+	return new(counts)
 }
 
 // Rules returns the rules in use. The caller must not change them.
@@ -102,9 +114,4 @@ func (p *Policy) Rule(host, repo string) *Rule {
 	}
 	in.seen.Add(id, found)
 	return found
-}
-
-// Count counts a request that a rule has decided.
-func (p *Policy) Count(r *Rule, result Result) {
-	p.decisions.Add(context.Background(), 1, r.counted[result]...)
 }

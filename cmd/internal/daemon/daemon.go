@@ -152,6 +152,7 @@ func (d *Daemon) operators(ctx context.Context) *admin.Admin {
 		Link:           d.link.Status,
 		Bucket:         d.bucketStatus(),
 		Peers:          d.peersAtAGlance(),
+		Policy:         d.policy,
 		SetOffline:     d.setOffline,
 		FetchManifests: d.bringer.FetchAllManifests,
 		Ready:          ctx.Err,
@@ -255,7 +256,7 @@ func (d *Daemon) servers(ctx context.Context, operators *admin.Admin) ([]*server
 		addKept(api, d.keeper)
 		addAccess(api, d.access)
 		d.sharing.AddTo(api)
-		addPolicy(api, d.policy.Decisions, d.proxy)
+		addPolicy(api, d.policy, d.proxy)
 		all = append(all, newSocketServer(d.listeners.commands, until(ctx, api), d.opts.Drain, d.log))
 	}
 	return all, nil

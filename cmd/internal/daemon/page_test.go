@@ -60,6 +60,9 @@ upstreams:
   - {host: %[3]q, endpoint: %[4]q, ecr: {api_endpoint: %[4]q}}
   - {host: %[5]q, endpoint: "http://127.0.0.1:1", timeout: 1s}
   - {host: quay.example, offline: true}
+policy:
+  - {match: "%[1]s/legacy/*", mode: warn, age: 100h}
+  - {match: "%[1]s/platform/*", mode: enforce, age: 1ns}
 `, p.ecr.Host(), p.ecr.Endpoint, p.public.Host(), p.public.Endpoint, deadHost)))
 	if err != nil {
 		t.Fatal(err)
@@ -220,6 +223,7 @@ func TestStatusPageInABrowser(t *testing.T) {
 		{"a fill moves", testPageFollowsAFill},
 		{"sums are those of the metrics", testPageAgreesWithMetrics},
 		{"what went and what fails is told", testPageTellsOfTrouble},
+		{"what the policy decides is told", testPageTellsOfThePolicy},
 		{"text can be read, dark and light", testPageCanBeRead},
 		{"a phone shows it without scrolling", testPageFitsAPhone},
 	} {
@@ -338,6 +342,30 @@ func testPageTellsOfTrouble(t *testing.T, b *browser, p *paged) {
 			if !strings.Contains(got, want) {
 				t.Errorf("%q is not in %s: %s", want, selector, got)
 			}
+		}
+	}
+}
+
+func testPageTellsOfThePolicy(t *testing.T, b *browser, p *paged) {
+	b.await(`!document.getElementById("policy-section").hidden && document.querySelector("#images .verdict .chip")`)
+	for selector, wants := range map[string][]string{
+		"#policy tbody": {p.ecr.Host() + "/legacy/*", "warn", p.ecr.Host() + "/platform/*", "enforce"},
+		"#denied tbody": {p.ecr.Host() + "/legacy/report:v4", "would be refused", "must be 100h old"},
+		"#images tbody": {"allowed"},
+	} {
+		got := b.text(selector)
+		for _, want := range wants {
+			if !strings.Contains(got, want) {
+				t.Errorf("%q is not in %s: %s", want, selector, got)
+			}
+		}
+	}
+	status := p.daemon.policy.Status(0)
+	for i, r := range status.Rules {
+		want := []int64{r.Allowed, r.Refused, r.Unknown}
+		got := eval[[]int64](b, fmt.Sprintf(`[...document.querySelectorAll("#policy tbody tr")[%d].cells].slice(2, 5).map((c) => Number(c.innerText))`, i))
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: the page counts %v, and the daemon %v", r.Rule, got, want)
 		}
 	}
 }

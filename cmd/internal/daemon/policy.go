@@ -56,11 +56,14 @@ type Verified struct {
 	Decision *policy.Decision `json:"decision,omitempty"`
 }
 
-// addPolicy adds the requests for the decisions of the policy, and for its decision about one image, whose
-// full name is the parameter image.
-func addPolicy(mux *http.ServeMux, decisions func() []policy.Decision, p *proxy.Proxy) {
+// addPolicy adds the requests for the decisions of the policy, for the images that it does not allow, and for its decision
+// about one image, whose full name is the parameter image.
+func addPolicy(mux *http.ServeMux, rules *policy.Policy, p *proxy.Proxy) {
 	mux.HandleFunc("GET /api/v1/policy", func(w http.ResponseWriter, _ *http.Request) {
-		answer.JSON(w, decisions())
+		answer.JSON(w, rules.Decisions())
+	})
+	mux.HandleFunc("GET /api/v1/policy/denied", func(w http.ResponseWriter, _ *http.Request) {
+		answer.JSON(w, rules.Denied())
 	})
 	mux.HandleFunc("GET /api/v1/policy/verify", func(w http.ResponseWriter, r *http.Request) {
 		v, err := verify(r.Context(), p, r.URL.Query().Get("image"))

@@ -148,7 +148,7 @@ func TestAlertsFireAsTheirTestsExpect(t *testing.T) {
 // A real Prometheus that scrapes Larder understands every query, and has data for those that are not about rare events.
 func TestPrometheusAnswersEveryQuery(t *testing.T) {
 	program := deploytest.Require(t, "prometheus")
-	s, _ := serveInside(t, "")
+	s, _ := serveInside(t, "policy: [{match: \"*/team/*\", mode: enforce, age: 1ns}]\n")
 	s.pull(t, "team/app", s.addImage(t, "team/app", 100_000))
 	p := startPrometheus(t, program, s.admin)
 	p.awaitScrapes(t)

@@ -10,6 +10,7 @@ import { fills } from "./panel_fills.js";
 import { Images } from "./panel_images.js";
 import { node } from "./panel_node.js";
 import { peers } from "./panel_peers.js";
+import { policy } from "./panel_policy.js";
 import { recent } from "./panel_recent.js";
 import { refused } from "./panel_refused.js";
 import { settings } from "./panel_settings.js";
@@ -33,7 +34,7 @@ const header = {
   },
 };
 
-const panels = [header, new Trends(clock), node, fills, peers, upstreams, refused, recent, new Images(clock), evictions, settings];
+const panels = [header, new Trends(clock), node, fills, peers, upstreams, refused, policy, recent, new Images(clock), evictions, settings];
 const lasting = ["about", "state", "peers", "recent", "images", "evictions", "settings"]; // shown again when time has passed: ages change
 const events = ["time", "history", "sample", ...lasting];
 const latest = new Map(); // the last data of each lasting event

@@ -3,6 +3,7 @@
 import { ago, bytes, count, digest, countOf } from "./format.js";
 import { byId, cell, chip, make, rows, setText, time } from "./dom.js";
 import { open, why } from "./panel_image.js";
+import { verdictChip } from "./panel_policy.js";
 
 const first = 100; // the images that are shown before "Show all"
 
@@ -13,7 +14,11 @@ const orders = {
   used: (a, b) => Date.parse(a.used ?? 0) - Date.parse(b.used ?? 0),
   pinned: (a, b) => a.pinned - b.pinned,
   expired: (a, b) => !!a.expired - !!b.expired,
+  policy: (a, b) => concern(a) - concern(b),
 };
+
+// concern orders images by what the policy says: those that it does not allow are above those that it allows.
+const concern = ({ policy }) => (policy ? 1 + ["allowed", "unknown", "refused"].indexOf(policy.result) : 0);
 
 const shortName = (i) => `${i.repository}${i.tag ? `:${i.tag}` : `@${i.digest}`}`;
 const fullName = (i) => `${i.upstream}/${shortName(i)}`;
@@ -66,7 +71,7 @@ export class Images {
   found() {
     const words = byId("search").value.toLowerCase().split(/\s+/).filter(Boolean);
     const matches = this.list.filter((i) => {
-      const text = `${fullName(i)} ${i.digest} ${i.pinned ? "pinned" : ""} ${i.expired ? "expired" : ""} ${i.gone ? "gone upstream" : ""}`.toLowerCase();
+      const text = `${fullName(i)} ${i.digest} ${i.pinned ? "pinned" : ""} ${i.expired ? "expired" : ""} ${i.gone ? "gone upstream" : ""} ${i.policy ? verdictChip(i.policy).innerText : ""}`.toLowerCase();
       return words.every((w) => text.includes(w));
     });
     const way = this.down ? -1 : 1;
@@ -99,6 +104,7 @@ export class Images {
       cell("used", "tight", i.used ? time(i.used, ago(Date.parse(i.used), this.clock.now())) : "–"),
       cell("", "tight", ...(i.pinned ? [chip("pinned", "good", "A pinned image is never evicted.")] : [])),
       cell("", "tight", ...(expired ? [expired] : [])),
+      cell("", "tight verdict", ...(i.policy ? [verdictChip(i.policy)] : [])),
     ];
   }
 }
