@@ -333,11 +333,22 @@ type Peers struct {
 	Join []string
 	// KeyFile is the absolute path of the file with the cluster's keys; "" means that nothing is shared.
 	KeyFile string
-	// Zone is the node's zone, of at most 64 bytes. Nodes share within a zone.
+	// Zone is the node's zone, of at most 64 bytes; "" means that of the instance's metadata, or none. Nodes share within
+	// a zone. Default LARDER_ZONE.
 	Zone string
+	// Span says which nodes ask an upstream once: SpanZone or SpanCluster. Default SpanZone.
+	Span string
 	// Upload bounds how many bytes a second other nodes are given; 0 means any number. Default 200MB.
 	Upload int64
 }
+
+// Values of Peers.Span.
+const (
+	// SpanZone has each zone ask an upstream once. Other zones are asked only where the upstream cannot be had.
+	SpanZone = "zone"
+	// SpanCluster has one zone ask an upstream, and the others that zone.
+	SpanCluster = "cluster"
+)
 
 // On reports whether the node shares with others.
 func (p Peers) On() bool { return p.KeyFile != "" }

@@ -53,7 +53,7 @@ func defaults() *Config {
 			VerifyOnRead: "never",
 			ScrubRate:    Amount{Bytes: 20 * humanize.MByte},
 		},
-		Peers:  Peers{Listen: "0.0.0.0:5002", Upload: 200 * humanize.MByte},
+		Peers:  Peers{Listen: "0.0.0.0:5002", Span: SpanZone, Upload: 200 * humanize.MByte},
 		Shared: Shared{S3: S3{Rate: 50 * humanize.MByte}},
 		Tags: Tags{
 			TTL:          time.Minute,

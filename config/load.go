@@ -174,6 +174,9 @@ func (l *loader) override(o Override) {
 		l.add(at, o.Key, unknownOverride(o))
 		return
 	}
+	if _, given := l.places[o.Key]; given && o.Default {
+		return
+	}
 	decoder{l.report}.decode(o.Key, at, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: o.Value}, f)
 }
 

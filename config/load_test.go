@@ -84,7 +84,7 @@ func TestEveryKeyIsLoaded(t *testing.T) {
 		Link:   config.Link{Rate: 2_000_000, Background: config.LinkBackground{Rate: 500_000, Hours: config.Hours{From: 22 * 60, To: 5 * 60}}},
 		Import: config.Import{Verify: []string{testdata(t, "keys/site.pub"), "awskms:///alias/site"}},
 		Audit:  config.Audit{File: "/var/log/larder/audit.json", Required: true},
-		Peers:  config.Peers{Listen: "10.0.3.7:5502", Advertise: "10.0.3.7", Join: []string{"larder-peers.larder-system.svc:5503", "10.0.3.8:5003"}, KeyFile: "/etc/larder-keys/peers.key", Zone: "us-east-1a", Upload: 100_000_000},
+		Peers:  config.Peers{Listen: "10.0.3.7:5502", Advertise: "10.0.3.7", Join: []string{"larder-peers.larder-system.svc:5503", "10.0.3.8:5003"}, KeyFile: "/etc/larder-keys/peers.key", Zone: "us-east-1a", Span: config.SpanCluster, Upload: 100_000_000},
 		Shared: config.Shared{
 			S3: config.S3{
 				Bucket: "larder-images", Prefix: "prod/eu", Region: "eu-central-1", Endpoint: "https://minio.example.internal:9000",
@@ -200,7 +200,7 @@ func TestNoFileIsAWorkingConfiguration(t *testing.T) {
 		Listen:          "127.0.0.1:5000",
 		Admin:           "127.0.0.1:5001",
 		Cache:           config.Cache{MaxSize: config.Amount{Bytes: 50 << 30}, MinFree: config.Amount{Percent: 5}, LowWater: 0.9, VerifyOnRead: "never", ScrubEvery: 168 * time.Hour, ScrubRate: config.Amount{Bytes: 20_000_000}},
-		Peers:           config.Peers{Listen: "0.0.0.0:5002", Upload: 200_000_000},
+		Peers:           config.Peers{Listen: "0.0.0.0:5002", Span: config.SpanZone, Upload: 200_000_000},
 		Shared:          config.Shared{S3: config.S3{Rate: 50_000_000}},
 		Tags:            config.Tags{TTL: time.Minute, StaleIfError: 720 * time.Hour, NegativeTTL: 10 * time.Second},
 		Access:          config.Access{Recheck: time.Hour, Offline: 720 * time.Hour},

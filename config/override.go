@@ -15,6 +15,8 @@ type Override struct {
 	Value string
 	// Source names the value in mistakes, such as --cache-dir or LARDER_CACHE_DIR.
 	Source string
+	// Default says that the value counts only if nothing else gives one.
+	Default bool
 }
 
 // envPrefix begins the names of Larder's environment variables.
@@ -23,7 +25,8 @@ const envPrefix = "LARDER_"
 // Env returns an override for each of Larder's variables in environ, whose
 // entries have the form of [os.Environ], in the same order. The variable for a
 // key is its name in upper case after LARDER_, with "_" for each dot:
-// LARDER_CACHE_DIR for cache.dir.
+// LARDER_CACHE_DIR for cache.dir. LARDER_ZONE is for peers.zone where the file does not have it: one file may
+// serve the nodes of all zones.
 //
 // A LARDER_ variable without a key becomes an override without a key, which
 // [Load] reports. LARDER_CONFIG and LARDER_REQUIRE, which have other uses, and the
@@ -39,6 +42,9 @@ func Env(environ []string) []Override {
 		o := Override{Value: value, Source: name}
 		if i := slices.IndexFunc(keys, func(key string) bool { return variable(key) == name }); i >= 0 {
 			o.Key = keys[i]
+		}
+		if name == "LARDER_ZONE" {
+			o.Key, o.Default = "peers.zone", true
 		}
 		overrides = append(overrides, o)
 	}

@@ -115,6 +115,7 @@ func fields(c *Config, base string) []field {
 				{name: "join", list: items(&c.Peers.Join, peerToJoin)},
 				{name: "key_file", set: hidden(filePath(&c.Peers.KeyFile, base), wantFile)},
 				{name: "zone", set: orNone(&c.Peers.Zone, zone(&c.Peers.Zone))},
+				{name: "span", set: choice(&c.Peers.Span, SpanZone, SpanCluster)},
 				{name: "upload", set: linkRate(&c.Peers.Upload)},
 			}
 		}},

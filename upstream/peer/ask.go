@@ -21,13 +21,14 @@ import (
 
 // Headers of requests between nodes, and of their answers.
 const (
-	headerFrom  = "Larder-Peer"       // the address of the node that asks, or answers
-	headerHops  = "Larder-Peer-Hops"  // how many nodes have passed the question on
-	headerAvoid = "Larder-Peer-Avoid" // where the node was passed on to in vain
-	headerHave  = "Larder-Peer-Have"  // answer only from what is here, or on its way here
-	headerSteps = "Larder-Peer-Steps" // of a sign of life: how far it has come
-	headerPath  = "Larder-Peer-Path"  // where the blob comes from: this node, the one that sends it to it, …
-	headerState = "X-Cache"           // how the answer came about, as for clients
+	headerFrom     = "Larder-Peer"          // the address of the node that asks, or answers
+	headerHops     = "Larder-Peer-Hops"     // how many nodes have passed the question on
+	headerAvoid    = "Larder-Peer-Avoid"    // where the node was passed on to in vain
+	headerHave     = "Larder-Peer-Have"     // answer only from what is here, or on its way here
+	headerSteps    = "Larder-Peer-Steps"    // of a sign of life: how far it has come
+	headerPath     = "Larder-Peer-Path"     // where the blob comes from: this node, the one that sends it to it, …
+	headerUpstream = "Larder-Peer-Upstream" // why there is no answer of the upstream
+	headerState    = "X-Cache"              // how the answer came about, as for clients
 )
 
 // statusAlive is the status of a sign of life: 102 Processing (RFC 2518, section 10.1).
@@ -56,9 +57,8 @@ type question struct {
 	header http.Header
 	// key is that of the owner, and of signs of life.
 	key string
-	// hops is how many nodes have passed the question on. have says that no upstream is to be asked for it.
+	// hops is how many nodes have passed the question on.
 	hops int
-	have bool
 }
 
 // answer is a node's.
@@ -72,21 +72,32 @@ func (a answer) whole() bool { return a.Header.Get(headerState) == "HIT" }
 
 // statusError is an answer that is of no use: the upstream is asked.
 type statusError struct {
-	from   string
-	status int
+	from     string
+	status   int
+	upstream string // headerUpstream's value
 }
 
 func (e statusError) Error() string {
 	return fmt.Sprintf("the peer %s answered with %d", e.from, e.status)
 }
 
+// hasFailed reports whether a node says that the upstream could not be asked.
+func hasFailed(err error) bool {
+	var status statusError
+	return errors.As(err, &status) && status.upstream == upstreamFailed
+}
+
 // ask asks a node, and those that it passes the question on to. The caller closes the answer's body. The
-// context ends both. Nodes that do not answer are avoided from then on.
-func (p *Peers) ask(ctx context.Context, node string, q question) (answer, error) {
+// context ends both. Nodes that do not answer are avoided from then on: c, and next as well, which is the node to ask
+// after it, or "".
+func (p *Peers) ask(ctx context.Context, c candidate, next string, q question) (answer, error) {
+	probe := p.probe(ctx, next)
+	defer probe.end()
 	var avoid []string
-	at, have := node, q.have
+	node := c.address
+	at, have := node, c.have
 	for range maxPasses {
-		a, to, err := p.askOnce(ctx, at, q, have, avoid)
+		a, to, err := p.askOnce(ctx, at, q, have, avoid, probe)
 		switch {
 		case err == nil && to == "":
 			return a, nil
@@ -94,27 +105,31 @@ func (p *Peers) ask(ctx context.Context, node string, q question) (answer, error
 			return answer{}, errPasses
 		case err == nil:
 			at, have = to, true // it was passed on because it has the blob, or is getting it
-		case at == node || ctx.Err() != nil || len(avoid) == maxAvoid:
+		case at == node || ctx.Err() != nil || len(avoid) == maxAvoid || hasFailed(err):
 			return answer{}, err
 		default:
 			avoid = append(avoid, at)
-			at, have = node, q.have
+			at, have = node, c.have
 		}
 	}
 	return answer{}, errPasses
 }
 
 // askOnce asks one node. to is the node to ask instead.
-func (p *Peers) askOnce(outer context.Context, node string, q question, have bool, avoid []string) (a answer, to string, err error) {
+func (p *Peers) askOnce(outer context.Context, node string, q question, have bool, avoid []string, beside *probe) (a answer, to string, err error) {
 	traced, span := p.startSpan(outer, node, q)
 	defer func() { answeredSpan(span, a, to, err) }()
 	ctx, cancel := context.WithCancelCause(traced)
 	quiet := time.AfterFunc(p.patience, func() { cancel(errSilent) })
-	resp, err := p.send(ctx, node, q, have, avoid, quiet)
+	resp, err := p.send(ctx, node, q, have, avoid, func() {
+		quiet.Reset(p.patience)
+		beside.stop()
+	})
 	quiet.Stop()
 	if err != nil {
 		if cause := context.Cause(ctx); errors.Is(cause, errSilent) {
 			err = cause
+			beside.wait()
 		}
 		cancel(nil)
 		if outer.Err() == nil {
@@ -132,7 +147,7 @@ func (p *Peers) askOnce(outer context.Context, node string, q question, have boo
 	case resp.StatusCode == http.StatusGone:
 		err = errGone
 	case resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusPartialContent:
-		err = statusError{node, resp.StatusCode}
+		err = statusError{node, resp.StatusCode, resp.Header.Get(headerUpstream)}
 	case slices.Contains(pathOf(resp.Header), p.cluster.Self().Content.String()):
 		err = errCircle
 	}
@@ -149,12 +164,12 @@ func (p *Peers) askOnce(outer context.Context, node string, q question, have boo
 	return answer{resp, node}, "", nil
 }
 
-// send sends a question. Each sign of life gives the node more time, and is passed on.
-func (p *Peers) send(ctx context.Context, node string, q question, have bool, avoid []string, quiet *time.Timer) (*http.Response, error) {
+// send sends a question. alive is called for each sign of life, which is passed on.
+func (p *Peers) send(ctx context.Context, node string, q question, have bool, avoid []string, alive func()) (*http.Response, error) {
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		Got1xxResponse: func(code int, header textproto.MIMEHeader) error {
 			if steps, ok := stepsOf(header); ok && code == statusAlive {
-				quiet.Reset(p.patience)
+				alive()
 				if steps > 0 { // the first one says only that the node is there
 					p.signs.send(q.key, steps)
 				}

@@ -7,8 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"slices"
-	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -21,9 +19,6 @@ import (
 )
 
 const (
-	// maxOwners is how many nodes may be asked for a key before the upstream: the owner, and the one
-	// that takes its place.
-	maxOwners = 2
 	// idleFor is how long a connection to a peer stays open that is not used, and maxIdle how many to each.
 	idleFor = time.Minute
 	maxIdle = 4
@@ -42,6 +37,9 @@ type Options struct {
 	Cluster Cluster
 	// Dial connects to a node, and proves the cluster's key: [ring.Dialer].
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Span says that the nodes of all zones ask the upstreams once. Otherwise each zone does, and others are
+	// asked only for what the upstream cannot be had for.
+	Span bool
 	// Children is how many nodes this one gives a blob to at the same time. 0 means
 	// [tree.DefaultChildren].
 	Children int
@@ -55,7 +53,7 @@ type Options struct {
 	Tracer trace.TracerProvider
 }
 
-// Peers are the other nodes of this node's zone. It is safe for concurrent use.
+// Peers are the other nodes of this node's cluster. It is safe for concurrent use.
 type Peers struct {
 	cluster  Cluster
 	client   *http.Client
@@ -69,7 +67,10 @@ type Peers struct {
 	avoided *avoided
 	signs   signs
 	routes  *routes
-	zone    zone
+	failed  *failures
+	places  places
+	// span says that nodes of other zones are asked before upstreams.
+	span bool
 }
 
 // New returns the peers. Close ends their connections.
@@ -85,6 +86,8 @@ func New(opts Options) (*Peers, error) {
 		avoided:  newAvoided(),
 		routes:   newRoutes(),
 		ledger:   newLedger(),
+		failed:   newFailures(),
+		span:     opts.Span,
 	}
 	if opts.Tracer == nil {
 		opts.Tracer = noop.NewTracerProvider()
@@ -124,59 +127,6 @@ func (p *Peers) Moved() (given, taken int64) {
 // Exchanges returns what this node has given to other nodes and taken from them, in no order: those of the last
 // 4,096 nodes.
 func (p *Peers) Exchanges() []Exchange { return p.ledger.all() }
-
-// owners returns the nodes to ask for a key before the upstream, in order. They end before this node, which
-// asks the upstream if those before it cannot be asked. A node that must not ask it, as it is offline, asks those that
-// take its place: they may have the content.
-func (p *Peers) owners(key string, offline bool, now time.Time) []string {
-	nodes, places := p.zone.of(p.cluster)
-	var ask []string
-	for _, i := range tree.Owners(key, places, maxOwners+1) {
-		switch n := nodes[i]; {
-		case n.Self && offline:
-		case n.Self, len(ask) == maxOwners:
-			return ask
-		case p.avoided.is(n.Content.String(), key, now):
-		default:
-			ask = append(ask, n.Content.String())
-		}
-	}
-	return ask
-}
-
-// owns reports whether this node is one of those that others ask for a key.
-func (p *Peers) owns(key string) bool {
-	nodes, places := p.zone.of(p.cluster)
-	return slices.ContainsFunc(tree.Owners(key, places, maxOwners), func(i int) bool { return nodes[i].Self })
-}
-
-// zone remembers the places of a zone's nodes, until they change.
-type zone struct {
-	mu     sync.Mutex // guards what follows
-	all    []members.Node
-	nodes  []members.Node
-	places []tree.Place
-}
-
-// of returns the nodes of this node's own zone that are not about to stop, and this one, and their places.
-func (z *zone) of(c Cluster) ([]members.Node, []tree.Place) {
-	all, self := c.All(), c.Self()
-	z.mu.Lock()
-	defer z.mu.Unlock()
-	if z.places != nil && len(all) == len(z.all) && (len(all) == 0 || &all[0] == &z.all[0]) {
-		return z.nodes, z.places
-	}
-	var nodes []members.Node
-	var places []tree.Place
-	for _, n := range all {
-		if n.Zone == self.Zone && (n.Self || !n.Draining) {
-			nodes = append(nodes, n)
-			places = append(places, tree.PlaceOf(n.Content.String()))
-		}
-	}
-	z.all, z.nodes, z.places = all, nodes, places
-	return nodes, places
-}
 
 // Mismatched notes that what came of a blob does not match its digest: the nodes that have sent it are not
 // asked for it again, and one that has lied before, or that said it had all of it, is not asked at all for a while.

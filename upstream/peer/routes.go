@@ -43,6 +43,18 @@ func (r *routes) of(blob string) (parent string, path []string) {
 	return "", nil
 }
 
+// parent returns the node that sends a blob, or "" if this one asks the upstream. ok is false if nobody has
+// asked for the blob yet.
+func (r *routes) parent(blob string) (parent string, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	known, ok := r.list.Get(blob)
+	if !ok {
+		return "", false
+	}
+	return known.parent, true
+}
+
 // set notes where a blob comes from now. whole says that the parent has all of it.
 func (r *routes) set(blob, parent string, path []string, whole bool) {
 	r.mu.Lock()

@@ -84,15 +84,21 @@ func (h *handler) blob(w http.ResponseWriter, r *http.Request, q asked) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	case tree.Give:
 		p.metrics.served(verdict)
-		whole := false
-		defer func() { p.giver.Done(q.key, q.from, whole, time.Now()) }()
-		whole = h.answer(w, r, q)
+		given, whole := true, false
+		defer func() {
+			if !given {
+				p.giver.Failed(q.key, q.from)
+				return
+			}
+			p.giver.Done(q.key, q.from, whole, time.Now())
+		}()
+		given, whole = h.answer(w, r, q)
 	}
 }
 
 // answer answers a question, with signs of life until there is an answer. It reports whether the node has
-// been sent the end of what it asked for.
-func (h *handler) answer(w http.ResponseWriter, r *http.Request, q asked) (whole bool) {
+// been given something, and the end of what it asked for.
+func (h *handler) answer(w http.ResponseWriter, r *http.Request, q asked) (given, whole bool) {
 	alive := &living{inner: w, header: make(http.Header), peers: h.peers, asked: q, account: h.peers.ledger.of(q.from)}
 	steps, stop := h.peers.signs.listen(q.key)
 	ctx, cancel := context.WithCancel(r.Context())
@@ -116,7 +122,7 @@ func (h *handler) answer(w http.ResponseWriter, r *http.Request, q asked) (whole
 		inner = h.Passed
 	}
 	inner.ServeHTTP(alive, r.WithContext(ctx))
-	return alive.sent == alive.want && alive.last
+	return alive.given, alive.given && alive.sent == alive.want && alive.last
 }
 
 // askedOf reads a question.
@@ -165,6 +171,7 @@ type living struct {
 	want   int64       // bytes of the body
 	sent   int64       // of them
 	last   bool        // they are the end of the content
+	given  bool        // the answer is not an error
 
 	mu    sync.Mutex // guards what follows, and inner's header until then
 	begun bool
@@ -195,6 +202,9 @@ func (l *living) WriteHeader(status int) {
 	}
 	l.inner.Header().Del(headerSteps)
 	maps.Copy(l.inner.Header(), l.header)
+	if why := l.peers.failed.of(l.asked.key); status >= http.StatusBadRequest && why != "" {
+		l.inner.Header().Set(headerUpstream, why)
+	}
 	if l.asked.isBlob {
 		l.inner.Header().Set(headerPath, strings.Join(l.path(), ","))
 	}
@@ -214,6 +224,7 @@ func (l *living) path() []string {
 
 // measure notes what is sent.
 func (l *living) measure(status int) {
+	l.given = status < http.StatusBadRequest
 	l.want, _ = strconv.ParseInt(l.header.Get("Content-Length"), 10, 64)
 	switch status {
 	case http.StatusOK:

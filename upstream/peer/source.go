@@ -80,14 +80,6 @@ func (p *Peers) Source(s Settings) *Source {
 	return &Source{s, p}
 }
 
-// owners returns the nodes to ask for a key, in order.
-func (s *Source) owners(key string) []string {
-	if s.Hops > maxHops || s.Hops > 0 && s.peers.owns(key) {
-		return nil
-	}
-	return s.peers.owners(key, s.Offline(), time.Now())
-}
-
 // question is one about this upstream.
 func (s *Source) question(method, repository, resource, key string) question {
 	return question{
@@ -97,15 +89,66 @@ func (s *Source) question(method, repository, resource, key string) question {
 		header: http.Header{},
 		key:    key,
 		hops:   s.Hops,
-		have:   s.Offline(),
 	}
 }
 
 // isFinal reports whether the answer of one node is that of all: others need not be asked. One that gives the
-// blob to too many is not the only one.
-func isFinal(ctx context.Context, err error) bool {
+// blob to too many is not the only one, and one that cannot ask the upstream may be the only one.
+func isFinal(err error) bool {
 	var status statusError
-	return ctx.Err() != nil || errors.As(err, &status) && status.status != http.StatusServiceUnavailable
+	return errors.As(err, &status) && status.status != http.StatusServiceUnavailable && status.upstream == ""
+}
+
+// errUpstream is the error where other nodes have found that the upstream cannot be asked.
+type errUpstream struct{ host string }
+
+func (e errUpstream) Error() string {
+	return fmt.Sprintf("%d other nodes have just asked %s for it, and cannot reach it, or are throttled", believed, e.host)
+}
+
+// askAll asks nodes until one has an answer. It reports whether the upstream is to be asked then: not if as many
+// nodes as are believed have found that it cannot be.
+func (s *Source) askAll(ctx context.Context, key string, some []candidate, ask func(c candidate, next string) error) (answered, tryUpstream bool) {
+	failed := 0
+	for i, c := range some {
+		if i > 0 && s.peers.avoided.is(c.address, key, time.Now()) { // it was found silent beside the one before
+			continue
+		}
+		next := ""
+		if i+1 < len(some) {
+			next = some[i+1].address
+		}
+		err := ask(c, next)
+		if err == nil {
+			return true, false
+		}
+		if hasFailed(err) {
+			failed++
+		}
+		if ctx.Err() != nil || isFinal(err) {
+			break
+		}
+	}
+	return false, failed < believed
+}
+
+// errStale is the error of a node's answer that its upstream could not confirm.
+func errStale(node string) error {
+	return statusError{from: node, status: http.StatusOK, upstream: upstreamFailed}
+}
+
+// errOld is the error of a node's answer that is older than this node takes.
+func errOld(node string) error { return statusError{from: node, status: http.StatusOK} }
+
+// unconfirmed returns the error of an answer that is too old, or nil.
+func (s *Source) unconfirmed(node string, doc *document) error {
+	switch {
+	case doc.header.Get(headerState) == "STALE":
+		return errStale(node)
+	case doc.age > 0 && doc.age >= s.Fresh:
+		return errOld(node)
+	}
+	return nil
 }
 
 // Manifest is for [Registry]. A node's answer about a tag that it could not confirm is used if the upstream
@@ -113,32 +156,50 @@ func isFinal(ctx context.Context, err error) bool {
 func (s *Source) Manifest(ctx context.Context, repository, reference string, head bool) (desc ocispec.Descriptor, raw []byte, err error) {
 	key := s.Host + "/" + repository + "/manifests/" + reference
 	isDigest := strings.Contains(reference, ":")
+	method := http.MethodGet
+	if head {
+		method = http.MethodHead
+	}
+	q := s.question(method, repository, "manifests/"+reference, key)
 	var last *document
-	if isDigest || !s.Offline() {
-		method := http.MethodGet
-		if head {
-			method = http.MethodHead
+	ask := func(c candidate, next string) error {
+		doc, err := s.document(ctx, c, next, q)
+		if err != nil {
+			return err
 		}
-		q := s.question(method, repository, "manifests/"+reference, key)
-		for _, owner := range s.owners(key) {
-			doc, err := s.document(ctx, owner, q)
-			if err == nil {
-				if desc, err = doc.manifest(reference, head); err == nil && (isDigest || doc.isFresh(s.Fresh)) {
-					s.aged(ctx, doc)
-					return desc, doc.body, nil
-				}
-				if err == nil {
+		known, err := doc.manifest(reference, head)
+		if err != nil {
+			s.peers.refuted(c.address, key, err, true)
+			return err
+		}
+		if !isDigest {
+			if err := s.unconfirmed(c.address, doc); err != nil {
+				if last == nil || doc.age < last.age {
 					last = doc
-					break
 				}
-				s.peers.refuted(owner, key, err, true)
+				return err
 			}
-			if isFinal(ctx, err) {
-				break
-			}
+		}
+		desc, raw = known, doc.body
+		s.aged(ctx, doc)
+		return nil
+	}
+	tryUpstream := true
+	if isDigest || !s.Offline() {
+		answered := false
+		if answered, tryUpstream = s.askAll(ctx, key, s.owners(key), ask); answered {
+			return desc, raw, nil
 		}
 	}
-	s.peers.signs.during(key, func() { desc, raw, err = s.Registry.Manifest(ctx, repository, reference, head) })
+	err = s.askUpstream(ctx, key, tryUpstream, func() (err error) {
+		desc, raw, err = s.Registry.Manifest(ctx, repository, reference, head)
+		return err
+	})
+	if err != nil && s.isElsewhere(ctx, err) {
+		if answered, _ := s.askAll(ctx, key, s.peers.elsewhere(key, s.Hops, time.Now()), ask); answered {
+			return desc, raw, nil
+		}
+	}
 	if err != nil && last != nil && ctx.Err() == nil && !isRefusal(err) {
 		old, unreadable := last.manifest(reference, head)
 		if unreadable == nil {
@@ -149,6 +210,32 @@ func (s *Source) Manifest(ctx context.Context, repository, reference string, hea
 	return desc, raw, err
 }
 
+// owners returns the nodes to ask for a key before the upstream, in order.
+func (s *Source) owners(key string) []candidate {
+	return s.peers.owners(key, s.Hops, s.Offline(), time.Now())
+}
+
+// askUpstream asks the upstream for a key, with signs of life for those that wait for it. Nothing is asked if others have
+// just found that it cannot be.
+func (s *Source) askUpstream(ctx context.Context, key string, try bool, ask func() error) (err error) {
+	if !try {
+		err = errUpstream{s.Host}
+		s.peers.failed.note(ctx, key, false, err)
+		return err
+	}
+	s.peers.signs.during(key, func() { err = ask() })
+	s.peers.failed.note(ctx, key, s.Offline(), err)
+	return err
+}
+
+// isElsewhere reports whether other zones are asked after an error of the upstream: where it cannot be had, though nobody
+// has declared it offline, and not where its answer is a refusal, or this node makes it wait.
+func (s *Source) isElsewhere(ctx context.Context, err error) bool {
+	var postponed interface{ Postponed() bool }
+	isPostponed := errors.As(err, &postponed) && postponed.Postponed()
+	return ctx.Err() == nil && !isRefusal(err) && !isPostponed && !s.Offline()
+}
+
 // BlobSize is for [Registry]. It is asked for blobs of which this node has no manifest: the upstream knows.
 func (s *Source) BlobSize(ctx context.Context, repository string, dgst digest.Digest) (int64, error) {
 	return s.Registry.BlobSize(ctx, repository, dgst)
@@ -157,20 +244,38 @@ func (s *Source) BlobSize(ctx context.Context, repository string, dgst digest.Di
 // List is for [Registry]. Lists of tags are the upstream's.
 func (s *Source) List(ctx context.Context, repository, resource string, query url.Values) (header http.Header, body []byte, err error) {
 	key := s.Host + "/" + repository + "/" + resource
-	if strings.HasPrefix(resource, "referrers/") && len(query) == 0 && !s.Offline() {
-		q := s.question(http.MethodGet, repository, resource, key)
-		for _, owner := range s.owners(key) {
-			doc, err := s.document(ctx, owner, q)
-			if err == nil && doc.isFresh(s.Fresh) && doc.header.Get("Link") == "" { // further pages are the upstream's
-				s.aged(ctx, doc)
-				return doc.header, doc.body, nil
-			}
-			if err == nil || isFinal(ctx, err) {
-				break
-			}
+	isShared := strings.HasPrefix(resource, "referrers/") && len(query) == 0 && !s.Offline()
+	q := s.question(http.MethodGet, repository, resource, key)
+	ask := func(c candidate, next string) error {
+		doc, err := s.document(ctx, c, next, q)
+		if err == nil {
+			err = s.unconfirmed(c.address, doc)
+		}
+		if err == nil && doc.header.Get("Link") != "" {
+			err = errOld(c.address) // further pages are the upstream's
+		}
+		if err == nil {
+			s.aged(ctx, doc)
+			header, body = doc.header, doc.body
+		}
+		return err
+	}
+	tryUpstream := true
+	if isShared {
+		answered := false
+		if answered, tryUpstream = s.askAll(ctx, key, s.owners(key), ask); answered {
+			return header, body, nil
 		}
 	}
-	s.peers.signs.during(key, func() { header, body, err = s.Registry.List(ctx, repository, resource, query) })
+	err = s.askUpstream(ctx, key, tryUpstream, func() (err error) {
+		header, body, err = s.Registry.List(ctx, repository, resource, query)
+		return err
+	})
+	if err != nil && isShared && s.isElsewhere(ctx, err) {
+		if answered, _ := s.askAll(ctx, key, s.peers.elsewhere(key, s.Hops, time.Now()), ask); answered {
+			return header, body, nil
+		}
+	}
 	return header, body, err
 }
 
@@ -185,42 +290,55 @@ func (s *Source) aged(ctx context.Context, doc *document) {
 // spare.
 func (s *Source) OpenBlob(ctx context.Context, repository string, dgst digest.Digest, part upstream.Range) (content upstream.Content, err error) {
 	key := dgst.String()
-	owners := s.owners(key)
-	if len(owners) > 0 && part.Spare {
+	parent, hasBegun := s.peers.routes.parent(key)
+	var owners []candidate
+	if parent != "" || !hasBegun || !s.peers.cluster.Self().Draining { // what it has begun it ends: its successor asks it
+		owners = s.owners(key)
+	}
+	switch {
+	case part.Spare && len(owners) > 0:
 		return upstream.Content{}, errors.New("a blob comes from a peer through one connection")
+	case part.Spare:
+		return s.Settings.OpenBlob(ctx, repository, dgst, part)
 	}
 	q := s.question(http.MethodGet, repository, "blobs/"+key, key)
 	q.header.Set("Range", fmt.Sprintf("bytes=%d-%d", part.Off, part.Off+part.Len-1))
-	if parent, _ := s.peers.routes.of(key); parent != "" && len(owners) > 0 && parent != owners[0] && !s.peers.avoided.is(parent, key, time.Now()) {
-		again := q
-		again.have = true // this node was passed on to it before
-		if content, err := s.blob(ctx, parent, again, part.Size); err == nil || ctx.Err() != nil {
+	ask := func(c candidate, next string) (err error) {
+		content, err = s.blob(ctx, c, next, q, part.Size)
+		return err
+	}
+	if parent != "" && len(owners) > 0 && parent != owners[0].address && !s.peers.avoided.is(parent, key, time.Now()) {
+		// This node was passed on to it before.
+		if err := ask(candidate{parent, true}, ""); err == nil || ctx.Err() != nil {
 			return content, err
 		}
 	}
-	for _, owner := range owners {
-		content, err := s.blob(ctx, owner, q, part.Size)
-		if err == nil {
-			return content, nil
-		}
-		if isFinal(ctx, err) {
-			break
-		}
-	}
-	if ctx.Err() != nil {
+	answered, tryUpstream := s.askAll(ctx, key, owners, ask)
+	switch {
+	case answered:
+		return content, nil
+	case ctx.Err() != nil:
 		return upstream.Content{}, context.Cause(ctx)
 	}
 	s.peers.routes.set(key, "", nil, false)
-	s.peers.signs.during(key, func() { content, err = s.Settings.OpenBlob(ctx, repository, dgst, part) })
+	err = s.askUpstream(ctx, key, tryUpstream, func() (err error) {
+		content, err = s.Settings.OpenBlob(ctx, repository, dgst, part)
+		return err
+	})
 	if len(owners) > 0 {
 		s.peers.metrics.asked(resultUpstream)
+	}
+	if err != nil && s.isElsewhere(ctx, err) {
+		if answered, _ := s.askAll(ctx, key, s.peers.elsewhere(key, s.Hops, time.Now()), ask); answered {
+			return content, nil
+		}
 	}
 	return content, err
 }
 
 // blob asks a node for a part of a blob, of which the size is known or 0.
-func (s *Source) blob(ctx context.Context, node string, q question, known int64) (upstream.Content, error) {
-	a, err := s.peers.ask(ctx, node, q)
+func (s *Source) blob(ctx context.Context, c candidate, next string, q question, known int64) (upstream.Content, error) {
+	a, err := s.peers.ask(ctx, c, next, q)
 	if err != nil {
 		return upstream.Content{}, err
 	}
@@ -302,10 +420,10 @@ type document struct {
 }
 
 // document asks a node for a manifest or a list.
-func (s *Source) document(ctx context.Context, node string, q question) (*document, error) {
+func (s *Source) document(ctx context.Context, c candidate, next string, q question) (*document, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	a, err := s.peers.ask(ctx, node, q)
+	a, err := s.peers.ask(ctx, c, next, q)
 	if err != nil {
 		return nil, err
 	}
@@ -313,20 +431,15 @@ func (s *Source) document(ctx context.Context, node string, q question) (*docume
 	defer time.AfterFunc(documentTimeout, cancel).Stop()
 	d := &document{header: a.Header, length: a.ContentLength}
 	if d.body, err = io.ReadAll(io.LimitReader(a.Body, maxDocument+1)); err != nil {
-		return nil, fmt.Errorf("read the answer of the peer %s: %w", node, err)
+		return nil, fmt.Errorf("read the answer of the peer %s: %w", c.address, err)
 	}
 	if len(d.body) > maxDocument {
-		return nil, statusError{node, http.StatusRequestEntityTooLarge}
+		return nil, statusError{from: c.address, status: http.StatusRequestEntityTooLarge}
 	}
 	if seconds, err := strconv.ParseInt(a.Header.Get("Age"), 10, 64); err == nil && seconds > 0 {
 		d.age = time.Duration(min(seconds, maxAge)) * time.Second
 	}
 	return d, nil
-}
-
-// isFresh reports whether the upstream has confirmed it, and not too long ago.
-func (d *document) isFresh(within time.Duration) bool {
-	return d.header.Get(headerState) != "STALE" && (d.age == 0 || d.age < within)
 }
 
 // manifest returns the descriptor of a manifest, whose bytes are compared with it.

@@ -21,6 +21,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/larder-registry/larder/upstream"
+	"github.com/larder-registry/larder/upstream/offline"
 	"github.com/larder-registry/larder/upstream/peer"
 	"github.com/larder-registry/larder/upstream/peer/members"
 	"github.com/larder-registry/larder/upstream/upstreamtest"
@@ -47,6 +48,13 @@ type node struct {
 	peers *peer.Peers
 	log   upstreamtest.Log
 
+	place   string      // the name of its zone
+	span    bool        // it shares with all zones
+	offline atomic.Bool // its upstream is declared offline
+	cut     atomic.Bool // it does not reach the upstream
+	drains  atomic.Bool
+	tried   atomic.Int32 // to ask the upstream
+
 	mu    sync.Mutex // guards what follows
 	known []members.Node
 	fill  *filling // nil until the blob is asked for
@@ -72,12 +80,12 @@ func (z *zone) start(t *testing.T) {
 	for i := range len(z.nodes) {
 		n := z.node(i)
 		for j := range len(z.nodes) {
-			n.known = append(n.known, members.Node{Name: strconv.Itoa(j), Content: address(j), Self: i == j})
+			n.known = append(n.known, members.Node{Name: strconv.Itoa(j), Content: address(j), Zone: z.node(j).place, Self: i == j})
 		}
 		in := upstreamtest.NewPipes()
 		n.in = in
 		var err error
-		n.peers, err = peer.New(peer.Options{Cluster: n, Dial: z.dial, Log: n.log.Logger()})
+		n.peers, err = peer.New(peer.Options{Cluster: n, Dial: z.dial, Span: n.span, Log: n.log.Logger()})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -116,7 +124,9 @@ func (n *node) All() []members.Node {
 }
 
 // Self is for peer.Cluster.
-func (n *node) Self() members.Node { return members.Node{Content: n.at, Self: true} }
+func (n *node) Self() members.Node {
+	return members.Node{Content: n.at, Zone: n.place, Draining: n.drains.Load(), Self: true}
+}
 
 // knows sets which nodes a node knows.
 func (n *node) knows(some ...int) {
@@ -124,7 +134,8 @@ func (n *node) knows(some ...int) {
 	defer n.mu.Unlock()
 	n.known = nil
 	for _, i := range some {
-		n.known = append(n.known, members.Node{Name: strconv.Itoa(i), Content: address(i), Self: address(i) == n.at})
+		other := n.zone.node(i)
+		n.known = append(n.known, members.Node{Name: strconv.Itoa(i), Content: address(i), Zone: other.place, Draining: other.drains.Load(), Self: address(i) == n.at})
 	}
 }
 
@@ -136,7 +147,7 @@ func (n *node) has(digest.Digest) bool {
 
 // source is the upstream that the node shares with others.
 func (n *node) source(hops int) *peer.Source {
-	return n.peers.Source(peer.Settings{Host: host, Registry: registry{n.zone}, OpenBlob: n.zone.open, Hops: hops, Fresh: time.Minute})
+	return n.peers.Source(peer.Settings{Host: host, Registry: registry{n}, OpenBlob: n.open, Offline: n.offline.Load, Hops: hops, Fresh: time.Minute})
 }
 
 // filling is a fetch of the blob.
@@ -156,7 +167,11 @@ func (n *node) get(ctx context.Context, hops int) ([]byte, error) {
 	}
 	n.mu.Unlock()
 	if own {
-		f.b, f.err = n.fetch(context.WithoutCancel(ctx), hops)
+		if f.b, f.err = n.fetch(context.WithoutCancel(ctx), hops); f.err != nil {
+			n.mu.Lock()
+			n.fill = nil
+			n.mu.Unlock()
+		}
 		close(f.done)
 	}
 	<-f.done
@@ -170,6 +185,9 @@ func (n *node) fetch(ctx context.Context, hops int) ([]byte, error) {
 	}
 	defer content.Body.Close()
 	b, err := io.ReadAll(content.Body)
+	if digest.FromBytes(b) != n.zone.digest && err == nil {
+		err = errors.New("wrong bytes")
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.full = err == nil
@@ -206,25 +224,45 @@ func (n *node) answers(hops int) http.Handler {
 	})
 }
 
-// open is the upstream.
-func (z *zone) open(ctx context.Context, _ string, _ digest.Digest, part upstream.Range) (upstream.Content, error) {
-	z.asked.Add(1)
-	select {
-	case <-time.After(z.took):
-	case <-ctx.Done():
-		return upstream.Content{}, ctx.Err()
+var errCut = errors.New("the network is unreachable")
+
+// reach reaches the upstream, or returns an error.
+func (n *node) reach(ctx context.Context) error {
+	if n.offline.Load() {
+		return &offline.Error{Host: host}
 	}
+	n.tried.Add(1)
+	if n.cut.Load() {
+		return errCut
+	}
+	n.zone.asked.Add(1)
+	select {
+	case <-time.After(n.zone.took):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return nil
+}
+
+// open is the upstream.
+func (n *node) open(ctx context.Context, _ string, _ digest.Digest, part upstream.Range) (upstream.Content, error) {
+	if err := n.reach(ctx); err != nil {
+		return upstream.Content{}, err
+	}
+	z := n.zone
 	body := bytes.NewReader(z.blob[part.Off:min(part.Off+part.Len, int64(len(z.blob)))])
 	return upstream.Content{Body: io.NopCloser(body), Size: int64(len(z.blob))}, nil
 }
 
 // registry is the upstream's manifests: the blob.
-type registry struct{ zone *zone }
+type registry struct{ node *node }
 
-func (r registry) Manifest(context.Context, string, string, bool) (ocispec.Descriptor, []byte, error) {
-	r.zone.asked.Add(1)
-	<-time.After(r.zone.took)
-	return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: r.zone.digest, Size: int64(len(r.zone.blob))}, r.zone.blob, nil
+func (r registry) Manifest(ctx context.Context, _, _ string, _ bool) (ocispec.Descriptor, []byte, error) {
+	if err := r.node.reach(ctx); err != nil {
+		return ocispec.Descriptor{}, nil, err
+	}
+	z := r.node.zone
+	return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: z.digest, Size: int64(len(z.blob))}, z.blob, nil
 }
 
 func (registry) BlobSize(context.Context, string, digest.Digest) (int64, error) { return -1, nil }

@@ -37,6 +37,9 @@ type Options struct {
 	Join []string
 	// Zone is the node's, of at most MaxZone bytes. Longer ones are cut.
 	Zone string
+	// FindZone finds the zone if it has no name here. It is called in the background, and the node joins others when it
+	// has returned. Nil means that the node has no zone then.
+	FindZone func(ctx context.Context) string
 	// Version and Rights are told to others: see [Node].
 	Version string
 	Rights  uint64
@@ -89,7 +92,7 @@ func Open(opts Options) (*Members, error) {
 	var name [8]byte
 	_, _ = rand.Read(name[:]) // never fails
 	m.self.Store(&Node{
-		Name: hex.EncodeToString(name[:]), Content: opts.Content, Zone: opts.Zone[:min(len(opts.Zone), MaxZone)],
+		Name: hex.EncodeToString(name[:]), Content: opts.Content, Zone: cutZone(opts.Zone),
 		Version: opts.Version, Rights: opts.Rights, Self: true,
 	})
 	keys := opts.Ring.Gossip()
@@ -104,9 +107,18 @@ func Open(opts Options) (*Members, error) {
 	ctx, end := context.WithCancel(context.Background())
 	m.end = end
 	m.close = sync.OnceValue(m.leave)
-	m.running.Go(func() { m.joiner.run(ctx) })
+	m.running.Go(func() {
+		if opts.Zone == "" && opts.FindZone != nil {
+			if zone := cutZone(opts.FindZone(ctx)); zone != "" {
+				m.tell("its zone", func(self *Node) { self.Zone = zone })
+			}
+		}
+		m.joiner.run(ctx)
+	})
 	return m, nil
 }
+
+func cutZone(zone string) string { return zone[:min(len(zone), MaxZone)] }
 
 // config is memberlist's.
 func (m *Members) config(opts Options) *memberlist.Config {
@@ -173,11 +185,21 @@ const leaveTimeout = 2 * time.Second
 // Drain tells the others that this node is about to stop, so that they do not ask it for what they
 // could have of others. It waits for that for some seconds at most.
 func (m *Members) Drain() {
-	self := m.Self()
-	self.Draining = true
-	m.self.Store(&self)
+	m.tell("that it is about to stop", func(self *Node) { self.Draining = true })
+}
+
+// tell changes what this node says of itself, and tells the others.
+func (m *Members) tell(what string, change func(self *Node)) {
+	for {
+		before := m.self.Load()
+		self := *before
+		change(&self)
+		if m.self.CompareAndSwap(before, &self) {
+			break
+		}
+	}
 	if err := m.list.UpdateNode(leaveTimeout); err != nil {
-		m.log.Debug("peers may not know that this node drains", "error", err)
+		m.log.Debug("peers may not know everything about this node", "news", what, "error", err)
 	}
 	m.changed()
 }

@@ -30,7 +30,7 @@ const (
 type Verdict uint8
 
 const (
-	// Give means to answer it, and to call [Giver.Done] afterwards.
+	// Give means to answer it, and to call [Giver.Done] or [Giver.Failed] afterwards.
 	Give Verdict = iota
 	// Pass means to name another node, which has the blob or is getting it.
 	Pass
@@ -129,6 +129,21 @@ func (g *Giver) Done(blob, address string, whole bool, now time.Time) {
 		c.open = max(c.open-1, 0)
 		c.last = now
 		c.whole = c.whole || whole
+	}
+}
+
+// Failed is [Giver.Done] for a request that could be given nothing: nobody is passed on to the child.
+func (g *Giver) Failed(blob, address string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	f, ok := g.blobs.Peek(blob)
+	if !ok {
+		return
+	}
+	if c := f.find(address); c != nil {
+		if c.open--; c.open <= 0 && !c.whole {
+			f.children = slices.DeleteFunc(f.children, func(other *child) bool { return other == c })
+		}
 	}
 }
 

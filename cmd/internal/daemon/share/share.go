@@ -30,6 +30,8 @@ type Options struct {
 	Meter   metric.MeterProvider
 	Tracer  trace.TracerProvider
 	Log     *slog.Logger
+	// Rights is a hash of what this node may read, as others are told it.
+	Rights uint64
 	// Patience is that of [peer.Options], for tests.
 	Patience time.Duration
 }
@@ -92,7 +94,10 @@ func (s *Sharing) open(ctx context.Context, cfg config.Peers, opts Options) (err
 		Join:    cfg.Join,
 		Zone:    cfg.Zone,
 		Version: opts.Version,
+		Rights:  opts.Rights,
 		Log:     s.log,
+
+		FindZone: func(ctx context.Context) string { return zoneOfInstance(ctx, s.log) },
 	})
 	if err != nil {
 		return err
@@ -100,6 +105,7 @@ func (s *Sharing) open(ctx context.Context, cfg config.Peers, opts Options) (err
 	s.Peers, err = peer.New(peer.Options{
 		Cluster:  s.members,
 		Dial:     (&ring.Dialer{Ring: s.ring}).Dial,
+		Span:     cfg.Span == config.SpanCluster,
 		Patience: opts.Patience,
 		Log:      s.log,
 		Meter:    opts.Meter,
