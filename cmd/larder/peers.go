@@ -61,6 +61,9 @@ func nodeState(n share.Node, avoided []share.Avoided) string {
 	if n.Self {
 		states = append(states, "this node")
 	}
+	if n.Differs {
+		states = append(states, "has other rights: give it another key")
+	}
 	if n.Draining {
 		states = append(states, "about to stop")
 	}

@@ -59,7 +59,7 @@ func (d *Daemon) openUpstreams(ctx context.Context) (err error) {
 		Lookup: Lookup(d.cfg), Offline: d.presence.isOffline, Link: d.link, Log: d.log, Meter: meter, Tracer: d.telemetry.tracer,
 	})
 	d.sharing, err = share.Open(ctx, d.cfg.Peers, share.Options{
-		Version: d.opts.Version, Meter: meter, Tracer: d.telemetry.tracer, Log: d.log, Patience: d.opts.PeerPatience,
+		Version: d.opts.Version, Rights: rights(d.cfg), Meter: meter, Tracer: d.telemetry.tracer, Log: d.log, Patience: d.opts.PeerPatience,
 	})
 	if err != nil {
 		return err

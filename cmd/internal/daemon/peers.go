@@ -2,12 +2,17 @@ package daemon
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
 	"net/http"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/cmd/internal/daemon/conns"
+	"github.com/larder-registry/larder/config"
 	"github.com/larder-registry/larder/proxy"
 	"github.com/larder-registry/larder/upstream"
 	"github.com/larder-registry/larder/upstream/peer"
@@ -67,6 +72,26 @@ func (d *Daemon) peersAtAGlance() func() any {
 	return func() any { return d.sharing.Status().Glance() }
 }
 
+// rights returns a hash of what this node may read of its upstreams. It is never 0. Nodes whose hashes differ hardly have
+// the same rights, and those with the same hash may still have different credentials.
+func rights(cfg *config.Config) uint64 {
+	hash := sha256.New()
+	enc := json.NewEncoder(hash)
+	for _, u := range cfg.Upstreams {
+		allow := make([]string, 0, len(u.Allow))
+		for _, pattern := range u.Allow {
+			allow = append(allow, string(pattern))
+		}
+		slices.Sort(allow)
+		role := ""
+		if u.ECR != nil {
+			role = u.ECR.RoleARN
+		}
+		_ = enc.Encode([]any{u.Host, role, allow, u.Access}) // a hash takes all of it
+	}
+	return max(binary.BigEndian.Uint64(hash.Sum(nil)), 1)
+}
+
 // peerServer answers other nodes, as clients are answered: from the cache, or the upstreams that this node's
 // configuration allows.
 func (d *Daemon) peerServer(descriptors uint64) (*server, error) {
@@ -85,5 +110,6 @@ func (d *Daemon) peerServer(descriptors uint64) (*server, error) {
 	}
 	server := newTCPServer(limited, d.sharing.Handler(answers(1), answers(2), d.store.Has), d.opts.Drain, d.log)
 	server.listener = d.sharing.Secure(limited)
+	server.welcomes = true // its successors take what it has begun
 	return server, nil
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/larder-registry/larder/upstream/peer/ring"
 )
 
+// badPeer starts a node that has the key and takes part in gossip, and does not behave.
 func (z *zone) badPeer(t testing.TB, serve func(l net.Listener)) (address string) {
 	t.Helper()
 	keys, err := ring.ReadKeys(z.keyFile)
@@ -52,6 +53,7 @@ func (z *zone) badPeer(t testing.TB, serve func(l net.Listener)) (address string
 	return at.String()
 }
 
+// proving serves nodes that prove the key.
 func (z *zone) proving(t testing.TB, h http.HandlerFunc) func(net.Listener) {
 	return func(l net.Listener) {
 		keys, err1 := ring.ReadKeys(z.keyFile)
@@ -153,6 +155,7 @@ func TestBadOwnerCostsAMoment(t *testing.T) {
 	}
 }
 
+// wrong answers a question about a blob or a manifest with zeros: n of them, and all of them if n is negative.
 func (z *zone) wrong(w http.ResponseWriter, r *http.Request, n int64) {
 	known, ok := z.sizes.Load(path.Base(r.URL.Path))
 	if !ok {
@@ -171,6 +174,7 @@ func (z *zone) wrong(w http.ResponseWriter, r *http.Request, n int64) {
 	_, _ = w.Write(make([]byte, n))
 }
 
+// A client that was being sent wrong bytes is cut before the last one, and gets the right ones when it asks again.
 func TestPeerThatLiesIsAvoidedAndNamed(t *testing.T) {
 	z := newZone(t)
 	for range 3 {

@@ -16,6 +16,7 @@ import (
 	"github.com/larder-registry/larder/upstream/peer/ring"
 )
 
+// ask sends a question to a node as another node does, and returns the answer with its body.
 func (z *zone) ask(t testing.TB, node *inside, path string, header ...string) (*http.Response, []byte) {
 	t.Helper()
 	keys, err := ring.ReadKeys(z.keyFile)
@@ -132,6 +133,7 @@ func TestOfflineNodeHasNobodyAskTheUpstream(t *testing.T) {
 	}
 }
 
+// statusOf is that of an answer, which is read to its end.
 func (s *inside) statusOf(t testing.TB, path string) int {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+s.listen+path, http.NoBody)
@@ -149,6 +151,7 @@ func (s *inside) statusOf(t testing.TB, path string) int {
 	return resp.StatusCode
 }
 
+// What a node sends to others has none of the credentials that it asks its upstreams with.
 func TestNoCredentialReachesAPeer(t *testing.T) {
 	z := newZone(t)
 	var mu sync.Mutex

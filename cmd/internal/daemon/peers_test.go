@@ -31,6 +31,8 @@ type zone struct {
 	ecr     *ecrtest.Running
 	keyFile string
 	join    string // where the first one gossips
+	place   string // the zone of those that are started
+	more    string // further keys of their peers
 	nodes   []*inside
 	stops   []func()
 	sizes   sync.Map // of blobs, by digest
@@ -41,7 +43,7 @@ const peerPatience = 5 * time.Second
 
 func newZone(t testing.TB) *zone {
 	t.Helper()
-	z := &zone{ecr: startECR(t), keyFile: filepath.Join(t.TempDir(), "peers.key"), join: "127.0.0.1:1"}
+	z := &zone{ecr: startECR(t), keyFile: filepath.Join(t.TempDir(), "peers.key"), join: "127.0.0.1:1", place: "a"}
 	if err := os.WriteFile(z.keyFile, []byte(ring.NewKey().Encode()), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +79,7 @@ func awaitProbes(t testing.TB) {
 // start starts one more node. more is the end of its configuration.
 func (z *zone) start(t testing.TB, patience time.Duration, more string) (s *inside, stop func()) {
 	t.Helper()
-	peers := fmt.Sprintf("peers: {listen: 127.0.0.1:0, join: [%s], key_file: %q, zone: a}\n", z.join, z.keyFile)
+	peers := fmt.Sprintf("peers: {listen: 127.0.0.1:0, join: [%s], key_file: %q, zone: %q%s}\n", z.join, z.keyFile, z.place, z.more)
 	cfg, err := config.Load(writeConfig(t, peers+configFor(z.ecr)+more))
 	if err != nil {
 		t.Fatal(err)
@@ -208,18 +210,6 @@ func (z *zone) wantUpstream(t testing.TB, bytes int64, manifests int) {
 	}
 }
 
-// badPeer is a node that has the key and takes part in gossip, and does not behave.
-
-// proving serves nodes that prove the key.
-
-// wrong answers a question about a blob or a manifest with zeros: n of them, and all of them if n is negative.
-
-// A client that was being sent wrong bytes is cut before the last one, and gets the right ones when it asks again.
-
-// ask sends a question to a node as another node does, and returns the answer with its body.
-
-// statusOf is that of an answer, which is read to its end.
-
 // A tag that one node has confirmed is confirmed for all, and no longer than for that one.
 func TestOneNodeConfirmsATagForAll(t *testing.T) {
 	z := newZone(t)
@@ -248,8 +238,6 @@ func TestOneNodeConfirmsATagForAll(t *testing.T) {
 		t.Errorf("the late node counts from %v, and the upstream was asked at %v", checked, times)
 	}
 }
-
-// What a node sends to others has none of the credentials that it asks its upstreams with.
 
 // Metrics of peers are documented, and there are some.
 func TestMetricsOfPeersAreThoseThatAreDocumented(t *testing.T) {

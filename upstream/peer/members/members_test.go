@@ -30,8 +30,24 @@ func addr(i int) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 5003)
 }
 
-// start starts node i, which joins some others by default node 0.
+// start starts node i, which joins some others by default node 0, and ends it after the test.
 func (c *cluster) start(t *testing.T, i int, change ...func(*Options)) *Members {
+	t.Helper()
+	m := c.open(t, i, change...)
+	t.Cleanup(func() { // twice does no harm: some tests close before
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+		<-time.After(lastProbe)
+	})
+	return m
+}
+
+// lastProbe is how long after its end memberlist's last probe may take, which it does not await.
+const lastProbe = 10 * time.Second
+
+// open is start for a node that the caller closes.
+func (c *cluster) open(t *testing.T, i int, change ...func(*Options)) *Members {
 	t.Helper()
 	opts := Options{
 		Ring:      ring.New(c.key),
@@ -50,12 +66,6 @@ func (c *cluster) start(t *testing.T, i int, change ...func(*Options)) *Members 
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { // twice does no harm: some tests close before
-		if err := m.Close(); err != nil {
-			t.Error(err)
-		}
-		<-time.After(10 * time.Second) // memberlist does not await its last probe
-	})
 	return m
 }
 
@@ -73,6 +83,35 @@ func await(t *testing.T, atMost time.Duration, want int, nodes ...*Members) {
 		known[i] = len(m.All())
 	}
 	t.Fatalf("after %v the nodes know %d nodes, want %d each", atMost, known, want)
+}
+
+// A node that has to find its zone starts at once, and joins nobody before it knows.
+func TestZoneIsFoundBeforeOthersAreJoined(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster()
+		first := c.start(t, 0)
+		const takes = 5 * time.Second
+		began := time.Now()
+		second := c.start(t, 1, func(o *Options) {
+			o.Zone, o.FindZone = "", func(context.Context) string {
+				<-time.After(takes)
+				return "us-east-1a" + strings.Repeat("z", MaxZone)
+			}
+		})
+		if took := time.Since(began); took > 0 {
+			t.Errorf("the start took %v", took)
+		}
+		<-time.After(takes - time.Millisecond)
+		if n := len(first.All()); n != 1 {
+			t.Errorf("%d nodes are known before the zone is", n)
+		}
+		await(t, 10*time.Second, 2, first, second)
+		for _, n := range slices.Concat(first.All(), second.All()) {
+			if n.Content == second.Self().Content && (len(n.Zone) != MaxZone || !strings.HasPrefix(n.Zone, "us-east-1a")) {
+				t.Errorf("the node is known in the zone %q", n.Zone)
+			}
+		}
+	})
 }
 
 func TestNodesFindEachOtherWithWhatTheyTell(t *testing.T) {

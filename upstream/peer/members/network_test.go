@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -16,6 +17,8 @@ type network struct {
 	mu   sync.Mutex // guards what follows
 	at   map[string]*transport
 	side map[string]int // of an address; a connection crosses no sides
+
+	packets, streams atomic.Int64 // bytes that were sent
 }
 
 func newNetwork() *network {
@@ -87,6 +90,7 @@ func (t *transport) FinalAdvertiseAddr(string, int) (net.IP, int, error) {
 }
 
 func (t *transport) WriteTo(b []byte, addr string) (time.Time, error) {
+	t.net.packets.Add(int64(len(b)))
 	t.net.mu.Lock()
 	defer t.net.mu.Unlock()
 	if to := t.net.findLocked(t, addr); to != nil {
@@ -109,11 +113,23 @@ func (t *transport) DialTimeout(addr string, _ time.Duration) (net.Conn, error) 
 	}
 	ours, theirs := net.Pipe()
 	select {
-	case to.streams <- theirs:
-		return ours, nil
+	case to.streams <- counted{theirs, &t.net.streams}:
+		return counted{ours, &t.net.streams}, nil
 	default:
 		return nil, errors.New("nobody accepts")
 	}
+}
+
+// counted counts what is written.
+type counted struct {
+	net.Conn
+	sent *atomic.Int64
+}
+
+func (c counted) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	c.sent.Add(int64(n))
+	return n, err
 }
 
 func (t *transport) StreamCh() <-chan net.Conn { return t.streams }

@@ -16,7 +16,7 @@ func TestNodeIsReadAsItWasTold(t *testing.T) {
 		"IPv4":     {Content: netip.MustParseAddrPort("10.0.3.7:5002"), Zone: "us-east-1a", Version: "v1.2.3", Rights: 1<<63 + 7},
 		"IPv6":     {Content: netip.MustParseAddrPort("[fd00::1]:5002"), Draining: true},
 		"no zone":  {Content: netip.MustParseAddrPort("10.0.3.7:1"), Version: "v1"},
-		"the most": {Content: netip.MustParseAddrPort("[fe80::1%eth0]:65535"), Zone: strings.Repeat("z", MaxZone), Version: strings.Repeat("v", maxVersion)},
+		"the most": {Content: netip.MustParseAddrPort("[fe80::1%eth0]:65535"), Zone: strings.Repeat("z", MaxZone), Version: strings.Repeat("v", maxVersion), Rights: 1<<64 - 1, Draining: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			meta := n.encode()

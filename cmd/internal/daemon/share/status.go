@@ -2,6 +2,7 @@ package share
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 
 	"github.com/larder-registry/larder/proxy/admin/answer"
@@ -13,6 +14,8 @@ type Node struct {
 	Address  string `json:"address"` // where it gives content to others
 	Zone     string `json:"zone,omitempty"`
 	Version  string `json:"version,omitempty"`
+	Rights   string `json:"rights,omitempty"`   // a hash of its upstreams' hosts, role_arn, allow and access
+	Differs  bool   `json:"differs,omitempty"`  // its rights are not this node's: such nodes should have another key
 	Draining bool   `json:"draining,omitempty"` // it is about to stop
 	Self     bool   `json:"self,omitempty"`     // it is this one
 	Given    int64  `json:"given,omitempty"`    // bytes of content that this node has given to it, since the start
@@ -37,10 +40,15 @@ func (s *Sharing) Status() Status {
 	for _, e := range s.Exchanges() {
 		exchanged[e.Address] = e
 	}
+	own := s.members.Self().Rights
 	for _, n := range s.members.All() {
 		e := exchanged[n.Content.String()]
+		rights := ""
+		if n.Rights != 0 {
+			rights = fmt.Sprintf("%016x", n.Rights)
+		}
 		st.Nodes = append(st.Nodes, Node{
-			Address: n.Content.String(), Zone: n.Zone, Version: n.Version, Draining: n.Draining, Self: n.Self,
+			Address: n.Content.String(), Zone: n.Zone, Version: n.Version, Rights: rights, Differs: rights != "" && n.Rights != own, Draining: n.Draining, Self: n.Self,
 			Given: e.Given, Taken: e.Taken,
 		})
 	}
