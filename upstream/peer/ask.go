@@ -144,7 +144,7 @@ func (p *Peers) askOnce(outer context.Context, node string, q question, have boo
 		to, err = peerOf(resp.Header.Get("Location"))
 	case resp.Header.Get(headerFrom) == "":
 		err = errOther
-	case resp.StatusCode == http.StatusGone:
+	case resp.StatusCode == http.StatusGone && resp.Header.Get(headerUpstream) == "":
 		err = errGone
 	case resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusPartialContent:
 		err = statusError{node, resp.StatusCode, resp.Header.Get(headerUpstream)}

@@ -9,8 +9,9 @@ import (
 )
 
 const (
-	// failedFor is how long other nodes are told that an upstream could not be asked for a key.
-	failedFor = 10 * time.Second
+	// failedFor is how long other nodes are told that an upstream could not be asked for a key, which it is not for them
+	// meanwhile. A fill that runs goes on trying.
+	failedFor = 2 * time.Second
 	// maxFailures bounds what is remembered.
 	maxFailures = 4096
 	// believed is how many nodes have to say that an upstream cannot be asked before this one does not try by

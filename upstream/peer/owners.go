@@ -105,6 +105,16 @@ func (p *Peers) elsewhere(key string, hops int, now time.Time) []candidate {
 	return p.abroad(key, p.places.of(p.cluster).others, false, now)
 }
 
+// otherZone returns the zone of a node that is known to be in another one; otherwise "". Nodes of different zones get a
+// blob in different trees, as those of one zone are passed on to each other.
+func (p *Peers) otherZone(address string) string {
+	zone, ok := p.places.of(p.cluster).zones[address]
+	if !ok || zone == p.cluster.Self().Zone {
+		return ""
+	}
+	return "@" + zone
+}
+
 // places remembers the nodes by their zones, until they change.
 type places struct {
 	mu   sync.Mutex // guards what follows
@@ -114,7 +124,10 @@ type places struct {
 }
 
 // groups are the nodes of this node's zone, those of others, and all.
-type groups struct{ own, others, all group }
+type groups struct {
+	own, others, all group
+	zones            map[string]string // by address
+}
 
 // group is some nodes that may own keys, and others that drain, this node perhaps among them.
 type group struct {
@@ -136,8 +149,9 @@ func (p *places) of(c Cluster) *groups {
 	if p.now != nil && zone == p.zone && len(nodes) == len(p.seen) && (len(nodes) == 0 || &nodes[0] == &p.seen[0]) {
 		return p.now
 	}
-	p.seen, p.zone, p.now = nodes, zone, new(groups)
+	p.seen, p.zone, p.now = nodes, zone, &groups{zones: make(map[string]string, len(nodes))}
 	for _, n := range nodes {
+		p.now.zones[n.Content.String()] = n.Zone
 		p.now.all.add(n)
 		if n.Zone == zone {
 			p.now.own.add(n)

@@ -60,7 +60,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if q.have && (q.digest == "" || !h.Has(q.digest)) {
-		w.WriteHeader(http.StatusGone)
+		h.refuse(w, q, http.StatusGone)
 		return
 	}
 	if q.isBlob {
@@ -70,10 +70,23 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.answer(w, r, q)
 }
 
-// blob gives a blob, or passes the question on to a node that was given it.
+// refuse answers with an error, and says if the upstream could not be asked lately.
+func (h *handler) refuse(w http.ResponseWriter, q asked, status int) {
+	if why := h.peers.failed.of(q.key); why != "" {
+		w.Header().Set(headerUpstream, why)
+	}
+	w.WriteHeader(status)
+}
+
+// blob gives a blob, or passes the question on to a node of the same zone that was given it.
 func (h *handler) blob(w http.ResponseWriter, r *http.Request, q asked) {
 	p := h.peers
-	verdict, to := p.giver.Ask(tree.Request{Blob: q.key, Child: q.from, Avoid: q.avoid, Now: time.Now()})
+	if p.failed.of(q.key) != "" && !h.Has(q.digest) { // as for all that have asked lately
+		h.refuse(w, q, http.StatusServiceUnavailable)
+		return
+	}
+	family := q.key + p.otherZone(q.from)
+	verdict, to := p.giver.Ask(tree.Request{Blob: family, Child: q.from, Avoid: q.avoid, Now: time.Now()})
 	switch verdict {
 	case tree.Pass:
 		p.metrics.served(verdict)
@@ -81,16 +94,16 @@ func (h *handler) blob(w http.ResponseWriter, r *http.Request, q asked) {
 		w.WriteHeader(http.StatusTemporaryRedirect)
 	case tree.Busy:
 		p.metrics.served(verdict)
-		w.WriteHeader(http.StatusServiceUnavailable)
+		h.refuse(w, q, http.StatusServiceUnavailable)
 	case tree.Give:
 		p.metrics.served(verdict)
 		given, whole := true, false
 		defer func() {
 			if !given {
-				p.giver.Failed(q.key, q.from)
+				p.giver.Failed(family, q.from)
 				return
 			}
-			p.giver.Done(q.key, q.from, whole, time.Now())
+			p.giver.Done(family, q.from, whole, time.Now())
 		}()
 		given, whole = h.answer(w, r, q)
 	}
