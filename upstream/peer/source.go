@@ -186,7 +186,7 @@ func (s *Source) Manifest(ctx context.Context, repository, reference string, hea
 	}
 	tryUpstream := true
 	if isDigest || !s.Offline() {
-		answered := false
+		var answered bool
 		if answered, tryUpstream = s.askAll(ctx, key, s.owners(key), ask); answered {
 			return desc, raw, nil
 		}
@@ -262,7 +262,7 @@ func (s *Source) List(ctx context.Context, repository, resource string, query ur
 	}
 	tryUpstream := true
 	if isShared {
-		answered := false
+		var answered bool
 		if answered, tryUpstream = s.askAll(ctx, key, s.owners(key), ask); answered {
 			return header, body, nil
 		}
