@@ -51,7 +51,7 @@ func TestGossipCostsLittle(t *testing.T) {
 					closing.Wait()
 					<-time.After(lastProbe)
 				}()
-				await(t, 2*time.Minute, n, nodes...)
+				await(t, 10*time.Minute, n, nodes...)
 				const minutes = 3
 				packets, streams := c.packets.Load(), c.streams.Load()
 				<-time.After(minutes * time.Minute)
