@@ -2,6 +2,8 @@ package peer
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"sync"
 	"time"
 
@@ -69,4 +71,9 @@ func (f *failures) of(key string) string {
 		return known.why
 	}
 	return ""
+}
+
+// isRefusal reports whether an upstream has answered that it does not have something, or does not give it.
+func isRefusal(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"mime"
 	"net/http"
 	"net/url"
@@ -459,9 +458,4 @@ func (d *document) manifest(reference string, head bool) (ocispec.Descriptor, er
 		d.body = nil
 	}
 	return desc, nil
-}
-
-// isRefusal reports whether an upstream has answered that it does not have something, or does not give it.
-func isRefusal(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)
 }
