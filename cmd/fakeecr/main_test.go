@@ -155,7 +155,7 @@ func start(t *testing.T, args ...string) *running {
 			t.Errorf("it ended with %d: %s", status, stderr)
 		}
 	})
-	endpoint := regexp.MustCompile(`http://127\.0\.0\.1:\d+`).FindString(greeting.String())
+	endpoint := regexp.MustCompile(`https?://127\.0\.0\.1:\d+`).FindString(greeting.String())
 	return &running{t, greeting.String(), endpoint, &http.Client{Transport: transport, Timeout: patience}, ctx, end}
 }
 

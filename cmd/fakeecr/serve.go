@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"slices"
 	"time"
 
@@ -25,6 +26,8 @@ type flags struct {
 	TokenLife time.Duration `default:"12h" placeholder:"DURATION" help:"How long a token is valid (${default})."`
 	Latency   time.Duration `placeholder:"DURATION" help:"Wait this long before each answer."`
 	Bandwidth size          `placeholder:"SIZE" help:"Limit each connection to storage to this many bytes per second, such as 10MB."`
+
+	TLSCA string `name:"tls-ca" placeholder:"FILE" type:"path" help:"Speak TLS, with a certificate of a new CA that is written to this file."`
 
 	BreakAfter    size `placeholder:"SIZE" help:"Break each answer of storage after this many bytes. A client that resumes makes progress."`
 	ThrottleEvery int  `placeholder:"N" help:"Throttle every Nth request: 429 from the registry, ThrottlingException from the API, 503 from storage."`
@@ -72,11 +75,17 @@ func serve(ctx context.Context, opts flags, stdout io.Writer) (err error) {
 		TokenTTL:       opts.TokenLife,
 		BytesPerSecond: int64(opts.Bandwidth),
 		Latency:        opts.Latency,
+		TLS:            opts.TLSCA != "",
 	}, opts.Addr, net.JoinHostPort(host, "0"))
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, fake.Close()) }()
+	if opts.TLSCA != "" {
+		if err := os.WriteFile(opts.TLSCA, fake.CA(), 0o644); err != nil { //nolint:gosec // a certificate is public
+			return fmt.Errorf("writing the CA: %w", err)
+		}
+	}
 	if opts.BreakAfter > 0 {
 		defer fake.Inject(ecrtest.Fault{On: ecrtest.Storage, CutAfter: new(int64(opts.BreakAfter))})()
 	}
@@ -86,7 +95,7 @@ func serve(ctx context.Context, opts flags, stdout io.Writer) (err error) {
 	if err := lib.addTo(fake.Server, opts.Images); err != nil {
 		return err
 	}
-	greet(stdout, fake, lib.images)
+	greet(stdout, fake, opts.TLSCA, lib.images)
 	<-ctx.Done()
 	fmt.Fprintln(stdout, "Ended.")
 	return nil
@@ -128,14 +137,19 @@ func (l *library) close() error {
 	return errors.Join(errs...)
 }
 
-// greet writes which images are served, at least one, and how to put Larder in front of them.
-func greet(out io.Writer, fake *ecrtest.Running, images []served) {
+// greet writes which images are served, at least one, and how to put Larder in front of them. ca is the file of the CA
+// that Larder has to trust, if any.
+func greet(out io.Writer, fake *ecrtest.Running, ca string, images []served) {
 	fmt.Fprintf(out, "%s is at %s, with\n\n", fake.Host(), fake.Endpoint)
 	slices.SortStableFunc(images, func(a, b served) int {
 		return cmp.Or(cmp.Compare(a.repository, b.repository), cmp.Compare(a.tag, b.tag))
 	})
 	for _, i := range images {
 		fmt.Fprintf(out, "    %-40s %9s  %s\n", i.repository+i.reference(), humanize.Bytes(uint64(i.size)), i.root.Digest)
+	}
+	trust := ""
+	if ca != "" {
+		trust = fmt.Sprintf(" SSL_CERT_FILE='%s'", ca)
 	}
 	fmt.Fprintf(out, `
 A configuration of Larder in front of it, larder.yaml:
@@ -151,10 +165,10 @@ A configuration of Larder in front of it, larder.yaml:
 
 The only credentials that it accepts:
 
-    export AWS_ACCESS_KEY_ID=AKIDLARDERTEST AWS_SECRET_ACCESS_KEY=secret
+    export AWS_ACCESS_KEY_ID=AKIDLARDERTEST AWS_SECRET_ACCESS_KEY=secret%s
     larder serve --config larder.yaml
 
-`, fake.Host(), fake.Endpoint, fake.Endpoint)
+`, fake.Host(), fake.Endpoint, fake.Endpoint, trust)
 	i := images[0]
 	fmt.Fprintf(out, `Pulls through Larder:
 
