@@ -35,7 +35,7 @@ type fakeECR struct {
 }
 
 // startFakeECR starts the process and waits until it is ready. While it is dead, nobody else listens on its addresses.
-func startFakeECR(t *testing.T) *fakeECR {
+func startFakeECR(t testing.TB) *fakeECR {
 	t.Helper()
 	cmd := exec.Command(deploytest.Require(t, fakeECRCommand), deploytest.Require(t, "busybox"),
 		deploytest.FreeAddress(t), deploytest.FreeAddress(t))
@@ -72,7 +72,7 @@ func (f *fakeECR) kill() { _ = f.process.stop(syscall.SIGKILL) }
 func (f *fakeECR) image() string { return f.Host + "/" + imageRepository + ":" + imageTag }
 
 // stats returns the requests to the fake so far.
-func (f *fakeECR) stats(t *testing.T) ecrtest.Stats {
+func (f *fakeECR) stats(t testing.TB) ecrtest.Stats {
 	t.Helper()
 	var stats ecrtest.Stats
 	f.control(t, http.MethodGet, "/stats", nil, &stats)
@@ -80,7 +80,7 @@ func (f *fakeECR) stats(t *testing.T) ecrtest.Stats {
 }
 
 // add puts one more image into the fake.
-func (f *fakeECR) add(t *testing.T, image plainImage) *ecrtest.Added {
+func (f *fakeECR) add(t testing.TB, image plainImage) *ecrtest.Added {
 	t.Helper()
 	var added ecrtest.Added
 	f.control(t, http.MethodPost, "/images", image, &added)
@@ -88,7 +88,7 @@ func (f *fakeECR) add(t *testing.T, image plainImage) *ecrtest.Added {
 }
 
 // limit limits each connection to storage to so many bytes a second.
-func (f *fakeECR) limit(t *testing.T, bytesPerSecond int64) {
+func (f *fakeECR) limit(t testing.TB, bytesPerSecond int64) {
 	t.Helper()
 	f.control(t, http.MethodPost, "/bandwidth", bytesPerSecond, nil)
 }
@@ -140,7 +140,7 @@ func (f *fakeECR) largestBlob() digest.Digest {
 	return slices.MaxFunc(f.Image.Blobs, func(a, b ocispec.Descriptor) int { return cmp.Compare(a.Size, b.Size) }).Digest
 }
 
-func (f *fakeECR) control(t *testing.T, method, path string, in, out any) {
+func (f *fakeECR) control(t testing.TB, method, path string, in, out any) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), clientTimeout)
 	defer cancel()

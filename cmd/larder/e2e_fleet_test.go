@@ -43,7 +43,7 @@ type fleet struct {
 }
 
 // newFleet returns a cluster that has no node yet.
-func newFleet(t *testing.T) *fleet {
+func newFleet(t testing.TB) *fleet {
 	t.Helper()
 	f := &fleet{ecr: startFakeECR(t), keyFile: filepath.Join(t.TempDir(), "peers.key"), network: loopbackNetwork(t), relays: make(map[int]*relay)}
 	writeFile(t, f.keyFile, ring.NewKey().Encode()+"\n")
@@ -52,7 +52,7 @@ func newFleet(t *testing.T) *fleet {
 
 // loopbackNetwork returns the first three bytes of addresses that no other test has. It skips the test on systems that
 // have one loopback address only.
-func loopbackNetwork(t *testing.T) string {
+func loopbackNetwork(t testing.TB) string {
 	t.Helper()
 	for range 100 {
 		network := fmt.Sprintf("127.%d.%d", 1+rand.IntN(254), rand.IntN(256))
@@ -99,7 +99,7 @@ const (
 )
 
 // add configures one more node, which does not run yet. more are further keys of peers.
-func (f *fleet) add(t *testing.T, zone, more string) *stack {
+func (f *fleet) add(t testing.TB, zone, more string) *stack {
 	t.Helper()
 	i := len(f.nodes)
 	s := newStackAt(t, f.address(i, portClients), f.address(i, portAdmin), fmt.Sprintf(`default_upstream: %[1]s
@@ -119,7 +119,7 @@ peers:
 }
 
 // start starts n nodes of one zone at once, and waits until all know each other.
-func (f *fleet) start(t *testing.T, n int) {
+func (f *fleet) start(t testing.TB, n int) {
 	t.Helper()
 	for range n {
 		f.add(t, "a", "")
@@ -128,7 +128,7 @@ func (f *fleet) start(t *testing.T, n int) {
 }
 
 // startAll starts all nodes at once, and waits until all know each other.
-func (f *fleet) startAll(t *testing.T) {
+func (f *fleet) startAll(t testing.TB) {
 	t.Helper()
 	for _, s := range f.nodes {
 		s.larder = start(t, s.larderCommand(t))
@@ -167,7 +167,7 @@ func (f *fleet) content(node int) string {
 }
 
 // awaitNodes waits until all nodes are ready and know so many nodes. It returns how long that took.
-func (f *fleet) awaitNodes(t *testing.T, n int) time.Duration {
+func (f *fleet) awaitNodes(t testing.TB, n int) time.Duration {
 	t.Helper()
 	began := time.Now()
 	for _, s := range f.nodes {
@@ -178,7 +178,7 @@ func (f *fleet) awaitNodes(t *testing.T, n int) time.Duration {
 }
 
 // awaitPeers waits until some nodes know so many nodes, themselves among them.
-func awaitPeers(t *testing.T, nodes []*stack, n int) {
+func awaitPeers(t testing.TB, nodes []*stack, n int) {
 	t.Helper()
 	deadline, cancel := context.WithTimeout(t.Context(), zoneTimeout)
 	defer cancel()
@@ -216,7 +216,7 @@ func (s *stack) peers(t testing.TB) (known share.Status) {
 }
 
 // image puts one more image into the fake, whose layers have these sizes.
-func (f *fleet) image(t *testing.T, layers ...int64) fleetImage {
+func (f *fleet) image(t testing.TB, layers ...int64) fleetImage {
 	t.Helper()
 	f.images++
 	i := fleetImage{repository: "zone/app", tag: fmt.Sprint(f.images)}
@@ -260,7 +260,7 @@ func (f *fleet) pullOn(t *testing.T, nodes []*stack, image fleetImage, seen io.W
 }
 
 // sent returns how many bytes of an image's blobs the upstream has sent, and how many requests for its manifests it got.
-func (f *fleet) sent(t *testing.T, image fleetImage, before ecrtest.Stats) (bytes int64, manifests int) {
+func (f *fleet) sent(t testing.TB, image fleetImage, before ecrtest.Stats) (bytes int64, manifests int) {
 	t.Helper()
 	stats := f.ecr.stats(t)
 	for _, blob := range image.Blobs {
@@ -270,7 +270,7 @@ func (f *fleet) sent(t *testing.T, image fleetImage, before ecrtest.Stats) (byte
 }
 
 // silent returns how many questions to peers were not answered in time.
-func (f *fleet) silent(t *testing.T) (n float64) {
+func (f *fleet) silent(t testing.TB) (n float64) {
 	t.Helper()
 	for _, s := range f.nodes {
 		n += s.metric(t, `larder_peer_questions_total{result="silent"}`)
@@ -279,7 +279,7 @@ func (f *fleet) silent(t *testing.T) (n float64) {
 }
 
 // metric returns one value of a node's metrics, without which the test fails.
-func (s *stack) metric(t *testing.T, series string) float64 {
+func (s *stack) metric(t testing.TB, series string) float64 {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+s.admin+"/metrics", nil)
 	if err != nil {

@@ -34,7 +34,7 @@ type process struct {
 }
 
 // start runs a daemon, which ends with the test at the latest. Its log is shown if the test fails.
-func start(t *testing.T, cmd *exec.Cmd) *process {
+func start(t testing.TB, cmd *exec.Cmd) *process {
 	t.Helper()
 	log, err := os.CreateTemp(t.TempDir(), filepath.Base(cmd.Path)+"-*.log")
 	if err != nil {
@@ -47,7 +47,7 @@ func start(t *testing.T, cmd *exec.Cmd) *process {
 }
 
 // startWith is start with a given standard error, which the caller closes.
-func startWith(t *testing.T, cmd *exec.Cmd, stderr *os.File) *process {
+func startWith(t testing.TB, cmd *exec.Cmd, stderr *os.File) *process {
 	t.Helper()
 	p := &process{name: filepath.Base(cmd.Path), cmd: cmd, exited: make(chan struct{})}
 	cmd.Stderr = stderr
@@ -86,7 +86,7 @@ func (p *process) stop(signal syscall.Signal) error {
 }
 
 // await calls ready until it is true, and fails the test if that takes too long or the process ends before.
-func (p *process) await(t *testing.T, ready func(context.Context) bool) {
+func (p *process) await(t testing.TB, ready func(context.Context) bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), readyTimeout)
 	defer cancel()
@@ -122,7 +122,7 @@ func (p *process) logged() string {
 }
 
 // shortTempDir is t.TempDir with a shorter name. The path of a socket may have 107 bytes.
-func shortTempDir(t *testing.T) string {
+func shortTempDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "l-") //nolint:usetesting // a test's name makes its folder's path too long
 	if err != nil {
@@ -143,7 +143,7 @@ func shortTempDir(t *testing.T) string {
 
 // environ is the environment of every process that a test starts. It has none of the caller's variables that could
 // give a client another configuration, credentials or a proxy.
-func environ(t *testing.T, extra ...string) []string {
+func environ(t testing.TB, extra ...string) []string {
 	t.Helper()
 	home := t.TempDir()
 	return append([]string{

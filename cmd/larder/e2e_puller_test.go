@@ -27,7 +27,7 @@ type puller struct {
 }
 
 // newPuller returns a client with its own connections.
-func (s *stack) newPuller(t *testing.T) *puller {
+func (s *stack) newPuller(t testing.TB) *puller {
 	t.Helper()
 	return &puller{
 		client: &http.Client{Transport: transport(t)},

@@ -196,7 +196,7 @@ func remoteOptions(t *testing.T, rt http.RoundTripper) []remote.Option {
 }
 
 // transport returns a transport whose connections end with the test.
-func transport(t *testing.T) *http.Transport {
+func transport(t testing.TB) *http.Transport {
 	t.Helper()
 	rt := &http.Transport{}
 	t.Cleanup(rt.CloseIdleConnections)

@@ -50,7 +50,7 @@ func newStack(t *testing.T, upstreams string) *stack {
 }
 
 // newStackAt is newStack at addresses for clients and for admin. more is the rest of the configuration.
-func newStackAt(t *testing.T, listen, admin, more string) *stack {
+func newStackAt(t testing.TB, listen, admin, more string) *stack {
 	t.Helper()
 	binary, err := imageBinary()
 	if err != nil {
@@ -102,7 +102,7 @@ func (s *stack) startLarder(t *testing.T) {
 }
 
 // awaitReady waits until Larder is ready.
-func (s *stack) awaitReady(t *testing.T) {
+func (s *stack) awaitReady(t testing.TB) {
 	t.Helper()
 	client := &http.Client{Transport: transport(t)}
 	s.larder.await(t, func(ctx context.Context) bool {
@@ -120,7 +120,7 @@ func (s *stack) awaitReady(t *testing.T) {
 }
 
 // larderCommand is the daemon, with credentials that the fake ECR knows.
-func (s *stack) larderCommand(t *testing.T) *exec.Cmd {
+func (s *stack) larderCommand(t testing.TB) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command(s.binary, "serve", "--config", s.config)
 	cmd.Env = environ(t,
