@@ -13,6 +13,8 @@ import (
 	"github.com/larder-registry/larder/upstream/ecrtest"
 )
 
+func init() { copyFailures = append(copyFailures, unix.EUCLEAN) }
+
 // badSector is a connection that gets only the first bytes of a file from the kernel.
 // Then reading the disk fails with err.
 type badSector struct {
