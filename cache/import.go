@@ -103,6 +103,20 @@ func (i *Import) Space(contents []ImportBlob) (ImportSpace, error) {
 	return space, nil
 }
 
+// CheckFitsAlone returns ENOSPC, with the arithmetic, for blobs that the cache could not have even
+// if nothing were pinned. It changes nothing.
+func (i *Import) CheckFitsAlone(contents []ImportBlob) error {
+	sizes, err := i.sizes(contents)
+	if err != nil {
+		return err
+	}
+	sum := sumOf(sizes)
+	if err := i.store.space.CheckPins(0, sum); err != nil {
+		return fmt.Errorf("import %d bytes: %w", sum, err)
+	}
+	return nil
+}
+
 // Reserve reserves the space for blobs before the first of them comes, and evicts for them. It
 // hashes those that are here: damaged ones are removed and lacking. It calls progress, unless
 // that is nil, with the bytes that it has hashed. Further calls add to the first.

@@ -113,9 +113,15 @@ func (s *site) open(kind string, request []byte) (id string, end func()) {
 // packed returns the documents of a bundle with one image, and its blobs.
 func packed(t *testing.T, layer string) (carry.ImportLayout, bundletest.Store, *bundle.Plan) {
 	t.Helper()
+	return packedAs(t, "registry.test/team/app:1", layer)
+}
+
+// packedAs is packed for an image with another name.
+func packedAs(t *testing.T, name, layer string) (carry.ImportLayout, bundletest.Store, *bundle.Plan) {
+	t.Helper()
 	images := make(bundletest.Store)
 	root := images.AddImage("amd64", layer)
-	plan, err := bundle.NewPlan([]bundle.Image{{Name: "registry.test/team/app:1", Digest: root.Digest}}, bundle.Options{Manifest: images.Manifest})
+	plan, err := bundle.NewPlan([]bundle.Image{{Name: name, Digest: root.Digest}}, bundle.Options{Manifest: images.Manifest})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,6 +186,30 @@ func TestImageIsVisibleOnceAllOfItIsHere(t *testing.T) {
 	}
 	if _, body := s.send(http.MethodGet, "inventory", nil); !strings.Contains(body, `"name":"registry.test/team/app:1"`) {
 		t.Errorf("the inventory is %s", body)
+	}
+}
+
+func TestReplaceFirstUnpinsNothingForABundleThatCannotFit(t *testing.T) {
+	s := newSite(t, cache.Options{MaxSize: 64 << 20})
+	layout, images, _ := packed(t, "layer")
+	path, end := s.begin(carry.ImportRequest{Bundle: "first"})
+	defer end()
+	for _, d := range s.tell(path, layout).Lacking {
+		if status, body := s.send(http.MethodPut, path+"/blobs/"+d.String(), images[d]); status != http.StatusNoContent {
+			t.Fatalf("%d %s", status, body)
+		}
+	}
+	if status, body := s.send(http.MethodPost, path+"/publish", nil); status != http.StatusOK {
+		t.Fatalf("%d %s", status, body)
+	}
+	large, _, _ := packedAs(t, "registry.test/team/large:1", strings.Repeat("large ", 12<<20))
+	path, endLarge := s.begin(carry.ImportRequest{Bundle: "second", Replace: carry.ReplaceFirst})
+	defer endLarge()
+	if told := s.tell(path, large); !strings.Contains(told.Error, "beside the 0 that are pinned") || len(told.Unpinned) > 0 {
+		t.Errorf("%+v", told)
+	}
+	if pins, err := s.store.Pins(); err != nil || len(pins) != 1 || pins[0].Bundle != "first" {
+		t.Errorf("%+v, %v", pins, err)
 	}
 }
 

@@ -188,11 +188,6 @@ func (s *importing) plan(ctx context.Context, told ImportLayout, progress func(d
 	for _, image := range layout.Images {
 		plan.Images = append(plan.Images, s.described(image, Planned))
 	}
-	if s.request.Replace == ReplaceFirst && !s.request.DryRun {
-		if plan.Unpinned, err = s.unpinOthers(layout); err != nil {
-			return plan, err
-		}
-	}
 	brought, needed := told.Blobs, []bundle.Blob(nil)
 	if description != nil {
 		brought = description.Blobs
@@ -200,6 +195,14 @@ func (s *importing) plan(ctx context.Context, told ImportLayout, progress func(d
 			if s.has(b.Digest) { // else publish tells
 				needed = append(needed, b)
 			}
+		}
+	}
+	if s.request.Replace == ReplaceFirst && !s.request.DryRun {
+		if err := s.content.CheckFitsAlone(contentsOf(append(slices.Clone(brought), needed...))); err != nil {
+			return plan, err // the images of earlier bundles would lose their pins for nothing
+		}
+		if plan.Unpinned, err = s.unpinOthers(layout); err != nil {
+			return plan, err
 		}
 	}
 	space, err := s.reserve(ctx, append(slices.Clone(brought), needed...), progress)
@@ -242,14 +245,20 @@ func (a *API) verify(ctx context.Context, description *bundle.Description, signa
 
 // reserve reserves space for blobs, or tells what they take. Those in Lacking are not here.
 func (s *importing) reserve(ctx context.Context, all []bundle.Blob, progress func(done, total int64)) (cache.ImportSpace, error) {
-	contents := make([]cache.ImportBlob, len(all))
-	for i, b := range all {
-		contents[i] = cache.ImportBlob{Digest: b.Digest, Size: b.Size}
-	}
+	contents := contentsOf(all)
 	if s.request.DryRun {
 		return s.content.Space(contents)
 	}
 	return s.content.Reserve(ctx, contents, progress)
+}
+
+// contentsOf returns blobs of a bundle as the cache takes them.
+func contentsOf(all []bundle.Blob) []cache.ImportBlob {
+	contents := make([]cache.ImportBlob, len(all))
+	for i, b := range all {
+		contents[i] = cache.ImportBlob{Digest: b.Digest, Size: b.Size}
+	}
+	return contents
 }
 
 // described returns what is told of an image.
