@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 
 	"github.com/larder-registry/larder/cache/bundle"
 	"github.com/larder-registry/larder/cache/disk"
@@ -158,6 +159,9 @@ func (o *destination) write(ctx context.Context, state exportState, plan *bundle
 		}
 		if ctx.Err() != nil {
 			return nil, errInterrupted
+		}
+		if errors.Is(err, unix.EFBIG) {
+			err = fmt.Errorf("%w: a drive with FAT takes files below 4 GB: use --split 4GB", err)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("write %s: %w", files[i].Name, err)

@@ -41,6 +41,16 @@ spec: {jobTemplate: {spec: {template: {spec: {containers: [{image: cron:5}, {nam
 	}
 }
 
+func TestListOfWindowsIsRead(t *testing.T) {
+	list := filepath.Join(t.TempDir(), "images.txt")
+	if err := os.WriteFile(list, []byte("\ufeffa:1 # ours\r\n\r\n# none\r\nb:2\r\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := readList(&invocation{}, list); err != nil || !slices.Equal(got, []string{"a:1", "b:2"}) {
+		t.Errorf("images %q, %v", got, err)
+	}
+}
+
 func TestManifestsWithoutPodsAreAnError(t *testing.T) {
 	for _, text := range []string{"", "kind: Service\n", "just a text", "a: [", "containers: {image: a}"} {
 		if got, err := imagesOfPods(strings.NewReader(text)); err == nil {
