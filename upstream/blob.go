@@ -2,8 +2,10 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -85,17 +87,27 @@ func (b blobs) connect(ctx context.Context, req request) (*http.Response, error)
 	key := req.repository + "/" + req.path
 	if to, ok := b.locations.get(key); ok {
 		resp, err := b.site.fetch(ctx, http.MethodGet, to, req)
-		if err != nil || !expired(resp) {
-			return resp, err
+		switch {
+		case err == nil && !expired(resp):
+			return resp, nil
+		case err == nil:
+			resp.Body.Close()
+		case ctx.Err() != nil || !isDial(err):
+			return nil, err
 		}
-		resp.Body.Close()
-		b.locations.drop(key, to)
+		b.locations.drop(key, to) // the registry may name another host by now
 	}
 	resp, err := b.site.follow(ctx, req)
 	if err == nil && resp.StatusCode < http.StatusBadRequest && !expired(resp) && !b.site.own(resp.Request.URL) {
 		b.locations.put(key, resp.Request.URL)
 	}
 	return resp, err
+}
+
+// isDial reports whether no connection could be made.
+func isDial(err error) bool {
+	failed, ok := errors.AsType[*net.OpError](err)
+	return ok && failed.Op == "dial"
 }
 
 func blobRequest(repository string, dgst digest.Digest, part Range) request {

@@ -334,6 +334,22 @@ func TestRefusedURLIsReplaced(t *testing.T) {
 	}
 }
 
+func TestStorageThatCannotBeReachedIsReplaced(t *testing.T) {
+	first, second := serve(t, content), serve(t, content)
+	to := first.URL
+	r, _ := startPlain(t, Config{}, func(w http.ResponseWriter, req *http.Request) { redirect(to)(w, req) })
+	if got, err := blobBody(t, r); err != nil || got != "content" {
+		t.Fatalf("got %q, %v", got, err)
+	}
+	first.Close()
+	to = second.URL
+	for range 2 {
+		if got, err := blobBody(t, r); err != nil || got != "content" {
+			t.Errorf("after the storage moved: got %q, %v", got, err)
+		}
+	}
+}
+
 func TestRefusedURLIsForgottenEvenWithoutAnotherOne(t *testing.T) {
 	server := startECR(t, ecrtest.Options{})
 	dgst := addBlob(t, server, ecrtest.Random(1, 1000))
