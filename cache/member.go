@@ -215,6 +215,12 @@ func (s *Store) MayHave(repo Repository, d digest.Digest) bool {
 	return err == nil && (known.served || !s.needsProof(repo))
 }
 
+// IsProven reports whether a blob or manifest is complete here, and it was proven that this repository has it.
+func (s *Store) IsProven(repo Repository, d digest.Digest) bool {
+	known, err := s.member(repo, d)
+	return err == nil && known.Proven == records.Proven && s.isOnDisk(d)
+}
+
 // Source is a source of a blob in a repository. It repeats an upstream's refusal for
 // Freshness.Negative, rather than ask again: a pod whose credentials may read manifests but not
 // layers starts over and over as well. What is in the cache needs no fetch, but where the

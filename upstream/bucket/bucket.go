@@ -125,6 +125,7 @@ func (b *Bucket) UseKeys(keys [][]byte) error {
 	b.keys.Store(&seals)
 	b.members.purge()
 	b.writer.sealed.purge() // with another key
+	b.writer.inUse.purge()
 	return nil
 }
 

@@ -97,6 +97,7 @@ func start(t *testing.T, store *buckettest.Store, change func(*bucket.Options)) 
 		Host: host, Registry: n, OpenBlob: n.openBlob, Timeout: time.Minute, StaleIfError: time.Hour,
 		Knows:      func(string, digest.Digest, bool) bool { n.mu.Lock(); defer n.mu.Unlock(); return n.knows },
 		TagChecked: func(string, string) time.Time { return n.tagAt },
+		Parts:      n.partsOf,
 		Aged:       func(_ context.Context, age time.Duration) { n.aged = age },
 	})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -211,6 +212,13 @@ func (n *node) open(_, _ string, d digest.Digest) (bucket.Verified, error) {
 		return nil, fs.ErrNotExist
 	}
 	return inMemory{bytes.NewReader(text)}, nil
+}
+
+// partsOf is for bucket.Settings: an image is all that the cache has.
+func (n *node) partsOf(string, digest.Digest) []digest.Digest {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Collect(maps.Keys(n.cache))
 }
 
 type inMemory struct{ *bytes.Reader }

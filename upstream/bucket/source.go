@@ -47,6 +47,8 @@ type Settings struct {
 	Knows func(repository string, d digest.Digest, isBlob bool) bool
 	// TagChecked returns when this node has last learned what a tag names. The zero time means never.
 	TagChecked func(repository, tag string) time.Time
+	// Parts returns an image and what it names, as far as it is in the cache and the repository is proven to have it.
+	Parts func(repository string, image digest.Digest) []digest.Digest
 	// StaleIfError is how old a record of a tag may be that is used while the upstream does not answer.
 	StaleIfError time.Duration
 	// Aged is told how long ago the upstream has confirmed what an answer says.
@@ -91,6 +93,7 @@ func (s *Source) Manifest(ctx context.Context, repository, reference string, hea
 			s.fetched(repository, desc.Digest)
 		}
 		s.bucket.enqueue(record{Upstream: s.Host, Repository: repository, Tag: reference, Digest: desc.Digest, Checked: time.Now()})
+		s.putBack(repository, desc.Digest)
 	case err != nil && ctx.Err() == nil && !isRefusal(err):
 		if desc, raw, old := s.tagOf(ctx, repository, reference); old == nil {
 			return desc, raw, nil
@@ -217,6 +220,23 @@ func (s *Source) blob(ctx context.Context, repository string, d digest.Digest, p
 func (s *Source) fetched(repository string, d digest.Digest) {
 	if s.bucket.Write {
 		s.bucket.notes.fetched(record{Upstream: s.Host, Repository: repository, Digest: d, Checked: time.Now()})
+	}
+}
+
+// putBack has an image that is in use here be put again, which the cache has and the bucket may have let expire.
+func (s *Source) putBack(repository string, image digest.Digest) {
+	r := record{Upstream: s.Host, Repository: repository, Digest: image, Checked: time.Now()}
+	if !s.bucket.Write || s.bucket.writer.inUse.has(r.id()) {
+		return
+	}
+	parts := s.Parts(repository, image)
+	for _, d := range parts {
+		r.Digest = d
+		s.bucket.enqueue(r)
+	}
+	if len(parts) > 0 {
+		r.Digest = image
+		s.bucket.writer.inUse.add(r.id(), struct{}{}, putFor)
 	}
 }
 

@@ -25,6 +25,8 @@ const (
 	tagFor = time.Hour
 	// maxPut bounds the objects that are remembered.
 	maxPut = 65536
+	// maxInUse bounds the images in use that are remembered.
+	maxInUse = 8192
 	// maxTries is how often an object is tried to be put, with pauses between firstPause and lastPause.
 	maxTries   = 4
 	firstPause = time.Second
@@ -39,6 +41,7 @@ type writer struct {
 	breaker *pace.Breaker
 	put     *memory[content, struct{}]     // what the bucket has
 	sealed  *memory[record, digest.Digest] // by the ids of records that it has, and what they say
+	inUse   *memory[record, struct{}]      // images of which all parts were looked at lately, by their ids
 	asked   sync.Map                       // ids of records that are in the queue
 	left    atomic.Int64                   // how many are in the queue or being put
 }
@@ -49,6 +52,7 @@ func newWriter() *writer {
 		breaker: pace.NewBreaker(),
 		put:     newMemory[content, struct{}](maxPut),
 		sealed:  newMemory[record, digest.Digest](maxPut),
+		inUse:   newMemory[record, struct{}](maxInUse),
 	}
 }
 

@@ -45,6 +45,29 @@ func TestWhatTheUpstreamSentIsPutOnce(t *testing.T) {
 	}
 }
 
+// An image that is in use on a node that fills the bucket is put there though the node has had it for long.
+func TestImageInUseIsPutBack(t *testing.T) {
+	store := buckettest.Start(t)
+	n := start(t, store, nil)
+	image, layer := []byte("{}"), content(1, 1000)
+	n.tags["v1"] = n.add(image)
+	n.mu.Lock()
+	n.cache[digest.FromBytes(image)], n.cache[digest.FromBytes(layer)] = image, layer
+	n.mu.Unlock()
+	for range 2 {
+		if _, _, err := n.source.Manifest(t.Context(), repository, "v1", true); err != nil {
+			t.Fatal(err)
+		}
+		n.settle(t)
+	}
+	if sent := puts(store, "blobs"); len(sent) != 2 || sent[blobName(digest.FromBytes(layer))] != 1 {
+		t.Errorf("%v were sent", sent)
+	}
+	if heads := store.Requests(http.MethodHead); len(heads) != 2 {
+		t.Errorf("the bucket was asked %d times what it has", len(heads))
+	}
+}
+
 func TestReaderPutsNothing(t *testing.T) {
 	store := buckettest.Start(t)
 	n := start(t, store, readOnly)

@@ -193,6 +193,9 @@ func (d *Daemon) withBucket(own func(host, repository string) (proxy.Source, err
 			TagChecked: func(repository, tag string) (checked time.Time) {
 				return d.store.TagChecked(cache.Repository{Upstream: host, Name: repository}, tag)
 			},
+			Parts: func(repository string, image digest.Digest) []digest.Digest {
+				return partsOf(d.store, cache.Repository{Upstream: host, Name: repository}, image, maxNested)
+			},
 			StaleIfError: d.cfg.Tags.StaleIfError,
 			Aged:         cache.Aged,
 		})
@@ -203,6 +206,36 @@ func (d *Daemon) withBucket(own func(host, repository string) (proxy.Source, err
 		}
 		return source, nil
 	}
+}
+
+// maxNested bounds how deep the manifests of an image are within each other.
+const maxNested = 3
+
+// partsOf returns an image and what it names, as far as the cache has it and the repository is proven to have it.
+func partsOf(store *cache.Store, repo cache.Repository, image digest.Digest, nested int) []digest.Digest {
+	m, ok := store.ManifestHere(repo, image)
+	if !ok {
+		return nil
+	}
+	var parts []digest.Digest
+	if store.IsProven(repo, image) {
+		parts = append(parts, image)
+	}
+	blobs, manifests, err := m.Named()
+	if err != nil {
+		return parts
+	}
+	for _, blob := range blobs {
+		if store.IsProven(repo, blob.Digest) {
+			parts = append(parts, blob.Digest)
+		}
+	}
+	for _, child := range manifests {
+		if nested > 0 {
+			parts = append(parts, partsOf(store, repo, child.Digest, nested-1)...)
+		}
+	}
+	return parts
 }
 
 // bucketStatus returns how the status of the bucket is found out; nil if there is none.

@@ -50,15 +50,15 @@ func (r *tier) settings(write bool, keyFile string) string {
 }
 
 // start starts a cluster.
-func (r *tier) start(t testing.TB, write bool, keyFile string, more string) (s *inside, stop func()) {
+func (r *tier) start(t testing.TB, write bool, keyFile string, more string, overrides ...config.Override) (s *inside, stop func()) {
 	t.Helper()
-	return r.startWith(t, r.settings(write, keyFile)+configFor(r.ecr)+more)
+	return r.startWith(t, r.settings(write, keyFile)+configFor(r.ecr)+more, overrides...)
 }
 
 // startWith starts a cluster with a configuration.
-func (r *tier) startWith(t testing.TB, settings string) (s *inside, stop func()) {
+func (r *tier) startWith(t testing.TB, settings string, overrides ...config.Override) (s *inside, stop func()) {
 	t.Helper()
-	cfg, err := config.Load(writeConfig(t, settings))
+	cfg, err := config.Load(writeConfig(t, settings), overrides...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,6 +121,19 @@ func TestMetricsOfTheBucketAreThoseThatAreDocumented(t *testing.T) {
 	added := image(t, r.ecr, "team/app", 1000)
 	s.pull(t, "team/app", added)
 	wantDocumented(t, s.metrics(t), "larder_shared_", 6)
+}
+
+// A bucket that has lost everything gets back the image whose tag a node confirms.
+func TestNodePutsBackAnImageThatTheBucketHasLost(t *testing.T) {
+	r := newTier(t)
+	added := image(t, r.ecr, "team/app", 3000, 1000)
+	first, stop := r.start(t, false, r.key, "tags: {ttl: 0s}\n")
+	dir := first.cacheDir
+	first.pull(t, "team/app", added)
+	stop()
+	again, _ := r.start(t, true, r.key, "tags: {ttl: 0s}\n", config.Override{Key: "cache.dir", Value: dir, Source: "a test"})
+	again.get(t, "/v2/team/app/manifests/v1")
+	r.awaitPut(t, again, len(added.Blobs)+1)
 }
 
 func TestBucketIsShownToOperators(t *testing.T) {
