@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"net/http"
 	"slices"
-	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -18,6 +17,7 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/larder-registry/larder/cache"
 	"github.com/larder-registry/larder/proxy/policy"
@@ -40,8 +40,11 @@ const (
 	// listingAge is how often the index is read for one repository, at most: it takes some
 	// milliseconds for a thousand images.
 	listingAge = 10 * time.Second
-	// maxNaming bounds the manifests that are decided about for one blob.
+	// maxNaming bounds the manifests of which it is remembered that they name one blob.
 	maxNaming = 64
+	// maxDecided bounds the manifests that are decided about for a request for one blob: clients ask for the
+	// manifest first, whose decision is known then.
+	maxDecided = 8
 	// maxText bounds the text that is read to find out that it is text, in bytes. SBOMs have some MB.
 	maxText = 32 << 20
 )
@@ -53,7 +56,7 @@ type judge struct {
 	named  *lru.Cache[cache.RepoDigest, []policy.Image] // by which manifests
 	noted  *lru.Cache[cache.RepoDigest, struct{}]       // manifests whose children are in named
 
-	listing  sync.Mutex // locked while the index is read; guards what follows
+	reading  singleflight.Group // of the index, by repository
 	listings *lru.Cache[cache.Repository, listing]
 }
 
@@ -132,14 +135,17 @@ func (j *judge) blob(p *pulls, r *http.Request, t target) error {
 	}
 	id := cache.RepoDigest{Repository: t.repo, Digest: t.digest}
 	naming, _ := j.named.Get(id)
-	for _, image := range naming {
-		if d := j.policy.Known(rule, image); d != nil && d.Result == policy.Allowed {
-			return nil
-		}
+	if j.isAllowed(rule, naming) {
+		return nil
 	}
 	ctx, cancel := context.WithTimeoutCause(r.Context(), t.source.Timeout, errSlow)
 	defer cancel()
-	for _, image := range j.naming(id) {
+	naming = j.naming(id)
+	if j.isAllowed(rule, naming) {
+		return nil
+	}
+	undecided := slices.DeleteFunc(slices.Clone(naming), func(image policy.Image) bool { return j.policy.Known(rule, image) != nil })
+	for _, image := range undecided[max(0, len(undecided)-maxDecided):] { // those that were noted last
 		d, err := j.policy.Decide(ctx, rule, image, content{p, t})
 		if err != nil {
 			return err
@@ -149,6 +155,14 @@ func (j *judge) blob(p *pulls, r *http.Request, t target) error {
 		}
 	}
 	return &unnamedError{id, rule.Name()}
+}
+
+// isAllowed reports whether one of some images is known to be allowed.
+func (j *judge) isAllowed(rule *policy.Rule, images []policy.Image) bool {
+	return slices.ContainsFunc(images, func(image policy.Image) bool {
+		d := j.policy.Known(rule, image)
+		return d != nil && d.Result == policy.Allowed
+	})
 }
 
 // verify returns what the policy says about a manifest of a target's repository; nil if no rule
@@ -230,20 +244,24 @@ func (j *judge) naming(id cache.RepoDigest) []policy.Image {
 	return naming
 }
 
-// list returns what the manifests of a repository name that are in the cache.
+// list returns what the manifests of a repository name that are in the cache. All who want it at once wait for one
+// reading of the index.
 func (j *judge) list(repo cache.Repository) map[digest.Digest][]cache.Manifest {
-	j.listing.Lock()
-	defer j.listing.Unlock()
 	known, ok := j.listings.Get(repo)
 	if ok && time.Since(known.at) < listingAge {
 		return known.named
 	}
-	named, err := j.store.Naming(repo)
+	named, err, _ := j.reading.Do(repo.Upstream+"/"+repo.Name, func() (any, error) {
+		named, err := j.store.Naming(repo)
+		if err == nil {
+			j.listings.Add(repo, listing{time.Now(), named})
+		}
+		return named, err
+	})
 	if err != nil {
 		return known.named // what is not in it is refused until the index can be read
 	}
-	j.listings.Add(repo, listing{time.Now(), named})
-	return named
+	return named.(map[digest.Digest][]cache.Manifest)
 }
 
 func imageOf(repo cache.Repository, m cache.Manifest) policy.Image {

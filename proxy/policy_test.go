@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -148,6 +149,32 @@ func TestBlobIsServedOnlyIfAnAllowedManifestNamesIt(t *testing.T) {
 	check(c.private, http.StatusNotFound)
 	check(alone.Digest, http.StatusNotFound)
 	check(c.refused.Root.Digest, http.StatusNotFound) // the refused manifest as a blob
+}
+
+func TestFewOfManyImagesAreDecidedForOneBlob(t *testing.T) {
+	c := newCovered(t, policy.Enforce, settings{})
+	enforced := c.set.policy
+	c.set.policy = nil
+	c.restart()
+	const images, most = 24, 8
+	for i := range images { // which are in the cache, and not decided
+		tag := fmt.Sprint("base-", i)
+		added := c.addImage(tag, ecrtest.Random(1, 1000), ecrtest.Random(uint64(100+i), 1000))
+		c.condition.refused[added.Root.Digest] = true
+		wantStatus(t, c.get(manifestPath(app, tag)), http.StatusOK)
+	}
+	c.set.policy = enforced
+	c.restart()
+	wantCode(t, c.get(blobPath(app, c.shared)), http.StatusNotFound, "BLOB_UNKNOWN")
+	decided := 0
+	for _, n := range c.condition.asked {
+		decided += n
+	}
+	if decided == 0 || decided > most {
+		t.Errorf("%d images were decided for one blob, want 1 to %d", decided, most)
+	}
+	wantStatus(t, c.get(manifestPath(app, "good")), http.StatusOK)
+	wantStatus(t, c.get(blobPath(app, c.shared)), http.StatusOK)
 }
 
 // The layer is in the cache, or on its way there, since another repository has it.
