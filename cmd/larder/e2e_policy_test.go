@@ -39,16 +39,11 @@ func (s *stack) status(t *testing.T, repository, reference string) int {
 // lists of referrers and over tags, while the upstream answers and without it. The programs verify through Larder.
 func TestPolicyServesWhatSignersVerify(t *testing.T) {
 	t.Parallel()
-	signers := []signer{
-		{"cosign", cosign()},
-		{"cosign with its older tags", cosign("--new-bundle-format=false", "--registry-referrers-mode=legacy")},
-		{"notation", notation},
-	}
 	for _, kind := range []struct {
 		name string
 		api  bool
 	}{{"referrers API", true}, {"tags", false}} {
-		for _, s := range signers {
+		for _, s := range signers() {
 			t.Run(kind.name+"/"+s.name, func(t *testing.T) {
 				var failing atomic.Bool // for what is asked about signatures
 				content := registry.New(registry.WithReferrersSupport(kind.api), registry.Logger(log.New(io.Discard, "", 0)))

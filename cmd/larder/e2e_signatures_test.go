@@ -28,20 +28,24 @@ type signature struct {
 	condition, wrongCondition string
 }
 
-// Signatures of images that were verified through Larder once verify as well when the upstream is dead: from lists of
-// referrers and from tags, and with the right key only.
-func TestSignaturesVerifyWithoutTheUpstream(t *testing.T) {
-	t.Parallel()
-	signers := []signer{
+// signers are all ways to sign that the tests know.
+func signers() []signer {
+	return []signer{
 		{"cosign", cosign()},
 		{"cosign with its older tags", cosign("--new-bundle-format=false", "--registry-referrers-mode=legacy")},
 		{"notation", notation},
 	}
+}
+
+// Signatures of images that were verified through Larder once verify as well when the upstream is dead: from lists of
+// referrers and from tags, and with the right key only.
+func TestSignaturesVerifyWithoutTheUpstream(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []struct {
 		name string
 		api  bool
 	}{{"referrers API", true}, {"tags", false}} {
-		for _, s := range signers {
+		for _, s := range signers() {
 			t.Run(kind.name+"/"+s.name, func(t *testing.T) {
 				upstream := httptest.NewServer(registry.New(registry.WithReferrersSupport(kind.api), registry.Logger(log.New(io.Discard, "", 0))))
 				t.Cleanup(upstream.Close)
