@@ -14,7 +14,8 @@ import (
 // checkCommand is "larder check".
 type checkCommand struct {
 	settings
-	ContainerdDir string `help:"Folder of containerd's hosts.toml files on this machine." default:"/etc/containerd/certs.d" type:"path" placeholder:"DIR"`
+	ContainerdDir    string `help:"Folder of containerd's hosts.toml files on this machine." default:"/etc/containerd/certs.d" type:"path" placeholder:"DIR"`
+	ContainerdConfig string `help:"Containerd's own configuration on this machine." default:"/etc/containerd/config.toml" type:"path" placeholder:"FILE"`
 }
 
 // Help is what kong shows below the usage.
@@ -39,7 +40,7 @@ func (c *checkCommand) Run(p *invocation) error {
 		fmt.Fprintf(p.stderr, "warning: tags.cooldown: containerd asks the registry for what Larder refuses or does not answer, and gets the image that is delayed: "+
 			"%s allows that; run \"larder mirror --only\"\n", file)
 	}
-	warnOfEvasion(p, cfg, c.ContainerdDir)
+	warnOfEvasion(p, cfg, c.ContainerdDir, c.ContainerdConfig)
 	_, err = fmt.Fprintf(p.stdout, "%s is valid: listens on %s, caches in %s, %d upstreams\n",
 		source, cfg.Listen, cfg.Cache.Dir, len(cfg.Upstreams))
 	if rules := daemon.LinkRules(cfg); err == nil && rules != (link.Rules{}) {
@@ -48,11 +49,19 @@ func (c *checkCommand) Run(p *invocation) error {
 	return err
 }
 
-// warnOfEvasion tells where containerd gets from the registry what the policy refuses.
-func warnOfEvasion(p *invocation, cfg *config.Config, containerdDir string) {
-	for _, file := range governed(cfg).Fallbacks(containerdDir) {
+// warnOfEvasion tells where containerd gets from the registry what the policy refuses, unless it asks the verifier.
+func warnOfEvasion(p *invocation, cfg *config.Config, containerdDir, containerdConfig string) {
+	files := governed(cfg).Fallbacks(containerdDir)
+	if len(files) == 0 {
+		return
+	}
+	_, err := mirror.Verifier(containerdConfig, verifierCommand)
+	if err == nil {
+		return
+	}
+	for _, file := range files {
 		fmt.Fprintf(p.stderr, "warning: policy: containerd asks the registry for what Larder refuses: %s allows that; "+
-			"run \"larder mirror --only\", or have containerd ask %s\n", file, verifierCommand)
+			"run \"larder mirror --only\", or have containerd ask %s (%v)\n", file, verifierCommand, err)
 	}
 }
 

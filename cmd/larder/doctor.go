@@ -12,6 +12,7 @@ import (
 	"github.com/larder-registry/larder/cmd/internal/daemon"
 	"github.com/larder-registry/larder/cmd/internal/daemon/share"
 	"github.com/larder-registry/larder/cmd/larder/doctor"
+	"github.com/larder-registry/larder/cmd/larder/mirror"
 	"github.com/larder-registry/larder/config"
 	"github.com/larder-registry/larder/upstream/name"
 )
@@ -19,10 +20,11 @@ import (
 // doctorCommand is "larder doctor".
 type doctorCommand struct {
 	folder
-	JSON          bool          `name:"json" help:"Print the steps as a JSON array, when all are done."`
-	Timeout       time.Duration `help:"How long each step may take." default:"10s" placeholder:"DURATION"`
-	Image         string        `arg:"" optional:"" help:"An image to pull the beginning of: <host>/<repository>:<tag> or @<digest>. Short names are completed as Docker does. Without an image, the upstreams that are not patterns are examined."`
-	ContainerdDir string        `help:"Folder of containerd's hosts.toml files on this machine." default:"/etc/containerd/certs.d" type:"path" placeholder:"DIR"`
+	JSON             bool          `name:"json" help:"Print the steps as a JSON array, when all are done."`
+	Timeout          time.Duration `help:"How long each step may take." default:"10s" placeholder:"DURATION"`
+	Image            string        `arg:"" optional:"" help:"An image to pull the beginning of: <host>/<repository>:<tag> or @<digest>. Short names are completed as Docker does. Without an image, the upstreams that are not patterns are examined."`
+	ContainerdDir    string        `help:"Folder of containerd's hosts.toml files on this machine." default:"/etc/containerd/certs.d" type:"path" placeholder:"DIR"`
+	ContainerdConfig string        `help:"Containerd's own configuration on this machine." default:"/etc/containerd/config.toml" type:"path" placeholder:"FILE"`
 }
 
 // Help is what kong shows below the usage.
@@ -56,6 +58,7 @@ func (c *doctorCommand) Run(p *invocation) error {
 		},
 		Image:     image,
 		Fallbacks: func(cfg *config.Config) []string { return governed(cfg).Fallbacks(c.ContainerdDir) },
+		Verifier:  func() (string, error) { return mirror.Verifier(c.ContainerdConfig, verifierCommand) },
 		Peers:     func(ctx context.Context, cfg *config.Config) (share.Check, error) { return checkPeers(ctx, p, cfg) },
 		Bucket:    daemon.TryBucket,
 		Timeout:   c.Timeout,

@@ -218,7 +218,7 @@ func (c *mirrorCommand) check(p *invocation, m mirror.Mirror, cfg *config.Config
 		fmt.Fprintf(p.stderr, "larder: containerd's proxy variables are not checked: %v\n", err)
 	}
 	_ = tell(p.ctx, cfg, findings) // the findings are printed anyway
-	warnOfEvasion(p, cfg, c.ContainerdDir)
+	warnOfEvasion(p, cfg, c.ContainerdDir, c.ContainerdConfig)
 	bad := false
 	for _, f := range findings {
 		mark := "✓"

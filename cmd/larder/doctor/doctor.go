@@ -23,6 +23,10 @@ type Options struct {
 	// be nil.
 	Fallbacks func(*config.Config) []string
 
+	// Verifier returns the image verifier by which containerd asks Larder before it pulls, or why it asks none. It is called if
+	// Fallbacks is set.
+	Verifier func() (path string, err error)
+
 	// Peers greets other nodes. It may be nil.
 	Peers func(ctx context.Context, cfg *config.Config) (share.Check, error)
 
@@ -44,7 +48,7 @@ func Examine(ctx context.Context, opts Options) []Step {
 		checkProxies(e)
 		checkLink(e, cfg)
 		checkClients(e, cfg)
-		checkPolicy(e, cfg, opts.Fallbacks)
+		checkPolicy(e, cfg, opts)
 		checkPeers(e, cfg, opts.Peers)
 		checkBucket(e, cfg, opts.Bucket)
 		checkUpstreams(e, cfg, opts.Image)

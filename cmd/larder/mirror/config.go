@@ -30,6 +30,8 @@ type pluginConfig struct {
 		Snapshotter string `toml:"snapshotter"`
 	} `toml:"containerd"`
 
+	BinDir string `toml:"bin_dir"` // of the plugin that asks image verifiers
+
 	UseLocalImagePull          *bool  `toml:"use_local_image_pull"`
 	DiscardUnpackedLayers      *bool  `toml:"discard_unpacked_layers"`
 	DisableSnapshotAnnotations *bool  `toml:"disable_snapshot_annotations"`
@@ -41,6 +43,7 @@ func (p *pluginConfig) override(other pluginConfig) {
 	p.Registry.ConfigPath = cmp.Or(other.Registry.ConfigPath, p.Registry.ConfigPath)
 	p.Snapshotter = cmp.Or(other.Snapshotter, p.Snapshotter)
 	p.Containerd.Snapshotter = cmp.Or(other.Containerd.Snapshotter, p.Containerd.Snapshotter)
+	p.BinDir = cmp.Or(other.BinDir, p.BinDir)
 	p.UseLocalImagePull = cmp.Or(other.UseLocalImagePull, p.UseLocalImagePull)
 	p.DiscardUnpackedLayers = cmp.Or(other.DiscardUnpackedLayers, p.DiscardUnpackedLayers)
 	p.DisableSnapshotAnnotations = cmp.Or(other.DisableSnapshotAnnotations, p.DisableSnapshotAnnotations)
