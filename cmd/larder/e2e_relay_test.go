@@ -32,14 +32,14 @@ func (f *fleet) relay(t *testing.T, node int) *relay {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.closers = append(r.closers, l)
+		r.keep(l)
 		running.Go(func() { r.streams(l, f.address(node, port), &running) })
 	}
 	packets, err := new(net.ListenConfig).ListenPacket(t.Context(), "udp4", f.address(node+relayed, portGossip))
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.closers = append(r.closers, packets)
+	r.keep(packets)
 	to, err := net.ResolveUDPAddr("udp4", f.address(node, portGossip))
 	if err != nil {
 		t.Fatal(err)

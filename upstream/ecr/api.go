@@ -182,7 +182,11 @@ func call[In, Out any](ctx context.Context, a *api, what string,
 // sent it.
 func isThrottled(err error) bool {
 	codes := retry.ThrottleErrorCode{Codes: retry.DefaultThrottleErrorCodes}
+	return isTooMany(err) || codes.IsErrorThrottle(err) == aws.TrueTernary
+}
+
+// isTooMany reports whether an answer has status 429.
+func isTooMany(err error) bool {
 	var refusal *awshttp.ResponseError
-	tooMany := errors.As(err, &refusal) && refusal.HTTPStatusCode() == http.StatusTooManyRequests
-	return tooMany || codes.IsErrorThrottle(err) == aws.TrueTernary
+	return errors.As(err, &refusal) && refusal.HTTPStatusCode() == http.StatusTooManyRequests
 }

@@ -198,7 +198,19 @@ func (s *session) forget(err error) {
 }
 
 // shortPauses ends the SDK's own retries within a second instead of a minute:
-// clients wait, and tokens are asked for again later.
+// clients wait, and tokens are asked for again later. A call is not repeated after a 429: the
+// limiter of the API waits then, for all calls.
 func shortPauses() aws.Retryer {
-	return retry.NewStandard(func(o *retry.StandardOptions) { o.MaxBackoff = 200 * time.Millisecond })
+	return retry.NewStandard(func(o *retry.StandardOptions) {
+		o.MaxBackoff = 200 * time.Millisecond
+		o.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(unlessTooMany)}, o.Retryables...)
+	})
+}
+
+// unlessTooMany is [aws.FalseTernary] for an answer of status 429, and leaves all others to the SDK.
+func unlessTooMany(err error) aws.Ternary {
+	if isTooMany(err) {
+		return aws.FalseTernary
+	}
+	return aws.UnknownTernary
 }
