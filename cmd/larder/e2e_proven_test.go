@@ -284,9 +284,16 @@ func TestContentOfTwoUpstreamsIsFetchedOnceAndConfirmedOnce(t *testing.T) {
 		c.add("1", image.manifest)
 	}
 	s := claimantsStack(t, "", first, second, third)
+	confirmed := func(n int) {
+		t.Helper()
+		s.larder.await(t, func(ctx context.Context) bool { return confirmations(s.tells(ctx, t, "/metrics"))["confirmed"] == n })
+	}
 	pull := func(c *claimant) {
 		t.Helper()
 		s.requireGets(t, c, "b/y/manifests/1", image.manifest)
+		if c == second { // a client that asks at the same time confirms by itself
+			confirmed(2)
+		}
 		for _, content := range [][]byte{image.config, image.layer} {
 			if resp := s.requireGets(t, c, "b/y/blobs/"+digest.FromBytes(content).String(), content); c != first && resp.Header.Get("X-Cache") != "HIT" {
 				t.Errorf("%s: %s", c.host, resp.Header.Get("X-Cache"))
@@ -306,7 +313,7 @@ func TestContentOfTwoUpstreamsIsFetchedOnceAndConfirmedOnce(t *testing.T) {
 
 	// A runtime that has the layers asks for the manifest only.
 	s.requireGets(t, third, "b/y/manifests/1", image.manifest)
-	s.larder.await(t, func(ctx context.Context) bool { return confirmations(s.tells(ctx, t, "/metrics"))["confirmed"] == 4 })
+	confirmed(4)
 	if asked, sent := third.requests(); len(asked) != 2 || sent > 128 {
 		t.Errorf("%d bytes were sent for %q", sent, asked)
 	}
